@@ -1,0 +1,215 @@
+"""One frozen dataclass per command. Every default lives here once; the flags of cli.py read them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kto_cli.errors import BadInput
+
+
+@dataclass(frozen=True)
+class BinarizeConfig:
+    """`kto binarize`: any feedback to desirable / undesirable rows."""
+
+    source: str
+    """`hh-rlhf`, or the path of a JSONL, Parquet or CSV file, or the Hub id `owner/name` of a dataset."""
+    from_path: str | None = None
+    """Where the source's raw files lie locally; without it they come from the Hub."""
+    out: str | None = None
+    """The folder to write; default data/SOURCE."""
+    subsets: tuple[str, ...] = ()
+    """Subsets of the source to read; none named means all."""
+    holdout: float = 0.05
+    """The share of prompts kept back for evaluation."""
+    seed: int = 0
+    """Chooses which prompts are held out."""
+    text: bool = False
+    """Keep plain-text prompts as plain text instead of reading each as one user turn."""
+    overwrite: bool = False
+    """Replace an earlier dataset in the output folder."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.holdout < 1:
+            raise BadInput(
+                f"--holdout {self.holdout} is not a share of the prompts.",
+                "Give a number from 0 to below 1, such as 0.05.",
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What decides a log-probability besides the rows: shared by precompute, train and eval."""
+
+    data: str | None = None
+    """A folder that `kto binarize` wrote; default: the only one in data/."""
+    model: str | None = None
+    """A Hugging Face model folder or Hub id; default: the built-in tiny model."""
+    max_length: int | None = None
+    """Most tokens of prompt and completion together; default: what the model takes, at most 1024."""
+    dtype: str = "auto"
+    """float32, bfloat16 (autocast over float32 weights) or auto: bfloat16 on a GPU that has it."""
+    micro_batch_tokens: int = 8192
+    """How many tokens, padding included, go through the model at once. Memory only: results do not depend on it."""
+    chat_template: str | None = None
+    """A Jinja file with the chat template, for a model folder that has none or the wrong one."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    cache: str | None = None
+    """The folder of the reference log-prob cache; default $KTO_CACHE or ~/.cache/kto."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above"
+        )
+        _require(self.micro_batch_tokens >= 1, "--micro-batch-tokens", self.micro_batch_tokens, "1 or above")
+        _require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True)
+class TrainConfig(ModelConfig):
+    """`kto train`. `model` is both the reference and where the policy starts."""
+
+    out: str = "checkpoint"
+    """The run directory: a Hugging Face model folder once the run is finished."""
+    beta: float = 0.1
+    """How far the policy may go from the reference: rewards are beta * log-ratio in nats."""
+    lambda_d: float | None = None
+    """Weight of a desirable row; left out, chosen from the class counts (Eq. 8)."""
+    lambda_u: float | None = None
+    """Weight of an undesirable row; left out, chosen from the class counts (Eq. 8)."""
+    batch_size: int = 32
+    """Rows of one optimizer step, over all processes and micro-batches. A statistical choice: z_ref is
+    estimated from exactly these rows."""
+    learning_rate: float | None = None
+    """AdamW's peak learning rate; left out, chosen by model size and said."""
+    epochs: int = 1
+    """Passes over the rows."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps."""
+    warmup: float = 0.1
+    """Steps of linear warm-up: a share of all steps if below 1, else a number of steps."""
+    schedule: str = "linear"
+    """After the warm-up: linear (to 0), cosine (to 0) or constant."""
+    max_grad_norm: float = 1.0
+    """The gradient is scaled down to this norm; 0 leaves it as it is."""
+    seed: int = 0
+    """Order of the rows."""
+    save_every: int | None = None
+    """Steps between checkpoints; left out, a fifth of the run, at most 200."""
+    eval_every: int | None = None
+    """Steps between looks at held-out rows; left out, a tenth of the run."""
+
+    def __post_init__(self) -> None:
+        _require(self.beta > 0, "--beta", self.beta, "above 0, such as 0.1")
+        for flag, weight in (("--lambda-d", self.lambda_d), ("--lambda-u", self.lambda_u)):
+            _require(weight is None or weight >= 0, flag, weight, "0 or above")
+        _require(
+            (self.lambda_d, self.lambda_u) != (0, 0),
+            "--lambda-d and --lambda-u",
+            0,
+            "not both 0: nothing would be learned",
+        )
+        _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or above")
+        _require(
+            self.learning_rate is None or 0 < self.learning_rate < 1,
+            "--learning-rate",
+            self.learning_rate,
+            "between 0 and 1",
+        )
+        _require(self.epochs >= 1, "--epochs", self.epochs, "1 or above")
+        _require(self.max_steps is None or self.max_steps >= 1, "--max-steps", self.max_steps, "1 or above")
+        _require(self.warmup >= 0, "--warmup", self.warmup, "0 or above")
+        _require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
+        for flag, every in (("--save-every", self.save_every), ("--eval-every", self.eval_every)):
+            _require(every is None or every >= 1, flag, every, "1 or above")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class EvalConfig(ModelConfig):
+    """`kto eval`. `model` is the reference (--reference); default: the run's own."""
+
+    checkpoint: str = "checkpoint"
+    """A run directory, a step of one, or any Hugging Face model folder or id."""
+    beta: float | None = None
+    """Default: the run's own, else 0.1."""
+    samples: int = 4
+    """Held-out prompts that reference and policy answer side by side."""
+    max_new_tokens: int = 80
+    """Longest sampled answer."""
+
+
+SCHEDULES = ("linear", "cosine", "constant")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def _require(holds: bool, flag: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise BadInput(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
+
+
+def train_config(settings: dict[str, Any], *, where: str) -> TrainConfig:
+    """A `TrainConfig` from the keys and values of a file, types checked; numbers may be written as text (1e-5).
+
+    Raises:
+        BadInput: an unknown key (with the nearest known one), or a value of the wrong kind.
+    """
+    kinds = {item.name: item.type for item in fields(TrainConfig)}
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(kinds)}."
+            raise BadInput(f"{where} has the unknown key {key!r}.", hint)
+        values[key] = _typed(str(kinds[key]), value, f"{where}: {key}")
+    return TrainConfig(**values)
+
+
+def _typed(kind: str, value: Any, where: str) -> Any:
+    """`value` as the annotated `kind` (such as "int | None"); a float that is whole is an int where one is asked."""
+    optional, kind = kind.endswith("| None"), kind.split(" | ")[0]
+    if value is None and optional:
+        return None
+    try:
+        if kind == "bool" and isinstance(value, bool):
+            return value
+        if kind == "str" and isinstance(value, str):
+            return value
+        if kind in ("int", "float") and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            number = float(value)
+            if kind == "float":
+                return number
+            if number == int(number):
+                return int(number)
+    except ValueError:
+        pass
+    raise BadInput(
+        f"{where} is {value!r}.",
+        f"It must be {'text' if kind == 'str' else 'true or false' if kind == 'bool' else 'a number' if kind == 'float' else 'a whole number'}.",
+    )
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings in a YAML or JSON file; of a run's kto_config.json, its `train` part.
+
+    Raises:
+        BadInput: it is missing, is neither YAML nor JSON, or holds no settings.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"The config file {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"The config file {path} is neither YAML nor JSON: {' '.join(str(error).split())}."
+        ) from error
+    if not isinstance(value, dict):
+        raise BadInput(f"The config file {path} holds no settings.", "Write lines such as `beta: 0.1`.")
+    train = value.get("train", value)
+    return train if isinstance(train, dict) else value

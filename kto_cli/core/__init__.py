@@ -1,0 +1,1 @@
+"""Pure KTO: values in, values out. Imports torch and the standard library only; reads and prints nothing."""

@@ -1,0 +1,108 @@
+"""Human-aware losses as free functions on summed log-probabilities. KTO: arXiv 2402.01306, Eq. 7 and 8.
+
+A row's log-ratio is log pi(y|x) - log pi_ref(y|x) in nats, summed over its completion. All functions
+take tensors of shape [rows] and give tensors of shape [rows]; the mean over the effective batch is the
+caller's, because only the caller knows the effective batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import sigmoid
+
+
+class ReferencePoint(NamedTuple):
+    """z_ref, the batch's estimate of KL(policy || reference), in nats; and how well it is known."""
+
+    value: Tensor
+    """max(0, mean): what the loss uses; no gradient."""
+    mean: float
+    """The mean before the clamp."""
+    standard_error: float
+    """Of the mean, in nats; NaN for fewer than two pairs."""
+    pairs: int
+
+
+class KTOLoss(NamedTuple):
+    """Per row, shape [rows]."""
+
+    losses: Tensor
+    """weight * (1 - v), v = sigmoid(beta * sign * (log_ratio - z_ref))."""
+    rewards: Tensor
+    """beta * log_ratio, detached: what is logged."""
+
+
+def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
+    """z_ref = max(0, mean log-ratio of the mismatched pairs of the whole effective batch).
+
+    Clamped once, after the mean over everything: clamping per process or micro-batch biases it upwards.
+
+    Args:
+        mismatched_log_ratios: [pairs], over all processes and micro-batches of one optimizer step.
+    """
+    ratios = mismatched_log_ratios.detach()
+    pairs = ratios.numel()
+    mean = ratios.mean()
+    error = ratios.std().item() / math.sqrt(pairs) if pairs > 1 else math.nan
+    return ReferencePoint(mean.clamp(min=0), mean.item(), error, pairs)
+
+
+def kto_losses(
+    log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float
+) -> KTOLoss:
+    """KTO loss per row, Eq. 7: w * (1 - sigmoid(beta * s * (log_ratio - z_ref))).
+
+    Computed as w * sigmoid(-u): `1 - sigmoid(u)` in float32 has an exactly zero gradient from u of
+    about 17 on, this form only where the gradient itself underflows. Its gradient with respect to a
+    log-ratio is -w * s * beta * sigmoid(u) * sigmoid(-u) (Prop. 4.1).
+
+    Args:
+        log_ratios: [rows], with gradient. signs: [rows], +1 desirable, -1 undesirable.
+        weights: [rows], lambda_D or lambda_U. z_ref: scalar, no gradient. beta: 1 / nats.
+    """
+    margins = beta * signs * (log_ratios - z_ref)
+    return KTOLoss(weights * sigmoid(-margins), (beta * log_ratios).detach())
+
+
+def saturation(log_ratios: Tensor, signs: Tensor, z_ref: Tensor | float, *, beta: float) -> Tensor:
+    """Gradient weight of each row as a share of its maximum, 4 * v * (1 - v) in [0, 1] (Prop. 4.1)."""
+    margins = beta * signs * (log_ratios - z_ref)
+    return 4 * sigmoid(margins) * sigmoid(-margins)
+
+
+def kto_loss(
+    policy_logps: Tensor,
+    reference_logps: Tensor,
+    desirable: Tensor,
+    policy_mismatched_logps: Tensor,
+    reference_mismatched_logps: Tensor,
+    *,
+    beta: float,
+    lambda_d: float = 1.0,
+    lambda_u: float = 1.0,
+) -> tuple[Tensor, ReferencePoint, KTOLoss]:
+    """The whole of Eq. 7 and 8 for one effective batch: (mean loss, reference point, per-row parts).
+
+    Args:
+        policy_logps, reference_logps: [rows] summed completion log-probs, nats.
+        desirable: [rows] bool.
+        policy_mismatched_logps, reference_mismatched_logps: [pairs] of the mismatched pairs, nats.
+    """
+    point = reference_point(policy_mismatched_logps - reference_mismatched_logps)
+    signs, weights = signs_and_weights(
+        desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=policy_logps.dtype
+    )
+    parts = kto_losses(policy_logps - reference_logps, signs, weights, point.value, beta=beta)
+    return parts.losses.mean(), point, parts
+
+
+def signs_and_weights(
+    desirable: Tensor, *, lambda_d: float, lambda_u: float, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Labels as data: ([rows] of +1 / -1, [rows] of lambda_D / lambda_U)."""
+    ones = torch.ones(desirable.shape, dtype=dtype, device=desirable.device)
+    return torch.where(desirable, ones, -ones), torch.where(desirable, lambda_d * ones, lambda_u * ones)

@@ -1,0 +1,234 @@
+"""The folder that `kto binarize` writes and every other command reads; its format lives here alone.
+
+    train.parquet      rows to learn from; columns as in `Row`
+    held_out.parquet   rows to evaluate on, the same columns; may have no rows
+    rejects.jsonl      every input row that is in neither, with its origin and reason
+    manifest.json      counts, options, the lambda interval, and the SHA-256 of the other three
+
+Prompt and completion are both texts, or both lists of {role, content}; label is a boolean, true = desirable.
+`datasets` loads the Parquet files as they are, and TRL takes them as an unpaired preference dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kto_cli.errors import BadInput
+from kto_cli.files import file_sha256, json_lines, read_json, replacing_folder, text_hash, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = "kto-data"
+VERSION = 1
+TRAIN, HELD_OUT, REJECTS, MANIFEST = "train.parquet", "held_out.parquet", "rejects.jsonl", "manifest.json"
+FILES = (TRAIN, HELD_OUT, REJECTS)
+ROWS_PER_GROUP = 8192
+"""Rows converted and written at once; bounds memory, and is part of the files' bytes."""
+AGAIN = "Run kto binarize again, with --overwrite."
+FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
+
+Message = dict[str, str]
+Text = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output with its label."""
+
+    id: str
+    """Names prompt, completion, label and, among exact duplicates, the occurrence."""
+    prompt_id: str
+    """Names the prompt."""
+    pair_id: str | None
+    """Shared by the two rows of a pair."""
+    source: str
+    origin: str
+    """FILE:LINE of the raw input."""
+    prompt: Text
+    completion: Text
+    label: bool
+    """True: desirable."""
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """A dataset as read, checked against its manifest."""
+
+    folder: Path
+    train: list[Row]
+    held_out: list[Row]
+    manifest: dict[str, Any]
+    fingerprint: str
+    """Names the content of both Parquet files."""
+
+
+COLUMNS = ("id", "prompt_id", "pair_id", "source", "origin", "prompt", "completion", "label")
+
+
+def schema(chat: bool) -> pa.Schema:
+    """The Parquet schema, for chats or for texts."""
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    text = pa.list_(message) if chat else pa.string()
+    types = dict.fromkeys(COLUMNS, pa.string()) | {"prompt": text, "completion": text, "label": pa.bool_()}
+    return pa.schema([pa.field(name, types[name], nullable=name == "pair_id") for name in COLUMNS])
+
+
+def write_rows(path: Path, rows: Sequence[Row], chat: bool) -> None:
+    """Writes a Parquet file whose bytes depend on the rows alone."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = schema(chat)
+    with parquet.ParquetWriter(path, columns, compression="zstd") as writer:
+        for start in range(0, len(rows), ROWS_PER_GROUP):
+            part = rows[start : start + ROWS_PER_GROUP]
+            arrays = [
+                pa.array([getattr(row, column.name) for row in part], type=column.type) for column in columns
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=columns))
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the folder's manifest says that `kto binarize` wrote it."""
+    try:
+        manifest = read_json(folder / MANIFEST, "the manifest")
+    except (BadInput, OSError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
+
+
+def check_out(folder: Path, *, overwrite: bool) -> None:
+    """Refuses to write where something else would be lost.
+
+    Raises:
+        BadInput: the folder is a file, or not empty (unless `overwrite` and it holds only what we wrote).
+    """
+    if folder.is_file() or folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise BadInput(f"{folder} cannot be the output folder.", "Give --out a new folder.")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not is_ours(folder):
+        raise BadInput(f"{folder} is not empty and no dataset of kto.", "Give --out another folder.")
+    if foreign := sorted({path.name for path in folder.iterdir()} - {*FILES, MANIFEST}):
+        what = f"{folder} holds, besides a dataset, {', '.join(foreign[:5])}."
+        raise BadInput(what, "Move that away, or give --out another folder.")
+    if not overwrite:
+        what = f"{folder} already holds a dataset."
+        raise BadInput(what, "Add --overwrite to replace it, or give --out another folder.")
+
+
+def write_data_dir(
+    folder: Path,
+    train_rows: Sequence[Row],
+    held_out_rows: Sequence[Row],
+    rejects: Iterable[dict[str, Any]],
+    manifest: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Writes the whole folder in one step; returns the manifest with format, version and file hashes added.
+
+    Raises:
+        BadInput: the folder may not be replaced (see `check_out`).
+        DiskFull: no space left; an earlier dataset is as it was.
+    """
+    check_out(folder, overwrite=overwrite)
+    chat = not any(isinstance(row.prompt, str) for row in (*train_rows, *held_out_rows))
+    with replacing_folder(folder.resolve()) as temporary:
+        write_rows(temporary / TRAIN, train_rows, chat)
+        write_rows(temporary / HELD_OUT, held_out_rows, chat)
+        (temporary / REJECTS).write_bytes(b"".join(json_line(reject) for reject in rejects))
+        hashes = {name: file_sha256(temporary / name) for name in FILES}
+        whole = {"format": FORMAT, "version": VERSION, **manifest, "files": hashes}
+        write_json(temporary / MANIFEST, whole)
+    return whole
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    """One JSON line; a lone surrogate, which UTF-8 cannot hold, becomes the JSON escape of itself."""
+    return json_lines([value]).encode("utf-8", "backslashreplace")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of one Parquet file.
+
+    Raises:
+        BadInput: it is missing, damaged or has other columns.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows: list[Row] = []
+    try:
+        with parquet.ParquetFile(path) as file:
+            if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
+                found = ", ".join(file.schema_arrow.names)
+                raise BadInput(f"{path} has other columns or types than kto writes ({found}).", AGAIN)
+            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+                rows.extend(as_row(values) for values in batch.to_pylist())
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing.", AGAIN) from error
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path} is damaged ({str(error).splitlines()[0]}).", AGAIN) from error
+    return rows
+
+
+def as_row(values: dict[str, Any]) -> Row:
+    """One row of Parquet; chats as tuples, as they were written."""
+    for name in ("prompt", "completion"):
+        if not isinstance(values[name], str):
+            values[name] = tuple(values[name])
+    return Row(**values)
+
+
+def load_data_dir(folder: Path) -> DataDir:
+    """Reads a dataset and checks it against its manifest.
+
+    Raises:
+        BadInput: the folder, the manifest or a file is missing, damaged, changed or not ours.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise BadInput(f"{folder} {what}.", FIRST)
+    manifest = read_json(folder / MANIFEST, "the manifest of a dataset; kto binarize writes it")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BadInput(f"{folder / MANIFEST} is not of a dataset that kto binarize wrote.", FIRST)
+    if manifest.get("version") != VERSION:
+        what = f"{folder} has format version {manifest.get('version')}; this kto reads {VERSION}."
+        raise BadInput(what, AGAIN)
+    hashes = []
+    for name in (TRAIN, HELD_OUT):
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder / name} is missing.", AGAIN)
+        hashes.append(file_sha256(folder / name))
+        if hashes[-1] != manifest.get("files", {}).get(name):
+            raise BadInput(f"{folder / name} is damaged or changed: its hash is not the manifest's.", AGAIN)
+    train, held_out = read_rows(folder / TRAIN), read_rows(folder / HELD_OUT)
+    return DataDir(folder, train, held_out, manifest, text_hash(*hashes))
+
+
+def find_data_dir(path: str | None) -> Path:
+    """The dataset to use: the one named, or the only one in ./data.
+
+    Raises:
+        BadInput: none there, or several.
+    """
+    if path is not None:
+        if not Path(path).is_dir():
+            raise BadInput(f"{path} is not a folder.", "Give --data the folder that kto binarize wrote.")
+        return Path(path)
+    found = sorted(manifest.parent for manifest in Path("data").glob(f"*/{MANIFEST}"))
+    if not found:
+        step = "Run kto binarize hh-rlhf first, or name a dataset with --data."
+        raise BadInput("There is no dataset in data/.", step)
+    if len(found) > 1:
+        listed = ", ".join(map(str, found))
+        raise BadInput(f"data/ holds several datasets: {listed}.", "Name one with --data.")
+    return found[0]

@@ -1,0 +1,139 @@
+"""The only module that prints: results to stdout, everything else to stderr.
+
+A `Screen` is handed to each workflow. With `--json` it prints one object on stdout at the end and
+nothing else there; a quiet one (the second and later processes of a launch) prints nothing at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kto_cli.errors import KtoError
+
+
+def print_error(error: KtoError) -> None:
+    """One line on stderr: what, where, what to do next."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    text = " ".join(str(error).split("\n"))
+    console.print(f"[bold red]error:[/] {escape(text)}")
+
+
+class Screen:
+    """Where a workflow's notes, progress and results go."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self._out = Console(quiet=quiet or as_json, highlight=False)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+        self._progress: Progress | None = None
+
+    # --- stderr: what is going on -----------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Something the tool decided or did; stderr."""
+        self._err.print(f"[dim]·[/] {escape(text)}", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Something the user should act on; stderr."""
+        self._err.print(f"[bold yellow]![/] {escape(text)}", soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        """Opens a part of a longer job; stderr."""
+        self._err.print(f"\n[bold]{escape(text)}[/]")
+
+    @contextmanager
+    def progress(self, what: str, total: int, *, done: int = 0) -> Iterator[Progress]:
+        """A progress bar on stderr (a terminal) or nothing (a file); advance it with `tick`."""
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._err,
+            transient=True,
+            disable=self.quiet or not self._err.is_terminal,
+        )
+        with bar:
+            self._progress = bar
+            bar.add_task(escape(what), total=total, completed=done)
+            try:
+                yield bar
+            finally:
+                self._progress = None
+
+    def tick(self, count: int = 1) -> None:
+        """Advances the open progress bar."""
+        if self._progress is not None:
+            self._progress.advance(self._progress.task_ids[-1], count)
+
+    def line(self, text: str) -> None:
+        """A line of running numbers on stderr, above the progress bar if one is open; cut to the width."""
+        width = self._err.width if self._err.is_terminal else len(text)
+        self._err.print(text[:width], markup=False, soft_wrap=True)
+
+    # --- stdout: the result -----------------------------------------------------------------
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A result for people; stdout. Cells are shown as text, never read as markup."""
+        table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="dim")
+        for index, column in enumerate(columns):
+            table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(number(cell)) for cell in row))
+        self._out.print(table)
+
+    def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of longer texts side by side; stdout."""
+        table = Table(
+            title=escape(title), title_justify="left", title_style="bold", header_style="dim", show_lines=True
+        )
+        for column in columns:
+            table.add_column(escape(column), overflow="fold", ratio=1)
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._out.print(table)
+
+    def say(self, text: str) -> None:
+        """A sentence of the result; stdout."""
+        self._out.print(escape(text), soft_wrap=True)
+
+    def json(self, value: dict[str, Any]) -> None:
+        """The result for programs: one JSON object on stdout, when --json asked for it."""
+        if self.as_json and not self.quiet:
+            sys.stdout.write(json.dumps(finite(value), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+
+def number(value: Any) -> str:
+    """A cell: floats with four significant digits, integers with thousands separators."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "-"
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities as null: JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

@@ -1,0 +1,152 @@
+"""One optimizer step over an effective batch that may be spread over micro-batches and processes.
+
+The reference point needs the whole effective batch, so a step has two passes: the mismatched pairs
+without gradient give z_ref, once, over everything; then the rows give the gradient in as many
+micro-batches as memory wants. Per-row numbers are summed into vectors over the effective batch, so
+every process sees the same batch and computes the same metrics, whatever the split.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
+from kto_cli.core.plan import deal, micro_batches
+from kto_cli.core.rows import EncodedRow, PaddedBatch, TokenSequence, pad
+
+
+class StepOutput(NamedTuple):
+    """Per row of the effective batch, in its order, on the CPU; equal on all processes."""
+
+    log_ratios: Tensor
+    """[rows] nats, before the update."""
+    mismatched_log_ratios: Tensor
+    """[rows] nats."""
+    gradient_norm: float
+    """Before clipping."""
+    interrupted: bool
+    """Some process was asked to stop."""
+
+
+class References(NamedTuple):
+    """Reference log-probs of some rows, nats."""
+
+    own: Tensor
+    """[rows]"""
+    mismatched: Tensor
+    """[rows]"""
+
+
+class Engine:
+    """Drives one scorer; knows nothing of files, configs or the screen."""
+
+    def __init__(
+        self, accelerator: Any, scorer: Any, optimizer: Any, *, token_budget: int, max_grad_norm: float
+    ) -> None:
+        self.accelerator = accelerator
+        self.scorer = scorer
+        self.optimizer = optimizer
+        self.token_budget = token_budget
+        self.max_grad_norm = max_grad_norm
+
+    def log_probs(
+        self, sequences: Sequence[TokenSequence], *, tick: Callable[[int], None] = lambda _: None
+    ) -> Tensor:
+        """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes."""
+        values = self._zeros(len(sequences))
+        with torch.no_grad():
+            for positions, padded, counts in self._rounds(sequences):
+                logps = self.scorer(*padded)
+                if counts:
+                    values[positions] = logps
+                tick(len(positions))
+        return self._sum(values)
+
+    def step(
+        self,
+        rows: Sequence[EncodedRow],
+        references: References,
+        *,
+        beta: float,
+        lambda_d: float,
+        lambda_u: float,
+        learning_rate: float,
+        stop_asked: Callable[[], bool] = lambda: False,
+    ) -> StepOutput:
+        """KL pass, gradient pass, update. Nothing is updated if any number is not finite; the caller checks."""
+        mismatched = self.log_probs([row.mismatched for row in rows]) - references.mismatched
+        point = reference_point(mismatched)
+        signs, weights = signs_and_weights(
+            torch.tensor([row.label for row in rows]), lambda_d=lambda_d, lambda_u=lambda_u
+        )
+        device = self.accelerator.device
+        signs, weights, reference = signs.to(device), weights.to(device), references.own.float().to(device)
+        z_ref = point.value.to(device)
+        # One more number than rows: whether this process was asked to stop travels with the sum.
+        values = self._zeros(len(rows) + 1)
+        rounds = list(self._rounds([row.own for row in rows]))
+        for index, (positions, padded, counts) in enumerate(rounds):
+            with self._last_syncs(index == len(rounds) - 1):
+                logps = self.scorer(*padded)
+                log_ratios = logps - reference[positions]
+                losses = kto_losses(log_ratios, signs[positions], weights[positions], z_ref, beta=beta).losses
+                # Processes average their gradients; the mean is over the rows of all of them.
+                share = self.accelerator.num_processes / len(rows) if counts else 0.0
+                self.accelerator.backward(losses.sum() * share)
+            if counts:
+                values[positions] = log_ratios.detach()
+        values[-1] = float(stop_asked())
+        values = self._sum(values)
+        norm = self._update(learning_rate, bool(values.isfinite().all()))
+        return StepOutput(values[:-1], mismatched, norm, bool(values[-1] > 0))
+
+    def _update(self, learning_rate: float, finite: bool) -> float:
+        """Clips, checks and applies the gradient; returns its norm before clipping."""
+        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        limit = self.max_grad_norm or float("inf")
+        norm = self.accelerator.clip_grad_norm_(parameters, limit)
+        norm = float(norm.item() if isinstance(norm, Tensor) else norm)
+        if finite and norm == norm and norm != float("inf"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _rounds(self, sequences: Sequence[TokenSequence]) -> Iterator[tuple[list[int], PaddedBatch, bool]]:
+        """This process's micro-batches: (positions in the batch, padded tensors, whether they count).
+
+        All processes run equally many rounds, since each may hold a collective operation; one with less
+        to do repeats the shortest sequence and does not count it.
+        """
+        lengths = [sequence.length for sequence in sequences]
+        world, device = self.accelerator.num_processes, self.accelerator.device
+        cuts = []
+        for share in deal(lengths, world):
+            cut = micro_batches([lengths[position] for position in share], self.token_budget)
+            cuts.append([[share[place] for place in places] for places in cut])
+        mine = cuts[self.accelerator.process_index]
+        filler = [min(range(len(lengths)), key=lengths.__getitem__)]
+        for round_ in range(max(map(len, cuts))):
+            counts = round_ < len(mine)
+            positions = mine[round_] if counts else filler
+            yield positions, pad([sequences[position] for position in positions]).to(device), counts
+
+    @contextlib.contextmanager
+    def _last_syncs(self, last: bool) -> Iterator[None]:
+        """Gradients travel between processes once a step, with the last micro-batch."""
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.scorer):
+            yield
+
+    def _zeros(self, count: int) -> Tensor:
+        return torch.zeros(count, device=self.accelerator.device)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, reduction="sum")
+        return values.cpu()

@@ -1,0 +1,150 @@
+"""Files that are never half-written: atomic replacement, content hashes, JSON lines. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kto_cli.errors import BadInput, DiskFull
+
+
+@contextmanager
+def saying_disk_full(where: Path) -> Iterator[None]:
+    """Turns "no space left", whichever library reports it, into one clear line.
+
+    Raises:
+        DiskFull: the device that holds `where` is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left" in str(error) or "os error 28" in str(error):
+            raise DiskFull(
+                f"No space left on the device while writing {where}.",
+                "Nothing finished is lost; free some space and run the same command again.",
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside `folder` survive a power cut (where the system can sync a folder)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Makes the bytes of `path` survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; on success it takes `path`'s place in one step.
+
+    Raises:
+        DiskFull: no space left; the temporary file is gone and an earlier `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with saying_disk_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            sync_file(temporary)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to fill; on success it takes `folder`'s place.
+
+    Files are synced before the rename, so a folder with its final name is always whole. A folder
+    that was there before goes away only once the new one is complete.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    retired = folder.with_name(f".{folder.name}.old")
+    try:
+        with saying_disk_full(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                if path.is_file():
+                    sync_file(path)
+            sync_folder(temporary)
+            shutil.rmtree(retired, ignore_errors=True)
+            if folder.exists():
+                os.replace(folder, retired)
+            os.replace(temporary, folder)
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads a JSON file that this tool wrote; `what` names it in the error.
+
+    Raises:
+        BadInput: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing ({what}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is damaged ({what}): {error}.") from error
+
+
+def json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def text_hash(*parts: str) -> str:
+    """16 hex digits that name a list of texts; no two different lists share the joined form."""
+    return hashlib.blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=8).hexdigest()
+
+
+def sample_data() -> Path:
+    """The built-in sample: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        BadInput: the installation lacks it.
+    """
+    here = Path(__file__).resolve().parent
+    for folder in (here / "sample_data", here.parent / "sample_data"):
+        if (folder / "model").is_dir() or (folder / "hh-rlhf").is_dir():
+            return folder
+    raise BadInput("This installation of kto lacks its built-in sample data.", "Reinstall the package.")

@@ -1,0 +1,55 @@
+"""Scores of held-out rows: the bridge from an engine and a reference to core.metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import torch
+
+from kto_cli.core.metrics import Scores, auc, class_means
+from kto_cli.core.rows import EncodedRow
+from kto_cli.engine import Engine, References
+
+GLANCE_ROWS = 256
+"""Rows looked at during training; the end of a run and `kto eval` use all."""
+
+
+def glance_rows(count: int, seed: int) -> list[int]:
+    """The held-out rows that are looked at during training: the same ones all run long."""
+    return sorted(Random(f"kto glance {seed}").sample(range(count), min(count, GLANCE_ROWS)))
+
+
+def score_rows(
+    engine: Engine,
+    rows: Sequence[EncodedRow],
+    references: References,
+    *,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """Log-ratios of rows and of their mismatched pairs; equal on all processes."""
+    own = engine.log_probs([row.own for row in rows], tick=tick)
+    mismatched = engine.log_probs([row.mismatched for row in rows], tick=tick)
+    return Scores(
+        log_ratios=own - references.own,
+        mismatched_log_ratios=mismatched - references.mismatched,
+        desirable=torch.tensor([row.label for row in rows]),
+        lengths=torch.tensor([len(row.own.completion) for row in rows]),
+        prompt_ids=[row.prompt_id for row in rows],
+        pair_ids=[row.pair_id for row in rows],
+    )
+
+
+def glance(scores: Scores, metrics: dict[str, float], *, beta: float) -> dict[str, Any]:
+    """The few held-out numbers shown during training."""
+    up, down = class_means(beta * scores.log_ratios, scores.desirable)
+    return {
+        "rows": len(scores.desirable),
+        "loss": metrics["loss"],
+        "z_ref": metrics["z_ref"],
+        "reward_desirable": up,
+        "reward_undesirable": down,
+        "margin": up - down,
+        "auc": auc(scores.log_ratios, scores.desirable),
+    }

@@ -1,0 +1,62 @@
+"""The README.md of a finished run: what was done to which model with which rows, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jinja2
+
+from kto_cli import __version__
+
+_CARD = """---
+library_name: transformers
+tags: [kto, alignment]
+---
+
+# {{ reference }}, aligned with KTO
+
+Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
+
+{{ verdict.sentence }}
+{% for warning in verdict.warnings %}
+- Warning: {{ warning }}
+{%- endfor %}
+
+| | |
+| --- | --- |
+| reference model | {{ reference }} |
+| rows | {{ train_rows }} for training, {{ held_out_rows }} held out |
+| steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
+| beta | {{ settings.config.beta }} |
+| lambda_d, lambda_u | {{ settings.weights.lambda_d }}, {{ settings.weights.lambda_u }} |
+| learning rate | {{ settings.learning_rate }} ({{ settings.config.schedule }}) |
+| longest sequence | {{ max_length }} tokens |
+| dtype | {{ dtype }} |
+{% if held_out %}
+Held-out rows ({{ held_out.rows }}), with 90 % intervals over prompts:
+
+| | value | interval |
+| --- | --- | --- |
+{%- for name in names %}
+| {{ name }} | {{ "%.4f" | format(held_out[name]) }} | {{ "%.4f to %.4f" | format(*held_out[name ~ "_interval"]) }} |
+{%- endfor %}
+{% endif %}
+Settings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
+"""
+
+
+def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, verdict: Any) -> str:
+    """Markdown."""
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # Markdown, not HTML
+    return environment.from_string(_CARD).render(
+        settings=settings,
+        reference=prepared.source.name,
+        version=__version__,
+        verdict=verdict,
+        train_rows=len(prepared.train),
+        held_out_rows=len(prepared.held_out),
+        max_length=prepared.max_length,
+        dtype=str(prepared.dtype).removeprefix("torch."),
+        held_out=held_out,
+        names=[name.removesuffix("_interval") for name in held_out or {} if name.endswith("_interval")],
+    )

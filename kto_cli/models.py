@@ -1,0 +1,311 @@
+"""Loading models and tokenizers, telling their weights apart, and scoring completions with them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kto_cli import files
+from kto_cli.core.logps import Head, sequence_logps, token_logps
+from kto_cli.core.rows import PaddedBatch, TokenSequence, pad
+from kto_cli.errors import BadInput, BadModel
+
+FALLBACK_TEMPLATE = (
+    "{{ BOS }}{% for message in messages %}"
+    "{% if message.role == 'user' %}{{ '\\n\\nHuman: ' + message.content }}"
+    "{% elif message.role == 'assistant' %}{{ '\\n\\nAssistant: ' + message.content + eos_token }}"
+    "{% else %}{{ message.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
+)
+"""For a model without a chat template: the turn markers of hh-rlhf, the KTO paper's data."""
+
+_VOLATILE = (
+    "transformers_version",
+    "_name_or_path",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "_attn_implementation",
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model folder on this machine, before anything is loaded from it."""
+
+    name: str
+    """What the user called it: a path, a Hub id, or "built-in"."""
+    folder: Path
+    fingerprint: str
+    """Hash of the weights and of what in config.json changes a number."""
+
+
+def locate_model(name: str | None) -> tuple[str, Path]:
+    """Finds the folder of a model: a local one, the built-in tiny one (None), or the Hub's (downloaded).
+
+    Raises:
+        BadModel: there is no such folder, or the Hub has it not or cannot be reached.
+    """
+    if name is None:
+        return "built-in", files.sample_data() / "model"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return name, folder
+    if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise BadModel(
+            f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors."
+        )
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return name, Path(snapshot_download(name, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, httpx.TransportError, OSError) as error:
+        if isinstance(error, HfHubHTTPError):
+            raise BadModel(f"The Hub refused the model {name}: {_first_line(error)}") from error
+        raise BadModel(
+            f"There is no folder {name}, and the Hub cannot be reached to look for a model of that name.",
+            "Check the path, or give a local model folder.",
+        ) from error
+    except HFValidationError as error:
+        raise BadModel(
+            f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model."
+        ) from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Names a model by content: its safetensors files' bytes and its config, less what changes no number.
+
+    Raises:
+        BadModel: there are no safetensors weights or no config in the folder.
+    """
+    config = _read_config(folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        other = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
+        hint = (
+            f"It has {other}; convert it to safetensors first."
+            if other
+            else "Is it a Hugging Face model folder?"
+        )
+        raise BadModel(f"{folder} holds no model weights (*.safetensors).", hint)
+    digest = hashlib.sha256(
+        json.dumps({k: v for k, v in config.items() if k not in _VOLATILE}, sort_keys=True).encode()
+    )
+    for path in weights:
+        digest.update(f"\n{path.name} {files.file_sha256(path)}".encode())
+    return digest.hexdigest()
+
+
+def open_source(name: str | None) -> ModelSource:
+    """Locates and fingerprints a model."""
+    called, folder = locate_model(name)
+    return ModelSource(called, folder, fingerprint(folder))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise BadModel(f"{folder} has no config.json.", "Is it a Hugging Face model folder?")
+    try:
+        config = files.read_json(path, "the model's config")
+    except BadInput as error:
+        raise BadModel(error.what, "Copy the model folder again.") from error
+    if not isinstance(config, dict):
+        raise BadModel(f"{path} is not a model config.", "Copy the model folder again.")
+    return config
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
+    """Loads a tokenizer with a chat template; the flag says whether it is our fallback.
+
+    Raises:
+        BadModel: the folder has no usable tokenizer. BadInput: the template file cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+    if chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(
+                f"The chat template {chat_template} cannot be read: {_first_line(error)}."
+            ) from error
+    if tokenizer.chat_template is not None:
+        return tokenizer, False
+    marked, plain = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
+    adds_bos = len(marked) > len(plain) and marked[0] == tokenizer.bos_token_id
+    tokenizer.chat_template = FALLBACK_TEMPLATE.replace("{{ BOS }}", "{{ bos_token }}" if adds_bos else "")
+    return tokenizer, True
+
+
+def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Loads a causal language model in float32, in evaluation mode (no dropout, also while training).
+
+    Raises:
+        BadModel: weights are missing, damaged or of another shape than the config says.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
+        raise BadModel(
+            f"The model in {folder} cannot be loaded: {_first_line(error)}", "Copy the model folder again."
+        ) from error
+    if info["missing_keys"]:
+        names = ", ".join(sorted(info["missing_keys"])[:3])
+        raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
+    return model.eval()
+
+
+def context_length(model_config: Any) -> int | None:
+    """The most tokens the model was made for, or None where its config does not say."""
+    text = model_config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: bfloat16 on a GPU that computes in it, else float32.
+
+    Raises:
+        BadInput: another name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise BadInput(f"--dtype {name} is unknown.", "Use auto, float32 or bfloat16.")
+    return known[name]
+
+
+class CompletionScorer(nn.Module):
+    """A causal language model as a function from sequences to summed completion log-probs.
+
+    The body runs on all tokens, the head only where a completion token is predicted (core.logps). A
+    model whose head is not the plain linear one is noticed by `trust_or_fall_back` and then read
+    through its own logits, one sequence at a time.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.model = model
+        self.dtype = dtype
+        self.head = find_head(model)
+        self.plain = self.head is None or model.base_model is model
+        body = model if self.plain else model.base_model
+        accepted = inspect.signature(body.forward).parameters
+        self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
+        self._takes_positions = "position_ids" in accepted
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, rows: Tensor, times: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Fields of a `PaddedBatch` -> [batch] summed log-probs, nats, float32 (float64 for a float64 model)."""
+        batch = PaddedBatch(input_ids, position_ids, rows, times, targets)
+        with self._autocast(input_ids.device):
+            if self.plain:
+                return self._plain(batch)
+            hidden = self.model.base_model(**self._inputs(input_ids, position_ids)).last_hidden_state[
+                rows, times
+            ]
+        hidden = hidden if self.dtype == torch.float32 else hidden.to(self.dtype)
+        head = find_head(self.model)
+        assert head is not None
+        return sequence_logps(token_logps(hidden, targets, head), rows, len(input_ids))
+
+    def score(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Summed completion log-probs of a few sequences, padded together; [sequences], no gradient."""
+        with torch.no_grad():
+            return self(*pad(sequences).to(next(self.parameters()).device))
+
+    def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> float:
+        """Compares the fast path with the model's own logits and falls back to those where they differ.
+
+        Returns:
+            The largest difference seen, nats per token. `plain` is True afterwards if it was too large.
+        """
+        if self.plain:
+            return 0.0
+        fast = self.score(sequences)
+        self.plain = True
+        try:
+            slow = torch.cat([self.score([sequence]) for sequence in sequences])
+        finally:
+            self.plain = False
+        tokens = torch.tensor([len(sequence.completion) for sequence in sequences], device=fast.device)
+        difference = ((fast - slow).abs() / tokens).max().item()
+        allowed = 1e-3 if self.dtype == torch.float32 else 5e-2
+        self.plain = not difference <= allowed
+        return difference
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+    def _inputs(self, input_ids: Tensor, position_ids: Tensor) -> dict[str, Any]:
+        positions = {"position_ids": position_ids} if self._takes_positions else {}
+        return {"input_ids": input_ids, **positions, **self._options}
+
+    def _plain(self, batch: PaddedBatch) -> Tensor:
+        """One sequence at a time through the model's own logits."""
+        values = []
+        for index in range(len(batch.input_ids)):
+            mine = batch.rows == index
+            times = batch.times[mine]
+            time = int(times.max()) + 1
+            inputs = self._inputs(batch.input_ids[index : index + 1, :time], batch.position_ids[:, :time])
+            logits = self.model(**inputs).logits[0, times]
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            values.append(logits.log_softmax(-1).gather(-1, batch.targets[mine, None]).sum())
+        return torch.stack(values)
+
+
+def find_head(model: Any) -> Head | None:
+    """The model's head where it is a linear one, with the scale and soft cap its config names; else None."""
+    layer = model.get_output_embeddings()
+    if not isinstance(layer, nn.Linear):
+        return None
+    config = model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0
+    scale /= getattr(config, "logits_scaling", None) or 1.0
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, layer.bias, float(scale), softcap)

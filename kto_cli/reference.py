@@ -1,0 +1,142 @@
+"""The reference cache: log-probabilities of the frozen model, addressed by content.
+
+A value's key is (model weights and config, dtype, prompt ids, completion ids); nothing about a run is in
+it, so beta, weights, learning rate, batch size, epochs and output folders never touch it. On disk, a
+folder per model holds segments of frames. A frame is one micro-batch of values behind a checksum that
+is keyed with the model, and is written whole or not at all:
+
+    magic "KTO1" | count uint32 | count x (key 16 bytes, logp float64, tokens uint32) | checksum 16 bytes
+
+A frame that is torn (a killed run), damaged or of another model is never used: the sound frames of its
+segment are copied to a new segment, the old one is removed, and what is missing is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy
+
+from kto_cli.core.rows import TokenSequence
+from kto_cli.errors import BadInput
+from kto_cli.files import replacing, saying_disk_full, sync_folder
+
+_MAGIC = b"KTO1"
+_CHECKSUM = 16
+_RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
+
+
+def default_cache() -> Path:
+    """$KTO_CACHE, or ~/.cache/kto."""
+    return Path(os.environ.get("KTO_CACHE") or "~/.cache/kto").expanduser()
+
+
+def sequence_key(sequence: TokenSequence) -> bytes:
+    """16 bytes that name a prompt, a completion and where one ends and the other begins."""
+    numbers = (len(sequence.prompt), *sequence.prompt, *sequence.completion)
+    return hashlib.blake2b(struct.pack(f"<{len(numbers)}I", *numbers), digest_size=16).digest()
+
+
+class ReferenceCache:
+    """The values of one model in one dtype."""
+
+    def __init__(self, root: Path, *, fingerprint: str, dtype: str) -> None:
+        self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
+        self.folder = root / "reference" / self._seal.hex()[:32]
+        self._segment: Path | None = None
+        self.mended: list[str] = []
+        """Segments in which a torn or damaged frame was found."""
+
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, tuple[float, int]]:
+        """The stored (summed logp in nats, completion tokens) of those of `keys` that are there."""
+        wanted = set(keys)
+        found: dict[bytes, tuple[float, int]] = {}
+        if not self.folder.is_dir():
+            return found
+        for path in sorted(self.folder.glob("*.segment")):
+            frames, sound = self._frames(path.read_bytes())
+            if not sound:
+                self._mend(path, frames)
+            for frame in frames:
+                for record in numpy.frombuffer(frame, _RECORD):
+                    key = record["key"].tobytes()
+                    if key in wanted:
+                        found[key] = (float(record["logp"]), int(record["tokens"]))
+        return found
+
+    def append(self, values: Sequence[tuple[bytes, float, int]]) -> None:
+        """Stores one micro-batch of (key, logp, tokens), whole or not at all, safe against a power cut.
+
+        Raises:
+            DiskFull: no space left. BadInput: the cache folder cannot be written to.
+        """
+        payload = numpy.array(
+            [(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD
+        ).tobytes()
+        frame = _MAGIC + struct.pack("<I", len(values)) + payload
+        frame += self._checksum(frame)
+        with saying_disk_full(self.folder):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                created = self._segment is None
+                if self._segment is None:
+                    self._segment = self.folder / f"{time.time_ns():x}-{os.getpid()}.segment"
+                with self._segment.open("ab") as file:
+                    start = file.tell()
+                    try:
+                        file.write(frame)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    except OSError:
+                        file.truncate(start)
+                        raise
+                if created:
+                    sync_folder(self.folder)
+            except (PermissionError, NotADirectoryError, FileExistsError) as error:
+                raise BadInput(
+                    f"The cache folder {self.folder} cannot be written to: {error.strerror}.",
+                    "Give another one with --cache DIR.",
+                ) from error
+
+    def _checksum(self, frame: bytes) -> bytes:
+        return hashlib.blake2b(frame, key=self._seal, digest_size=_CHECKSUM).digest()
+
+    def _frames(self, data: bytes) -> tuple[list[bytes], bool]:
+        """The payloads of the sound frames, and whether that is all there is."""
+        payloads, sound, start = [], True, 0
+        while start < len(data):
+            end = self._frame_end(data, start)
+            if end is None:
+                sound = False
+                start = data.find(_MAGIC, start + 1)
+                if start < 0:
+                    break
+                continue
+            payloads.append(data[start + 8 : end - _CHECKSUM])
+            start = end
+        return payloads, sound
+
+    def _frame_end(self, data: bytes, start: int) -> int | None:
+        """Where the frame that starts here ends, or None if there is no sound one."""
+        if data[start : start + 4] != _MAGIC or start + 8 > len(data):
+            return None
+        (count,) = struct.unpack_from("<I", data, start + 4)
+        end = start + 8 + count * _RECORD.itemsize + _CHECKSUM
+        sealed = data[end - _CHECKSUM : end]
+        return end if end <= len(data) and self._checksum(data[start : end - _CHECKSUM]) == sealed else None
+
+    def _mend(self, path: Path, payloads: list[bytes]) -> None:
+        """Copies a segment's sound frames to a new one and removes it."""
+        self.mended.append(path.name)
+        if payloads:
+            with replacing(path.with_name(f"{time.time_ns():x}-{os.getpid()}-mended.segment")) as temporary:
+                with temporary.open("wb") as file:
+                    for payload in payloads:
+                        frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
+                        file.write(frame + self._checksum(frame))
+        path.unlink(missing_ok=True)

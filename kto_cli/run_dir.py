@@ -1,0 +1,218 @@
+"""The run directory: what lies where, written so that a kill at any instant loses at most unfinished steps.
+
+config.json, model.safetensors, tokenizer ...   the finished model; config.json comes last and says "finished"
+kto_config.json                                 settings, versions, fingerprints; re-runs the run
+metrics.jsonl                                   one line per step
+steps/step-000200/                              a model folder with optimizer.safetensors and state.json
+README.md                                       model card
+eval/                                           written by `kto eval`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_cli import files
+from kto_cli.errors import BadInput
+
+KEPT_STEPS = 2
+"""Older checkpoints are removed once newer ones are whole; the one before the last stays as a reserve."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of a run directory."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Settings and fingerprints."""
+        return self.folder / "kto_config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def steps(self) -> Path:
+        """Checkpoints to resume from."""
+        return self.folder / "steps"
+
+    @property
+    def started(self) -> bool:
+        """A run began here."""
+        return self.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """A run ended here: its last file is in place."""
+        return self.started and (self.folder / "config.json").is_file()
+
+    def refuse_unless_free(self) -> None:
+        """A new run may start here: the folder is absent or empty.
+
+        Raises:
+            BadInput: it holds a finished run, an unfinished one or something else; says what to do.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise BadInput(f"{self.folder} is a file.", "Give a folder with --out.")
+        if self.finished:
+            raise BadInput(
+                f"{self.folder} holds a finished run.", "Give another folder with --out, or remove it."
+            )
+        if self.started:
+            raise BadInput(
+                f"{self.folder} holds an unfinished run.",
+                f"Go on with `kto train --resume --out {self.folder}`, or give another folder with --out.",
+            )
+        if any(self.folder.iterdir()):
+            raise BadInput(
+                f"The output folder {self.folder} is not empty.", "Give another folder with --out."
+            )
+
+    # --- metrics ---------------------------------------------------------------------------
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Appends one step's numbers."""
+        with files.saying_disk_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(files.json_lines([line]))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole lines; a torn last line (a killed run) is passed over."""
+        if not self.metrics.exists():
+            return []
+        lines = []
+        for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def keep_metrics_up_to(self, step: int) -> None:
+        """Drops the lines of later steps: they are about to be written again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        with files.replacing(self.metrics) as temporary:
+            temporary.write_text(files.json_lines(kept), encoding="utf-8")
+
+    # --- checkpoints -----------------------------------------------------------------------
+
+    def step_folder(self, step: int) -> Path:
+        """steps/step-000200"""
+        return self.steps / f"step-{step:06d}"
+
+    def save_step(
+        self, step: int, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
+    ) -> None:
+        """Writes a checkpoint, whole or not at all, then removes those no longer needed.
+
+        Raises:
+            DiskFull: no space left; earlier checkpoints are untouched.
+        """
+        from safetensors.torch import save_file
+
+        with files.replacing_folder(self.step_folder(step)) as folder:
+            save_model_folder(folder, model, tokenizer)
+            save_file(flat_optimizer_state(optimizer), folder / "optimizer.safetensors")
+            hashes = {path.name: files.file_sha256(path) for path in sorted(folder.iterdir())}
+            files.write_json(folder / "state.json", {"step": step, **counters, "files": hashes})
+        for old in self.step_folders()[:-KEPT_STEPS]:
+            os.replace(old, leaving := old.with_name(f".{old.name}.old"))
+            shutil.rmtree(leaving)
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written; nothing with a final name is ever that."""
+        for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def step_folders(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(path for path in self.steps.glob("step-*") if path.is_dir())
+
+    def latest_sound_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
+        """The newest checkpoint whose every byte is as it was written.
+
+        Returns:
+            (its folder or None, its state, what is wrong with the newer ones).
+        """
+        faults = []
+        for folder in reversed(self.step_folders()):
+            try:
+                return folder, read_state(folder), faults
+            except BadInput as error:
+                faults.append(error.what)
+        return None, {}, faults
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def finish(self, model: Any, tokenizer: Any, card: str) -> None:
+        """Puts the finished model in place; config.json comes last, so half a model never looks whole."""
+        self.sweep()
+        staging = self.folder / ".finished.tmp"
+        with files.saying_disk_full(self.folder):
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            save_model_folder(staging, model, tokenizer)
+            (staging / "README.md").write_text(card, encoding="utf-8")
+            names = sorted(
+                (path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name)
+            )
+            for name in names:
+                files.sync_file(staging / name)
+                os.replace(staging / name, self.folder / name)
+            staging.rmdir()
+            files.sync_folder(self.folder)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A checkpoint's state.json, after comparing every file with the hash in it.
+
+    Raises:
+        BadInput: a file is missing or not as it was written; names it.
+    """
+    state = files.read_json(folder / "state.json", "a checkpoint's state")
+    for name, expected in state.get("files", {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise BadInput(f"{path} is missing from the checkpoint.")
+        if files.file_sha256(path) != expected:
+            raise BadInput(f"{path} is damaged: its bytes are not those that were written.")
+    return state
+
+
+def save_model_folder(folder: Path, model: Any, tokenizer: Any) -> None:
+    """A Hugging Face model folder: config, safetensors weights, tokenizer with its chat template."""
+    model.save_pretrained(folder, max_shard_size="50GB")
+    tokenizer.save_pretrained(folder)
+
+
+def flat_optimizer_state(optimizer: Any) -> dict[str, torch.Tensor]:
+    """AdamW's state as named tensors: "3.exp_avg" is parameter 3's first moment."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value).contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer_state(optimizer: Any, path: Path) -> None:
+    """Puts back what `flat_optimizer_state` gave; the learning rate is set anew at each step."""
+    from safetensors.torch import load_file
+
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(path).items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,272 @@
+"""The training loop: which rows, which learning rate, what is recorded, when to save and when to stop.
+
+Blind to the loss it drives (engine.py) and to where files lie (run_dir.py). The state of a run is the
+model, the optimizer and four counters; everything else is a pure function of the step.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from kto_cli.config import TrainConfig
+from kto_cli.core.metrics import step_metrics
+from kto_cli.core.plan import plan_epoch, steps_in_epoch
+from kto_cli.core.rows import EncodedRow
+from kto_cli.core.schedule import learning_rate_share
+from kto_cli.core.weights import Weights
+from kto_cli.display import Screen, finite
+from kto_cli.engine import Engine, References, StepOutput
+from kto_cli.errors import Diverged, Interrupted
+from kto_cli.held_out import glance, glance_rows, score_rows
+from kto_cli.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A `TrainConfig` with everything that was left to us filled in."""
+
+    config: TrainConfig
+    weights: Weights
+    learning_rate: float
+    total_steps: int
+    save_every: int
+    eval_every: int
+
+
+@dataclass
+class Counters:
+    """What grows during a run."""
+
+    step: int = 0
+    rows: int = 0
+    tokens: int = 0
+    """Of the rows and of their mismatched pairs, padding not counted."""
+
+
+@dataclass
+class Run:
+    """A run about to start or to go on."""
+
+    settings: Settings
+    rows: list[EncodedRow]
+    references: References
+    held_out: list[EncodedRow]
+    held_out_references: References
+    engine: Engine
+    model: Any
+    tokenizer: Any
+    directory: RunDir
+    screen: Screen
+    counters: Counters
+
+
+def fill_in(config: TrainConfig, weights: Weights, rows: int, parameters: int) -> Settings:
+    """Chooses what the config leaves open, from the number of rows and the model's size."""
+    total = config.epochs * steps_in_epoch(rows, config.batch_size)
+    total = min(total, config.max_steps or total)
+    return Settings(
+        config=config,
+        weights=weights,
+        learning_rate=config.learning_rate or default_learning_rate(parameters),
+        total_steps=total,
+        save_every=config.save_every or min(200, max(1, math.ceil(total / 5))),
+        eval_every=config.eval_every or max(1, math.ceil(total / 10)),
+    )
+
+
+def default_learning_rate(parameters: int) -> float:
+    """5e-6 from a billion parameters on (the paper's at 7B and 8B); more for smaller models, which need it."""
+    for size, rate in ((1e9, 5e-6), (1e8, 1e-5), (1e7, 3e-5)):
+        if parameters >= size:
+            return rate
+    return 5e-5
+
+
+def run_steps(run: Run) -> None:
+    """Trains from the counters' step to the last, saving on the way.
+
+    Raises:
+        Diverged: a number is not finite; nothing was updated with it, earlier checkpoints stay.
+        Interrupted: Ctrl-C; the state after the last step is saved.
+    """
+    settings, config = run.settings, run.settings.config
+    labels = [row.label for row in run.rows]
+    per_epoch = steps_in_epoch(len(labels), config.batch_size)
+    planned, batches = -1, []
+    with (
+        interrupt_flag() as stop,
+        run.screen.progress("training", settings.total_steps, done=run.counters.step),
+    ):
+        while run.counters.step < settings.total_steps:
+            epoch, index = divmod(run.counters.step, per_epoch)
+            if epoch != planned:
+                batches = plan_epoch(labels, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                planned = epoch
+            interrupted = _one_step(run, batches[index], stop)
+            run.screen.tick()
+            if interrupted:
+                _save(run)
+                raise Interrupted(
+                    f"Stopped after step {run.counters.step} of {settings.total_steps}; it is saved. "
+                    f"Go on with: kto train --resume --out {run.directory.folder}"
+                )
+
+
+def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
+    """One optimizer step, its record, and the looks and saves due after it; True if asked to stop."""
+    settings, config = run.settings, run.settings.config
+    rows = [run.rows[index] for index in batch]
+    began = time.perf_counter()
+    rate = settings.learning_rate * learning_rate_share(
+        run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
+    )
+    output = run.engine.step(
+        rows,
+        References(run.references.own[batch], run.references.mismatched[batch]),
+        beta=config.beta,
+        lambda_d=settings.weights.lambda_d,
+        lambda_u=settings.weights.lambda_u,
+        learning_rate=rate,
+        stop_asked=stop.is_set,
+    )
+    refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
+    seconds = time.perf_counter() - began
+    tokens = sum(row.own.length + row.mismatched.length for row in rows)
+    run.counters.step += 1
+    run.counters.rows += len(rows)
+    run.counters.tokens += tokens
+    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows)}
+    record |= {
+        "gradient_norm": output.gradient_norm,
+        "learning_rate": rate,
+        "seconds": seconds,
+        "rows_per_second": len(rows) / seconds,
+        "tokens_per_second": tokens / seconds,
+        "eta_seconds": seconds * (settings.total_steps - run.counters.step),
+    }
+    if run.counters.step == 1:
+        record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)
+    last = run.counters.step == settings.total_steps
+    if run.held_out and (last or run.counters.step % settings.eval_every == 0):
+        record["held_out"] = _glance(run)
+    show_step(run.screen, record, settings.total_steps)
+    if run.engine.accelerator.is_main_process:
+        run.directory.append_metrics(finite(record))
+    if not last and run.counters.step % settings.save_every == 0:
+        _save(run)
+    return output.interrupted and not last
+
+
+def _metrics(run: Run, output: StepOutput, rows: list[EncodedRow]) -> dict[str, float]:
+    weights = run.settings.weights
+    return step_metrics(
+        output.log_ratios,
+        output.mismatched_log_ratios,
+        torch.tensor([row.label for row in rows]),
+        beta=run.settings.config.beta,
+        lambda_d=weights.lambda_d,
+        lambda_u=weights.lambda_u,
+    )
+
+
+def _glance(run: Run) -> dict[str, Any]:
+    """A look at (some) held-out rows."""
+    chosen = glance_rows(len(run.held_out), run.settings.config.seed)
+    rows = [run.held_out[index] for index in chosen]
+    references = References(run.held_out_references.own[chosen], run.held_out_references.mismatched[chosen])
+    scores = score_rows(run.engine, rows, references)
+    output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
+    return glance(scores, _metrics(run, output, rows), beta=run.settings.config.beta)
+
+
+def _save(run: Run) -> None:
+    """A checkpoint by the main process; the others wait."""
+    accelerator = run.engine.accelerator
+    if accelerator.is_main_process:
+        optimizer = getattr(run.engine.optimizer, "optimizer", run.engine.optimizer)
+        run.directory.save_step(run.counters.step, run.model, run.tokenizer, optimizer, asdict(run.counters))
+    accelerator.wait_for_everyone()
+
+
+def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:
+    """Stops a run at its first number that is not finite, naming the rows.
+
+    Raises:
+        Diverged
+    """
+    bad = ~(output.log_ratios.isfinite() & output.mismatched_log_ratios.isfinite())
+    if not bad.any() and math.isfinite(output.gradient_norm):
+        return
+    named = [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if is_bad] or rows
+    names = ", ".join(row.id for row in named[:5]) + (" ..." if len(named) > 5 else "")
+    what = "log-prob" if bad.any() else "gradient"
+    kept = directory.step_folders()
+    state = f"The last good checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
+    raise Diverged(
+        f"Step {step}: the {what} is not a finite number for {len(named)} row(s): {names}. "
+        f"The model was not updated with it. {state}.",
+        "Look at these rows; try a lower --learning-rate or --dtype float32.",
+    )
+
+
+def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
+    """Before the first update the policy is the reference: what log-ratios are not 0 is numerical noise."""
+    noise = torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
+    full = getattr(getattr(scorer, "module", scorer), "dtype", torch.float32) == torch.float32
+    limit = 1e-3 if full else 1.0
+    screen.note(f"At step 0 the policy is the reference: log-ratios are 0 to within {noise:.1e} nats a row.")
+    if noise > limit:
+        screen.warn(
+            f"That is more than {limit:g}: the policy and the cached reference may not be the same model, "
+            "or the arithmetic is too coarse."
+        )
+    return noise
+
+
+def show_step(screen: Screen, record: dict[str, Any], total: int) -> None:
+    """One line of running numbers."""
+    eta = int(record["eta_seconds"])
+    screen.line(
+        f"step {record['step']:>4}/{total}  loss {record['loss']:.4f}  "
+        f"z_ref {record['z_ref']:.2f}±{record['z_ref_se']:.2f} ({record['z_ref_pairs']})  "
+        f"rewards {record['reward_desirable']:+.3f} / {record['reward_undesirable']:+.3f}  "
+        f"margin {record['margin']:+.3f}  saturated {record['saturated']:.0%}  "
+        f"|grad| {record['gradient_norm']:.2g}  lr {record['learning_rate']:.1e}  "
+        f"{record['rows_per_second']:.0f} rows/s  {record['tokens_per_second']:,.0f} tok/s  "
+        f"ETA {eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+    )
+    if "held_out" in record:
+        seen = record["held_out"]
+        screen.line(
+            f"     held out ({seen['rows']} rows)  loss {seen['loss']:.4f}  margin {seen['margin']:+.3f}  AUC {seen['auc']:.3f}"
+        )
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """Ctrl-C (or SIGTERM, as schedulers send it) sets the flag and lets the step end; a second one stops at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

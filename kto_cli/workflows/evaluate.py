@@ -1,0 +1,249 @@
+"""`kto eval`: what a checkpoint learned, on held-out rows, and how it answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kto_cli import files
+from kto_cli.config import EvalConfig
+from kto_cli.core.metrics import Scores, held_out_metrics
+from kto_cli.core.weights import choose_weights
+from kto_cli.data_dir import Row
+from kto_cli.display import Screen, number
+from kto_cli.engine import References
+from kto_cli.errors import BadData, BadInput
+from kto_cli.held_out import score_rows
+from kto_cli.models import CompletionScorer, fingerprint, load_model, locate_model
+from kto_cli.preparation import Prepared, engine_for, make_scorer, prepare, reference_logps, start_accelerator
+from kto_cli.run_dir import RunDir
+from kto_cli.samples import answer_all, pick_prompts
+
+LABELS = {
+    "loss": "loss",
+    "z_ref": "z_ref (nats)",
+    "reward_desirable": "reward, desirable",
+    "reward_undesirable": "reward, undesirable",
+    "margin": "margin",
+    "accuracy": "accuracy at z_ref",
+    "auc": "AUC",
+    "auc_length": "AUC of length alone",
+    "auc_length_matched": "AUC between rows of like length",
+    "paired_accuracy": "accuracy within pairs",
+}
+
+
+def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
+    """Evaluates.
+
+    Returns:
+        The keys of `held_out_metrics`, and `checkpoint`, `reference`, `eval`, `samples`.
+
+    Raises:
+        KtoError: bad input, data or model; no held-out rows.
+    """
+    called, folder = locate_model(config.checkpoint)
+    policy_fingerprint = fingerprint(folder) if (folder / "config.json").is_file() else _unfinished(folder)
+    del policy_fingerprint
+    config, weights = _fill_from_run(config, folder)
+    accelerator = start_accelerator()
+    screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    prepared = prepare(config, accelerator, screen, needs_train=False)
+    if not prepared.held_out:
+        raise BadData(
+            f"{prepared.data.folder} has no held-out rows to evaluate on.",
+            "Binarize again with a larger --holdout.",
+        )
+    reference = make_scorer(prepared, accelerator, screen)
+    references, _ = reference_logps(prepared, prepared.held_out, reference, config, accelerator, screen)
+    policy = CompletionScorer(load_model(folder, trust_remote_code=config.trust_remote_code), prepared.dtype)
+    policy = policy.to(accelerator.device)
+    policy.plain = reference.plain
+    scores = _score(policy, prepared, references, config, accelerator, screen)
+    desirable = int(scores.desirable.sum())
+    counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
+    chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
+    metrics = held_out_metrics(
+        scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u
+    )
+    samples = _samples(prepared, policy, config, screen)
+    out = _where(config.checkpoint, folder)
+    if accelerator.is_main_process:
+        _write(out, metrics, samples, scores, prepared, config, called)
+    metrics_table(
+        screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics
+    )
+    if samples:
+        screen.texts(
+            "The same held-out prompts, answered by both",
+            ["prompt", "reference", "policy"],
+            [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
+        )
+    screen.say(f"Written to {out}")
+    return {
+        **metrics,
+        "checkpoint": called,
+        "reference": prepared.source.name,
+        "eval": str(out),
+        "samples": samples,
+    }
+
+
+def _unfinished(folder: Path) -> str:
+    directory = RunDir(folder)
+    if directory.started:
+        steps = directory.step_folders()
+        hint = f"or look at a step of it: kto eval {steps[-1]}" if steps else ""
+        raise BadInput(
+            f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder} {hint}"
+        )
+    raise BadInput(
+        f"{folder} is not a model folder: it has no config.json.", "Give a checkpoint that `kto train` wrote."
+    )
+
+
+def _run_folder(folder: Path) -> Path | None:
+    """The run directory a checkpoint belongs to: itself, or the one whose step it is."""
+    for candidate in (folder, folder.resolve().parent.parent):
+        if RunDir(candidate).started:
+            return candidate
+    return None
+
+
+def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[str, float]]:
+    """Takes what was not said (data, reference, beta, lengths) from the run the checkpoint belongs to.
+
+    Raises:
+        BadInput: the checkpoint belongs to no run and no reference was named.
+    """
+    home = _run_folder(folder)
+    if home is None:
+        if config.model is None:
+            raise BadInput(
+                f"{folder} does not say which model it was trained from.",
+                "Name it with --reference FOLDER_OR_HUB_ID.",
+            )
+        return config, {}
+    stored = files.read_json(RunDir(home).config, "the run's settings")
+    train, chosen = stored["train"], stored["chosen"]
+    data = config.data or (
+        train["data"] if train["data"] and Path(train["data"]).is_dir() else stored["data"]["folder"]
+    )
+    built_in = train["model"] is None
+    model = config.model or (None if built_in else stored["reference"]["folder"])
+    same_reference = config.model is None
+    filled = replace(
+        config,
+        data=data,
+        model=model,
+        beta=config.beta or train["beta"],
+        max_length=config.max_length or (chosen["max_length"] if same_reference else None),
+        dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
+        chat_template=config.chat_template or train["chat_template"],
+    )
+    return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
+
+
+def _score(
+    policy: CompletionScorer,
+    prepared: Prepared,
+    references: References,
+    config: EvalConfig,
+    accelerator: Any,
+    screen: Screen,
+) -> Scores:
+    with screen.progress("held-out rows", 2 * len(prepared.held_out)):
+        return score_rows(
+            engine_for(policy, config, accelerator), prepared.held_out, references, tick=screen.tick
+        )
+
+
+def _samples(
+    prepared: Prepared, policy: CompletionScorer, config: EvalConfig, screen: Screen
+) -> list[dict[str, str]]:
+    """Greedy answers of reference and policy to the same held-out prompts."""
+    kept = {row.id: row for row in prepared.held_out}
+    prompts = pick_prompts(prepared.held_out, config.samples)
+    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out if row.id in kept}
+    with screen.progress("answers", 2 * len(prompts)):
+        answers = [
+            answer_all(
+                model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick
+            )
+            for model in (prepared.model, policy.model)
+        ]
+    return [
+        {"id": row.id, "prompt": last_words(texts[row.id].prompt), "reference": before, "policy": after}
+        for row, before, after in zip(prompts, *answers, strict=True)
+    ]
+
+
+def last_words(prompt: Any) -> str:
+    """The part of a prompt that is answered: a text as it is, of a chat its last turn."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def _where(name: str, folder: Path) -> Path:
+    """checkpoint/eval; a step's results under its run's eval/; a Hub model's under ./eval."""
+    home = _run_folder(folder)
+    if home is not None and home.resolve() != folder.resolve():
+        return home / "eval" / folder.name
+    if Path(name).is_dir():
+        return folder / "eval"
+    return Path("eval") / name.replace("/", "--")
+
+
+def _write(
+    out: Path,
+    metrics: dict[str, Any],
+    samples: list[dict[str, str]],
+    scores: Scores,
+    prepared: Prepared,
+    config: EvalConfig,
+    called: str,
+) -> None:
+    """metrics.json, rows.parquet (one line per held-out row) and samples.jsonl."""
+    import pyarrow
+    import pyarrow.parquet
+
+    origins = {row.id: row.origin for row in prepared.data.held_out}
+    table = pyarrow.table(
+        {
+            "id": [row.id for row in prepared.held_out],
+            "prompt_id": [row.prompt_id for row in prepared.held_out],
+            "pair_id": [row.pair_id for row in prepared.held_out],
+            "origin": [origins[row.id] for row in prepared.held_out],
+            "label": scores.desirable.tolist(),
+            "completion_tokens": scores.lengths.tolist(),
+            "log_ratio": scores.log_ratios.tolist(),
+            "mismatched_log_ratio": scores.mismatched_log_ratios.tolist(),
+            "reward": ((config.beta or 0.1) * scores.log_ratios).tolist(),
+        }
+    )
+    facts = {
+        "checkpoint": called,
+        "reference": {"name": prepared.source.name, "fingerprint": prepared.source.fingerprint},
+        "data": {"folder": str(prepared.data.folder), "fingerprint": prepared.data.fingerprint},
+        "beta": config.beta or 0.1,
+        "metrics": metrics,
+    }
+    with files.saying_disk_full(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with files.replacing(out / "rows.parquet") as temporary:
+            pyarrow.parquet.write_table(table, temporary)
+        with files.replacing(out / "samples.jsonl") as temporary:
+            temporary.write_text(files.json_lines(samples), encoding="utf-8")
+        files.write_json(out / "metrics.json", facts)
+
+
+def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
+    """The held-out metrics for people, each with its interval."""
+    rows = []
+    for name, label in LABELS.items():
+        if name in metrics:
+            low, high = metrics[f"{name}_interval"]
+            if name == "auc_length":
+                label += f" ({metrics['auc_length_direction']} is desirable)"
+            rows.append([label, metrics[name], f"{number(low)} to {number(high)}"])
+    screen.table(title, ["", "value", "90 % interval"], rows)

@@ -1,0 +1,48 @@
+"""`kto precompute`: the reference's log-probs of every row and of its mismatched pair, into the cache."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from kto_cli.config import ModelConfig
+from kto_cli.display import Screen
+from kto_cli.errors import Interrupted
+from kto_cli.preparation import make_scorer, prepare, reference_logps, start_accelerator
+
+
+def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
+    """Computes and stores what the cache lacks.
+
+    Returns:
+        `sequences` (distinct ones needed), `computed`, `cached`, `seconds`.
+
+    Raises:
+        KtoError: bad input, data or model, or a full disk. Interrupted: Ctrl-C; what was stored stays.
+    """
+    accelerator = start_accelerator()
+    screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    prepared = prepare(config, accelerator, screen)
+    began = time.perf_counter()
+    scorer = make_scorer(prepared, accelerator, screen)
+    try:
+        _, use = reference_logps(
+            prepared, prepared.train + prepared.held_out, scorer, config, accelerator, screen
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped; what was computed is stored. Run the same command again to go on."
+        ) from None
+    seconds = time.perf_counter() - began
+    screen.table(
+        f"Reference log-probs of {prepared.source.name}",
+        ["", "sequences"],
+        [
+            ["needed (rows and their mismatched pairs)", use.sequences],
+            ["from the cache", use.cached],
+            ["computed", use.computed],
+        ],
+    )
+    screen.say(f"{seconds:.1f} s.   Next: kto train --beta 0.1")
+    return {**asdict(use), "seconds": seconds}

@@ -1,0 +1,286 @@
+"""`kto train`: from rows and a model to an aligned model, resumable at any instant."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_cli import __version__, files
+from kto_cli.config import TrainConfig, read_config_file, train_config
+from kto_cli.core.metrics import held_out_metrics
+from kto_cli.core.weights import choose_weights, lambda_interval
+from kto_cli.display import Screen
+from kto_cli.engine import Engine
+from kto_cli.errors import BadInput
+from kto_cli.held_out import score_rows
+from kto_cli.model_card import model_card
+from kto_cli.models import load_model
+from kto_cli.preparation import (
+    Prepared,
+    class_counts,
+    make_scorer,
+    prepare,
+    reference_logps,
+    start_accelerator,
+)
+from kto_cli.run_dir import RunDir, load_optimizer_state
+from kto_cli.training import Counters, Run, Settings, fill_in, run_steps
+from kto_cli.verdict import Verdict, judge
+
+MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens")
+"""What a resumed run may be given anew: places (their contents are compared by hash) and memory."""
+
+
+def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, screen: Screen) -> dict[str, Any]:
+    """Trains.
+
+    Args:
+        flags: the settings given on the command line; they win over the config file, that over defaults.
+
+    Returns:
+        `steps`, `rows`, `checkpoint`, `held_out` (as `kto eval` gives it, or None), `verdict`, `warnings`.
+
+    Raises:
+        KtoError: bad input, data or model, a full disk, numbers that are not finite. Interrupted: Ctrl-C.
+    """
+    config, stored = resolve(flags, config_file=config_file, resume=resume)
+    accelerator = start_accelerator()
+    screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    directory = RunDir(Path(config.out))
+    accelerator.wait_for_everyone()
+    if stored is None:
+        if resume:
+            screen.note(f"{directory.folder} holds no run yet: starting one.")
+        directory.refuse_unless_free()
+    prepared = prepare(config, accelerator, screen)
+    desirable, undesirable = class_counts(prepared.train)
+    weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
+    settings = fill_in(config, weights, len(prepared.train), prepared.model.num_parameters())
+    _say_settings(screen, settings, desirable, undesirable)
+    described = describe(settings, prepared, accelerator.num_processes)
+    if stored is not None:
+        _refuse_other_inputs(stored, described, screen)
+    this_run = _set_up(prepared, settings, directory, accelerator, screen)
+    if stored is not None:
+        _go_on(this_run, screen)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        directory.folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(directory.config, described if stored is None else stored)
+        directory.keep_metrics_up_to(this_run.counters.step)
+    run_steps(this_run)
+    return _finish(this_run, prepared, screen)
+
+
+def resolve(
+    flags: Mapping[str, Any], *, config_file: str | None, resume: bool
+) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """The config of this run, and, if it goes on with one, that run's kto_config.json.
+
+    Raises:
+        BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named).
+    """
+    where = f"The config file {config_file}" if config_file else "The command line"
+    given = dict(read_config_file(Path(config_file))) if config_file else {}
+    given |= flags
+    config = train_config(given, where=where)
+    directory = RunDir(Path(config.out))
+    if not (resume and directory.started):
+        return config, None
+    if directory.finished:
+        raise BadInput(
+            f"{directory.folder} holds a finished run; there is nothing to resume.",
+            f"Look at it with `kto eval {directory.folder}`.",
+        )
+    stored = files.read_json(directory.config, "the run's settings")
+    earlier = train_config(stored["train"], where=str(directory.config))
+    differing = [
+        f"{name} ({getattr(earlier, name)!r}, now {getattr(config, name)!r})"
+        for name in given
+        if name not in MAY_DIFFER and getattr(earlier, name) != getattr(config, name)
+    ]
+    if differing:
+        raise BadInput(
+            f"{directory.folder} was begun with other settings: {', '.join(differing)}.",
+            "Resume without them, or start a new run with --out.",
+        )
+    return replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER}), stored
+
+
+def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
+    """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
+    import accelerate
+    import transformers
+
+    return {
+        "train": asdict(settings.config),
+        "chosen": {
+            "lambda_d": settings.weights.lambda_d,
+            "lambda_u": settings.weights.lambda_u,
+            "learning_rate": settings.learning_rate,
+            "total_steps": settings.total_steps,
+            "max_length": prepared.max_length,
+            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "processes": processes,
+        },
+        "data": {
+            "folder": str(prepared.data.folder.resolve()),
+            "fingerprint": prepared.data.fingerprint,
+            "train_rows": len(prepared.train),
+            "held_out_rows": len(prepared.held_out),
+        },
+        "reference": {
+            "name": prepared.source.name,
+            "folder": str(prepared.source.folder.resolve()),
+            "fingerprint": prepared.source.fingerprint,
+        },
+        "versions": {
+            "kto": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "accelerate": accelerate.__version__,
+        },
+    }
+
+
+def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Screen) -> None:
+    """Resuming needs the same rows and the same reference, by content.
+
+    Raises:
+        BadInput: names what differs.
+    """
+    for part, what in (("data", "rows"), ("reference", "reference model")):
+        if stored[part]["fingerprint"] != now[part]["fingerprint"]:
+            raise BadInput(
+                f"The {what} in {now[part]['folder']} are not those this run was begun with.",
+                "Put them back, or start a new run with --out.",
+            )
+    if stored["chosen"] != now["chosen"]:
+        names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name) != value]
+        screen.warn(
+            f"Differs from when the run was begun: {', '.join(names)}. "
+            "The result will be equal to rounding, not bit for bit."
+        )
+
+
+def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
+    config, weights = settings.config, settings.weights
+    interval = lambda_interval(desirable, undesirable)
+    how = "chosen" if config.lambda_d is None and config.lambda_u is None else "given"
+    place = "inside" if weights.inside else "outside"
+    screen.note(
+        f"{desirable:,} desirable and {undesirable:,} undesirable rows; weights {how}: lambda_d {weights.lambda_d:.4g}, "
+        f"lambda_u {weights.lambda_u:.4g} (ratio {weights.ratio:.3g}, {place} Eq. 8's [1, 1.33]: lambda_d "
+        f"{interval['lambda_d'][0]:.3g} to {interval['lambda_d'][1]:.3g}, or lambda_u "
+        f"{interval['lambda_u'][0]:.3g} to {interval['lambda_u'][1]:.3g})"
+    )
+    rate = "given" if config.learning_rate else "chosen by model size"
+    screen.note(
+        f"{settings.total_steps:,} steps of {config.batch_size} rows; learning rate {settings.learning_rate:.2g} ({rate}); "
+        f"checkpoint every {settings.save_every} steps; held-out rows every {settings.eval_every}"
+    )
+
+
+def _set_up(
+    prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen
+) -> Run:
+    """Completes the reference cache, then hands the model over to training."""
+    config = settings.config
+    scorer = make_scorer(prepared, accelerator, screen)
+    rows = prepared.train + prepared.held_out
+    references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
+    screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
+    count = len(prepared.train)
+    fused = {"fused": True} if accelerator.device.type == "cuda" else {}
+    optimizer = torch.optim.AdamW(scorer.parameters(), lr=settings.learning_rate, weight_decay=0.0, **fused)
+    wrapped, optimizer = accelerator.prepare(scorer, optimizer)
+    return Run(
+        settings=settings,
+        rows=prepared.train,
+        references=type(references)(references.own[:count], references.mismatched[:count]),
+        held_out=prepared.held_out,
+        held_out_references=type(references)(references.own[count:], references.mismatched[count:]),
+        engine=Engine(
+            accelerator,
+            wrapped,
+            optimizer,
+            token_budget=config.micro_batch_tokens,
+            max_grad_norm=config.max_grad_norm,
+        ),
+        model=prepared.model,
+        tokenizer=prepared.tokenizer,
+        directory=directory,
+        screen=screen,
+        counters=Counters(),
+    )
+
+
+def _go_on(this_run: Run, screen: Screen) -> None:
+    """Puts back the newest sound checkpoint; with none, the run starts over from its beginning."""
+    if this_run.engine.accelerator.is_main_process:
+        this_run.directory.sweep()
+    folder, state, faults = this_run.directory.latest_sound_step()
+    for fault in faults:
+        screen.warn(f"{fault} Falling back to the checkpoint before it.")
+    if folder is None:
+        screen.note("No whole checkpoint yet: starting from the first step.")
+        return
+    weights = load_model(folder, trust_remote_code=this_run.settings.config.trust_remote_code).state_dict()
+    this_run.model.load_state_dict(weights)
+    load_optimizer_state(
+        getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer),
+        folder / "optimizer.safetensors",
+    )
+    this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
+    screen.note(f"Going on from {folder} (step {state['step']} of {this_run.settings.total_steps})")
+
+
+def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
+    """Scores all held-out rows, says the verdict, puts the model in place."""
+    settings, directory = this_run.settings, this_run.directory
+    held_out = None
+    if this_run.held_out:
+        with screen.progress("held-out rows", 2 * len(this_run.held_out)):
+            scores = score_rows(
+                this_run.engine, this_run.held_out, this_run.held_out_references, tick=screen.tick
+            )
+        held_out = held_out_metrics(
+            scores,
+            beta=settings.config.beta,
+            lambda_d=settings.weights.lambda_d,
+            lambda_u=settings.weights.lambda_u,
+        )
+    verdict = judge(held_out, directory.read_metrics())
+    if this_run.engine.accelerator.is_main_process:
+        card = model_card(settings, prepared, held_out, verdict)
+        directory.finish(this_run.model, this_run.tokenizer, card)
+    this_run.engine.accelerator.wait_for_everyone()
+    _show(screen, settings, held_out, verdict, directory)
+    return {
+        "steps": settings.total_steps,
+        "rows": this_run.counters.rows,
+        "checkpoint": str(directory.folder),
+        "held_out": held_out,
+        "verdict": verdict.word,
+        "sentence": verdict.sentence,
+        "warnings": verdict.warnings,
+    }
+
+
+def _show(
+    screen: Screen, settings: Settings, held_out: dict[str, Any] | None, verdict: Verdict, directory: RunDir
+) -> None:
+    from kto_cli.workflows.evaluate import metrics_table
+
+    if held_out:
+        metrics_table(screen, f"Held-out rows after {settings.total_steps} steps", held_out)
+    screen.say(verdict.sentence)
+    for warning in verdict.warnings:
+        screen.warn(warning)
+    screen.say(f"Model: {directory.folder}   Next: kto eval {directory.folder}")

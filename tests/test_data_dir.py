@@ -1,0 +1,211 @@
+"""The data folder: written whole or not at all, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kto_cli import data_dir
+from kto_cli.data_dir import Row, find_data_dir, load_data_dir, write_data_dir
+from kto_cli.errors import BadInput
+
+
+def row(number: int, *, label: bool = True, chat: bool = True) -> Row:
+    prompt, completion = f"Q{number}", f"A{number} é\u2028"
+    return Row(
+        id=f"{number:016x}",
+        prompt_id=f"p{number}",
+        pair_id=None if number % 2 else f"pair{number}",
+        source="test",
+        origin=f"test.csv:{number}",
+        prompt=({"role": "user", "content": prompt},) if chat else prompt,
+        completion=({"role": "assistant", "content": completion},) if chat else completion,
+        label=label,
+    )
+
+
+def write(folder: Path, *, chat: bool = True, overwrite: bool = False, count: int = 6) -> dict:
+    rows = [row(number, label=number % 3 == 0, chat=chat) for number in range(count)]
+    rejects = [{"origin": "a:1", "raw": "half a pair \ud83d, é"}]
+    return write_data_dir(folder, rows[:-2], rows[-2:], rejects, {"note": "n"}, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_what_is_written_is_read(tmp_path, chat):
+    folder = tmp_path / "deep" / "set"
+    manifest = write(folder, chat=chat)
+    data = load_data_dir(folder)
+    assert data.train == [row(number, label=number % 3 == 0, chat=chat) for number in range(4)]
+    assert data.held_out == [row(number, label=number % 3 == 0, chat=chat) for number in (4, 5)]
+    assert data.manifest == manifest
+    assert (manifest["format"], manifest["note"]) == ("kto-data", "n")
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == ["held_out.parquet", "manifest.json", "rejects.jsonl", "train.parquet"]
+    assert json.loads((folder / "rejects.jsonl").read_text("utf-8"))["raw"] == "half a pair \ud83d, é"
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+
+
+def test_rows_beyond_one_row_group_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_dir, "ROWS_PER_GROUP", 3)
+    write(tmp_path / "set", count=12)
+    assert [item.prompt_id for item in load_data_dir(tmp_path / "set").train] == [
+        f"p{number}" for number in range(10)
+    ]
+
+
+def test_fingerprint_names_the_rows_alone(tmp_path):
+    for name, count in (("a", 6), ("b", 6), ("c", 7)):
+        write(tmp_path / name, count=count)
+    prints = [load_data_dir(tmp_path / name).fingerprint for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_datasets_loads_it(tmp_path, chat):
+    import datasets
+    from pyarrow import parquet
+
+    write_data_dir(tmp_path / "set", [row(1, chat=chat), row(2, chat=chat)], [], [], {}, overwrite=False)
+    path = tmp_path / "set" / "train.parquet"
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(path), cache_dir=str(tmp_path / "c"), split="train"
+    )
+    assert list(loaded.column_names) == list(data_dir.COLUMNS)
+    first = loaded[0]
+    assert first["label"] is True
+    assert first["prompt"] == ([{"role": "user", "content": "Q1"}] if chat else "Q1")
+    # `datasets` refuses any split without rows; the file itself still knows its columns
+    assert parquet.read_schema(tmp_path / "set" / "held_out.parquet").equals(parquet.read_schema(path))
+
+
+# --- refusing to lose something ---------------------------------------------------------------
+
+
+def test_an_earlier_dataset_is_replaced_only_when_asked(tmp_path):
+    folder = tmp_path / "set"
+    write(folder)
+    before = (folder / "train.parquet").read_bytes()
+    with pytest.raises(BadInput, match=r"already holds a dataset\. Add --overwrite"):
+        write(folder, count=9)
+    assert (folder / "train.parquet").read_bytes() == before
+    write(folder, count=9, overwrite=True)
+    assert len(load_data_dir(folder).train) == 7
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("x")
+    with pytest.raises(BadInput, match="not empty and no dataset of kto"):
+        write(folder, overwrite=True)
+    (folder / "manifest.json").write_text('{"format": "other"}')
+    with pytest.raises(BadInput, match="not empty and no dataset of kto"):
+        write(folder, overwrite=True)
+    (folder / "manifest.json").write_text('{"format": "kto-data"}')
+    with pytest.raises(BadInput, match=re.escape("besides a dataset, thesis.tex")):
+        write(folder, overwrite=True)
+    assert (folder / "thesis.tex").read_text() == "x"
+
+
+def test_places_that_cannot_be_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "file", Path("."), Path("..")):
+        with pytest.raises(BadInput, match="cannot be the output folder"):
+            write(place)
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty")
+
+
+def test_a_failure_half_way_leaves_the_earlier_dataset(tmp_path, monkeypatch):
+    folder = tmp_path / "set"
+    write(folder)
+    before = load_data_dir(folder)
+    monkeypatch.setattr(data_dir, "file_sha256", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(folder, count=9, overwrite=True)
+    monkeypatch.undo()
+    assert load_data_dir(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+# --- noticing damage --------------------------------------------------------------------------
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "train.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(folder: Path) -> None:
+    path = folder / "held_out.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def forge(folder: Path, name: str, data: bytes) -> None:
+    """Damage that the manifest agrees with, so that the reader itself has to find it."""
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = data_dir.file_sha256(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def other_columns(folder: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"prompt": ["Q"]}), folder / "x")
+    forge(folder, "train.parquet", (folder / "x").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (
+            lambda folder: (folder / "manifest.json").write_text("[]"),
+            "not of a dataset that kto binarize wrote",
+        ),
+        (
+            lambda folder: (folder / "manifest.json").write_text('{"format": "kto-data", "version": 9}'),
+            "version 9",
+        ),
+        (lambda folder: (folder / "held_out.parquet").unlink(), "held_out.parquet is missing"),
+        (truncate, "train.parquet is damaged or changed"),
+        (flip, "held_out.parquet is damaged or changed"),
+        (lambda folder: forge(folder, "train.parquet", b"PAR1"), "train.parquet is damaged"),
+        (other_columns, "has other columns or types than kto writes (prompt)"),
+    ],
+)
+def test_damage_is_noticed_in_one_line_with_the_next_step(tmp_path, damage, says):
+    write(tmp_path / "set")
+    damage(tmp_path / "set")
+    with pytest.raises(BadInput, match=re.escape(says)) as error:
+        load_data_dir(tmp_path / "set")
+    assert "\n" not in str(error.value)
+
+
+# --- finding it -------------------------------------------------------------------------------
+
+
+def test_the_only_dataset_is_found_and_several_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="Run kto binarize hh-rlhf first"):
+        find_data_dir(None)
+    write(Path("data/one"))
+    (tmp_path / "data" / "notes").mkdir()
+    assert find_data_dir(None) == Path("data/one")
+    write(Path("data/two"))
+    with pytest.raises(BadInput, match=r"several datasets: data/one, data/two\. Name one with --data"):
+        find_data_dir(None)
+    assert find_data_dir("data/two") == Path("data/two")
+    with pytest.raises(BadInput, match="data/three is not a folder"):
+        find_data_dir("data/three")
+    with pytest.raises(BadInput, match="does not exist"):
+        load_data_dir(Path("data/three"))
