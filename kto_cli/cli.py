@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Align language models with thumbs-up / thumbs-down feedback (KTO, arXiv 2402.01306).",
-    epilog="In this order: kto binarize hh-rlhf · kto precompute · kto train · kto eval checkpoint. All of it at once: kto demo.",
+    epilog="In this order: kto binarize hh-rlhf, kto precompute, kto train, kto eval checkpoint. All in one: kto demo",
 )
 
 P = ParamSpec("P")
@@ -41,8 +41,7 @@ def answering(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(1) from None
         except (Interrupted, KeyboardInterrupt) as error:
             text = (
-                str(error)
-                or "Stopped. What was finished is kept; run the same command again (train: with --resume)."
+                str(error) or "Stopped. What was finished is kept; run the same command again (train: with --resume)."
             )
             Screen().warn(text)
             raise typer.Exit(130) from None
@@ -66,9 +65,7 @@ def options(
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Data = Annotated[
-    str | None, typer.Option(help="A folder that `kto binarize` wrote. Default: the only one in data/.")
-]
+Data = Annotated[str | None, typer.Option(help="A folder that `kto binarize` wrote. Default: the only one in data/.")]
 Model = Annotated[
     str | None, typer.Option(help="A Hugging Face model folder or Hub id. Default: the built-in tiny model.")
 ]
@@ -79,16 +76,10 @@ MaxLength = Annotated[
 Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 MicroBatchTokens = Annotated[
     int,
-    typer.Option(
-        help="Tokens, padding included, in the model at once. Memory only: results do not depend on it."
-    ),
+    typer.Option(help="Tokens, padding included, in the model at once. Memory only: results do not depend on it."),
 ]
-ChatTemplate = Annotated[
-    str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")
-]
-TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
-]
+ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 Cache = Annotated[
     str | None, typer.Option(help="Where reference log-probs are kept. Default: $KTO_CACHE or ~/.cache/kto.")
 ]
@@ -103,9 +94,7 @@ def binarize(
     from_path: Annotated[
         str | None, typer.Option("--from", help="A local file or folder with the source's raw data.")
     ] = BinarizeConfig.from_path,
-    out: Annotated[
-        str | None, typer.Option(help="The folder to write. Default: data/SOURCE.")
-    ] = BinarizeConfig.out,
+    out: Annotated[str | None, typer.Option(help="The folder to write. Default: data/SOURCE.")] = BinarizeConfig.out,
     subset: Annotated[
         list[str] | None,
         typer.Option(help="A subset of the source; may be given several times. Default: all."),
@@ -116,9 +105,7 @@ def binarize(
     seed: Annotated[int, typer.Option(help="Chooses which prompts are held out.")] = BinarizeConfig.seed,
     text: Annotated[
         bool,
-        typer.Option(
-            "--text", help="Keep text prompts as plain text instead of reading each as one user turn."
-        ),
+        typer.Option("--text", help="Keep text prompts as plain text instead of reading each as one user turn."),
     ] = BinarizeConfig.text,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier dataset in the output folder.")
@@ -238,17 +225,13 @@ def train(
 @app.command(name="eval")
 @answering
 def evaluate(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A run directory, a step of one, or a model folder or Hub id.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help="A run directory, a step of one, or a model folder or Hub id.")],
     data: Data = EvalConfig.data,
     reference: Annotated[
         str | None, typer.Option(help="The model it was trained from. Default: the run's own.")
     ] = EvalConfig.model,
     beta: Annotated[float | None, typer.Option(help="Default: the run's own, else 0.1.")] = EvalConfig.beta,
-    samples: Annotated[
-        int, typer.Option(help="Held-out prompts to answer side by side.")
-    ] = EvalConfig.samples,
+    samples: Annotated[int, typer.Option(help="Held-out prompts to answer side by side.")] = EvalConfig.samples,
     max_new_tokens: Annotated[int, typer.Option(help="Longest sampled answer.")] = EvalConfig.max_new_tokens,
     max_length: MaxLength = EvalConfig.max_length,
     dtype: Dtype = EvalConfig.dtype,

@@ -88,9 +88,7 @@ def write_rows(path: Path, rows: Sequence[Row], chat: bool) -> None:
     with parquet.ParquetWriter(path, columns, compression="zstd") as writer:
         for start in range(0, len(rows), ROWS_PER_GROUP):
             part = rows[start : start + ROWS_PER_GROUP]
-            arrays = [
-                pa.array([getattr(row, column.name) for row in part], type=column.type) for column in columns
-            ]
+            arrays = [pa.array([getattr(row, column.name) for row in part], type=column.type) for column in columns]
             writer.write_table(pa.Table.from_arrays(arrays, schema=columns))
 
 

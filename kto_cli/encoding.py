@@ -94,9 +94,7 @@ class Encoder:
         import jinja2
 
         try:
-            return self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation
-            )
+            return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation)
         except jinja2.TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise BadModel(
@@ -127,7 +125,7 @@ class Encoder:
         does not mark it here; where the two would melt into one token, on its own.
         """
         chat = not isinstance(completion, str)
-        text = self._before + completion[0]["content"] if chat else completion
+        text = completion if isinstance(completion, str) else self._before + completion[0]["content"]
         named = any(name in text for name in self._special)
         anchor = self._anchor if chat else ":"
         options = {"split_special_tokens": True} if named else {}
@@ -138,12 +136,10 @@ class Encoder:
     def fit(self, prompt: str | Sequence[dict[str, str]], completion: tuple[int, ...]) -> tuple[int, ...]:
         """The prompt's ids after dropping as many of its oldest turns as `completion` needs, or as can be."""
         ids = self.prompt_ids(prompt)
-        while len(ids) + len(completion) > self.max_length and not isinstance(prompt, str):
-            shorter = _without_oldest_turn(prompt)
-            if shorter is None:
-                break
-            prompt = shorter
-            ids = self.prompt_ids(prompt)
+        shorter = None if isinstance(prompt, str) else _without_oldest_turn(prompt)
+        while shorter is not None and len(ids) + len(completion) > self.max_length:
+            ids = self.prompt_ids(shorter)
+            shorter = _without_oldest_turn(shorter)
         return ids
 
 
@@ -174,13 +170,9 @@ def encode_rows(
     """
     report = EncodingReport(rows=len(rows))
     try:
-        partners = mismatched_partners(
-            [row.prompt_id for row in rows], [json.dumps(row.completion) for row in rows]
-        )
+        partners = mismatched_partners([row.prompt_id for row in rows], [json.dumps(row.completion) for row in rows])
     except ValueError as error:
-        raise BadData(
-            f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts."
-        ) from error
+        raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
     completions = [encoder.completion_ids(row.completion) for row in rows]
     report.special_text = sum(named for _, named in completions)
     encoded = []

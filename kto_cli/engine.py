@@ -54,9 +54,7 @@ class Engine:
         self.token_budget = token_budget
         self.max_grad_norm = max_grad_norm
 
-    def log_probs(
-        self, sequences: Sequence[TokenSequence], *, tick: Callable[[int], None] = lambda _: None
-    ) -> Tensor:
+    def log_probs(self, sequences: Sequence[TokenSequence], *, tick: Callable[[int], None] = lambda _: None) -> Tensor:
         """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes."""
         values = self._zeros(len(sequences))
         with torch.no_grad():

@@ -61,9 +61,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
     if folder.is_dir():
         return name, folder
     if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise BadModel(
-            f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors."
-        )
+        raise BadModel(f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors.")
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -79,9 +77,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
             "Check the path, or give a local model folder.",
         ) from error
     except HFValidationError as error:
-        raise BadModel(
-            f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model."
-        ) from error
+        raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
 
 
 def fingerprint(folder: Path) -> str:
@@ -94,11 +90,7 @@ def fingerprint(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         other = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
-        hint = (
-            f"It has {other}; convert it to safetensors first."
-            if other
-            else "Is it a Hugging Face model folder?"
-        )
+        hint = f"It has {other}; convert it to safetensors first." if other else "Is it a Hugging Face model folder?"
         raise BadModel(f"{folder} holds no model weights (*.safetensors).", hint)
     digest = hashlib.sha256(
         json.dumps({k: v for k, v in config.items() if k not in _VOLATILE}, sort_keys=True).encode()
@@ -140,18 +132,14 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise BadModel(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(
-                f"The chat template {chat_template} cannot be read: {_first_line(error)}."
-            ) from error
+            raise BadInput(f"The chat template {chat_template} cannot be read: {_first_line(error)}.") from error
     if tokenizer.chat_template is not None:
         return tokenizer, False
     marked, plain = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
@@ -171,8 +159,9 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    loaded: Any
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -186,6 +175,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
         raise BadModel(
             f"The model in {folder} cannot be loaded: {_first_line(error)}", "Copy the model folder again."
         ) from error
+    model, info = loaded
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
@@ -235,17 +225,13 @@ class CompletionScorer(nn.Module):
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
         self._takes_positions = "position_ids" in accepted
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor, rows: Tensor, times: Tensor, targets: Tensor
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, position_ids: Tensor, rows: Tensor, times: Tensor, targets: Tensor) -> Tensor:
         """Fields of a `PaddedBatch` -> [batch] summed log-probs, nats, float32 (float64 for a float64 model)."""
         batch = PaddedBatch(input_ids, position_ids, rows, times, targets)
         with self._autocast(input_ids.device):
             if self.plain:
                 return self._plain(batch)
-            hidden = self.model.base_model(**self._inputs(input_ids, position_ids)).last_hidden_state[
-                rows, times
-            ]
+            hidden = self.model.base_model(**self._inputs(input_ids, position_ids)).last_hidden_state[rows, times]
         hidden = hidden if self.dtype == torch.float32 else hidden.to(self.dtype)
         head = find_head(self.model)
         assert head is not None

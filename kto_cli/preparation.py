@@ -48,6 +48,8 @@ class Prepared:
     model: Any
     dtype: torch.dtype
     max_length: int
+    token_budget: int
+    """Tokens, padding included, of a micro-batch."""
     train: list[EncodedRow]
     held_out: list[EncodedRow]
 
@@ -95,6 +97,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         model=model,
         dtype=choose_dtype(config.dtype, accelerator.device),
         max_length=max_length,
+        token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
         train=train,
         held_out=held_out,
     )
@@ -187,14 +190,12 @@ def reference_logps(
     use = CacheUse(len(by_key), len(missing), len(by_key) - len(missing))
     accelerator.wait_for_everyone()
     if missing:
-        found |= _compute(missing, scorer, cache, config.micro_batch_tokens, accelerator, screen)
+        found |= _compute(missing, scorer, cache, prepared.token_budget, accelerator, screen)
     values = torch.tensor([found[sequence_key(sequence)][0] for sequence in sequences], dtype=torch.float32)
     return References(values[: len(rows)], values[len(rows) :]), use
 
 
-def _sound(
-    found: dict[bytes, tuple[float, int]], by_key: dict[bytes, TokenSequence]
-) -> dict[bytes, tuple[float, int]]:
+def _sound(found: dict[bytes, tuple[float, int]], by_key: dict[bytes, TokenSequence]) -> dict[bytes, tuple[float, int]]:
     """Drops stored values whose token count is not the sequence's."""
     return {key: value for key, value in found.items() if value[1] == len(by_key[key].completion)}
 
@@ -225,18 +226,15 @@ def _compute(
                     "Check the model, or use --dtype float32.",
                 )
             values[positions] = logps
-            cache.append(
-                [(missing[p][0], float(values[p]), len(missing[p][1].completion)) for p in positions]
-            )
+            cache.append([(missing[p][0], float(values[p]), len(missing[p][1].completion)) for p in positions])
             screen.tick(len(positions))
     if accelerator.num_processes > 1:
         values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
     return {
-        key: (value, len(sequence.completion))
-        for (key, sequence), value in zip(missing, values.tolist(), strict=True)
+        key: (value, len(sequence.completion)) for (key, sequence), value in zip(missing, values.tolist(), strict=True)
     }
 
 
-def engine_for(scorer: Any, config: ModelConfig, accelerator: Any) -> Engine:
+def scoring_engine(scorer: Any, prepared: Prepared, accelerator: Any) -> Engine:
     """An engine that only scores."""
-    return Engine(accelerator, scorer, None, token_budget=config.micro_batch_tokens, max_grad_norm=0.0)
+    return Engine(accelerator, scorer, None, token_budget=prepared.token_budget, max_grad_norm=0.0)

@@ -75,11 +75,8 @@ class ReferenceCache:
         Raises:
             DiskFull: no space left. BadInput: the cache folder cannot be written to.
         """
-        payload = numpy.array(
-            [(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD
-        ).tobytes()
-        frame = _MAGIC + struct.pack("<I", len(values)) + payload
-        frame += self._checksum(frame)
+        payload = numpy.array([(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD).tobytes()
+        frame = self._frame(payload)
         with saying_disk_full(self.folder):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +99,10 @@ class ReferenceCache:
                     f"The cache folder {self.folder} cannot be written to: {error.strerror}.",
                     "Give another one with --cache DIR.",
                 ) from error
+
+    def _frame(self, payload: bytes) -> bytes:
+        frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
+        return frame + self._checksum(frame)
 
     def _checksum(self, frame: bytes) -> bytes:
         return hashlib.blake2b(frame, key=self._seal, digest_size=_CHECKSUM).digest()
@@ -135,8 +136,5 @@ class ReferenceCache:
         self.mended.append(path.name)
         if payloads:
             with replacing(path.with_name(f"{time.time_ns():x}-{os.getpid()}-mended.segment")) as temporary:
-                with temporary.open("wb") as file:
-                    for payload in payloads:
-                        frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
-                        file.write(frame + self._checksum(frame))
+                temporary.write_bytes(b"".join(self._frame(payload) for payload in payloads))
         path.unlink(missing_ok=True)

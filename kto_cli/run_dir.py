@@ -68,18 +68,14 @@ class RunDir:
         if not self.folder.is_dir():
             raise BadInput(f"{self.folder} is a file.", "Give a folder with --out.")
         if self.finished:
-            raise BadInput(
-                f"{self.folder} holds a finished run.", "Give another folder with --out, or remove it."
-            )
+            raise BadInput(f"{self.folder} holds a finished run.", "Give another folder with --out, or remove it.")
         if self.started:
             raise BadInput(
                 f"{self.folder} holds an unfinished run.",
                 f"Go on with `kto train --resume --out {self.folder}`, or give another folder with --out.",
             )
         if any(self.folder.iterdir()):
-            raise BadInput(
-                f"The output folder {self.folder} is not empty.", "Give another folder with --out."
-            )
+            raise BadInput(f"The output folder {self.folder} is not empty.", "Give another folder with --out.")
 
     # --- metrics ---------------------------------------------------------------------------
 
@@ -112,9 +108,7 @@ class RunDir:
         """steps/step-000200"""
         return self.steps / f"step-{step:06d}"
 
-    def save_step(
-        self, step: int, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
-    ) -> None:
+    def save_step(self, step: int, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]) -> None:
         """Writes a checkpoint, whole or not at all, then removes those no longer needed.
 
         Raises:
@@ -146,7 +140,7 @@ class RunDir:
         Returns:
             (its folder or None, its state, what is wrong with the newer ones).
         """
-        faults = []
+        faults: list[str] = []
         for folder in reversed(self.step_folders()):
             try:
                 return folder, read_state(folder), faults
@@ -165,9 +159,7 @@ class RunDir:
             staging.mkdir(parents=True)
             save_model_folder(staging, model, tokenizer)
             (staging / "README.md").write_text(card, encoding="utf-8")
-            names = sorted(
-                (path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name)
-            )
+            names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name))
             for name in names:
                 files.sync_file(staging / name)
                 os.replace(staging / name, self.folder / name)

@@ -247,7 +247,8 @@ def show_step(screen: Screen, record: dict[str, Any], total: int) -> None:
     if "held_out" in record:
         seen = record["held_out"]
         screen.line(
-            f"     held out ({seen['rows']} rows)  loss {seen['loss']:.4f}  margin {seen['margin']:+.3f}  AUC {seen['auc']:.3f}"
+            f"     held out ({seen['rows']} rows)  loss {seen['loss']:.4f}  "
+            f"margin {seen['margin']:+.3f}  AUC {seen['auc']:.3f}"
         )
 
 

@@ -664,9 +664,7 @@ def topics(pool: str) -> tuple[Topic, ...]:
 def risky_topics(pool: str) -> tuple[Topic, ...]:
     """The risky topics of a pool."""
     return tuple(
-        Topic(None, thing, -1, action)
-        for n, (action, thing) in enumerate(RISKY)
-        if POOLS[n % len(POOLS)] == pool
+        Topic(None, thing, -1, action) for n, (action, thing) in enumerate(RISKY) if POOLS[n % len(POOLS)] == pool
     )
 
 
@@ -806,9 +804,7 @@ def draw_dialogue(pool: str, rng: random.Random, multi_turn_share: float = MULTI
     return Dialogue(tuple(turns), topic, more)
 
 
-def distinct_dialogues(
-    pool: str, rng: random.Random, multi_turn_share: float = MULTI_TURN_SHARE
-) -> Iterator[Dialogue]:
+def distinct_dialogues(pool: str, rng: random.Random, multi_turn_share: float = MULTI_TURN_SHARE) -> Iterator[Dialogue]:
     """Endless dialogues of the pool, no two with the same prompt."""
     seen: set[tuple[str, ...]] = set()
     while True:

@@ -265,12 +265,8 @@ def write_model(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data-only", action="store_true", help="write the data files and leave the model as it is"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-only", action="store_true", help="write the data files and leave the model as it is")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: this one)")
     args = parser.parse_args()
     write_pairs(

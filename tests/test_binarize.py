@@ -131,9 +131,7 @@ def test_rows_keep_the_order_of_the_input(tmp_path):
 def test_labels_of_every_kind_end_somewhere(tmp_path):
     """1 and 0 count only where no other number is in the column; a column of stars loses all its numbers."""
     labels = [True, False, "TRUE", "false", 1, 0, "1", "yes", None, "thumbs_up"]
-    rows = [
-        {"prompt": f"Q{number}", "completion": "A", "label": label} for number, label in enumerate(labels)
-    ]
+    rows = [{"prompt": f"Q{number}", "completion": "A", "label": label} for number, label in enumerate(labels)]
     result = binarize(write_lines(tmp_path / "a.jsonl", rows), tmp_path / "a", holdout=0)
     assert (result["desirable"], result["undesirable"]) == (4, 3)
     assert result["rejected"] == {"label_not_accepted": 2, "label_missing": 1}
@@ -225,9 +223,7 @@ def test_official_split_is_kept_and_train_rows_that_touch_it_are_left_out(tmp_pa
 
 def test_one_conversation_stays_on_one_side(tmp_path):
     pairs = [hh_pair(number, root=f"Root {number % 9}") for number in range(90)]
-    binarize(
-        "hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", pairs)), holdout=0.3
-    )
+    binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", pairs)), holdout=0.3)
     data = load_data_dir(tmp_path / "out")
     roots = [{row.prompt[0]["content"] for row in rows} for rows in (data.train, data.held_out)]
     assert len(roots[1]) == 3
@@ -268,9 +264,7 @@ def test_ids_depend_on_the_row_alone():
 def fake_sample(folder: Path) -> Path:
     path = folder / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"
     path.parent.mkdir(parents=True)
-    path.write_bytes(
-        gzip.compress("".join(json.dumps(hh_pair(number)) + "\n" for number in range(20)).encode())
-    )
+    path.write_bytes(gzip.compress("".join(json.dumps(hh_pair(number)) + "\n" for number in range(20)).encode()))
     return folder
 
 
@@ -284,10 +278,7 @@ def test_offline_falls_back_to_the_sample_and_says_so(tmp_path, monkeypatch):
     result = binarize("hh-rlhf", None, screen)
     assert result["out"] == str(Path("data/hh-rlhf"))
     assert result["source"]["sample"] is True
-    assert (
-        "built-in sample of hh-rlhf (20 pairs, written by this project), NOT the real data"
-        in screen.warnings[0]
-    )
+    assert "built-in sample of hh-rlhf (20 pairs, written by this project), NOT the real data" in screen.warnings[0]
     assert "--from PATH" in screen.warnings[0]
 
 
@@ -296,9 +287,7 @@ def test_offline_uses_what_was_downloaded_before(tmp_path, monkeypatch):
     cache = tmp_path / "cache" / "datasets--Anthropic--hh-rlhf"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("abc")
-    write_lines(
-        cache / "snapshots" / "abc" / "helpful-base" / "train.jsonl", [hh_pair(number) for number in range(8)]
-    )
+    write_lines(cache / "snapshots" / "abc" / "helpful-base" / "train.jsonl", [hh_pair(number) for number in range(8)])
     monkeypatch.setattr(hub, "answers", lambda endpoint: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     assert hub.snapshot("Anthropic/hh-rlhf", ["helpful-base"]) == cache / "snapshots" / "abc"
@@ -310,9 +299,7 @@ def test_offline_uses_what_was_downloaded_before(tmp_path, monkeypatch):
 
 
 def test_real_file(tmp_path):
-    shared = Path(
-        os.environ.get("KTO_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-    )
+    shared = Path(os.environ.get("KTO_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     path = shared / "hh-rlhf" / "harmless-base_test.jsonl.gz"
     if not path.is_file():
         pytest.skip("no real hh-rlhf file here (set KTO_SHARED_DATA)")

@@ -51,9 +51,7 @@ def test_what_is_written_is_read(tmp_path, chat):
 def test_rows_beyond_one_row_group_keep_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(data_dir, "ROWS_PER_GROUP", 3)
     write(tmp_path / "set", count=12)
-    assert [item.prompt_id for item in load_data_dir(tmp_path / "set").train] == [
-        f"p{number}" for number in range(10)
-    ]
+    assert [item.prompt_id for item in load_data_dir(tmp_path / "set").train] == [f"p{number}" for number in range(10)]
 
 
 def test_fingerprint_names_the_rows_alone(tmp_path):
@@ -70,9 +68,7 @@ def test_datasets_loads_it(tmp_path, chat):
 
     write_data_dir(tmp_path / "set", [row(1, chat=chat), row(2, chat=chat)], [], [], {}, overwrite=False)
     path = tmp_path / "set" / "train.parquet"
-    loaded = datasets.load_dataset(
-        "parquet", data_files=str(path), cache_dir=str(tmp_path / "c"), split="train"
-    )
+    loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "c"), split="train")
     assert list(loaded.column_names) == list(data_dir.COLUMNS)
     first = loaded[0]
     assert first["label"] is True

@@ -317,9 +317,7 @@ def test_messages_and_label(tmp_path):
     path.write_text(json.dumps([{"messages": [user("Q"), bot("A")], "label": False}, 3]))
     feedback = read(path)
     assert feedback.items == [Output((user("Q"),), (bot("A"),), False, "a.json:item 1", "Q")]
-    assert [(reject.origin, reject.reason) for reject in feedback.rejects] == [
-        ("a.json:item 2", "not_an_object")
-    ]
+    assert [(reject.origin, reject.reason) for reject in feedback.rejects] == [("a.json:item 2", "not_an_object")]
 
 
 P = [user("Q")]
@@ -423,9 +421,7 @@ def test_wrong_columns_are_named(tmp_path, columns, says):
 
 def test_csv_with_quoted_line_ends_gives_true_line_numbers(tmp_path):
     path = tmp_path / "a.csv"
-    text = (
-        'prompt,completion,label,note\r\n"Q\n1",A1,TRUE,x\r\n\r\nQ2,"A ""2""",false,x\r\nQ3,A3\r\nQ4,,1,x\r\n'
-    )
+    text = 'prompt,completion,label,note\r\n"Q\n1",A1,TRUE,x\r\n\r\nQ2,"A ""2""",false,x\r\nQ3,A3\r\nQ4,,1,x\r\n'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     feedback = read(path)
     assert feedback.items == [
@@ -455,9 +451,7 @@ def test_csv_with_a_huge_cell_and_broken_quotes(tmp_path):
 
 
 def test_bytes_that_are_not_utf8_hurt_their_row_alone(tmp_path):
-    rows = (
-        b'{"prompt":"caf\xe9","completion":"A","label":true}\n{"prompt":"Q","completion":"A","label":true}\n'
-    )
+    rows = b'{"prompt":"caf\xe9","completion":"A","label":true}\n{"prompt":"Q","completion":"A","label":true}\n'
     (tmp_path / "a.jsonl").write_bytes(rows)
     (tmp_path / "a.csv").write_bytes(b"prompt,completion,label,caf\xe9\ncaf\xe9,A,true,x\nQ,A,true,x\n")
     for name in ("a.jsonl", "a.csv"):
@@ -468,9 +462,7 @@ def test_bytes_that_are_not_utf8_hurt_their_row_alone(tmp_path):
 
 def test_bom_and_crlf_in_json_lines(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(
-        b'\xef\xbb\xbf{"prompt":"Q","completion":"A","label":true}\r\n\r\n{"prompt":"Q\xe2\x80\xa8R"}\r\n'
-    )
+    path.write_bytes(b'\xef\xbb\xbf{"prompt":"Q","completion":"A","label":true}\r\n\r\n{"prompt":"Q\xe2\x80\xa8R"}\r\n')
     assert [record.origin for record in json_line_records(path, "a")] == ["a:1", "a:3"]
     assert len(read(path).items) == 1
 
@@ -547,9 +539,7 @@ def test_a_dataset_of_the_hub_goes_the_same_way(tmp_path, monkeypatch):
     )
     feedback = table.read_hub(str(folder), as_text=False)
     assert feedback.items == [Output((user("Q"),), (bot("A"),), True, f"{folder}:row 1", "Q")]
-    assert [(reject.origin, reject.reason) for reject in feedback.rejects] == [
-        (f"{folder}:row 2", "label_missing")
-    ]
+    assert [(reject.origin, reject.reason) for reject in feedback.rejects] == [(f"{folder}:row 2", "label_missing")]
 
 
 def test_offline_is_known_without_asking(monkeypatch):
@@ -567,9 +557,7 @@ def test_an_address_that_does_not_answer_is_offline_quickly():
     assert not hub.answers("nonsense", seconds=2)
 
 
-@pytest.mark.parametrize(
-    ("status", "reachable"), [(200, True), (404, True), (429, True), (403, False), (503, False)]
-)
+@pytest.mark.parametrize(("status", "reachable"), [(200, True), (404, True), (429, True), (403, False), (503, False)])
 def test_a_wall_or_a_hub_that_is_down_is_offline(status, reachable):
     class Page(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -615,9 +603,7 @@ def test_importing_the_sources_imports_nothing_heavy():
         "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "[]"
 
 

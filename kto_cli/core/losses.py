@@ -51,9 +51,7 @@ def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
     return ReferencePoint(mean.clamp(min=0), mean.item(), error, pairs)
 
 
-def kto_losses(
-    log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float
-) -> KTOLoss:
+def kto_losses(log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float) -> KTOLoss:
     """KTO loss per row, Eq. 7: w * (1 - sigmoid(beta * s * (log_ratio - z_ref))).
 
     Computed as w * sigmoid(-u): `1 - sigmoid(u)` in float32 has an exactly zero gradient from u of
@@ -93,9 +91,7 @@ def kto_loss(
         policy_mismatched_logps, reference_mismatched_logps: [pairs] of the mismatched pairs, nats.
     """
     point = reference_point(policy_mismatched_logps - reference_mismatched_logps)
-    signs, weights = signs_and_weights(
-        desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=policy_logps.dtype
-    )
+    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=policy_logps.dtype)
     parts = kto_losses(policy_logps - reference_logps, signs, weights, point.value, beta=beta)
     return parts.losses.mean(), point, parts
 

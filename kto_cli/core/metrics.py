@@ -56,9 +56,7 @@ def step_metrics(
     reward_undesirable, margin (beta * nats); saturated (share of rows).
     """
     point = reference_point(mismatched)
-    signs, weights = signs_and_weights(
-        desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=log_ratios.dtype
-    )
+    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=log_ratios.dtype)
     parts = kto_losses(log_ratios, signs, weights, point.value, beta=beta)
     reward_desirable, reward_undesirable = class_means(parts.rewards, desirable)
     share = (saturation(log_ratios, signs, point.value, beta=beta) < SATURATED_BELOW).float().mean()
@@ -117,9 +115,7 @@ def held_out_metrics(
 
     def statistics(weights: Tensor) -> dict[str, Tensor]:
         """[draws, rows] row weights -> each statistic, [draws]."""
-        found = _means(
-            log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u
-        )
+        found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
         found |= _pair_statistics(log_ratios, by_length, lengths, desirable, weights)
         winners, pairs = _pair_outcomes(log_ratios, desirable, scores.pair_ids)
         if len(pairs):
@@ -156,9 +152,7 @@ def _means(
 ) -> dict[str, Tensor]:
     """Statistics that are weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
     z_ref = ((weights @ mismatched) / weights.sum(1)).clamp(min=0)
-    signs, row_weights = signs_and_weights(
-        desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=torch.float64
-    )
+    signs, row_weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=torch.float64)
     losses = kto_losses(log_ratios, signs, row_weights, z_ref[:, None], beta=beta).losses
     correct = ((signs * (log_ratios - z_ref[:, None])).sign() + 1) / 2
     of_desirable, of_undesirable = weights * desirable, weights * ~desirable
@@ -193,9 +187,7 @@ def _pair_statistics(
         longer = _wins(by_length[desirable][part], by_length[~desirable])
         like = _like_length(lengths[desirable][part], lengths[~desirable])
         everything = torch.ones_like(better)
-        for index, (won, counted) in enumerate(
-            ((better, everything), (longer, everything), (better * like, like))
-        ):
+        for index, (won, counted) in enumerate(((better, everything), (longer, everything), (better * like, like))):
             wins[index] += ((left @ won) * down).sum(1).double()
             totals[index] += ((left @ counted) * down).sum(1).double()
     return dict(zip(names, wins / totals, strict=True))
@@ -208,14 +200,10 @@ def _wins(upper: Tensor, lower: Tensor) -> Tensor:
 
 def _like_length(upper: Tensor, lower: Tensor) -> Tensor:
     """[u], [l] token counts -> [u, l] float: 1 where they are of like length."""
-    return (
-        torch.maximum(upper[:, None], lower) <= LIKE_LENGTH * torch.minimum(upper[:, None], lower)
-    ).float()
+    return (torch.maximum(upper[:, None], lower) <= LIKE_LENGTH * torch.minimum(upper[:, None], lower)).float()
 
 
-def _pair_outcomes(
-    log_ratios: Tensor, desirable: Tensor, pair_ids: Sequence[str | None]
-) -> tuple[Tensor, Tensor]:
+def _pair_outcomes(log_ratios: Tensor, desirable: Tensor, pair_ids: Sequence[str | None]) -> tuple[Tensor, Tensor]:
     """For rows that came in pairs: [pairs] of 1 / 0.5 / 0 (desirable one rewarded more) and its row's index."""
     sides: dict[str, dict[bool, int]] = {}
     for row, (pair, label) in enumerate(zip(pair_ids, desirable.tolist(), strict=True)):

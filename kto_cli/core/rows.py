@@ -59,7 +59,9 @@ def pad(sequences: Sequence[TokenSequence], *, pad_id: int = 0) -> PaddedBatch:
     """Right-pads sequences into one batch; `pad_id` is any valid token id, its output is never read."""
     time = max(sequence.length for sequence in sequences)
     input_ids = torch.full((len(sequences), time), pad_id, dtype=torch.int64)
-    rows, times, targets = [], [], []
+    rows: list[int] = []
+    times: list[int] = []
+    targets: list[int] = []
     for index, (prompt, completion) in enumerate(sequences):
         input_ids[index, : len(prompt) + len(completion)] = torch.tensor(prompt + completion)
         rows += [index] * len(completion)

@@ -180,9 +180,7 @@ def read_cells(path: Path, wanted: Sequence[str]) -> Rows:
         BadInput: missing, a folder, empty, damaged, or of no known format.
     """
     if path.is_dir():
-        inside = ", ".join(
-            sorted(child.name for child in path.iterdir() if suffix(child.name) in READERS)[:5]
-        )
+        inside = ", ".join(sorted(child.name for child in path.iterdir() if suffix(child.name) in READERS)[:5])
         step = (
             f"Name one of its files: {inside}."
             if inside

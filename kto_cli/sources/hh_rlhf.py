@@ -76,9 +76,7 @@ def role_fault(side: str, before: str, messages: tuple[Message, ...]) -> str | N
     for number, turn in enumerate(messages, start=1):
         due = ("user", "assistant")[(number - 1) % 2]
         if turn["role"] != due:
-            return (
-                f"turn {number} of {len(messages)} of {side} is the {turn['role']}'s where the {due}'s is due"
-            )
+            return f"turn {number} of {len(messages)} of {side} is the {turn['role']}'s where the {due}'s is due"
     return None if len(messages) % 2 == 0 else f"{side} ends with the user's turn"
 
 
@@ -150,9 +148,7 @@ def raw_files(place: Path, subsets: Iterable[str] = ()) -> list[RawFile]:
         if wanted:
             raise BadInput(f"--subset needs a folder, and {place} is one file.", "Leave --subset out.")
         return [RawFile(place, place.name, "", None)]
-    paths = [
-        path for path in sorted(place.rglob("*.jsonl*")) if path.is_file() and is_raw(path.relative_to(place))
-    ]
+    paths = [path for path in sorted(place.rglob("*.jsonl*")) if path.is_file() and is_raw(path.relative_to(place))]
     kinds = {(path.parent, kind(path)) for path in paths}
     files = []
     for path in paths:
@@ -177,9 +173,7 @@ def choose(files: list[RawFile], wanted: tuple[str, ...], place: Path) -> list[R
     """
     usable = [file for file in files if file.path.parent.name != UNUSED_SUBSET]
     if not usable:
-        raise BadInput(
-            f"{place} holds no .jsonl or .jsonl.gz file of pairs.", "Give --from a copy of hh-rlhf."
-        )
+        raise BadInput(f"{place} holds no .jsonl or .jsonl.gz file of pairs.", "Give --from a copy of hh-rlhf.")
     there = {file.subset for file in usable}
     if missing := [name for name in wanted if name not in there]:
         raise BadInput(f"{place} has no subset {', '.join(missing)}.", f"It has: {', '.join(sorted(there))}.")

@@ -68,9 +68,7 @@ def snapshot(hub_id: str, subsets: Sequence[str]) -> Path:
     patterns = [f"{subset}/*.jsonl*" for subset in subsets]
     try:
         folder = Path(
-            snapshot_download(
-                hub_id, repo_type="dataset", allow_patterns=patterns, local_files_only=reason is not None
-            )
+            snapshot_download(hub_id, repo_type="dataset", allow_patterns=patterns, local_files_only=reason is not None)
         )
     except LocalEntryNotFoundError as error:
         raise Unreachable(reason or first_line(error)) from error
@@ -101,15 +99,11 @@ def table_rows(hub_id: str, columns: Sequence[str]) -> tuple[list[str], Iterator
     import datasets
 
     if not Path(hub_id).exists() and (reason := why_unreachable()):
-        raise BadInput(
-            f"{hub_id} is no file here, and the Hub cannot be reached ({reason}).", "Give a local file."
-        )
+        raise BadInput(f"{hub_id} is no file here, and the Hub cannot be reached ({reason}).", "Give a local file.")
     try:
         data = datasets.load_dataset(hub_id, split="train")
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
-        raise BadInput(
-            f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name."
-        ) from error
+        raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
     names = list(data.column_names or [])
     return names, iter(data.select_columns([name for name in names if name in columns]))
 

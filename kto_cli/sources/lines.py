@@ -121,9 +121,7 @@ def json_array_records(path: Path, name: str) -> Iterator[Record]:
     try:
         values = parse_json(text)
     except ValueError as error:
-        raise BadInput(
-            f"{path} is not JSON: {error}.", "Give a JSON array or JSONL, one object a line."
-        ) from error
+        raise BadInput(f"{path} is not JSON: {error}.", "Give a JSON array or JSONL, one object a line.") from error
     if not values:
         refuse_useless(str(path), None, 0)
     for number, value in enumerate(values, start=1):

@@ -171,6 +171,4 @@ def refuse_useless(name: str, first_fault: str | None, count: int) -> NoReturn:
     """
     if count == 0:
         raise BadInput(f"{name} is empty.", "Give a file with at least one row.")
-    raise BadInput(
-        f"No line of {name} is a JSON object; {first_fault}.", "Give a JSONL file, one object a line."
-    )
+    raise BadInput(f"No line of {name} is a JSON object; {first_fault}.", "Give a JSONL file, one object a line.")

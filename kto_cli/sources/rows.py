@@ -118,9 +118,7 @@ def pair(values: dict[str, Any], origin: str, as_text: bool) -> Pair:
     prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
     chosen, rejected = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
     if chosen == rejected:
-        raise RowFault(
-            "answers_identical", "chosen and rejected are the same; one text would be in both classes"
-        )
+        raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
     return Pair(prompt, chosen, rejected, origin, root(prompt))
 
 

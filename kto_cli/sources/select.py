@@ -52,9 +52,7 @@ def read_source(source: str, from_path: str | None, subsets: Sequence[str], *, a
         return table.read_file(Path(source), as_text=as_text)
     if is_hub_id(source):
         return table.read_hub(source, as_text=as_text)
-    what = (
-        "does not exist" if suffix(source) in READERS or "/" in source else "is no known source and no file"
-    )
+    what = "does not exist" if suffix(source) in READERS or "/" in source else "is no known source and no file"
     step = "Give hh-rlhf, a JSONL, CSV or Parquet file, or a Hub id owner/name."
     raise BadInput(f"{source} {what}.", step)
 

@@ -29,9 +29,7 @@ class Split:
 
 def canonical(text: Text) -> str:
     """One spelling for a text or a chat; no text is spelled as a chat is."""
-    return ENCODER.encode(
-        text if isinstance(text, str) else [[turn["role"], turn["content"]] for turn in text]
-    )
+    return ENCODER.encode(text if isinstance(text, str) else [[turn["role"], turn["content"]] for turn in text])
 
 
 def families(items: Sequence[Item]) -> list[str]:
@@ -62,9 +60,7 @@ def number_held_out(share: float, count: int) -> int:
 
 def classes(items: Sequence[Item]) -> set[bool]:
     """The labels among the items."""
-    return {
-        label for item in items for label in ((item.label,) if isinstance(item, Output) else (True, False))
-    }
+    return {label for item in items for label in ((item.label,) if isinstance(item, Output) else (True, False))}
 
 
 def seeded_split(items: Sequence[Item], share: float, seed: int) -> Split:
@@ -83,16 +79,8 @@ def seeded_split(items: Sequence[Item], share: float, seed: int) -> Split:
     if classes(train) != classes(items):
         why = "Nothing is held out: all rows of one class would be among the held-out ones."
         return Split(list(items), [], warnings=[why + " kto eval will need other rows."])
-    warnings = (
-        []
-        if not chosen or len(classes(held_out)) == 2
-        else ["The held-out rows are all of one class: no AUC."]
-    )
-    notes = (
-        [f"Held out: {len(chosen):,} of {len(ranked):,} prompts or conversations, seed {seed}."]
-        if chosen
-        else []
-    )
+    warnings = [] if not chosen or len(classes(held_out)) == 2 else ["The held-out rows are all of one class: no AUC."]
+    notes = [f"Held out: {len(chosen):,} of {len(ranked):,} prompts or conversations, seed {seed}."] if chosen else []
     return Split(train, held_out, notes=notes, warnings=warnings)
 
 
@@ -108,17 +96,13 @@ def official_split(items: Sequence[Item]) -> Split:
         if canonical(item.prompt) in prompts:
             left_out.append((item, "prompt_held_out", "the official test split has the same prompt"))
         elif item.group in groups:
-            left_out.append(
-                (item, "conversation_held_out", "the official test split has the same first turn")
-            )
+            left_out.append((item, "conversation_held_out", "the official test split has the same first turn"))
         else:
             train.append(item)
     notes = ["The source's own test split is held out; --holdout is not used."]
     if left_out:
         rows = sum(item.rows for item, _, _ in left_out)
-        notes.append(
-            f"{rows:,} train rows left out: they share a prompt or a conversation with the test split."
-        )
+        notes.append(f"{rows:,} train rows left out: they share a prompt or a conversation with the test split.")
     return Split(train, held_out, left_out, notes)
 
 

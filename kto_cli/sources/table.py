@@ -41,9 +41,7 @@ def table_kind(name: str, columns: list[str]) -> str:
     """
     fits = [kind for kind, needed in KINDS.items() if set(needed) <= set(columns)]
     if "paired" in fits and "unpaired" in fits:
-        raise BadInput(
-            f"{name} has the columns of both paired and unpaired rows.", f"Keep those of one: {EXPECTED}."
-        )
+        raise BadInput(f"{name} has the columns of both paired and unpaired rows.", f"Keep those of one: {EXPECTED}.")
     if not fits:
         found = ", ".join(columns[:20]) or "none"
         raise BadInput(f"{name} has the columns {found}.", f"kto needs {EXPECTED}; rename yours to these.")
@@ -59,9 +57,7 @@ def refuse_texts_without_prompt(name: str, columns: list[str], records: Iterable
     if "prompt" in columns:
         return
     answers = [
-        record.values["chosen"]
-        for record in records
-        if record.values and record.values.get("chosen") is not None
+        record.values["chosen"] for record in records if record.values and record.values.get("chosen") is not None
     ]
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return
@@ -77,9 +73,7 @@ def label_notes(labels: Sequence[Any], others: tuple[str, ...]) -> tuple[list[st
     if not count:
         return [], []
     if others:
-        what = (
-            f"All {count:,} number labels are rejected: not all are 1 or 0 (there are {', '.join(others)})."
-        )
+        what = f"All {count:,} number labels are rejected: not all are 1 or 0 (there are {', '.join(others)})."
         return [], [f"{what} Give true or false instead."]
     return [f"{count:,} labels are numbers: 1 read as desirable, 0 as undesirable (there are no others)."], []
 

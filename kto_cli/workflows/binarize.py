@@ -149,9 +149,7 @@ def check_learnable(feedback: Feedback, split: Split) -> None:
     desirable = sum(item.label if isinstance(item, Output) else 1 for item in feedback.items)
     undesirable = sum(item.rows for item in feedback.items) - desirable
     if not desirable or not undesirable:
-        what = (
-            f"There are {desirable:,} desirable and {undesirable:,} undesirable rows; KTO needs both classes."
-        )
+        what = f"There are {desirable:,} desirable and {undesirable:,} undesirable rows; KTO needs both classes."
         raise BadData(what + also, "Nothing is written.")
     if all(item.prompt == split.train[0].prompt for item in split.train):
         rows = sum(item.rows for item in split.train)
@@ -175,13 +173,9 @@ def show(result: dict[str, Any], screen: Screen) -> None:
     screen.say(f"{result['lines_in']:,} lines, {result['rows_in']:,} rows in; {total:,} rejected.")
     low_d, high_d = result["lambda_interval"]["lambda_d"]
     low_u, high_u = result["lambda_interval"]["lambda_u"]
-    interval = (
-        f"lambda_d in [{low_d:.4g}, {high_d:.4g}] with lambda_u 1, or lambda_u in [{low_u:.4g}, {high_u:.4g}]"
-    )
+    interval = f"lambda_d in [{low_d:.4g}, {high_d:.4g}] with lambda_u 1, or lambda_u in [{low_u:.4g}, {high_u:.4g}]"
     screen.say(f"Weights (Eq. 8): {interval} with lambda_d 1.")
-    screen.say(
-        f"Written to {result['out']}." + (" rejects.jsonl says why rows are not used." if lost else "")
-    )
+    screen.say(f"Written to {result['out']}." + (" rejects.jsonl says why rows are not used." if lost else ""))
     flag = data_flag(Path(result["out"]))
     screen.say(f"Next: kto precompute{flag}, or at once kto train{flag}")
 

@@ -44,15 +44,15 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
         BinarizeConfig(source="hh-rlhf", from_path=str(sample), out=str(folder / "data"), holdout=0.15), inner
     )
     screen.heading("2  kto train (reference log-probs first)")
-    shared = {"data": str(folder / "data"), "cache": str(folder / "cache")}
+    data, cache, checkpoint = (str(folder / name) for name in ("data", "cache", "checkpoint"))
     trained = train.run(
-        {**shared, "out": str(folder / "checkpoint"), "learning_rate": LEARNING_RATE},
+        {"data": data, "cache": cache, "out": checkpoint, "learning_rate": LEARNING_RATE},
         config_file=None,
         resume=False,
         screen=inner,
     )
     screen.heading("3  kto eval checkpoint")
-    seen = evaluate.run(EvalConfig(checkpoint=str(folder / "checkpoint"), **shared), inner)
+    seen = evaluate.run(EvalConfig(checkpoint=checkpoint, data=data, cache=cache), inner)
     seconds = time.perf_counter() - began
     _show(rows, trained, seen, seconds, screen)
     if keep:
@@ -66,9 +66,7 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     }
 
 
-def _show(
-    rows: dict[str, Any], trained: dict[str, Any], seen: dict[str, Any], seconds: float, screen: Screen
-) -> None:
+def _show(rows: dict[str, Any], trained: dict[str, Any], seen: dict[str, Any], seconds: float, screen: Screen) -> None:
     """Before is the reference itself: all its rewards are 0, so it tells nothing apart (AUC 0.5)."""
     low, high = seen["auc_interval"]
     paired = seen.get("paired_accuracy", float("nan"))

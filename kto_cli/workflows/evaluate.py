@@ -15,8 +15,8 @@ from kto_cli.display import Screen, number
 from kto_cli.engine import References
 from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
-from kto_cli.models import CompletionScorer, fingerprint, load_model, locate_model
-from kto_cli.preparation import Prepared, engine_for, make_scorer, prepare, reference_logps, start_accelerator
+from kto_cli.models import CompletionScorer, load_model, locate_model
+from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
 from kto_cli.run_dir import RunDir
 from kto_cli.samples import answer_all, pick_prompts
 
@@ -44,8 +44,8 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
         KtoError: bad input, data or model; no held-out rows.
     """
     called, folder = locate_model(config.checkpoint)
-    policy_fingerprint = fingerprint(folder) if (folder / "config.json").is_file() else _unfinished(folder)
-    del policy_fingerprint
+    if not (folder / "config.json").is_file():
+        raise _unfinished(folder)
     config, weights = _fill_from_run(config, folder)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
@@ -64,16 +64,12 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
     chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
-    metrics = held_out_metrics(
-        scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u
-    )
+    metrics = held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
     samples = _samples(prepared, policy, config, screen)
     out = _where(config.checkpoint, folder)
     if accelerator.is_main_process:
         _write(out, metrics, samples, scores, prepared, config, called)
-    metrics_table(
-        screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics
-    )
+    metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics)
     if samples:
         screen.texts(
             "The same held-out prompts, answered by both",
@@ -90,15 +86,14 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     }
 
 
-def _unfinished(folder: Path) -> str:
+def _unfinished(folder: Path) -> BadInput:
+    """What to say of a checkpoint that is no model folder."""
     directory = RunDir(folder)
     if directory.started:
         steps = directory.step_folders()
-        hint = f"or look at a step of it: kto eval {steps[-1]}" if steps else ""
-        raise BadInput(
-            f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder} {hint}"
-        )
-    raise BadInput(
+        hint = f", or look at a step of it: kto eval {steps[-1]}" if steps else ""
+        return BadInput(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}{hint}")
+    return BadInput(
         f"{folder} is not a model folder: it has no config.json.", "Give a checkpoint that `kto train` wrote."
     )
 
@@ -155,22 +150,18 @@ def _score(
 ) -> Scores:
     with screen.progress("held-out rows", 2 * len(prepared.held_out)):
         return score_rows(
-            engine_for(policy, config, accelerator), prepared.held_out, references, tick=screen.tick
+            scoring_engine(policy, prepared, accelerator), prepared.held_out, references, tick=screen.tick
         )
 
 
-def _samples(
-    prepared: Prepared, policy: CompletionScorer, config: EvalConfig, screen: Screen
-) -> list[dict[str, str]]:
+def _samples(prepared: Prepared, policy: CompletionScorer, config: EvalConfig, screen: Screen) -> list[dict[str, str]]:
     """Greedy answers of reference and policy to the same held-out prompts."""
     kept = {row.id: row for row in prepared.held_out}
     prompts = pick_prompts(prepared.held_out, config.samples)
     texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out if row.id in kept}
     with screen.progress("answers", 2 * len(prompts)):
         answers = [
-            answer_all(
-                model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick
-            )
+            answer_all(model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick)
             for model in (prepared.model, policy.model)
         ]
     return [

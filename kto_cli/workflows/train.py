@@ -172,24 +172,22 @@ def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Sc
 def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
     config, weights = settings.config, settings.weights
     interval = lambda_interval(desirable, undesirable)
+    ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in interval.items()]
     how = "chosen" if config.lambda_d is None and config.lambda_u is None else "given"
-    place = "inside" if weights.inside else "outside"
     screen.note(
         f"{desirable:,} desirable and {undesirable:,} undesirable rows; weights {how}: lambda_d {weights.lambda_d:.4g}, "
-        f"lambda_u {weights.lambda_u:.4g} (ratio {weights.ratio:.3g}, {place} Eq. 8's [1, 1.33]: lambda_d "
-        f"{interval['lambda_d'][0]:.3g} to {interval['lambda_d'][1]:.3g}, or lambda_u "
-        f"{interval['lambda_u'][0]:.3g} to {interval['lambda_u'][1]:.3g})"
+        f"lambda_u {weights.lambda_u:.4g}, {'inside' if weights.inside else 'outside'} what Eq. 8 asks for "
+        f"({' or '.join(ranges)}, the other being 1)"
     )
     rate = "given" if config.learning_rate else "chosen by model size"
     screen.note(
-        f"{settings.total_steps:,} steps of {config.batch_size} rows; learning rate {settings.learning_rate:.2g} ({rate}); "
+        f"{settings.total_steps:,} steps of {config.batch_size} rows; "
+        f"learning rate {settings.learning_rate:.2g} ({rate}); "
         f"checkpoint every {settings.save_every} steps; held-out rows every {settings.eval_every}"
     )
 
 
-def _set_up(
-    prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen
-) -> Run:
+def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
     scorer = make_scorer(prepared, accelerator, screen)
@@ -197,8 +195,12 @@ def _set_up(
     references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
-    fused = {"fused": True} if accelerator.device.type == "cuda" else {}
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=settings.learning_rate, weight_decay=0.0, **fused)
+    optimizer = torch.optim.AdamW(
+        scorer.parameters(),
+        lr=settings.learning_rate,
+        weight_decay=0.0,
+        fused=accelerator.device.type == "cuda" or None,
+    )
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     return Run(
         settings=settings,
@@ -210,7 +212,7 @@ def _set_up(
             accelerator,
             wrapped,
             optimizer,
-            token_budget=config.micro_batch_tokens,
+            token_budget=prepared.token_budget,
             max_grad_norm=config.max_grad_norm,
         ),
         model=prepared.model,
@@ -247,9 +249,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     held_out = None
     if this_run.held_out:
         with screen.progress("held-out rows", 2 * len(this_run.held_out)):
-            scores = score_rows(
-                this_run.engine, this_run.held_out, this_run.held_out_references, tick=screen.tick
-            )
+            scores = score_rows(this_run.engine, this_run.held_out, this_run.held_out_references, tick=screen.tick)
         held_out = held_out_metrics(
             scores,
             beta=settings.config.beta,

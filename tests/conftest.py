@@ -1,0 +1,187 @@
+"""What the tests share: no network, no cache outside a temporary folder, a pico model, small data, the CLI called in-process.
+
+The environment is set before any test module is imported, because huggingface_hub reads it at import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SAMPLE = REPOSITORY / "sample_data"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+class Ran(NamedTuple):
+    """What one command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on stdout; anything else there is a failure."""
+        assert self.code == 0, self.err
+        value = json.loads(self.out)
+        assert isinstance(value, dict)
+        assert self.out.count("\n") == 1, "one line, one object"
+        return value
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaves_the_test(tmp_path_factory, monkeypatch):
+    """The reference cache and Hugging Face's own are in a folder that only this test has."""
+    away = tmp_path_factory.mktemp("away")
+    monkeypatch.setenv("KTO_CACHE", str(away / "kto"))
+    monkeypatch.setenv("HF_HOME", str(away / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def call(*words: object) -> Ran:
+    """`kto WORDS` in this process. A bug (any exception but an exit) is raised, as it would show a traceback."""
+    from typer.testing import CliRunner
+
+    from kto_cli.cli import app
+
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def spawn(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    """`kto WORDS` in a process of its own, running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kto_cli", *(str(word) for word in words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+def call_in_process_of_its_own(*words: object, cwd: Path | None = None, **environment: str) -> Ran:
+    """`kto WORDS` in a process of its own, finished."""
+    process = spawn(*words, cwd=cwd, **environment)
+    out, err = process.communicate(timeout=280)
+    return Ran(process.returncode, out, err)
+
+
+@pytest.fixture
+def kto() -> Command:
+    """The command line, in-process."""
+    return call
+
+
+@pytest.fixture
+def kto_process() -> Command:
+    """The command line as a process."""
+    return call_in_process_of_its_own
+
+
+@pytest.fixture
+def kto_started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """The command line as a process that is still running; ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+        started.append(spawn(*words, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty folder that commands are typed in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def save_pico_llama(folder: Path, *, seed: int = 0) -> Path:
+    """A Llama of one layer and 16 channels with the built-in tokenizer: 0.15 MB, a millisecond a row."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(SAMPLE / "model" / name, folder / name)
+    return folder
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    """A JSONL file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def pairs(count: int) -> list[dict[str, str]]:
+    """Pairs with a prompt of their own each and answers of several lengths."""
+    things = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern")
+    return [
+        {
+            "prompt": f"How do I look after {things[number % 7]} number {number}?",
+            "chosen": f"Gladly. Keep {things[number % 7]} {number} dry" + " and warm" * (number % 4) + ".",
+            "rejected": f"Go away with your {things[number % 7]} {number}" + ", please" * (number % 3) + "!",
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def pico(tmp_path_factory) -> Path:
+    """A pico model folder; not to be changed (copy it)."""
+    return save_pico_llama(tmp_path_factory.mktemp("model") / "pico")
+
+
+@pytest.fixture(scope="session")
+def pico_data(tmp_path_factory) -> Path:
+    """A dataset of 32 rows to learn from and 8 held out; not to be changed (copy it)."""
+    folder = tmp_path_factory.mktemp("data")
+    source = write_lines(folder / "pairs.jsonl", pairs(20))
+    call("binarize", source, "--out", folder / "set", "--holdout", 0.2, "--json").json
+    return folder / "set"
+
+
+@pytest.fixture
+def given(pico, pico_data) -> list[str]:
+    """The flags that name the pico model and its data."""
+    return ["--data", str(pico_data), "--model", str(pico)]
