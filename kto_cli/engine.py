@@ -53,6 +53,7 @@ class Engine:
         self.optimizer = optimizer
         self.token_budget = token_budget
         self.max_grad_norm = max_grad_norm
+        self._dtype = torch.promote_types(next(scorer.parameters()).dtype, torch.float32)
 
     def log_probs(self, sequences: Sequence[TokenSequence], *, tick: Callable[[int], None] = lambda _: None) -> Tensor:
         """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes."""
@@ -79,12 +80,10 @@ class Engine:
         """KL pass, gradient pass, update. Nothing is updated if any number is not finite; the caller checks."""
         mismatched = self.log_probs([row.mismatched for row in rows]) - references.mismatched
         point = reference_point(mismatched)
-        signs, weights = signs_and_weights(
-            torch.tensor([row.label for row in rows]), lambda_d=lambda_d, lambda_u=lambda_u
-        )
         device = self.accelerator.device
-        signs, weights, reference = signs.to(device), weights.to(device), references.own.float().to(device)
-        z_ref = point.value.to(device)
+        desirable = torch.tensor([row.label for row in rows], device=device)
+        signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=self._dtype)
+        reference, z_ref = references.own.to(device, self._dtype), point.value.to(device)
         # One more number than rows: whether this process was asked to stop travels with the sum.
         values = self._zeros(len(rows) + 1)
         rounds = list(self._rounds([row.own for row in rows]))
@@ -142,7 +141,7 @@ class Engine:
             yield
 
     def _zeros(self, count: int) -> Tensor:
-        return torch.zeros(count, device=self.accelerator.device)
+        return torch.zeros(count, dtype=self._dtype, device=self.accelerator.device)
 
     def _sum(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes > 1:

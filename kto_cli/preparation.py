@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ def start_accelerator() -> Any:
 
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
+    cpu = several and not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 
 
 def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True) -> Prepared:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.plan import deal, micro_batches, plan_epoch, steps_in_epoch
@@ -36,8 +37,13 @@ def test_each_row_once_in_batches_of_the_size(labels: list[bool], size: int, see
 
 
 @settings(max_examples=500)
-@given(labels=LABELS, size=SIZES)
-def test_both_classes_in_each_batch_where_counts_allow(labels: list[bool], size: int):
+@given(few=st.integers(0, 25), many=st.integers(0, 120), size=SIZES, rare=st.booleans())
+@example(few=3, many=39, size=20, rare=True)
+@example(few=3, many=39, size=20, rare=False)
+def test_both_classes_in_each_batch_where_counts_allow(few: int, many: int, size: int, rare: bool):
+    """The examples: 42 rows in batches of 20, 20 and 2. The last batch's fair share of 3 rare rows is 0.14,
+    which rounds to none, yet there is one for each batch."""
+    labels = [rare] * few + [not rare] * many
     batches = plan(labels, size)
     wide = [batch for batch in batches if len(batch) > 1]
     counts = Counter(labels)
@@ -92,10 +98,22 @@ def test_other_epochs_and_seeds_other_plans():
 
 
 def test_rows_of_a_class_are_shuffled_over_the_whole_epoch():
-    """The first batches' rows come from all over the data, not from its start."""
+    """The 100 + 100 rows of the first 20 batches come from all over the data, not from its start."""
     rows = [row for batch in plan(imbalanced(500, 500), 10)[:20] for row in batch]
-    assert max(row for row in rows if row < 500) > 400
-    assert min(row for row in rows if row >= 500) < 600
+    for start in (0, 500):
+        mine = [row for row in rows if start <= row < start + 500]
+        assert min(mine) < start + 50
+        assert max(mine) >= start + 450
+
+
+@pytest.mark.xfail(strict=True, reason="each batch counts the rows of all batches before it: quadratic")
+def test_time_grows_with_the_rows():
+    """24,000 rows in batches of 2: about 0.05 s if the time is linear, over 1 s if it is quadratic. (320,000 rows in
+    batches of 8, which is hh-rlhf, then take a quarter of a minute an epoch.)"""
+    labels = imbalanced(12_000, 12_000)
+    start = time.process_time()
+    plan(labels, 2)
+    assert time.process_time() - start < 0.4
 
 
 @pytest.mark.parametrize(("rows", "size", "steps"), [(1, 8, 1), (8, 8, 1), (9, 8, 2), (1100, 16, 69)])

@@ -126,6 +126,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "total_steps": settings.total_steps,
             "max_length": prepared.max_length,
             "dtype": str(prepared.dtype).removeprefix("torch."),
+            "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
         },
         "data": {
@@ -174,10 +175,11 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
     interval = lambda_interval(desirable, undesirable)
     ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in interval.items()]
     how = "chosen" if config.lambda_d is None and config.lambda_u is None else "given"
+    place = "inside" if weights.inside else "outside"
     screen.note(
-        f"{desirable:,} desirable and {undesirable:,} undesirable rows; weights {how}: lambda_d {weights.lambda_d:.4g}, "
-        f"lambda_u {weights.lambda_u:.4g}, {'inside' if weights.inside else 'outside'} what Eq. 8 asks for "
-        f"({' or '.join(ranges)}, the other being 1)"
+        f"{desirable:,} desirable and {undesirable:,} undesirable rows; "
+        f"weights {how}: lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}, "
+        f"{place} what Eq. 8 asks for ({' or '.join(ranges)}, the other being 1)"
     )
     rate = "given" if config.learning_rate else "chosen by model size"
     screen.note(

@@ -1,0 +1,148 @@
+"""DESIGN invariant 1: a step depends on its effective batch alone, not on how memory or processes cut it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import one_step
+import pytest
+import torch
+from conftest import REPOSITORY, call
+
+from kto_cli.core.losses import kto_loss
+from kto_cli.core.metrics import step_metrics
+from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.engine import References
+
+ROWS = 32
+
+
+def naive_logp(model: torch.nn.Module, sequence: TokenSequence) -> torch.Tensor:
+    """One sequence, no padding, softmax over everything."""
+    ids = torch.tensor([sequence.prompt + sequence.completion])
+    logps = model(input_ids=ids).logits[0].log_softmax(-1)
+    first = len(sequence.prompt)
+    return sum(logps[first + place - 1, token] for place, token in enumerate(sequence.completion))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def naive() -> dict[str, torch.Tensor]:
+    """The step as the paper writes it: one row at a time, Eq. 7 over the whole batch, one AdamW update."""
+    model = one_step.pico_model()
+    rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
+    with torch.no_grad():
+        mismatched = torch.stack([naive_logp(model, row.mismatched) for row in rows])
+    policy = torch.stack([naive_logp(model, row.own) for row in rows])
+    labels = torch.tensor([row.label for row in rows])
+    loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **one_step.SETTINGS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=one_step.LEARNING_RATE, weight_decay=0.0)
+    loss.backward()
+    gradients = {f"gradient.{name}": value.grad.clone() for name, value in model.named_parameters()}
+    optimizer.step()
+    assert point.value > 0, "a z_ref of 0 would hide a wrong one"
+    return {
+        **gradients,
+        **{f"weight.{name}": value.detach() for name, value in model.named_parameters()},
+        "loss": loss.detach(),
+        "z_ref": point.value,
+    }
+
+
+def agree(result: dict[str, torch.Tensor], naive: dict[str, torch.Tensor], labels: list[bool]) -> None:
+    """Loss, z_ref, every gradient and every weight after the step, in float64."""
+    found = step_metrics(result["log_ratios"], result["mismatched"], torch.tensor(labels), **one_step.SETTINGS)
+    assert found["loss"] == pytest.approx(naive["loss"].item(), rel=1e-12)
+    assert found["z_ref"] == pytest.approx(naive["z_ref"].item(), rel=1e-12)
+    for name, value in naive.items():
+        if "." in name:
+            # AdamW's first update divides the gradient by its own size: what is 0 but for rounding stays within 1e-8.
+            torch.testing.assert_close(
+                result[name], value, rtol=1e-9, atol=1e-10, msg=lambda text, at=name: f"{at}: {text}"
+            )
+
+
+@pytest.mark.parametrize(("micro_batch", "budget"), [(1, 1), (3, 96), (32, 10_000)])
+def test_micro_batches_change_nothing(naive, micro_batch, budget):
+    """Micro-batches of 1, about 3 and all 32 rows give the naive step's loss, z_ref, gradients and weights."""
+    rows = one_step.some_rows(ROWS)
+    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget)
+    agree(result, naive, [row.label for row in rows])
+
+
+def test_row_order_changes_nothing(naive):
+    """The rows of an effective batch in another order: same step."""
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3)).tolist()
+    rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
+    shuffled: list[EncodedRow] = [rows[place] for place in order]
+    result = one_step.take_step(
+        shuffled, References(references.own[order], references.mismatched[order]), token_budget=200
+    )
+    agree(result, naive, [row.label for row in shuffled])
+
+
+def launch(launcher: str, *words: object) -> str:
+    """A launch of two processes on the CPU; what it said."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher.split(), *map(str, words)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+TORCHRUN = "torch.distributed.run --nproc_per_node 2 --master_port 29611"
+ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 29612"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1, 96])
+def test_two_processes_change_nothing(naive, tmp_path, budget):
+    """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref."""
+    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS)
+    for rank in range(2):
+        agree(torch.load(f"{tmp_path / 'step'}.{rank}"), naive, [row.label for row in one_step.some_rows(ROWS)])
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(pico, pico_data, tmp_path):
+    """The command itself, float32. 32 rows in batches of 31: the last step has one row, so one process has none, and
+    the other no row of one class. Neither hangs, and losses, z_ref and weights are those of one process."""
+    from safetensors.torch import load_file
+
+    words = ["train", "--data", pico_data, "--model", pico, "--batch-size", 31, "--learning-rate", 1e-3]
+    words += ["--epochs", 2, "--cache", tmp_path / "cache", "--schedule", "constant"]
+    call(*words, "--out", tmp_path / "one")
+    said = launch(ACCELERATE, "-m", "kto_cli", *words, "--out", tmp_path / "two", "--micro-batch-tokens", 200)
+    assert "starting the 2 asked for" in said
+    assert json.loads((tmp_path / "two" / "kto_config.json").read_text())["chosen"]["processes"] == 2
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [line["rows"] for line in one] == [31, 32, 63, 64]
+    for name in ("loss", "z_ref", "z_ref_pairs", "reward_desirable", "reward_undesirable", "gradient_norm", "tokens"):
+        for first, second in zip(one, two, strict=True):
+            # None: the reward of a class that the step has no row of
+            assert (first[name] is None) == (second[name] is None), name
+            assert second[name] is None or second[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6), name
+    weights, others = (
+        load_file(tmp_path / "one" / "model.safetensors"),
+        load_file(tmp_path / "two" / "model.safetensors"),
+    )
+    for name, value in weights.items():
+        assert (value - others[name]).abs().max() < 1e-5, name

@@ -1,0 +1,175 @@
+"""Token log-probs from hidden states: values, gradients, and that [batch, time, vocab] never exists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from pico import build, sequences
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kto_cli.core import logps
+from kto_cli.core.logps import Head, sequence_logps, token_logps
+from kto_cli.core.rows import pad
+from kto_cli.models import CompletionScorer
+
+COMBINATIONS = [(bias, scale, softcap) for bias in (False, True) for scale in (1.0, 0.3) for softcap in (None, 2.5)]
+
+
+def made_up(
+    bias: bool, count: int = 11, vocab: int = 17, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """hidden, targets (some repeated), weight, bias."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    targets = torch.randint(vocab, (count,), generator=generator)
+    return noise(count, 6), targets, noise(vocab, 6), noise(vocab) if bias else None
+
+
+def naive_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
+    logits = hidden @ head.weight.T
+    if head.bias is not None:
+        logits = logits + head.bias
+    logits = head.scale * logits
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return torch.stack([row.log_softmax(-1)[target] for row, target in zip(logits, targets, strict=True)])
+
+
+def gradients(value: Tensor, inputs: Iterable[Tensor | None]) -> list[Tensor]:
+    """Of a sum in which each token has its own factor."""
+    factors = torch.linspace(-1, 2, len(value), dtype=value.dtype)
+    return list(torch.autograd.grad((value * factors).sum(), [each for each in inputs if each is not None]))
+
+
+@pytest.fixture(params=[1, 3 * 17, 1 << 22], ids=["one row", "three rows", "all"])
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 rows in chunks of 1, of 3 (the last one ragged) or at once."""
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", request.param)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize(("bias", "scale", "softcap"), COMBINATIONS)
+def test_values_and_gradients_equal_the_naive_ones(bias: bool, scale: float, softcap: float | None):
+    hidden, targets, weight, offset = made_up(bias)
+    head = Head(weight, offset, scale, softcap)
+    ours, naive = token_logps(hidden, targets, head), naive_logps(hidden, targets, head)
+    torch.testing.assert_close(ours, naive, rtol=1e-12, atol=1e-12)
+    inputs = (hidden, weight, offset)
+    for mine, theirs in zip(gradients(ours, inputs), gradients(naive, inputs), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bias", "scale", "softcap"), COMBINATIONS)
+def test_gradcheck(monkeypatch: pytest.MonkeyPatch, bias: bool, scale: float, softcap: float | None):
+    """Against finite differences, in chunks of two rows; the naive version shares no code, this shares no formula."""
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 2 * 7)
+    hidden, targets, weight, offset = made_up(bias, count=5, vocab=7)
+    inputs = (hidden, weight) if offset is None else (hidden, weight, offset)
+
+    def values(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return token_logps(hidden, targets, Head(weight, bias, scale, softcap))
+
+    assert torch.autograd.gradcheck(values, inputs)
+
+
+def test_frozen_head_gets_no_gradient():
+    hidden, targets, weight, _ = made_up(False)
+    token_logps(hidden, targets, Head(weight.detach())).sum().backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+
+
+def test_inputs_are_left_as_they_are():
+    hidden, targets, weight, offset = made_up(True)
+    before = [each.detach().clone() for each in (hidden, weight, offset) if each is not None]
+    token_logps(hidden, targets, Head(weight, offset, 0.5, 3.0)).sum().backward()
+    for old, new in zip(before, (hidden, weight, offset), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)
+
+
+def test_huge_logits_stay_finite():
+    """Logits of +-3000: exp overflows in any float; the log-prob of the largest is 0, of the other -6000."""
+    hidden, weight = torch.tensor([[3000.0], [3000.0]]), torch.tensor([[1.0], [-1.0]])
+    assert token_logps(hidden, torch.tensor([0, 1]), Head(weight)).tolist() == [0.0, -6000.0]
+
+
+def test_bfloat16_in_float32_out():
+    """bfloat16 inputs are exact; only their product is rounded, to 2^-9 of a logit of at most about 8: 0.02."""
+    hidden, targets, weight, offset = made_up(True, dtype=torch.bfloat16)
+    head = Head(weight, offset)
+    assert offset is not None
+    exact_inputs = [each.detach().double().requires_grad_() for each in (hidden, weight, offset)]
+    exact = naive_logps(exact_inputs[0], targets, Head(exact_inputs[1], exact_inputs[2]))
+    found = token_logps(hidden, targets, head)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=0.03)
+    pairs = zip(gradients(found, (hidden, weight, offset)), gradients(exact, exact_inputs), strict=True)
+    for mine, theirs in pairs:
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine.double(), theirs, rtol=0.02, atol=0.05)
+
+
+def test_sequence_logps_adds_what_belongs_together():
+    values, rows = torch.tensor([1.0, 2, 4, 8, 16]), torch.tensor([0, 2, 0, 2, 2])
+    assert sequence_logps(values, rows, 4).tolist() == [5, 0, 26, 0]
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """Watches every tensor any operation gives, forward and backward, and keeps the largest element count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                self.elements = max(self.elements, leaf.numel())
+                self.operations += 1
+        return output
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi"])
+def test_no_tensor_is_as_large_as_the_logits(monkeypatch: pytest.MonkeyPatch, family: str):
+    """Vocabulary 5,000, hidden 32: the head has 160,000 weights. 4 sequences of 64 tokens, 40 of them completion: all
+    logits are 4 * 64 * 5,000 = 1,280,000, those of the completions 800,000, a chunk 20,000. Nothing may be larger
+    than the head. One sequence's own logits (64 * 5,000) are, so reading the model plainly must be seen."""
+    batch, time, vocab, chunk = 4, 64, 5000, 20_000
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    model = build(family, vocab_size=vocab)
+    padded = pad(sequences([(24, 40)] * batch, vocab=vocab))
+    assert padded.input_ids.shape == (batch, time)
+    largest_weight = max(parameter.numel() for parameter in model.parameters())
+    assert largest_weight == 32 * vocab
+    seen = {}
+    for plain in (False, True):
+        scorer = CompletionScorer(model)
+        scorer.plain = plain
+        with Largest() as watcher:
+            scorer(*padded).sum().backward()
+        assert watcher.operations > 100
+        seen[plain] = watcher.elements
+    assert seen[False] <= max(largest_weight, chunk)
+    assert seen[True] >= 63 * vocab
+
+
+def test_chunk_is_bounded_whatever_the_vocabulary(monkeypatch: pytest.MonkeyPatch):
+    """Many predicted tokens: 3,000 x 50 logits in chunks of 1,000 never exist at once; the inputs are smaller still."""
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 1000)
+    hidden, targets, weight, offset = made_up(True, count=3000, vocab=50)
+    with Largest() as watcher:
+        token_logps(hidden, targets, Head(weight, offset, 0.5, 3.0)).sum().backward()
+    assert watcher.elements == hidden.numel() == 18_000

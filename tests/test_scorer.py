@@ -1,0 +1,175 @@
+"""CompletionScorer against each model's own logits, one sequence at a time, in float64."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pico import BUILDERS, build, naive_logps, sequences
+from shared import shared
+from torch import nn
+
+from kto_cli.core.losses import kto_loss
+from kto_cli.core.rows import TokenSequence, pad
+from kto_cli.models import CompletionScorer, load_model
+
+ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6}
+"""Nats. These two take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a
+batch of another width rounds otherwise."""
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_padded_batch_equals_the_models_own_logits(family: str):
+    """Sums of about 5 to 150 nats: in float32 to 1e-4 of them, in float64 to 1e-9."""
+    model, some = build(family), sequences()
+    expected = naive_logps(build(family).double(), some).detach()
+    scorer = CompletionScorer(model)
+    assert not scorer.plain
+    torch.testing.assert_close(scorer.score(some).double(), expected, rtol=1e-4, atol=1e-4)
+    exact = CompletionScorer(model.double()).score(some)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(exact, expected, rtol=1e-9, atol=ROUNDED.get(family, 1e-9))
+
+
+@pytest.mark.parametrize("family", BUILDERS)
+def test_trusted_families_stay_on_the_fast_path(family: str):
+    scorer = CompletionScorer(build(family))
+    assert scorer.trust_or_fall_back(sequences(((4, 6), (9, 12)))) < 1e-5
+    assert not scorer.plain
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt"])
+def test_plain_path_equals_the_models_own_logits(family: str):
+    model, some = build(family).double(), sequences()
+    scorer = CompletionScorer(model)
+    scorer.plain = True
+    torch.testing.assert_close(scorer.score(some), naive_logps(model, some).detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_gradient_of_a_loss_equals_the_naive_one(family: str, plain: bool):
+    """KTO loss over own and mismatched sequences; the mismatched half has no gradient on either side."""
+    model = build(family).double()
+    some, labels = sequences(), torch.tensor([True, False, True, False, False])
+    mismatched = sequences(seed=1)
+    reference = naive_logps(model, some).detach() + torch.tensor([3.0, -2, 1, 0, -4]).double()
+    scorer = CompletionScorer(model)
+    scorer.plain = plain
+
+    def gradient(logps: torch.Tensor, far: torch.Tensor) -> list[torch.Tensor]:
+        model.zero_grad()
+        loss, _, _ = kto_loss(logps, reference, labels, far, far.detach() - 1, beta=0.1, lambda_u=1.5)
+        loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    ours = gradient(scorer(*pad(some)), scorer(*pad(mismatched)))
+    naive = gradient(naive_logps(model, some), naive_logps(model, mismatched))
+    assert any(value.abs().max() > 1e-3 for value in naive)
+    for mine, theirs in zip(ours, naive, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-10)
+
+
+def test_padding_is_never_read():
+    """Whatever the pad token, and whatever else is in the batch."""
+    scorer = CompletionScorer(build("llama").double())
+    some = sequences()
+    with torch.no_grad():
+        zero, other = scorer(*pad(some, pad_id=0)), scorer(*pad(some, pad_id=99))
+        alone = torch.cat([scorer(*pad([each])) for each in some])
+    torch.testing.assert_close(zero, other, rtol=0, atol=0)
+    torch.testing.assert_close(zero, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_prompt_is_not_counted():
+    """A token counts from the completion alone: cutting one in two moves exactly the first part's log-prob."""
+    scorer = CompletionScorer(build("gpt2").double())
+    prompt, first, second = sequences(((5, 3), (1, 4)))[0].prompt, (7, 8, 9), (11, 12, 13, 14)
+    whole, part, rest = scorer.score(
+        [
+            TokenSequence(prompt, first + second),
+            TokenSequence(prompt, first),
+            TokenSequence(prompt + first, second),
+        ]
+    ).tolist()
+    assert whole == pytest.approx(part + rest, abs=1e-9)
+
+
+# --- heads the fast path cannot read ------------------------------------------------------------
+
+
+def doubled(model: Any) -> Any:
+    """The same model with a forward that multiplies its logits by 2, which no config names."""
+
+    class Doubled(type(model)):  # type: ignore[misc]
+        def forward(self, *args: Any, **options: Any) -> Any:
+            output = super().forward(*args, **options)
+            output.logits = output.logits * 2
+            return output
+
+    model.__class__ = Doubled
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_head_it_cannot_read_is_noticed(family: str):
+    model, some = doubled(build(family)), sequences()
+    scorer = CompletionScorer(model)
+    assert not scorer.plain
+    assert scorer.trust_or_fall_back(some[:2]) > 0.1
+    assert scorer.plain
+    expected = naive_logps(copy.deepcopy(model).double(), some).detach()
+    torch.testing.assert_close(scorer.score(some).double(), expected, rtol=1e-4, atol=1e-4)
+    assert scorer.trust_or_fall_back(some) == 0.0
+
+
+def test_a_head_that_gives_no_number_is_not_trusted():
+    model = build("llama")
+    with torch.no_grad():
+        model.lm_head.weight[0] = torch.nan
+    scorer = CompletionScorer(model)
+    scorer.trust_or_fall_back(sequences(((4, 6),)))
+    assert scorer.plain
+
+
+def test_a_head_that_is_no_linear_layer_is_read_through_the_model():
+    model, some = build("llama"), sequences()
+    model.lm_head = nn.Sequential(model.lm_head, nn.Tanh())
+    scorer = CompletionScorer(model)
+    assert scorer.plain
+    expected = naive_logps(copy.deepcopy(model).double(), some).detach()
+    torch.testing.assert_close(scorer.score(some).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+# --- lower precision ----------------------------------------------------------------------------
+
+
+def test_bfloat16_is_close_and_the_sum_is_float32():
+    """bfloat16 rounds to 2^-9: over 30 tokens of about 5 nats a few percent of a nat a token."""
+    model, some = build("llama"), sequences()
+    exact = naive_logps(copy.deepcopy(model).double(), some).detach()
+    found = CompletionScorer(model, torch.bfloat16).score(some)
+    assert found.dtype == torch.float32
+    tokens = torch.tensor([len(each.completion) for each in some])
+    assert ((found - exact).abs() / tokens).max() < 0.15
+    assert (found - exact).abs().max() > 1e-4, "computed in float32 after all"
+
+
+# --- real models --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cardputer-chat-3m", "stories260K"])
+def test_real_model_in_a_batch_and_alone(name: str):
+    """cardputer has local attention layers; 14,018 and 512 tokens. Longest sequence 160 tokens."""
+    folder: Path = shared("data", "models", name)
+    model = load_model(folder)
+    some = sequences(((20, 60), (100, 60), (3, 5), (40, 11)), vocab=model.config.vocab_size)
+    scorer = CompletionScorer(model)
+    assert not scorer.plain
+    together = scorer.score(some)
+    alone = torch.cat([scorer.score([each]) for each in some])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
+    torch.testing.assert_close(together.double(), naive_logps(model, some).detach(), rtol=0, atol=2e-3)
