@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -107,9 +109,9 @@ class TrainConfig(ModelConfig):
     """Steps between looks at held-out rows; left out, a tenth of the run."""
 
     def __post_init__(self) -> None:
-        _require(self.beta > 0, "--beta", self.beta, "above 0, such as 0.1")
+        _require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
         for flag, weight in (("--lambda-d", self.lambda_d), ("--lambda-u", self.lambda_u)):
-            _require(weight is None or weight >= 0, flag, weight, "0 or above")
+            _require(weight is None or 0 <= weight < math.inf, flag, weight, "0 or above, and finite")
         _require(
             (self.lambda_d, self.lambda_u) != (0, 0),
             "--lambda-d and --lambda-u",
@@ -125,7 +127,7 @@ class TrainConfig(ModelConfig):
         )
         _require(self.epochs >= 1, "--epochs", self.epochs, "1 or above")
         _require(self.max_steps is None or self.max_steps >= 1, "--max-steps", self.max_steps, "1 or above")
-        _require(self.warmup >= 0, "--warmup", self.warmup, "0 or above")
+        _require(0 <= self.warmup < math.inf, "--warmup", self.warmup, "0 or above")
         _require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
         _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
         for flag, every in (("--save-every", self.save_every), ("--eval-every", self.eval_every)):
@@ -146,6 +148,12 @@ class EvalConfig(ModelConfig):
     max_new_tokens: int = 80
     """Longest sampled answer."""
 
+    def __post_init__(self) -> None:
+        _require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
+        _require(self.samples >= 0, "--samples", self.samples, "0 or above")
+        _require(self.max_new_tokens >= 1, "--max-new-tokens", self.max_new_tokens, "1 or above")
+        super().__post_init__()
+
 
 SCHEDULES = ("linear", "cosine", "constant")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -156,7 +164,7 @@ def _require(holds: bool, flag: str, value: object, wanted: str) -> None:
         raise BadInput(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
 
 
-def train_config(settings: dict[str, Any], *, where: str) -> TrainConfig:
+def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
     """A `TrainConfig` from the keys and values of a file, types checked; numbers may be written as text (1e-5).
 
     Raises:
@@ -166,7 +174,7 @@ def train_config(settings: dict[str, Any], *, where: str) -> TrainConfig:
     values: dict[str, Any] = {}
     for key, value in settings.items():
         if key not in kinds:
-            near = difflib.get_close_matches(key, kinds, n=1)
+            near = difflib.get_close_matches(str(key), kinds, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(kinds)}."
             raise BadInput(f"{where} has the unknown key {key!r}.", hint)
         values[key] = _typed(str(kinds[key]), value, f"{where}: {key}")
@@ -185,9 +193,9 @@ def _typed(kind: str, value: Any, where: str) -> Any:
             return value
         if kind in ("int", "float") and isinstance(value, (int, float, str)) and not isinstance(value, bool):
             number = float(value)
-            if kind == "float":
+            if math.isfinite(number) and kind == "float":
                 return number
-            if number == int(number):
+            if math.isfinite(number) and number == int(number):
                 return int(number)
     except ValueError:
         pass

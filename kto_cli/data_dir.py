@@ -221,6 +221,9 @@ def find_data_dir(path: str | None) -> Path:
     if path is not None:
         if not Path(path).is_dir():
             raise BadInput(f"{path} is not a folder.", "Give --data the folder that kto binarize wrote.")
+        below = ", ".join(str(manifest.parent) for manifest in sorted(Path(path).glob(f"*/{MANIFEST}")))
+        if below and not (Path(path) / MANIFEST).is_file():
+            raise BadInput(f"{path} is not a dataset; there are some in it: {below}.", "Name one with --data.")
         return Path(path)
     found = sorted(manifest.parent for manifest in Path("data").glob(f"*/{MANIFEST}"))
     if not found:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kto_cli.errors import KtoError
+from kto_cli.files import finite
 
 
 def print_error(error: KtoError) -> None:
@@ -126,14 +127,3 @@ def number(value: Any) -> str:
             return "-"
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return str(value)
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinities as null: JSON has neither."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value

@@ -71,7 +71,8 @@ class Encoder:
                 "Set eos_token in tokenizer_config.json.",
             )
         self._ends = {tokenizer.eos_token_id, *end_ids}
-        self._special = [text for text in tokenizer.all_special_tokens if text]
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)} - {""}
         self._prompt_cache: dict[str, tuple[int, ...]] = {}
         self._anchor, self._before, self._end = self._frame()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,21 @@ def saying_disk_full(where: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(folder: Path, *, asked: Path | None = None) -> None:
+    """Makes a folder and those above it, where they are missing; `asked` is what the error names instead.
+
+    Raises:
+        BadInput: it cannot be made there. DiskFull: no space left.
+    """
+    with saying_disk_full(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+            raise BadInput(
+                f"The folder {asked or folder} cannot be made: {error.strerror}.", "Give another place."
+            ) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename inside `folder` survive a power cut (where the system can sync a folder)."""
     if os.name != "posix":
@@ -61,7 +77,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with saying_disk_full(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             yield temporary
             sync_file(temporary)
             os.replace(temporary, path)
@@ -82,7 +98,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         with saying_disk_full(folder):
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            make_folder(temporary, asked=folder)
             yield temporary
             for path in sorted(temporary.rglob("*")):
                 if path.is_file():
@@ -101,7 +117,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -118,9 +134,20 @@ def read_json(path: Path, what: str) -> Any:
         raise BadInput(f"{path} is damaged ({what}): {error}.") from error
 
 
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities as null: JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     """One JSON object a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def file_sha256(path: Path) -> str:

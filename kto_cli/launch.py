@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kto_cli.display import Screen
+
 
 def start_missing_processes() -> None:
     """Replaces this process by the asked-for number of processes, if accelerate started too few of them."""
@@ -20,8 +22,7 @@ def start_missing_processes() -> None:
     count = processes_asked_for(_parent_command())
     if count < 2 or _has_gpu():
         return
-    sys.stderr.write(f"· accelerate starts one process on a machine without a GPU; starting the {count} asked for\n")
-    sys.stderr.flush()
+    Screen().note(f"accelerate starts one process on a machine without a GPU; starting the {count} asked for")
     port = os.environ.pop("MASTER_PORT")
     os.environ["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", port]

@@ -62,22 +62,23 @@ def locate_model(name: str | None) -> tuple[str, Path]:
         return name, folder
     if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise BadModel(f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors.")
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         return name, Path(snapshot_download(name, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, httpx.TransportError, OSError) as error:
-        if isinstance(error, HfHubHTTPError):
-            raise BadModel(f"The Hub refused the model {name}: {_first_line(error)}") from error
+    except HFValidationError as error:
+        raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
+    except HfHubHTTPError as error:
+        raise BadModel(
+            f"The Hub refused the model {name}: {_first_line(error)}", "Check its name and your access."
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
         raise BadModel(
             f"There is no folder {name}, and the Hub cannot be reached to look for a model of that name.",
             "Check the path, or give a local model folder.",
         ) from error
-    except HFValidationError as error:
-        raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
 
 
 def fingerprint(folder: Path) -> str:

@@ -24,7 +24,7 @@ import numpy
 
 from kto_cli.core.rows import TokenSequence
 from kto_cli.errors import BadInput
-from kto_cli.files import replacing, saying_disk_full, sync_folder
+from kto_cli.files import make_folder, replacing, saying_disk_full, sync_folder
 
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
@@ -77,28 +77,26 @@ class ReferenceCache:
         """
         payload = numpy.array([(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD).tobytes()
         frame = self._frame(payload)
-        with saying_disk_full(self.folder):
+        created = self._segment is None
+        if self._segment is None:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                created = self._segment is None
-                if self._segment is None:
-                    self._segment = self.folder / f"{time.time_ns():x}-{os.getpid()}.segment"
-                with self._segment.open("ab") as file:
-                    start = file.tell()
-                    try:
-                        file.write(frame)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    except OSError:
-                        file.truncate(start)
-                        raise
-                if created:
-                    sync_folder(self.folder)
-            except (PermissionError, NotADirectoryError, FileExistsError) as error:
+                make_folder(self.folder)
+            except BadInput as error:
                 raise BadInput(
-                    f"The cache folder {self.folder} cannot be written to: {error.strerror}.",
-                    "Give another one with --cache DIR.",
+                    f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR."
                 ) from error
+            self._segment = self.folder / f"{time.time_ns():x}-{os.getpid()}.segment"
+        with saying_disk_full(self.folder), self._segment.open("ab") as file:
+            start = file.tell()
+            try:
+                file.write(frame)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+        if created:
+            sync_folder(self.folder)
 
     def _frame(self, payload: bytes) -> bytes:
         frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload

@@ -64,6 +64,11 @@ class RunDir:
             BadInput: it holds a finished run, an unfinished one or something else; says what to do.
         """
         if not self.folder.exists():
+            nearest = next(parent for parent in self.folder.absolute().parents if parent.exists())
+            if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+                raise BadInput(
+                    f"{self.folder} cannot be made: {nearest} takes no files.", "Give another one with --out."
+                )
             return
         if not self.folder.is_dir():
             raise BadInput(f"{self.folder} is a file.", "Give a folder with --out.")
@@ -156,7 +161,7 @@ class RunDir:
         staging = self.folder / ".finished.tmp"
         with files.saying_disk_full(self.folder):
             shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            files.make_folder(staging)
             save_model_folder(staging, model, tokenizer)
             (staging / "README.md").write_text(card, encoding="utf-8")
             names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name))
@@ -165,6 +170,29 @@ class RunDir:
                 os.replace(staging / name, self.folder / name)
             staging.rmdir()
             files.sync_folder(self.folder)
+
+
+def read_settings(directory: RunDir) -> dict[str, Any]:
+    """A run's kto_config.json, its parts checked.
+
+    Raises:
+        BadInput: it is damaged or was changed by hand.
+    """
+    stored = files.read_json(directory.config, "the run's settings")
+    parts: dict[str, tuple[str, ...]] = {
+        "train": ("data", "model", "beta", "chat_template"),
+        "chosen": ("max_length", "dtype", "lambda_d", "lambda_u"),
+        "data": ("folder", "fingerprint"),
+        "reference": ("folder", "fingerprint"),
+    }
+    for part, keys in parts.items():
+        section = stored.get(part) if isinstance(stored, dict) else None
+        if not isinstance(section, dict) or any(key not in section for key in keys):
+            raise BadInput(
+                f"{directory.config} is not what kto wrote: its part {part!r} is missing or incomplete.",
+                "Put the file back, or start a new run with --out.",
+            )
+    return stored
 
 
 def read_state(folder: Path) -> dict[str, Any]:

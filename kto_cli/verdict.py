@@ -11,6 +11,10 @@ COLLAPSED_PER_TOKEN = -0.5
 perplexity on answers people liked has grown by two thirds: it is forgetting how to answer."""
 
 
+LEAST_MARGIN = 0.02
+"""A margin below this (0.2 nats at beta 0.1) is a beginning, however sure its sign."""
+
+
 class Verdict(NamedTuple):
     """One word, one sentence, and what to look out for."""
 
@@ -45,7 +49,12 @@ def _word(held_out: dict[str, Any]) -> tuple[str, str]:
     matched_low = held_out["auc_length_matched_interval"][0]
     if math.isnan(low) or low <= 0.5:
         return "unclear", f"Not shown to have learned: 0.5 is inside the interval or above it. {facts}"
-    if matched_low <= 0.5 or held_out["auc"] <= held_out["auc_length"]:
+    if held_out["margin"] < LEAST_MARGIN:
+        return "unclear", (
+            "Hardly moved: the direction is right and the rewards differ by next to nothing. Train longer, or with a "
+            f"higher learning rate. {facts}"
+        )
+    if not matched_low > 0.5 or held_out["auc"] <= held_out["auc_length"]:
         return "length", (
             f"May have learned length alone: AUC of length {held_out['auc_length']:.3f}, between rows of like length "
             f"{held_out['auc_length_matched']:.3f} (from {matched_low:.3f}). {facts}"
@@ -90,5 +99,5 @@ def curve_warnings(steps: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _mean(steps: Sequence[dict[str, Any]], name: str) -> float:
-    values = [step[name] for step in steps if step.get(name) is not None]
+    values = [step[name] for step in steps if step.get(name) is not None and not math.isnan(step[name])]
     return sum(values) / len(values) if values else math.nan

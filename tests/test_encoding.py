@@ -193,10 +193,6 @@ def test_special_text_in_a_completion_is_plain_text(tokenizer: Any, which: str, 
     assert tokenizer.decode(list(plain[:-1])).strip() == "I say yes", "the tokenizer is as it was"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="only tokenizer.all_special_tokens are looked for: a token special by tokenizer.json alone is obeyed",
-)
 def test_special_text_known_to_the_tokenizer_file_alone_is_plain_text(built_in: Any):
     """Llama 3's <|start_header_id|> and <|eot_id|> are like that: special in tokenizer.json, named nowhere else."""
     built_in.add_tokens(["<|eot_id|>"], special_tokens=True)

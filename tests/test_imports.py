@@ -140,12 +140,10 @@ def test_light_modules_import_nothing_heavy(name):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_display_prints(path, request):
+def test_only_display_prints(path):
     """`--version` is the one exception: it must not wait for Rich."""
     if path.name == "display.py":
         return
-    if path.name == "launch.py":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="launch.py writes to sys.stderr by itself"))
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             printed = node.func.id == "print" and path.name == "cli.py" and "__version__" in ast.unparse(node)

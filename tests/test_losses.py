@@ -82,11 +82,12 @@ def test_value_worked_out_by_hand():
     assert point.standard_error == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(
     ratio=FLOATS,
     z_ref=st.floats(0, 100),
     desirable=st.booleans(),
-    weight=st.floats(0, 10),
+    weight=st.floats(0.001, 10),
     beta=st.floats(0.001, 1),
 )
 def test_gradient_is_that_of_proposition_4_1(ratio: float, z_ref: float, desirable: bool, weight: float, beta: float):
@@ -118,7 +119,6 @@ def test_float32_gradient_lives_where_one_minus_sigmoid_is_flat():
     assert ours.grad.item() == pytest.approx(-2.0611536e-9, rel=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="sigmoid(-u) rounds to 1 at u = -20 and autograd multiplies by 1 - 1")
 def test_float32_gradient_lives_on_the_wrong_side_too():
     """At u = -20 (a row ranked badly wrong) the gradient is as large as at u = 20, by symmetry; it must not be 0."""
     ratios = torch.tensor([-20.0], requires_grad=True)
@@ -146,6 +146,7 @@ def test_reference_point_is_over_everything_and_not_per_part():
     assert reference_point(doubles([-4, 0, 2, 6])).value.item() == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(FLOATS, min_size=2, max_size=20))
 def test_standard_error_by_its_formula(values: list[float]):
     mean = sum(values) / len(values)
@@ -193,6 +194,7 @@ def test_signs_and_weights_follow_the_label():
     assert weights.tolist() == [0.5, 3.0, 0.5]
 
 
+@settings(deadline=None)
 @given(ratio=FLOATS, sign=st.sampled_from([1.0, -1.0]), beta=st.floats(0.01, 1))
 def test_saturation_is_the_gradient_over_its_maximum(ratio: float, sign: float, beta: float):
     """The gradient's size is w * beta * v * (1 - v), at most w * beta / 4 (v = 1/2)."""
@@ -207,7 +209,7 @@ def test_saturation_is_one_at_the_reference_point():
     assert saturation(doubles([3.0]), doubles([-1.0]), 3.0, beta=0.7).item() == 1.0
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_row_order_and_micro_batches_change_nothing(data: st.DataObject):
     """With z_ref from the whole batch, the sums over any cut of the shuffled rows give the same loss and gradient."""

@@ -46,7 +46,7 @@ def measured(scores: Scores, seed: int = 0) -> dict[str, Any]:
 # --- AUC ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), max_size=30))
 def test_auc_equals_the_double_loop(rows: list[tuple[int, bool]]):
     scores, labels = [float(score) for score, _ in rows], [label for _, label in rows]

@@ -31,7 +31,7 @@ def partners_of(rows: list[tuple[str, str]], seed: int = 0) -> list[int]:
     return mismatched_partners([prompt for prompt, _ in rows], [text for _, text in rows], seed=seed)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(rows=ROWS, seed=st.integers(0, 3))
 def test_fast_walk_equals_the_naive_one(rows: list[tuple[str, str]], seed: int):
     expected = naive_partners(rows, seed)
@@ -42,7 +42,7 @@ def test_fast_walk_equals_the_naive_one(rows: list[tuple[str, str]], seed: int):
         assert partners_of(rows, seed) == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=2, max_size=40))
 def test_no_partner_shares_prompt_or_completion(rows: list[tuple[str, str]]):
     try:
@@ -56,6 +56,7 @@ def test_no_partner_shares_prompt_or_completion(rows: list[tuple[str, str]]):
         assert rows[partner][1] != rows[row][1]
 
 
+@settings(deadline=None)
 @given(rows=ROWS, shuffle=st.randoms(use_true_random=False))
 def test_order_of_the_rows_changes_nothing(rows: list[tuple[str, str]], shuffle: random.Random):
     """Exact duplicates may stand in for one another, so partners are compared by content."""
@@ -120,7 +121,7 @@ def test_time_where_one_prompt_or_completion_dominates(same: str):
     count = 50_000
     common = ["rare" if number % 1000 == 0 else "common" for number in range(count)]
     own = [str(number) for number in range(count)]
-    start = time.perf_counter()
+    start = time.process_time()
     partners = mismatched_partners(*((common, own) if same == "prompt" else (own, common)))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert all(common[row] != common[partner] for row, partner in enumerate(partners))

@@ -26,7 +26,7 @@ def imbalanced(desirable: int, undesirable: int) -> list[bool]:
     return [True] * desirable + [False] * undesirable
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(labels=LABELS, size=SIZES, seed=st.integers(0, 5), epoch=st.integers(0, 5))
 def test_each_row_once_in_batches_of_the_size(labels: list[bool], size: int, seed: int, epoch: int):
     batches = plan(labels, size, seed, epoch)
@@ -36,7 +36,7 @@ def test_each_row_once_in_batches_of_the_size(labels: list[bool], size: int, see
     assert 1 <= len(batches[-1]) <= size
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(few=st.integers(0, 25), many=st.integers(0, 120), size=SIZES, rare=st.booleans())
 @example(few=3, many=39, size=20, rare=True)
 @example(few=3, many=39, size=20, rare=False)
@@ -54,7 +54,7 @@ def test_both_classes_in_each_batch_where_counts_allow(few: int, many: int, size
             assert sum(any(labels[row] == label for row in batch) for batch in batches) == counts[label]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(desirable=st.integers(1, 80), undesirable=st.integers(1, 80), size=st.integers(2, 20))
 def test_shares_are_even(desirable: int, undesirable: int, size: int):
     """Where a full batch's fair share of each class is at least one row, no full batch needs lifting: each holds its
@@ -81,6 +81,7 @@ def test_one_to_ten(labels: list[bool]):
     assert longest <= 2, "batches with two rare rows are spread out as well"
 
 
+@settings(deadline=None)
 @given(labels=LABELS, size=SIZES, seed=st.integers(0, 99), epoch=st.integers(0, 99))
 def test_same_seed_and_epoch_same_plan(labels: list[bool], size: int, seed: int, epoch: int):
     before = random.getstate()
@@ -106,7 +107,6 @@ def test_rows_of_a_class_are_shuffled_over_the_whole_epoch():
         assert max(mine) >= start + 450
 
 
-@pytest.mark.xfail(strict=True, reason="each batch counts the rows of all batches before it: quadratic")
 def test_time_grows_with_the_rows():
     """24,000 rows in batches of 2: about 0.05 s if the time is linear, over 1 s if it is quadratic. (320,000 rows in
     batches of 8, which is hh-rlhf, then take a quarter of a minute an epoch.)"""
@@ -124,6 +124,7 @@ def test_steps_in_epoch(rows: int, size: int, steps: int):
 # --- micro-batches and dealing -----------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200))
 def test_micro_batches_keep_to_the_budget(lengths: list[int], budget: int):
     batches = micro_batches(lengths, budget)
@@ -134,6 +135,7 @@ def test_micro_batches_keep_to_the_budget(lengths: list[int], budget: int):
         assert padded <= budget or len(batch) == 1
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200))
 def test_micro_batches_are_as_large_as_the_budget_lets_them(lengths: list[int], budget: int):
     for batch in micro_batches(lengths, budget)[:-1]:
@@ -145,7 +147,7 @@ def test_micro_batches_by_hand():
     assert micro_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1], [0, 3], [4, 2]]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200), data=st.data())
 def test_what_remains_is_cut_the_same_way(lengths: list[int], budget: int, data: st.DataObject):
     """An interrupted pass goes on with the batches it would have had, whichever were done."""
@@ -157,6 +159,7 @@ def test_what_remains_is_cut_the_same_way(lengths: list[int], budget: int, data:
     assert [[positions[place] for place in batch] for batch in again] == left
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), ranks=st.integers(1, 8))
 def test_deal_covers_disjointly_and_evenly(lengths: list[int], ranks: int):
     """In turn from the longest: rank r's k-th row is no longer than rank r+1's (k-1)-th, so the tokens of any two ranks

@@ -110,7 +110,7 @@ def test_killed_and_resumed_is_the_same_run(unbroken, data, pico, tmp_path, inst
     result = call(*words(data, pico, tmp_path), "--resume")
     assert result.code == 0, result.err
     assert outcome(tmp_path / "run") == unbroken
-    assert not [path for path in (tmp_path / "run").rglob(".*")], "something half-written is left"
+    assert not list((tmp_path / "run").rglob(".*")), "something half-written is left"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.schedule import learning_rate_share
@@ -44,6 +44,7 @@ def test_constant_stays():
     assert shares(6, 2, "constant") == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1])
 
 
+@settings(deadline=None)
 @given(
     total=st.integers(1, 300),
     warmup=st.one_of(st.floats(0, 0.99), st.integers(1, 400)),

@@ -55,7 +55,6 @@ def test_no_held_out_rows():
     assert judge({}, []).word == "unknown"
 
 
-@pytest.mark.xfail(strict=True, reason="`nan <= 0.5` is false, so it says learned, beyond length")
 def test_no_pair_of_like_length_shows_nothing_beyond_length():
     nothing = {"auc_length_matched": math.nan, "auc_length_matched_interval": [math.nan, math.nan]}
     assert judge(held_out(**nothing), []).word != "learned"
@@ -170,9 +169,6 @@ def test_rewards_are_judged_at_the_end_of_the_run():
     assert "both classes fell" in curve_warnings(falling)[0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="step_metrics and metrics.jsonl say NaN, which `_mean` adds up; it skips only None"
-)
 def test_a_step_with_one_class_does_not_silence_the_rest():
     """A batch without desirable rows (--batch-size 1, or few of a class) has no such mean; the other steps count."""
     desirable = torch.tensor([False, False])

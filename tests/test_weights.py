@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.weights import choose_weights, lambda_interval
@@ -33,6 +33,7 @@ def test_interval_needs_both_classes(desirable: int, undesirable: int):
         lambda_interval(desirable, undesirable)
 
 
+@settings(deadline=None)
 @given(desirable=COUNTS, undesirable=COUNTS)
 def test_chosen_weights_are_inside(desirable: int, undesirable: int):
     weights = choose_weights(desirable, undesirable)
@@ -42,6 +43,7 @@ def test_chosen_weights_are_inside(desirable: int, undesirable: int):
     assert weights.ratio == ratio
 
 
+@settings(deadline=None)
 @given(desirable=COUNTS, undesirable=COUNTS)
 def test_chosen_weights_are_the_least_raise(desirable: int, undesirable: int):
     """1 and 1 where that is inside; else one is 1 and the other just enters the interval: any less is outside."""

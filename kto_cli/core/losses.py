@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import sigmoid
+from torch.nn.functional import logsigmoid, sigmoid
 
 
 class ReferencePoint(NamedTuple):
@@ -54,16 +54,17 @@ def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
 def kto_losses(log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float) -> KTOLoss:
     """KTO loss per row, Eq. 7: w * (1 - sigmoid(beta * s * (log_ratio - z_ref))).
 
-    Computed as w * sigmoid(-u): `1 - sigmoid(u)` in float32 has an exactly zero gradient from u of
-    about 17 on, this form only where the gradient itself underflows. Its gradient with respect to a
-    log-ratio is -w * s * beta * sigmoid(u) * sigmoid(-u) (Prop. 4.1).
+    Computed as w * exp(logsigmoid(-u)): in float32 `1 - sigmoid(u)` has an exactly zero gradient from u
+    of about 17 on, and `sigmoid(-u)` below about -17; this form only where the gradient itself
+    underflows. Its gradient with respect to a log-ratio is -w * s * beta * sigmoid(u) * sigmoid(-u)
+    (Prop. 4.1).
 
     Args:
         log_ratios: [rows], with gradient. signs: [rows], +1 desirable, -1 undesirable.
         weights: [rows], lambda_D or lambda_U. z_ref: scalar, no gradient. beta: 1 / nats.
     """
     margins = beta * signs * (log_ratios - z_ref)
-    return KTOLoss(weights * sigmoid(-margins), (beta * log_ratios).detach())
+    return KTOLoss(weights * logsigmoid(-margins).exp(), (beta * log_ratios).detach())
 
 
 def saturation(log_ratios: Tensor, signs: Tensor, z_ref: Tensor | float, *, beta: float) -> Tensor:

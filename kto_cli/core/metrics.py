@@ -17,7 +17,7 @@ LIKE_LENGTH = 1.2
 """Two completions are of like length when the longer has at most this many times the shorter's tokens."""
 RESAMPLES = 1000
 LEVEL = 0.90
-_PAIR_BUDGET = 4e10
+_PAIR_BUDGET = 1e10
 """Pair comparisons a bootstrap may cost; the number of resamples falls (never below 100) to stay within."""
 
 
@@ -186,10 +186,10 @@ def _pair_statistics(
         better = _wins(log_ratios[desirable][part], log_ratios[~desirable])
         longer = _wins(by_length[desirable][part], by_length[~desirable])
         like = _like_length(lengths[desirable][part], lengths[~desirable])
-        everything = torch.ones_like(better)
-        for index, (won, counted) in enumerate(((better, everything), (longer, everything), (better * like, like))):
+        for index, won in enumerate((better, longer, better * like)):
             wins[index] += ((left @ won) * down).sum(1).double()
-            totals[index] += ((left @ counted) * down).sum(1).double()
+        totals[2] += ((left @ like) * down).sum(1).double()
+    totals[:2] = up.sum(1).double() * down.sum(1).double()
     return dict(zip(names, wins / totals, strict=True))
 
 

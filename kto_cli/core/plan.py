@@ -26,11 +26,12 @@ def plan_epoch(labels: Sequence[bool], *, batch_size: int, seed: int, epoch: int
     random.shuffle(undesirable)
     sizes = [min(batch_size, len(labels) - start) for start in range(0, len(labels), batch_size)]
     batches: list[list[int]] = []
-    taken = 0
+    taken = others = 0
     for size, share in zip(sizes, _shares(sizes, len(desirable)), strict=True):
-        others = sum(map(len, batches)) - taken
-        batches.append(desirable[taken : taken + share] + undesirable[others : others + size - share])
+        rest = size - share
+        batches.append(desirable[taken : taken + share] + undesirable[others : others + rest])
         taken += share
+        others += rest
     return batches
 
 

@@ -14,9 +14,6 @@ from kto_cli.display import Screen
 from kto_cli.errors import BadInput
 from kto_cli.workflows import binarize, evaluate, train
 
-LEARNING_RATE = 5e-4
-"""High, as a model of a million parameters needs."""
-
 
 def run(keep: str | None, screen: Screen) -> dict[str, Any]:
     """Runs the chain in a temporary folder (or in `keep`, which must be new).
@@ -46,7 +43,7 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     screen.heading("2  kto train (reference log-probs first)")
     data, cache, checkpoint = (str(folder / name) for name in ("data", "cache", "checkpoint"))
     trained = train.run(
-        {"data": data, "cache": cache, "out": checkpoint, "learning_rate": LEARNING_RATE},
+        {"data": data, "cache": cache, "out": checkpoint},
         config_file=None,
         resume=False,
         screen=inner,

@@ -17,7 +17,7 @@ from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
 from kto_cli.models import CompletionScorer, load_model, locate_model
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
-from kto_cli.run_dir import RunDir
+from kto_cli.run_dir import RunDir, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 
 LABELS = {
@@ -120,7 +120,7 @@ def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[s
                 "Name it with --reference FOLDER_OR_HUB_ID.",
             )
         return config, {}
-    stored = files.read_json(RunDir(home).config, "the run's settings")
+    stored = read_settings(RunDir(home))
     train, chosen = stored["train"], stored["chosen"]
     data = config.data or (
         train["data"] if train["data"] and Path(train["data"]).is_dir() else stored["data"]["folder"]
@@ -220,7 +220,7 @@ def _write(
         "metrics": metrics,
     }
     with files.saying_disk_full(out):
-        out.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out)
         with files.replacing(out / "rows.parquet") as temporary:
             pyarrow.parquet.write_table(table, temporary)
         with files.replacing(out / "samples.jsonl") as temporary:

@@ -28,7 +28,7 @@ from kto_cli.preparation import (
     reference_logps,
     start_accelerator,
 )
-from kto_cli.run_dir import RunDir, load_optimizer_state
+from kto_cli.run_dir import RunDir, load_optimizer_state, read_settings
 from kto_cli.training import Counters, Run, Settings, fill_in, run_steps
 from kto_cli.verdict import Verdict, judge
 
@@ -60,7 +60,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     prepared = prepare(config, accelerator, screen)
     desirable, undesirable = class_counts(prepared.train)
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
-    settings = fill_in(config, weights, len(prepared.train), prepared.model.num_parameters())
+    settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _say_settings(screen, settings, desirable, undesirable)
     described = describe(settings, prepared, accelerator.num_processes)
     if stored is not None:
@@ -70,7 +70,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
         _go_on(this_run, screen)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        directory.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(directory.folder)
         files.write_json(directory.config, described if stored is None else stored)
         directory.keep_metrics_up_to(this_run.counters.step)
     run_steps(this_run)
@@ -97,7 +97,7 @@ def resolve(
             f"{directory.folder} holds a finished run; there is nothing to resume.",
             f"Look at it with `kto eval {directory.folder}`.",
         )
-    stored = files.read_json(directory.config, "the run's settings")
+    stored = read_settings(directory)
     earlier = train_config(stored["train"], where=str(directory.config))
     differing = [
         f"{name} ({getattr(earlier, name)!r}, now {getattr(config, name)!r})"
@@ -183,7 +183,7 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
     )
     rate = "given" if config.learning_rate else "chosen by model size"
     screen.note(
-        f"{settings.total_steps:,} steps of {config.batch_size} rows; "
+        f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows; "
         f"learning rate {settings.learning_rate:.2g} ({rate}); "
         f"checkpoint every {settings.save_every} steps; held-out rows every {settings.eval_every}"
     )
