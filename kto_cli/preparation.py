@@ -58,14 +58,21 @@ class Prepared:
 def start_accelerator() -> Any:
     """The processes of this launch; one when nothing was launched."""
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    # Precision and accumulation are ours (scorer, engine): a launcher's settings for them would count twice.
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True) -> Prepared:

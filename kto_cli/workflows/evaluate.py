@@ -19,6 +19,7 @@ from kto_cli.models import CompletionScorer, load_model, locate_model
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
 from kto_cli.run_dir import RunDir, read_settings
 from kto_cli.samples import answer_all, pick_prompts
+from kto_cli.verdict import judge
 
 LABELS = {
     "loss": "loss",
@@ -38,7 +39,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     """Evaluates.
 
     Returns:
-        The keys of `held_out_metrics`, and `checkpoint`, `reference`, `eval`, `samples`.
+        The keys of `held_out_metrics`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `samples`.
 
     Raises:
         KtoError: bad input, data or model; no held-out rows.
