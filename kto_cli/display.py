@@ -43,11 +43,11 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something the tool decided or did; stderr."""
-        self._err.print(f"[dim]·[/] {escape(text)}", soft_wrap=True)
+        self._err.print(f"[dim]·[/] {escape(text)}", soft_wrap=not self._err.is_terminal)
 
     def warn(self, text: str) -> None:
         """Something the user should act on; stderr."""
-        self._err.print(f"[bold yellow]![/] {escape(text)}", soft_wrap=True)
+        self._err.print(f"[bold yellow]![/] {escape(text)}", soft_wrap=not self._err.is_terminal)
 
     def heading(self, text: str) -> None:
         """Opens a part of a longer job; stderr."""
@@ -107,7 +107,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A sentence of the result; stdout."""
-        self._out.print(escape(text), soft_wrap=True)
+        self._out.print(escape(text), soft_wrap=not self._out.is_terminal)
 
     def json(self, value: dict[str, Any]) -> None:
         """The result for programs: one JSON object on stdout, when --json asked for it."""

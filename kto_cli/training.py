@@ -67,6 +67,8 @@ class Run:
     directory: RunDir
     screen: Screen
     counters: Counters
+    first_step: int = 1
+    """The first step of this process; later than 1 in a resumed run."""
 
 
 def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> Settings:
@@ -163,7 +165,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     last = run.counters.step == settings.total_steps
     if run.held_out and (last or run.counters.step % settings.eval_every == 0):
         record["held_out"] = _glance(run)
-    show_step(run.screen, record, settings.total_steps)
+    show_step(run.screen, record, settings.total_steps, first=run.counters.step == run.first_step)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
     if not last and run.counters.step % settings.save_every == 0:
@@ -237,29 +239,39 @@ def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
     return noise
 
 
-def _signed(value: float) -> str:
-    """+0.123, or a dash where a class has no row in the step."""
-    return "-" if math.isnan(value) else f"{value:+.3f}"
+COLUMNS = (
+    "     step    loss      z_ref +- SE (n)    "
+    "reward D / U       margin  saturated  |grad|       lr  rows/s   tokens/s      ETA"
+)
+"""Names of what `show_step` shows; said again every 20 steps."""
 
 
-def show_step(screen: Screen, record: dict[str, Any], total: int) -> None:
-    """One line of running numbers."""
+def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool) -> None:
+    """One line of running numbers, below a line of names now and then."""
+    if first or record["step"] % 20 == 0:
+        screen.line(COLUMNS)
     eta = int(record["eta_seconds"])
     screen.line(
-        f"step {record['step']:>4}/{total}  loss {record['loss']:.4f}  "
-        f"z_ref {record['z_ref']:.2f}±{_signed(record['z_ref_se']).lstrip('+')} ({record['z_ref_pairs']})  "
-        f"rewards {_signed(record['reward_desirable'])} / {_signed(record['reward_undesirable'])}  "
-        f"margin {_signed(record['margin'])}  saturated {record['saturated']:.0%}  "
-        f"|grad| {record['gradient_norm']:.2g}  lr {record['learning_rate']:.1e}  "
-        f"{record['rows_per_second']:.0f} rows/s  {record['tokens_per_second']:,.0f} tok/s  "
-        f"ETA {eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+        f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
+        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(41)
+        + f"{_plain(record['reward_desirable'], '+7.3f')} / {_plain(record['reward_undesirable'], '+7.3f')}  "
+        f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
+        f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
+        f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
+        f"{eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
     )
     if "held_out" in record:
         seen = record["held_out"]
         screen.line(
-            f"     held out ({seen['rows']} rows)  loss {seen['loss']:.4f}  "
-            f"margin {seen['margin']:+.3f}  AUC {seen['auc']:.3f}"
+            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(41)
+            + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
+            f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
         )
+
+
+def _plain(value: float, form: str) -> str:
+    """A number, or a dash of its width where a class has no row in the step."""
+    return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
 
 
 @contextmanager

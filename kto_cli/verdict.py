@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 def judge(held_out: dict[str, Any] | None, steps: Sequence[dict[str, Any]]) -> Verdict:
     """The verdict on a run from its held-out metrics (`held_out_metrics`) and its lines of metrics.jsonl."""
-    warnings = curve_warnings(steps)
+    warnings = curve_warnings(steps, held_out)
     if not held_out:
         return Verdict("unknown", "No held-out rows: nothing says whether it learned.", warnings)
     word, sentence = _word(held_out)
@@ -65,24 +65,28 @@ def _word(held_out: dict[str, Any]) -> tuple[str, str]:
     )
 
 
-def curve_warnings(steps: Sequence[dict[str, Any]]) -> list[str]:
-    """What the training curves warn of; each sentence says what was seen and what to try."""
+def curve_warnings(steps: Sequence[dict[str, Any]], held_out: dict[str, Any] | None = None) -> list[str]:
+    """What the training curves warn of; each sentence says what was seen and what to try.
+
+    Rewards are judged on held-out rows where there are any: a step has too few rows to tell a fall from noise.
+    """
     if len(steps) < 4:
         return []
     last = list(steps[-max(3, len(steps) // 5) :])
     warnings = []
-    up, down = _mean(last, "reward_desirable"), _mean(last, "reward_undesirable")
+    seen = [held_out] if held_out else last
+    up, down = _mean(seen, "reward_desirable"), _mean(seen, "reward_undesirable")
     if up < -0.1 and down < -0.1:
         warnings.append(
             f"The rewards of both classes fell (desirable {up:+.2f}, undesirable {down:+.2f}): "
             "the learning rate is probably too high."
         )
     stuck = sum(step["z_ref"] == 0 for step in steps[1:]) / (len(steps) - 1)
-    if stuck > 0.9:
+    if stuck > 0.9 and len(steps) >= 10:
         warnings.append(
-            f"z_ref was 0 in {stuck:.0%} of the steps: the policy gives other prompts' completions no more than the "
-            "reference does, so undesirable rows push less than they should. A larger --batch-size steadies it; "
-            "falling rewards of both classes with it mean too high a learning rate."
+            f"z_ref was 0 in {stuck:.0%} of the steps: the policy likes other prompts' completions no better than the "
+            "reference does. Harmless while desirable rewards hold; with both classes falling, lower --learning-rate "
+            "or raise --lambda-d."
         )
     saturated = _mean(last, "saturated")
     if saturated > 0.5:

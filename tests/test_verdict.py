@@ -184,3 +184,18 @@ def test_three_steps_say_nothing():
 
 def test_the_verdict_carries_the_warnings():
     assert judge(None, curve(saturated=0.9)).warnings == curve_warnings(curve(saturated=0.9))
+
+
+def test_held_out_rewards_decide_whether_both_fell():
+    """A noisy last step is no fall where held-out rewards hold; held-out rewards that fell are one, whatever it was."""
+    steps = curve(reward_desirable=-0.5, reward_undesirable=-0.9)
+    assert "both classes fell" in curve_warnings(steps)[0]
+    holding = held_out(reward_desirable=0.1, reward_undesirable=-0.4)
+    assert not [text for text in curve_warnings(steps, holding) if "both classes fell" in text]
+    falling = held_out(reward_desirable=-0.3, reward_undesirable=-0.4)
+    assert "both classes fell" in curve_warnings(curve(), falling)[0]
+
+
+def test_a_sure_sign_with_next_to_no_margin_is_not_learned():
+    """Three steps can rank held-out rows a little without having taught anything one would see."""
+    assert judge(held_out(margin=0.004), []).word == "unclear"

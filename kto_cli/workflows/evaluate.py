@@ -77,9 +77,13 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
             ["prompt", "reference", "policy"],
             [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
         )
+    verdict = judge(metrics, [])
+    screen.say(verdict.sentence)
     screen.say(f"Written to {out}")
     return {
         **metrics,
+        "verdict": verdict.word,
+        "sentence": verdict.sentence,
         "checkpoint": called,
         "reference": prepared.source.name,
         "eval": str(out),

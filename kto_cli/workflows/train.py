@@ -179,7 +179,7 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
     screen.note(
         f"{desirable:,} desirable and {undesirable:,} undesirable rows; "
         f"weights {how}: lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}, "
-        f"{place} what Eq. 8 asks for ({' or '.join(ranges)}, the other being 1)"
+        f"{place} Eq. 8's range ({' or '.join(ranges)}, the other being 1)"
     )
     rate = "given" if config.learning_rate else "chosen by model size"
     screen.note(
@@ -242,6 +242,7 @@ def _go_on(this_run: Run, screen: Screen) -> None:
         folder / "optimizer.safetensors",
     )
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
+    this_run.first_step = state["step"] + 1
     screen.note(f"Going on from {folder} (step {state['step']} of {this_run.settings.total_steps})")
 
 
