@@ -18,16 +18,9 @@ from kto_cli.display import Screen
 from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
-from kto_cli.models import (
-    CompletionScorer,
-    ModelSource,
-    choose_dtype,
-    context_length,
-    load_model,
-    load_tokenizer,
-    open_source,
-)
+from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.reference import ReferenceCache, default_cache, sequence_key
+from kto_cli.scoring import CompletionScorer, choose_dtype
 
 
 @dataclass

@@ -28,6 +28,7 @@ from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.run_dir import RunDir
+from kto_cli.tables import show_step
 
 
 @dataclass(frozen=True)
@@ -237,41 +238,6 @@ def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
             "or the arithmetic is too coarse."
         )
     return noise
-
-
-COLUMNS = (
-    "     step    loss      z_ref +- SE (n)    "
-    "reward D / U       margin  saturated  |grad|       lr  rows/s   tokens/s      ETA"
-)
-"""Names of what `show_step` shows; said again every 20 steps."""
-
-
-def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool) -> None:
-    """One line of running numbers, below a line of names now and then."""
-    if first or record["step"] % 20 == 0:
-        screen.line(COLUMNS)
-    eta = int(record["eta_seconds"])
-    screen.line(
-        f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
-        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(41)
-        + f"{_plain(record['reward_desirable'], '+7.3f')} / {_plain(record['reward_undesirable'], '+7.3f')}  "
-        f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
-        f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
-        f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
-        f"{eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
-    )
-    if "held_out" in record:
-        seen = record["held_out"]
-        screen.line(
-            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(41)
-            + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
-            f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
-        )
-
-
-def _plain(value: float, form: str) -> str:
-    """A number, or a dash of its width where a class has no row in the step."""
-    return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
 
 
 @contextmanager

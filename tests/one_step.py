@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.engine import Engine, References
-from kto_cli.models import CompletionScorer
+from kto_cli.scoring import CompletionScorer
 
 VOCABULARY = 50
 SETTINGS = {"beta": 0.1, "lambda_d": 1.0, "lambda_u": 1.33}

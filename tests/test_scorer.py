@@ -14,7 +14,8 @@ from torch import nn
 
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence, pad
-from kto_cli.models import CompletionScorer, load_model
+from kto_cli.models import load_model
+from kto_cli.scoring import CompletionScorer
 
 ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6}
 """Nats. These two take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a

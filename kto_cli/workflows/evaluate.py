@@ -11,28 +11,17 @@ from kto_cli.config import EvalConfig
 from kto_cli.core.metrics import Scores, held_out_metrics
 from kto_cli.core.weights import choose_weights
 from kto_cli.data_dir import Row
-from kto_cli.display import Screen, number
+from kto_cli.display import Screen
 from kto_cli.engine import References
 from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
-from kto_cli.models import CompletionScorer, load_model, locate_model
+from kto_cli.models import load_model, locate_model
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
 from kto_cli.run_dir import RunDir, read_settings
 from kto_cli.samples import answer_all, pick_prompts
+from kto_cli.scoring import CompletionScorer
+from kto_cli.tables import metrics_table
 from kto_cli.verdict import judge
-
-LABELS = {
-    "loss": "loss",
-    "z_ref": "z_ref (nats)",
-    "reward_desirable": "reward, desirable",
-    "reward_undesirable": "reward, undesirable",
-    "margin": "margin",
-    "accuracy": "accuracy at z_ref",
-    "auc": "AUC",
-    "auc_length": "AUC of length alone",
-    "auc_length_matched": "AUC between rows of like length",
-    "paired_accuracy": "accuracy within pairs",
-}
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
@@ -231,15 +220,3 @@ def _write(
         with files.replacing(out / "samples.jsonl") as temporary:
             temporary.write_text(files.json_lines(samples), encoding="utf-8")
         files.write_json(out / "metrics.json", facts)
-
-
-def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
-    """The held-out metrics for people, each with its interval."""
-    rows = []
-    for name, label in LABELS.items():
-        if name in metrics:
-            low, high = metrics[f"{name}_interval"]
-            if name == "auc_length":
-                label += f" ({metrics['auc_length_direction']} is desirable)"
-            rows.append([label, metrics[name], f"{number(low)} to {number(high)}"])
-    screen.table(title, ["", "value", "90 % interval"], rows)

@@ -29,6 +29,7 @@ from kto_cli.preparation import (
     start_accelerator,
 )
 from kto_cli.run_dir import RunDir, load_optimizer_state, read_settings
+from kto_cli.tables import metrics_table
 from kto_cli.training import Counters, Run, Settings, fill_in, run_steps
 from kto_cli.verdict import Verdict, judge
 
@@ -279,8 +280,6 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
 def _show(
     screen: Screen, settings: Settings, held_out: dict[str, Any] | None, verdict: Verdict, directory: RunDir
 ) -> None:
-    from kto_cli.workflows.evaluate import metrics_table
-
     if held_out:
         metrics_table(screen, f"Held-out rows after {settings.total_steps} steps", held_out)
     screen.say(verdict.sentence)

@@ -1,0 +1,67 @@
+"""How numbers look to people: a step's line while training, a held-out table at the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kto_cli.display import Screen, number
+
+LABELS = {
+    "loss": "loss",
+    "z_ref": "z_ref (nats)",
+    "reward_desirable": "reward, desirable",
+    "reward_undesirable": "reward, undesirable",
+    "margin": "margin",
+    "accuracy": "accuracy at z_ref",
+    "auc": "AUC",
+    "auc_length": "AUC of length alone",
+    "auc_length_matched": "AUC between rows of like length",
+    "paired_accuracy": "accuracy within pairs",
+}
+
+COLUMNS = (
+    "     step    loss      z_ref +- SE (n)    "
+    "reward D / U       margin  saturated  |grad|       lr  rows/s   tokens/s      ETA"
+)
+"""Names of what `show_step` shows; said again every 20 steps."""
+
+
+def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool) -> None:
+    """One line of running numbers, below a line of names now and then."""
+    if first or record["step"] % 20 == 0:
+        screen.line(COLUMNS)
+    eta = int(record["eta_seconds"])
+    screen.line(
+        f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
+        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(41)
+        + f"{_plain(record['reward_desirable'], '+7.3f')} / {_plain(record['reward_undesirable'], '+7.3f')}  "
+        f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
+        f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
+        f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
+        f"{eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+    )
+    if "held_out" in record:
+        seen = record["held_out"]
+        screen.line(
+            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(41)
+            + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
+            f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
+        )
+
+
+def _plain(value: float, form: str) -> str:
+    """A number, or a dash of its width where a class has no row in the step."""
+    return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
+
+
+def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
+    """The held-out metrics for people, each with its interval."""
+    rows = []
+    for name, label in LABELS.items():
+        if name in metrics:
+            low, high = metrics[f"{name}_interval"]
+            if name == "auc_length":
+                label += f" ({metrics['auc_length_direction']} is desirable)"
+            rows.append([label, metrics[name], f"{number(low)} to {number(high)}"])
+    screen.table(title, ["", "value", "90 % interval"], rows)
