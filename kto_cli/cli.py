@@ -91,6 +91,7 @@ Cache = Annotated[
 @app.command()
 @answering
 def binarize(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="hh-rlhf, or a JSONL / Parquet / CSV file, or the Hub id of a dataset.")
     ],
@@ -119,22 +120,15 @@ def binarize(
     from kto_cli.workflows import binarize as workflow
 
     screen = Screen(as_json=json)
-    config = BinarizeConfig(
-        source=source,
-        from_path=from_path,
-        out=out,
-        subsets=tuple(subset or ()),
-        holdout=holdout,
-        seed=seed,
-        text=text,
-        overwrite=overwrite,
-    )
+    settings = _settings(context)
+    config = BinarizeConfig(subsets=tuple(settings.pop("subset") or ()), **settings)
     screen.json(workflow.run(config, screen))
 
 
 @app.command()
 @answering
 def precompute(
+    context: typer.Context,
     data: Data = ModelConfig.data,
     model: Model = ModelConfig.model,
     max_length: MaxLength = ModelConfig.max_length,
@@ -146,16 +140,7 @@ def precompute(
     json: Json = False,
 ) -> None:
     """Compute the reference model's log-probs once, into a cache."""
-    config = ModelConfig(
-        data=data,
-        model=model,
-        max_length=max_length,
-        dtype=dtype,
-        micro_batch_tokens=micro_batch_tokens,
-        chat_template=chat_template,
-        trust_remote_code=trust_remote_code,
-        cache=cache,
-    )
+    config = ModelConfig(**_settings(context))
     from kto_cli.workflows import precompute as workflow
 
     screen = _screen(json)
@@ -228,6 +213,7 @@ def train(
 @app.command(name="eval")
 @answering
 def evaluate(
+    context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="A run directory, a step of one, or a model folder or Hub id.")],
     data: Data = EvalConfig.data,
     reference: Annotated[
@@ -245,20 +231,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Show what a checkpoint learned, on held-out rows."""
-    config = EvalConfig(
-        checkpoint=checkpoint,
-        data=data,
-        model=reference,
-        beta=beta,
-        samples=samples,
-        max_new_tokens=max_new_tokens,
-        max_length=max_length,
-        dtype=dtype,
-        micro_batch_tokens=micro_batch_tokens,
-        chat_template=chat_template,
-        trust_remote_code=trust_remote_code,
-        cache=cache,
-    )
+    settings = _settings(context)
+    config = EvalConfig(model=settings.pop("reference"), **settings)
     from kto_cli.workflows import evaluate as workflow
 
     screen = _screen(json)
@@ -287,6 +261,11 @@ def _screen(json: bool) -> Screen:
 
     start_missing_processes()
     return Screen(as_json=json, quiet=os.environ.get("RANK", "0") != "0")
+
+
+def _settings(context: typer.Context) -> dict[str, Any]:
+    """All parameters of a command by name, less --json: the fields of its config."""
+    return {name: value for name, value in context.params.items() if name != "json"}
 
 
 def _given(context: typer.Context) -> dict[str, Any]:
