@@ -57,6 +57,8 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     metrics = held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
     samples = _samples(prepared, policy, config, screen)
     out = _where(config.checkpoint, folder)
+    if (out / "metrics.json").exists():
+        screen.note(f"Replacing the earlier results in {out}")
     if accelerator.is_main_process:
         _write(out, metrics, samples, scores, prepared, config, called)
     metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics)
