@@ -21,6 +21,8 @@ SAMPLE = REPOSITORY / "sample_data"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Pico models gain nothing from threads, and on busy cores each operation waits for the slowest of them.
+# A run in the background of a shell starts with Ctrl-C ignored; the tests of it, and the processes they start, need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -75,8 +77,6 @@ def spawn(*words: object, cwd: Path | None = None, **environment: str) -> subpro
         text=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-        # A test run in the background of a shell ignores SIGINT, and would hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
