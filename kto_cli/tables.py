@@ -21,7 +21,7 @@ LABELS = {
 }
 
 COLUMNS = (
-    "     step    loss      z_ref +- SE (n)    "
+    "     step    loss      z_ref +- SE (n)      "
     "reward D / U       margin  saturated  |grad|       lr  rows/s   tokens/s      ETA"
 )
 """Names of what `show_step` shows; said again every 20 steps."""
@@ -34,7 +34,7 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
     eta = int(record["eta_seconds"])
     screen.line(
         f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
-        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(41)
+        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(43)
         + f"{_plain(record['reward_desirable'], '+7.3f')} / {_plain(record['reward_undesirable'], '+7.3f')}  "
         f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
         f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
@@ -44,7 +44,7 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
     if "held_out" in record:
         seen = record["held_out"]
         screen.line(
-            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(41)
+            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(43)
             + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
             f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
         )
