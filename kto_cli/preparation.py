@@ -68,6 +68,15 @@ def start_accelerator() -> Any:
     )
 
 
+def say_if_built_in(config: ModelConfig, screen: Screen) -> None:
+    """Nobody should take the built-in model for more than it is."""
+    if config.model is None:
+        screen.warn(
+            "No --model given: using the built-in tiny model, which can only show how KTO works. "
+            "Give your own with --model FOLDER_OR_HUB_ID."
+        )
+
+
 def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True) -> Prepared:
     """Loads data, tokenizer and model, and encodes the rows.
 
@@ -76,11 +85,6 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     """
     data = load_data_dir(find_data_dir(config.data))
     source = open_source(config.model)
-    if config.model is None:
-        screen.warn(
-            "No --model given: using the built-in tiny model, which can only show how KTO works. "
-            "Give your own with --model FOLDER_OR_HUB_ID."
-        )
     tokenizer, fallback = load_tokenizer(
         source.folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )

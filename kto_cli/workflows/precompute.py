@@ -9,7 +9,7 @@ from typing import Any
 from kto_cli.config import ModelConfig
 from kto_cli.display import Screen
 from kto_cli.errors import Interrupted
-from kto_cli.preparation import make_scorer, prepare, reference_logps, start_accelerator
+from kto_cli.preparation import make_scorer, prepare, reference_logps, say_if_built_in, start_accelerator
 
 
 def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
@@ -23,6 +23,7 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     """
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    say_if_built_in(config, screen)
     prepared = prepare(config, accelerator, screen)
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen)

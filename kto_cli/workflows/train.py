@@ -26,6 +26,7 @@ from kto_cli.preparation import (
     make_scorer,
     prepare,
     reference_logps,
+    say_if_built_in,
     start_accelerator,
 )
 from kto_cli.run_dir import RunDir, load_optimizer_state, read_settings
@@ -58,6 +59,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
         if resume:
             screen.note(f"{directory.folder} holds no run yet: starting one.")
         directory.refuse_unless_free()
+    say_if_built_in(config, screen)
     prepared = prepare(config, accelerator, screen)
     desirable, undesirable = class_counts(prepared.train)
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
@@ -182,7 +184,8 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
         f"weights {how}: lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}, "
         f"{place} Eq. 8's range ({' or '.join(ranges)}, the other being 1)"
     )
-    rate = "given" if config.learning_rate else "chosen by model size"
+    chosen = "chosen for the built-in model" if config.model is None else "chosen by model size"
+    rate = "given" if config.learning_rate else chosen
     screen.note(
         f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows; "
         f"learning rate {settings.learning_rate:.2g} ({rate}); "
