@@ -164,6 +164,8 @@ class RunDir:
             files.make_folder(staging)
             save_model_folder(staging, model, tokenizer)
             (staging / "README.md").write_text(card, encoding="utf-8")
+            weights = {path.name: files.file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
+            files.write_json(self.config, {**read_settings(self), "finished": {"files": weights}})
             names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name))
             for name in names:
                 files.sync_file(staging / name)
@@ -202,13 +204,31 @@ def read_state(folder: Path) -> dict[str, Any]:
         BadInput: a file is missing or not as it was written; names it.
     """
     state = files.read_json(folder / "state.json", "a checkpoint's state")
-    for name, expected in state.get("files", {}).items():
+    _compare(folder, state.get("files", {}))
+    return state
+
+
+def check_weights(folder: Path) -> None:
+    """Compares the weights of a finished run or of a step with the hashes written beside them.
+
+    A folder that is neither has none to compare with.
+
+    Raises:
+        BadInput: a file is missing or not as it was written; names it.
+    """
+    if (folder / "state.json").is_file():
+        read_state(folder)
+    elif RunDir(folder).finished:
+        _compare(folder, read_settings(RunDir(folder)).get("finished", {}).get("files", {}))
+
+
+def _compare(folder: Path, hashes: dict[str, str]) -> None:
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             raise BadInput(f"{path} is missing from the checkpoint.")
         if files.file_sha256(path) != expected:
             raise BadInput(f"{path} is damaged: its bytes are not those that were written.")
-    return state
 
 
 def save_model_folder(folder: Path, model: Any, tokenizer: Any) -> None:

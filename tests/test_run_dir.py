@@ -346,3 +346,17 @@ def test_only_the_newest_steps_are_kept(workplace, tmp_path):
         directory.step_folder(step).mkdir(parents=True)
     (directory.steps / ".step-000011.tmp").mkdir()
     assert [folder.name for folder in directory.step_folders()] == ["step-000001", "step-000002", "step-000010"]
+
+
+@pytest.mark.parametrize("where", ["run/model.safetensors", "run/steps/step-000002/model.safetensors"])
+def test_eval_notices_damaged_weights(kto, workplace, given, where):
+    """One flipped bit, in the finished model or in a step's: named, and not evaluated."""
+    assert kto("train", *given, "--batch-size", 8, "--save-every", 2, "--out", "run").code == 0
+    weights = workplace / where
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    ran = kto("eval", weights.parent.relative_to(workplace), "--json")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{where} is damaged" in ran.err
+    assert not (workplace / "run/eval").exists()

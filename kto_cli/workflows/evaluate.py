@@ -17,7 +17,7 @@ from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
 from kto_cli.models import load_model, locate_model
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
-from kto_cli.run_dir import RunDir, read_settings
+from kto_cli.run_dir import RunDir, check_weights, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
 from kto_cli.tables import metrics_table
@@ -36,6 +36,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     called, folder = locate_model(config.checkpoint)
     if not (folder / "config.json").is_file():
         raise _unfinished(folder)
+    check_weights(folder)
     config, weights = _fill_from_run(config, folder)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
