@@ -99,7 +99,8 @@ class Engine:
                 values[positions] = log_ratios.detach()
         values[-1] = float(stop_asked())
         values = self._sum(values)
-        norm = self._update(learning_rate, bool(values.isfinite().all()))
+        # An infinite pair would hide in z_ref's clamp and leave the loss finite.
+        norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched.isfinite().all()))
         return StepOutput(values[:-1], mismatched, norm, bool(values[-1] > 0))
 
     def _update(self, learning_rate: float, finite: bool) -> float:

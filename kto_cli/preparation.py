@@ -181,6 +181,8 @@ def reference_logps(
     Raises:
         Diverged: the reference gives a log-prob that is not a number.
     """
+    from accelerate.utils import broadcast_object_list
+
     sequences = [row.own for row in rows] + [row.mismatched for row in rows]
     by_key = {sequence_key(sequence): sequence for sequence in sequences}
     cache = ReferenceCache(
@@ -188,15 +190,16 @@ def reference_logps(
         fingerprint=prepared.source.fingerprint,
         dtype=str(prepared.dtype),
     )
-    found = _sound(cache.read(by_key), by_key)
-    for name in cache.mended if accelerator.is_main_process else ():
+    # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
+    found = _sound(cache.read(by_key), by_key) if accelerator.is_main_process else {}
+    (found,) = broadcast_object_list([found])
+    for name in cache.mended:
         screen.warn(
             f"The reference cache had a torn or damaged part ({cache.folder / name}); "
             "it is removed, and what it held is computed again."
         )
     missing = [(key, sequence) for key, sequence in by_key.items() if key not in found]
     use = CacheUse(len(by_key), len(missing), len(by_key) - len(missing))
-    accelerator.wait_for_everyone()
     if missing:
         found |= _compute(missing, scorer, cache, prepared.token_budget, accelerator, screen)
     values = torch.tensor([found[sequence_key(sequence)][0] for sequence in sequences], dtype=torch.float32)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from transformers import LlamaConfig, LlamaForCausalLM
+from pico import BUILDERS
 
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.engine import Engine, References
@@ -28,17 +28,8 @@ LEARNING_RATE = 1e-3
 def pico_model() -> Any:
     """A Llama with weights large enough that every part matters, in float64."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    return LlamaForCausalLM(config).double().eval()
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return BUILDERS["llama"](**sizes, vocab_size=VOCABULARY, initializer_range=0.3).double().eval()
 
 
 def some_rows(count: int) -> list[EncodedRow]:
@@ -63,14 +54,19 @@ def some_references(count: int) -> References:
     return References(own, mismatched)
 
 
-def take_step(rows: list[EncodedRow], references: References, *, token_budget: int) -> dict[str, torch.Tensor]:
-    """Gradients are read before the update: the optimizer's first moment is (1 - beta1) times the clipped gradient."""
+def make_engine(token_budget: int) -> tuple[Any, Any, Engine]:
+    """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model()
     scorer = CompletionScorer(model)
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = accelerator.prepare(scorer, optimizer)
-    engine = Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=0.0)
+    return model, optimizer, Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=0.0)
+
+
+def take_step(rows: list[EncodedRow], references: References, *, token_budget: int) -> dict[str, torch.Tensor]:
+    """The optimizer's first moment after one step is (1 - beta1) times the gradient."""
+    model, optimizer, engine = make_engine(token_budget)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
     named = {f"weight.{name}": value.detach().clone() for name, value in model.named_parameters()}
     moments = [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]

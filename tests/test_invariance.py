@@ -84,6 +84,16 @@ def test_row_order_changes_nothing(naive):
     agree(result, naive, [row.label for row in shuffled])
 
 
+def test_an_infinite_pair_updates_nothing():
+    """A mismatched log-ratio of -inf vanishes in z_ref's clamp, and the loss stays finite; the weights must too."""
+    rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
+    references.mismatched[3] = float("inf")
+    model, _, engine = one_step.make_engine(200)
+    engine.step(rows, references, learning_rate=one_step.LEARNING_RATE, **one_step.SETTINGS)
+    for (name, value), before in zip(model.named_parameters(), one_step.pico_model().parameters(), strict=True):
+        assert torch.equal(value, before), name
+
+
 def launch(launcher: str, *words: object) -> str:
     """A launch of two processes on the CPU; what it said."""
     environment = {
