@@ -129,24 +129,15 @@ def save_pico_llama(folder: Path, *, seed: int = 0) -> Path:
     import shutil
 
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from pico import BUILDERS
 
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
+        model = BUILDERS["llama"](
+            **sizes, vocab_size=2048, num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True
+        )
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(SAMPLE / "model" / name, folder / name)
     return folder
@@ -171,6 +162,13 @@ def pairs(count: int) -> list[dict[str, str]]:
     ]
 
 
+def make_dataset(folder: Path, count: int, *, holdout: float) -> Path:
+    """`count` pairs, binarized."""
+    source = write_lines(folder / "pairs.jsonl", pairs(count))
+    assert call("binarize", source, "--out", folder / "set", "--holdout", holdout).code == 0
+    return folder / "set"
+
+
 @pytest.fixture(scope="session")
 def pico(tmp_path_factory) -> Path:
     """A pico model folder; not to be changed (copy it)."""
@@ -180,10 +178,7 @@ def pico(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pico_data(tmp_path_factory) -> Path:
     """A dataset of 32 rows to learn from and 8 held out; not to be changed (copy it)."""
-    folder = tmp_path_factory.mktemp("data")
-    source = write_lines(folder / "pairs.jsonl", pairs(20))
-    assert call("binarize", source, "--out", folder / "set", "--holdout", 0.2).code == 0
-    return folder / "set"
+    return make_dataset(tmp_path_factory.mktemp("data"), 20, holdout=0.2)
 
 
 @pytest.fixture

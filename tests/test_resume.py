@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import call, pairs, spawn, write_lines
+from conftest import call, make_dataset, spawn
 
 STEPS = 24
 TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
@@ -21,10 +21,7 @@ TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """80 rows to learn from."""
-    folder = tmp_path_factory.mktemp("resume")
-    source = write_lines(folder / "pairs.jsonl", pairs(48))
-    assert call("binarize", source, "--out", folder / "set", "--holdout", 0.1).code == 0
-    return folder / "set"
+    return make_dataset(tmp_path_factory.mktemp("resume"), 48, holdout=0.1)
 
 
 def words(data: Path, model: Path, home: Path) -> list[object]:
