@@ -404,7 +404,7 @@ def test_eval_of_what_is_no_checkpoint(kto: Command, workplace: Path, pico: Path
 
 
 def test_eval_before_anything_was_trained(kto: Command, workplace: Path) -> None:
-    refused(kto("eval", "checkpoint", "--json"), "checkpoint")
+    refused(kto("eval", "checkpoint", "--json"), "no checkpoint here yet", "kto train")
 
 
 def test_eval_of_an_unfinished_run(kto: Command, workplace: Path, given: list[str], monkeypatch) -> None:

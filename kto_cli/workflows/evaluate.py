@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli import files
-from kto_cli.config import EvalConfig
+from kto_cli.config import EvalConfig, TrainConfig
 from kto_cli.core.metrics import Scores, held_out_metrics
 from kto_cli.core.weights import choose_weights
 from kto_cli.data_dir import Row
@@ -33,6 +33,8 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     Raises:
         KtoError: bad input, data or model; no held-out rows.
     """
+    if config.checkpoint == TrainConfig.out and not Path(config.checkpoint).exists():
+        raise BadInput(f"There is no {config.checkpoint} here yet.", "`kto train` writes it.")
     called, folder = locate_model(config.checkpoint)
     if not (folder / "config.json").is_file():
         raise _unfinished(folder)

@@ -23,8 +23,8 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     """
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
-    say_if_built_in(config, screen)
     prepared = prepare(config, accelerator, screen)
+    say_if_built_in(config, screen)
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen)
     try:

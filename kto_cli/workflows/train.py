@@ -59,8 +59,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
         if resume:
             screen.note(f"{directory.folder} holds no run yet: starting one.")
         directory.refuse_unless_free()
-    say_if_built_in(config, screen)
     prepared = prepare(config, accelerator, screen)
+    say_if_built_in(config, screen)
     desirable, undesirable = class_counts(prepared.train)
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
     settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
