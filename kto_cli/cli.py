@@ -167,6 +167,10 @@ def train(
         int,
         typer.Option(help="Rows of one optimizer step, over all processes. z_ref is estimated from them."),
     ] = TrainConfig.batch_size,
+    group_prompts: Annotated[
+        bool,
+        typer.Option(help="Bring rows of one prompt into one step, so that the prompt is computed once."),
+    ] = TrainConfig.group_prompts,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate of AdamW. Default: by model size, said.")
     ] = TrainConfig.learning_rate,

@@ -89,6 +89,8 @@ class TrainConfig(ModelConfig):
     batch_size: int = 32
     """Rows of one optimizer step, over all processes and micro-batches. A statistical choice: z_ref is
     estimated from exactly these rows."""
+    group_prompts: bool = True
+    """Bring rows of one prompt into one step, where the class shares allow it: the prompt is computed once."""
     learning_rate: float | None = None
     """AdamW's peak learning rate; left out, chosen by model size and said."""
     epochs: int = 1

@@ -108,6 +108,7 @@ def run_steps(run: Run) -> None:
     """
     settings, config = run.settings, run.settings.config
     labels = [row.label for row in run.rows]
+    prompts = [row.prompt_id for row in run.rows] if config.group_prompts else None
     per_epoch = steps_in_epoch(len(labels), config.batch_size)
     planned, batches = -1, []
     with (
@@ -117,7 +118,7 @@ def run_steps(run: Run) -> None:
         while run.counters.step < settings.total_steps:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
-                batches = plan_epoch(labels, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                batches = plan_epoch(labels, prompts, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
                 planned = epoch
             interrupted = _one_step(run, batches[index], stop)
             run.screen.tick()

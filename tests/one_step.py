@@ -1,7 +1,7 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `accelerate launch --num_processes N tests/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py, which also
-imports `take_step` for the one-process cases.
+Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [packed] [checkpointing]` by
+test_invariance.py, which also imports `take_step` for the one-process cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from pico import BUILDERS
+from torch import nn
 
+from kto_cli.attention import checkpoint_layers
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.engine import Engine, References
 from kto_cli.scoring import CompletionScorer
@@ -26,24 +28,32 @@ LEARNING_RATE = 1e-3
 
 
 def pico_model() -> Any:
-    """A Llama with weights large enough that every part matters, in float64."""
+    """A Llama with weights large enough that every part matters, in float64.
+
+    Its own norms compute in float32 whatever the model's dtype, so that a last bit may become 1e-8; torch's do not.
+    """
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
-    return BUILDERS["llama"](**sizes, vocab_size=VOCABULARY, initializer_range=0.3).double().eval()
+    model = BUILDERS["llama"](**sizes, vocab_size=VOCABULARY, initializer_range=0.3)
+    for layer in model.model.layers:
+        layer.input_layernorm, layer.post_attention_layernorm = (nn.RMSNorm(16, eps=1e-6) for _ in range(2))
+    model.model.norm = nn.RMSNorm(16, eps=1e-6)
+    return model.double().eval()
 
 
 def some_rows(count: int) -> list[EncodedRow]:
-    """Rows of ragged lengths; every third is desirable."""
+    """Rows of ragged lengths, two or three of a prompt; every third is desirable."""
     draw = random.Random(1)
 
     def tokens(low: int, high: int) -> tuple[int, ...]:
         return tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(low, high)))
 
     rows = []
+    prompts = [tokens(1, 12) for _ in range((count + 1) // 2)]
     for number in range(count):
-        prompt = tokens(1, 12)
+        prompt = prompts[number * 3 // 7]
         own, borrowed = TokenSequence(prompt, tokens(1, 20)), TokenSequence(prompt, tokens(1, 20))
-        rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(number)))
+        rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(number * 3 // 7)))
     return rows
 
 
@@ -54,19 +64,26 @@ def some_references(count: int) -> References:
     return References(own, mismatched)
 
 
-def make_engine(token_budget: int) -> tuple[Any, Any, Engine]:
+def make_engine(token_budget: int, *, packed: bool = False, checkpointing: bool = False) -> tuple[Any, Any, Engine]:
     """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model()
     scorer = CompletionScorer(model)
+    if packed:
+        checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
+        assert scorer.packs, checked.unpacked
+    if checkpointing:
+        assert checkpoint_layers(model, scorer.packing) == 2
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = accelerator.prepare(scorer, optimizer)
     return model, optimizer, Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=0.0)
 
 
-def take_step(rows: list[EncodedRow], references: References, *, token_budget: int) -> dict[str, torch.Tensor]:
+def take_step(
+    rows: list[EncodedRow], references: References, *, token_budget: int, **switches: bool
+) -> dict[str, torch.Tensor]:
     """The optimizer's first moment after one step is (1 - beta1) times the gradient."""
-    model, optimizer, engine = make_engine(token_budget)
+    model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
     named = {f"weight.{name}": value.detach().clone() for name, value in model.named_parameters()}
     moments = [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]
@@ -84,5 +101,6 @@ def take_step(rows: list[EncodedRow], references: References, *, token_budget: i
 
 if __name__ == "__main__":
     out, budget, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    result = take_step(some_rows(count), some_references(count), token_budget=budget)
+    switches = dict.fromkeys(sys.argv[4:], True)
+    result = take_step(some_rows(count), some_references(count), token_budget=budget, **switches)
     torch.save(result, f"{out}.{os.environ.get('RANK', '0')}")
