@@ -120,6 +120,7 @@ def attach(model: Any, folder: Path) -> Any:
         BadModel: it is damaged, made for another model, or of a kind that does not live inside the layers.
     """
     from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
 
     try:
         options = PeftConfig.from_pretrained(str(folder), local_files_only=True)
@@ -128,7 +129,7 @@ def attach(model: Any, folder: Path) -> Any:
                 f"The adapter in {folder} is a {options.peft_type.value} one.", "kto reads LoRA and its kin."
             )
         adapted: Any = PeftModel.from_pretrained(model, str(folder), config=options, local_files_only=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         said = str(error).strip().split("\n")[0]
