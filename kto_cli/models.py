@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kto_cli import adapters, files
+from kto_cli import adapters, files, four_bit
 from kto_cli.errors import BadInput, BadModel
 
 FALLBACK_TEMPLATE = (
@@ -169,7 +169,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, in_4bit: torch.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     loaded: Any
-    quantization = {} if in_4bit is None else {"quantization_config": four_bit_config(in_4bit)}
+    quantization = {} if in_4bit is None else {"quantization_config": four_bit.settings(in_4bit)}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -190,26 +190,9 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, in_4bit: torch.
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
+    if in_4bit is not None:
+        four_bit.keep_differentiable(model)
     return model.eval()
-
-
-def four_bit_config(dtype: torch.dtype) -> Any:
-    """How QLoRA holds weights: NF4 with quantized constants, multiplied in `dtype`.
-
-    Raises:
-        BadInput: bitsandbytes is not installed.
-    """
-    from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
-
-    if not is_bitsandbytes_available():
-        raise BadInput("--load-in-4bit needs bitsandbytes, which is not installed.", "pip install 'kto[qlora]'")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def context_length(model_config: Any) -> int | None:

@@ -22,8 +22,10 @@ from test_run_dir import MODEL_FILES, flip_a_byte, names, train_until_killed_in
 from kto_cli import adapters
 from kto_cli.config import TrainConfig
 from kto_cli.core.losses import kto_loss
+from kto_cli.core.rows import pad
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadInput
+from kto_cli.models import load_model
 from kto_cli.scoring import CompletionScorer
 
 CONFIG = TrainConfig(lora_r=4, lora_alpha=6)
@@ -368,14 +370,38 @@ def test_4_bits_without_bitsandbytes_is_said(kto, given, workplace):
 
 
 @pytest.mark.skipif(not has_bitsandbytes(), reason="no bitsandbytes")
-def test_a_4_bit_run_trains_resumes_and_is_evaluated(kto, workplace: Path, pico_data: Path):
-    """The 4-bit model is a reference of its own, and the policy at step 0. The built-in model: on a CPU bitsandbytes
-    takes layers of 32 channels and their multiples alone."""
-    given = ("--data", pico_data)
+def test_a_4_bit_gradient_is_that_of_the_rounded_weights(pico: Path):
+    """After a pass without gradient, as every step begins with one: against a model that holds the rounded weights in
+    float32, with the same adapters."""
+    import bitsandbytes
+
+    model = load_model(pico, in_4bit=torch.float32)
+    rounded = load_model(pico)
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            rounded.get_submodule(name).weight.data = weight
+    some, gradients = sequences(vocab=2048), []
+    for base in (model, rounded):
+        adapted = shaken(adapters.add_adapters(base, CONFIG, base="base"))
+        scorer = CompletionScorer(adapted.get_base_model())
+        before = scorer.score(some)
+        logps = scorer(*pad(some))
+        torch.testing.assert_close(logps.detach(), before, rtol=1e-5, atol=1e-3)
+        logps.sum().backward()
+        gradients.append({name: each.grad for name, each in adapted.named_parameters() if each.requires_grad})
+    for name, gradient in gradients[0].items():
+        expected = gradients[1][name]
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.skipif(not has_bitsandbytes(), reason="no bitsandbytes")
+def test_a_4_bit_run_trains_resumes_and_is_evaluated(kto, workplace: Path, given):
+    """The 4-bit model is a reference of its own, and the policy at step 0."""
     whole = kto("precompute", *given, "--json").json
     four_bit = kto("precompute", *given, "--load-in-4bit", "--json").json
     assert four_bit["computed"] == whole["computed"] > 0, "another model never gets a hit"
-    words = (*given, *SHORT, "--load-in-4bit", "--learning-rate", "1e-3")
+    words = (*given, *SHORT, "--load-in-4bit")
     ran = kto("train", *words, "--out", "run")
     assert ran.code == 0, ran.err
     assert cache_use(ran.err) == (whole["sequences"], 0)
