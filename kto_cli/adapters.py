@@ -6,6 +6,9 @@ everywhere: the reference is scored first, the adapters come after, and no secon
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,8 @@ def is_adapter(folder: Path) -> bool:
 
 
 def is_adapted(model: Any) -> bool:
-    """`model` is what `add_adapters` or `attach` gave."""
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel)
+    """`model` is what `add_adapters` or `attach` gave, asked without importing peft (a full run has no use for it)."""
+    return hasattr(model, "get_base_model")
 
 
 def base_of(folder: Path) -> str:
@@ -106,11 +107,19 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in _linear_layers(model).values()),
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _without_warnings():
         torch.manual_seed(config.seed)
         adapted: Any = get_peft_model(model, options)
     options.base_model_name_or_path = base
     return adapted.eval()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """peft asks transformers in a way that is going out of use, once a run; nothing a user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def attach(model: Any, folder: Path) -> Any:
@@ -128,7 +137,8 @@ def attach(model: Any, folder: Path) -> Any:
             raise BadModel(
                 f"The adapter in {folder} is a {options.peft_type.value} one.", "kto reads LoRA and its kin."
             )
-        adapted: Any = PeftModel.from_pretrained(model, str(folder), config=options, local_files_only=True)
+        with _without_warnings():
+            adapted: Any = PeftModel.from_pretrained(model, str(folder), config=options, local_files_only=True)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

@@ -290,6 +290,13 @@ def test_eval_of_an_adapter_on_the_head(kto, workplace: Path, pico: Path, pico_d
     assert abs(seen["margin"]) > 1e-4
 
 
+def test_a_run_is_run_again_from_its_own_config(runs: Path, kto, workplace: Path):
+    again = kto("train", "--config", runs / "finished/kto_config.json", "--cache", runs / "cache", "--out", "again")
+    assert again.code == 0, again.err
+    assert "Warning" not in again.err
+    assert sha(workplace / "again" / adapters.WEIGHTS) == sha(runs / "finished" / adapters.WEIGHTS)
+
+
 # --- what goes wrong --------------------------------------------------------------------------
 
 

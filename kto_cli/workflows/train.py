@@ -120,8 +120,7 @@ def resolve(
 
 def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
     """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
-    import accelerate
-    import transformers
+    from importlib.metadata import version
 
     return {
         "train": asdict(settings.config),
@@ -150,8 +149,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "kto": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "accelerate": accelerate.__version__,
+            **{name: version(name) for name in ("transformers", "accelerate", "peft")},
         },
     }
 
