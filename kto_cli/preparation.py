@@ -84,7 +84,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         BadInput, BadData, BadModel: see what each part asks for.
     """
     data = load_data_dir(find_data_dir(config.data))
-    source = open_source(config.model)
+    source = open_source(config.model, in_4bit=config.load_in_4bit)
     tokenizer, fallback = load_tokenizer(
         source.folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
@@ -93,7 +93,9 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             "The model has no chat template: using hh-rlhf's turn markers (Human: / Assistant:). "
             "Give its own with --chat-template FILE."
         )
-    model = load_model(source.folder, trust_remote_code=config.trust_remote_code)
+    dtype = choose_dtype(config.dtype, accelerator.device)
+    in_4bit = dtype if config.load_in_4bit else None
+    model = load_model(source.folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
     max_length = _max_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
     train = _encode(data.train, encoder, "training", screen) if needs_train else []
@@ -103,7 +105,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         source=source,
         tokenizer=tokenizer,
         model=model,
-        dtype=choose_dtype(config.dtype, accelerator.device),
+        dtype=dtype,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
         train=train,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kto_cli import __version__, files
+from kto_cli import __version__, adapters, files
 from kto_cli.config import TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
@@ -65,6 +65,9 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
     settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _say_settings(screen, settings, desirable, undesirable)
+    if config.lora_r:  # before anything is computed that a wrong name would waste
+        layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
+        screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
     described = describe(settings, prepared, accelerator.num_processes)
     if stored is not None:
         _refuse_other_inputs(stored, described, screen)
@@ -117,8 +120,7 @@ def resolve(
 
 def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
     """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
-    import accelerate
-    import transformers
+    from importlib.metadata import version
 
     return {
         "train": asdict(settings.config),
@@ -147,8 +149,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "kto": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "accelerate": accelerate.__version__,
+            **{name: version(name) for name in ("transformers", "accelerate", "peft")},
         },
     }
 
@@ -201,8 +202,9 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
     references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
+    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     optimizer = torch.optim.AdamW(
-        scorer.parameters(),
+        [parameter for parameter in scorer.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         weight_decay=0.0,
         fused=accelerator.device.type == "cuda" or None,
@@ -221,12 +223,22 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
             token_budget=prepared.token_budget,
             max_grad_norm=config.max_grad_norm,
         ),
-        model=prepared.model,
+        model=model,
         tokenizer=prepared.tokenizer,
         directory=directory,
         screen=screen,
         counters=Counters(),
     )
+
+
+def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
+    """The policy as fresh adapters on the reference, in place; comes after the reference is scored."""
+    source = prepared.source
+    base = source.name if source.on_hub else str(source.folder.resolve())
+    model = adapters.add_adapters(prepared.model, config, base=base)
+    learning, total = adapters.learning_parameters(model)
+    screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
+    return model
 
 
 def _go_on(this_run: Run, screen: Screen) -> None:
@@ -239,8 +251,11 @@ def _go_on(this_run: Run, screen: Screen) -> None:
     if folder is None:
         screen.note("No whole checkpoint yet: starting from the first step.")
         return
-    weights = load_model(folder, trust_remote_code=this_run.settings.config.trust_remote_code).state_dict()
-    this_run.model.load_state_dict(weights)
+    if this_run.settings.config.lora_r:
+        adapters.restore(this_run.model, folder)
+    else:
+        weights = load_model(folder, trust_remote_code=this_run.settings.config.trust_remote_code).state_dict()
+        this_run.model.load_state_dict(weights)
     load_optimizer_state(
         getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer),
         folder / "optimizer.safetensors",
@@ -266,7 +281,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     verdict = judge(held_out, directory.read_metrics())
     if this_run.engine.accelerator.is_main_process:
         card = model_card(settings, prepared, held_out, verdict)
-        directory.finish(this_run.model, this_run.tokenizer, card)
+        model = adapters.merged(this_run.model) if settings.config.merge else this_run.model
+        directory.finish(model, this_run.tokenizer, card)
     this_run.engine.accelerator.wait_for_everyone()
     _show(screen, settings, held_out, verdict, directory)
     return {
@@ -288,4 +304,6 @@ def _show(
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)
-    screen.say(f"Model: {directory.folder}   Next: kto eval {directory.folder}")
+    config = settings.config
+    what = "Model" if not config.lora_r else "Model, adapters merged into it" if config.merge else "Adapters"
+    screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")
