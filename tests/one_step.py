@@ -1,6 +1,6 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [packed] [checkpointing]` by
+Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [packed] [checkpointing] [lora]` by
 test_invariance.py, which also imports `take_step` for the one-process cases.
 """
 
@@ -17,7 +17,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pico import BUILDERS
 from torch import nn
 
+from kto_cli.adapters import add_adapters
 from kto_cli.attention import checkpoint_layers
+from kto_cli.config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.engine import Engine, References
 from kto_cli.scoring import CompletionScorer
@@ -39,6 +41,23 @@ def pico_model() -> Any:
         layer.input_layernorm, layer.post_attention_layernorm = (nn.RMSNorm(16, eps=1e-6) for _ in range(2))
     model.model.norm = nn.RMSNorm(16, eps=1e-6)
     return model.double().eval()
+
+
+def with_adapters(model: Any) -> Any:
+    """LoRA on all its linear layers, with weights that change its output: all that learns, in float64."""
+    config = TrainConfig(lora_r=2)
+    adapted = add_adapters(model, config, base="pico")
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return adapted.double()
+
+
+def learning(model: Any) -> dict[str, Any]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def some_rows(count: int) -> list[EncodedRow]:
@@ -64,7 +83,9 @@ def some_references(count: int) -> References:
     return References(own, mismatched)
 
 
-def make_engine(token_budget: int, *, packed: bool = False, checkpointing: bool = False) -> tuple[Any, Any, Engine]:
+def make_engine(
+    token_budget: int, *, packed: bool = False, checkpointing: bool = False, lora: bool = False
+) -> tuple[Any, Any, Engine]:
     """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model()
@@ -74,7 +95,9 @@ def make_engine(token_budget: int, *, packed: bool = False, checkpointing: bool 
         assert scorer.packs, checked.unpacked
     if checkpointing:
         assert checkpoint_layers(model, scorer.packing) == 2
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=1.0, weight_decay=0.0)
+    if lora:
+        with_adapters(model)
+    optimizer = torch.optim.AdamW(learning(model).values(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = accelerator.prepare(scorer, optimizer)
     return model, optimizer, Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=0.0)
 
@@ -85,11 +108,10 @@ def take_step(
     """The optimizer's first moment after one step is (1 - beta1) times the gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
-    named = {f"weight.{name}": value.detach().clone() for name, value in model.named_parameters()}
-    moments = [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]
+    named = {f"weight.{name}": value.detach().clone() for name, value in learning(model).items()}
     named |= {
-        f"gradient.{name}": moment.clone() / (1 - 0.9)
-        for (name, _), moment in zip(model.named_parameters(), moments, strict=True)
+        f"gradient.{name}": optimizer.state[parameter]["exp_avg"].clone() / (1 - 0.9)
+        for name, parameter in learning(model).items()
     }
     return {
         **named,
