@@ -18,7 +18,7 @@ from pico import BUILDERS
 from torch import nn
 
 from kto_cli.adapters import add_adapters
-from kto_cli.attention import checkpoint_layers
+from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.engine import Engine, References
@@ -94,7 +94,7 @@ def make_engine(
         checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
         assert scorer.packs, checked.unpacked
     if checkpointing:
-        assert checkpoint_layers(model, scorer.packing) == 2
+        assert checkpoint_layers(scorer) == 2
     if lora:
         with_adapters(model)
     optimizer = torch.optim.AdamW(learning(model).values(), lr=1.0, weight_decay=0.0)
