@@ -48,10 +48,10 @@ class Shape:
 
 BODY_HEAVY = Shape("body-heavy", 768, 2048, 4, 12, 12, TOKENIZER_VOCABULARY)
 HEAD_HEAVY = Shape("head-heavy", 256, 704, 5, 8, 8, 32000)
-WIDE_VOCABULARY = Shape("wide-vocab", 512, 1408, 7, 8, 8, 128256)
+WIDE_VOCABULARY = Shape("wide-vocab", 320, 864, 5, 5, 5, 128256, tied=False)
 QUICK = (
-    Shape("body-heavy", 512, 1408, 4, 8, 8, TOKENIZER_VOCABULARY),
-    Shape("wide-vocab", 128, 352, 2, 4, 4, 128256),
+    Shape("body-heavy", 384, 1024, 4, 6, 6, TOKENIZER_VOCABULARY),
+    Shape("wide-vocab", 64, 176, 1, 2, 2, 128256),
 )
 """Smaller ones, for a look within ten minutes."""
 ON_GPU = Shape("1B", 2048, 8192, 16, 32, 8, 128256)
