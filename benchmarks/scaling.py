@@ -4,9 +4,10 @@
     python benchmarks/scaling.py --most-rows 4096 --svg /tmp/scaling.svg --json
 
 Every command runs as a person runs it, in a process of its own, with a pico model so that kto's own work shows;
-seconds and peak memory are of the whole process, imports included. Rows are short or long (four times the words), and
-there are as many tokens in the most long rows as in the most short ones. A straight line is fitted to each command's
-seconds over its rows; `worst` is the largest distance of a measurement from it, as a share of the largest.
+seconds and peak memory are of the whole process, imports (torch among them) included. Rows are short or long (four
+times the words), and there are as many words in the most long rows as in the most short ones. A straight line is
+fitted to each command's seconds over its rows; `worst` is the largest distance of a measurement from it, as a share
+of the largest measurement.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--svg", default=str(ROOT / "benchmarks" / "scaling.svg"), help="where the plot goes")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     parser.add_argument("--write-model", metavar="FOLDER", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.most_rows < 4 * LEAST_ROWS:
+        parser.error(f"--most-rows {options.most_rows} is too few for a line; give {4 * LEAST_ROWS} or more")
+    return options
 
 
 # --- measuring ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
     python benchmarks/train_vs_trl.py --without-trl            # kto and the floor alone
 
 Every measurement runs in a process of its own, and the ways alternate. Before a shape is timed, one step of kto, its
-policy moved away from the reference, must give the loss, z_ref, log-ratios and gradient norm of a naive step
+policy away from the reference, must give the loss, z_ref, log-ratios and gradient norm of a naive step
 (one row at a time, full softmax). README.md beside this file says what is equal, what is not, and what is counted.
 """
 
@@ -209,7 +209,7 @@ def measured(
     return found
 
 
-def refuse_unless_equal(found: dict[str, Any], case: Case) -> dict[str, float]:
+def refuse_unless_equal(found: dict[str, Any], case: Case) -> dict[str, Any]:
     """How far kto's step lies from the naive one; a step that computes something else is not timed."""
     ours, naive, allowed = found["kto"], found["naive"], TOLERANCES[case.dtype]
     apart = {name: abs(ours[name] - naive[name]) for name in ("loss", "z_ref")}
@@ -222,8 +222,8 @@ def refuse_unless_equal(found: dict[str, Any], case: Case) -> dict[str, float]:
     for name, distance in apart.items():
         if not distance <= allowed[name]:
             sys.exit(f"{case.name}: {name} differs from the naive step's by {distance:.2e}. Nothing is timed.")
-    say(f"{case.name}: loss {naive['loss']:.6f} as in the naive step, to {apart['loss']:.1e}")
-    return {"naive_loss": naive["loss"], **apart}
+    say(f"{case.name}: loss {naive['loss']:.6f}, z_ref {naive['z_ref']:.4f} as in the naive step")
+    return {"naive_loss": naive["loss"], "naive_z_ref": naive["z_ref"], "apart": apart}
 
 
 def run(job: dict[str, Any], python: str) -> dict[str, Any]:

@@ -181,11 +181,12 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
     """One step of a policy that differs from its reference: kto's numbers and the naive ones."""
     found = load(job)
     batch = planned(found.prepared, job)[0]
+    reference, policy = (plain_model(job, found.accelerator.device) for _ in range(2))
+    naive.disturb(reference)
+    naive.disturb(found.prepared.model)
     with tempfile.TemporaryDirectory() as cache:
         references = cached(found, batch, cache)
-    reference, policy = (plain_model(job, found.accelerator.device) for _ in range(2))
-    naive.disturb(policy)
-    naive.disturb(found.prepared.model)
+    found.prepared.model.load_state_dict(policy.state_dict())
     rows = [described(row, found.prepared.tokenizer) for row in batch]
     expected = naive.naive_step(policy, reference, rows, beta=job["beta"])
     output, metrics = take_step(engine_of(found, job), batch, references, job)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 NOISE = 0.3
-"""How far the policy that is checked lies from the reference, in standard deviations of each weight matrix. At the
-first step of a run both are equal, and every implementation, right or wrong, gets a loss of one half."""
+"""How far the reference that is checked with lies from the policy, in standard deviations of each weight matrix. At
+the first step of a run both are equal, and every implementation, right or wrong, gets a loss of one half. It is the
+reference that is moved, since noise makes any text less likely: so z_ref is above its clamp."""
 
 
 def disturb(model: Any) -> None:
-    """Moves a model away from its reference, by seed."""
+    """Moves a model away from what it was, by seed."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
