@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.attention import Past
-from kto_cli.core.batches import Batch, continuation, cut, pack, pad
+from kto_cli.core.batches import Batch, continuation, cut, outline, pack, pad
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
 from kto_cli.core.rows import EncodedRow, TokenSequence
 
@@ -172,7 +172,9 @@ class Engine:
         return norm
 
     def _cut(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
-        return cut(sequences, token_budget=self.token_budget, ranks=self.accelerator.num_processes, packed=self.packs)
+        return cut(
+            outline(sequences), token_budget=self.token_budget, ranks=self.accelerator.num_processes, packed=self.packs
+        )
 
     def _batch(self, sequences: Sequence[TokenSequence]) -> Batch:
         return (pack(sequences)[0] if self.packs else pad(sequences)).to(self.accelerator.device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kto_cli.config import ModelConfig
-from kto_cli.core.batches import cut
+from kto_cli.core.batches import cut, outline
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen
@@ -250,7 +250,7 @@ def _compute(
         cache.append([(missing[place][0], value, len(sequences[place].completion)) for place, value in found])
         screen.tick(len(positions))
 
-    (batches,) = cut(sequences, token_budget=engine.token_budget, packed=engine.packs)
+    (batches,) = cut(outline(sequences), token_budget=engine.token_budget, packed=engine.packs)
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine):
         values = engine.log_probs(sequences, batches=batches, done=store).tolist()

@@ -97,7 +97,8 @@ def whole_pairs(rows: Sequence[Any], model: Path, max_length: int) -> dict[str, 
 def planned(prepared: Prepared, job: dict[str, Any]) -> list[list[EncodedRow]]:
     """The effective batches that `kto train` takes: one that warms up, then those that are timed."""
     labels = [row.label for row in prepared.train]
-    plan = plan_epoch(labels, batch_size=job["batch_size"], seed=SEED, epoch=0)
+    prompts = [row.prompt_id for row in prepared.train]
+    plan = plan_epoch(labels, prompts, batch_size=job["batch_size"], seed=SEED, epoch=0)
     return [[prepared.train[index] for index in batch] for batch in plan]
 
 

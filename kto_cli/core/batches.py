@@ -9,7 +9,7 @@ of a completion predicts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -64,51 +64,71 @@ class Batch(NamedTuple):
         return self._replace(**tensors)
 
 
+class Outline(NamedTuple):
+    """What cutting needs to know of sequences: no tokens."""
+
+    prompts: Sequence[Hashable]
+    """[sequences] equal where the prompts are."""
+    prompt_lengths: Sequence[int]
+    """[sequences] tokens."""
+    completion_lengths: Sequence[int]
+    """[sequences] tokens."""
+
+
+def outline(sequences: Sequence[TokenSequence]) -> Outline:
+    """Of sequences in memory, or of those that know their own outline."""
+    if hasattr(sequences, "outline"):
+        return sequences.outline
+    return Outline(
+        [sequence.prompt for sequence in sequences],
+        [len(sequence.prompt) for sequence in sequences],
+        [len(sequence.completion) for sequence in sequences],
+    )
+
+
 class Tree(NamedTuple):
     """Sequences with the same prompt."""
 
-    prompt: tuple[int, ...]
     members: tuple[int, ...]
     """Their positions in the list they came from."""
     size: int
     """Tokens to compute when packed."""
 
 
-def trees(sequences: Sequence[TokenSequence], *, most: int | None = None) -> list[Tree]:
+def trees(of: Outline, *, most: int | None = None) -> list[Tree]:
     """Groups sequences by prompt, in order of appearance.
 
     Args:
         most: tokens a tree should not exceed; one that would is split, its prompt computed once in each part.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for position, sequence in enumerate(sequences):
-        groups.setdefault(sequence.prompt, []).append(position)
+    groups: dict[Hashable, list[int]] = {}
+    for position, prompt in enumerate(of.prompts):
+        groups.setdefault(prompt, []).append(position)
     found = []
-    for prompt, members in groups.items():
-        sizes = [len(sequences[member].completion) - 1 for member in members]
-        whole = most is None or len(prompt) + sum(sizes) <= most
-        parts = [list(range(len(members)))] if whole else packed_batches(sizes, (most or 0) - len(prompt))
+    for members in groups.values():
+        width = of.prompt_lengths[members[0]]
+        sizes = [of.completion_lengths[member] - 1 for member in members]
+        whole = most is None or width + sum(sizes) <= most
+        parts = [list(range(len(members)))] if whole else packed_batches(sizes, (most or 0) - width)
         for part in parts:
-            size = len(prompt) + sum(sizes[place] for place in part)
-            found.append(Tree(prompt, tuple(members[place] for place in part), size))
+            found.append(Tree(tuple(members[place] for place in part), width + sum(sizes[place] for place in part)))
     return found
 
 
-def cut(
-    sequences: Sequence[TokenSequence], *, token_budget: int, ranks: int = 1, packed: bool
-) -> list[list[list[int]]]:
+def cut(of: Outline, *, token_budget: int, ranks: int = 1, packed: bool) -> list[list[list[int]]]:
     """Deals sequences to processes and cuts each one's share into micro-batches.
 
     Args:
         token_budget: tokens of a micro-batch, padding included. packed: packed batches, else padded ones.
 
     Returns:
-        For each process its micro-batches: positions in `sequences`. A process may get none.
+        For each process its micro-batches: positions in the list. A process may get none.
     """
     if packed:
-        pieces = [(tree.members, tree.size) for tree in trees(sequences, most=token_budget)]
+        pieces = [(tree.members, tree.size) for tree in trees(of, most=token_budget)]
     else:
-        pieces = [((place,), sequence.length - 1) for place, sequence in enumerate(sequences)]
+        lengths = zip(of.prompt_lengths, of.completion_lengths, strict=True)
+        pieces = [((place,), prompt + completion - 1) for place, (prompt, completion) in enumerate(lengths)]
     sizes = [size for _, size in pieces]
     into_batches = packed_batches if packed else padded_batches
     shares = []
@@ -161,17 +181,17 @@ def pack(sequences: Sequence[TokenSequence]) -> tuple[Batch, dict[tuple[int, ...
     """One packed batch of all sequences, and where each prompt lies in it (from, to)."""
     builder = _Builder()
     prompts: dict[tuple[int, ...], tuple[int, int]] = {}
-    for tree in trees(sequences):
-        width = len(tree.prompt)
+    for tree in trees(outline(sequences)):
         head, *others = tree.members
-        completion = sequences[head].completion
-        start = builder.add(tree.prompt + completion[:-1], first_position=0)
+        prompt, completion = sequences[head]
+        width = len(prompt)
+        start = builder.add(prompt + completion[:-1], first_position=0)
         last = start + width - 1
-        prompts[tree.prompt] = (start, start + width)
+        prompts[prompt] = (start, start + width)
         builder.predict(head, completion, first=last, rest=start + width)
         for member in others:
             completion = sequences[member].completion
-            rest = builder.add(completion[:-1], first_position=width, prefix=prompts[tree.prompt])
+            rest = builder.add(completion[:-1], first_position=width, prefix=prompts[prompt])
             builder.predict(member, completion, first=last, rest=rest)
     return builder.batch(len(sequences)), prompts
 
