@@ -18,6 +18,7 @@ from torch import Tensor
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
 from kto_cli.core.plan import deal, micro_batches
 from kto_cli.core.rows import EncodedRow, PaddedBatch, TokenSequence, pad
+from kto_cli.distributed import is_sharded, whole
 
 
 class StepOutput(NamedTuple):
@@ -107,7 +108,7 @@ class Engine:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
         parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
         limit = self.max_grad_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(parameters, limit)
+        norm = whole(self.accelerator.clip_grad_norm_(parameters, limit))
         norm = float(norm.item() if isinstance(norm, Tensor) else norm)
         if finite and norm == norm and norm != float("inf"):
             for group in self.optimizer.param_groups:
@@ -138,7 +139,9 @@ class Engine:
     @contextlib.contextmanager
     def _last_syncs(self, last: bool) -> Iterator[None]:
         """Gradients travel between processes once a step, with the last micro-batch."""
-        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.scorer):
+        # A spread model's gradients travel with each: keeping them whole until the last would undo the spreading.
+        at_once = last or is_sharded(self.scorer)
+        with contextlib.nullcontext() if at_once else self.accelerator.no_sync(self.scorer):
             yield
 
     def _zeros(self, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from kto_cli.core.plan import micro_batches
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen
+from kto_cli.distributed import load_whole_models, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
@@ -56,6 +57,8 @@ def start_accelerator() -> Any:
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    refuse_unproven(os.environ)
+    load_whole_models()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
@@ -151,9 +154,13 @@ def class_counts(rows: Sequence[EncodedRow]) -> tuple[int, int]:
     return desirable, len(rows) - desirable
 
 
-def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen) -> CompletionScorer:
-    """The model as a scorer on its device, its fast path compared with the model's own logits first."""
-    scorer = CompletionScorer(prepared.model, prepared.dtype).to(accelerator.device)
+def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread: bool = False) -> CompletionScorer:
+    """The model as a scorer on its device, its fast path compared with the model's own logits first.
+
+    With `spread`, over all processes where FSDP is asked for; such a model cannot generate.
+    """
+    whole = CompletionScorer(prepared.model, prepared.dtype)
+    scorer = place(whole, accelerator) if spread else whole.to(accelerator.device)
     rows = prepared.train or prepared.held_out
     if rows:
         shortest = sorted(rows, key=lambda row: row.own.length)[:2]
@@ -163,6 +170,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen) -> Complet
                 f"This model's head is not one kto can read directly (log-probs differ by {difference:.1e} nats a "
                 "token): using the model's own logits, one sequence at a time. Correct, but slow."
             )
+    refuse_uneven_rounds(scorer)
     return scorer
 
 
@@ -229,13 +237,17 @@ def _compute(
     values = torch.zeros(len(missing), dtype=torch.float64)
     share = batches[accelerator.process_index :: accelerator.num_processes]
     with screen.progress("reference log-probs", sum(map(len, share))):
-        for positions in share:
+        for round_ in range(-(-len(batches) // accelerator.num_processes)):
+            # A spread model needs every process in every round; one with nothing left repeats the shortest batch.
+            positions = share[round_] if round_ < len(share) else batches[-1]
             logps = scorer.score([missing[position][1] for position in positions]).double().cpu()
             if not logps.isfinite().all():
                 raise Diverged(
                     "The reference model gives a log-prob that is not a finite number.",
                     "Check the model, or use --dtype float32.",
                 )
+            if round_ >= len(share):
+                break
             values[positions] = logps
             cache.append([(missing[p][0], float(values[p]), len(missing[p][1].completion)) for p in positions])
             screen.tick(len(positions))
