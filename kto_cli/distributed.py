@@ -4,20 +4,23 @@
     FSDP2       every process holds a slice of every weight, gradient and moment; torch's `fully_shard`, called here
                 with the settings of the accelerate config (accelerate itself shards on GPUs only: on CPUs, where the
                 tests run, it would train whole models without a word)
+    ZeRO-3      the same by DeepSpeed (zero.py)
     others      refused: nothing here was proven on them
 
-A weight that is spread over processes is a DTensor, sliced along its first dimension.
+Under FSDP2 a weight that is spread over processes is a DTensor, sliced along its first dimension.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kto_cli import zero
 from kto_cli.errors import BadInput, BadModel
 
 ReadRows = Callable[[str, int, int], Tensor]
@@ -45,12 +48,12 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
 
     instead = "Use FSDP, which spreads the same things: distributed_type: FSDP with fsdp_version: 2."
     for name, what in (
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "a parallelism_config (tensor, context or sequence parallel)"),
     ):
         if on(name):
             raise BadInput(f"The accelerate config asks for {what}; kto is not proven right with it.", instead)
+    zero.refuse_unproven(environment)
     if not on("ACCELERATE_USE_FSDP"):
         return
     if environment.get("FSDP_VERSION", "1") != "2":
@@ -93,6 +96,8 @@ def how_spread(processes: int) -> str:
     """The launch in a word, for kto_config.json."""
     if processes == 1:
         return "one process"
+    if zero.asked_for(os.environ):
+        return "ZeRO-3"
     return "FSDP2" if sharding_asked_for(processes) else "DDP"
 
 
@@ -136,17 +141,25 @@ def place(scorer: nn.Module, accelerator: Any) -> Any:
 
 
 def is_sharded(scorer: Any) -> bool:
-    """FSDP2 spreads it."""
+    """FSDP2 or DeepSpeed spreads it: every process takes part in every forward, and gradients travel at once."""
     from torch.distributed.fsdp import FSDPModule
 
-    return isinstance(scorer, FSDPModule)
+    return isinstance(scorer, FSDPModule) or zero.is_engine(scorer)
 
 
 def wrap(accelerator: Any, scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-    """The scorer and the optimizer as the engine drives them: DDP around a whole scorer; a spread one is ready."""
+    """The scorer and the optimizer as the engine drives them: one spread by FSDP2 is ready.
+
+    Raises:
+        BadModel: DeepSpeed cannot spread it.
+    """
+    if accelerator.num_processes > 1 and zero.asked_for(os.environ):
+        engine, wrapped = zero.spread(scorer, optimizer)
+        refuse_uneven_rounds(engine)
+        return engine, wrapped
     if not is_sharded(scorer):
         return accelerator.prepare(scorer, optimizer)
-    assert all(is_spread(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    assert all(is_dtensor(parameter) for group in optimizer.param_groups for parameter in group["params"])
     return scorer, optimizer
 
 
@@ -156,11 +169,27 @@ def refuse_uneven_rounds(scorer: Any) -> None:
     Raises:
         BadModel: the model is read one sequence at a time.
     """
-    if is_sharded(scorer) and scorer.plain:
+    if is_sharded(scorer) and getattr(scorer, "module", scorer).plain:
         raise BadModel(
-            "This model's head is not one kto can read directly, and such a model cannot be spread by FSDP.",
-            "Launch without FSDP: every process then holds the whole model.",
+            "This model's head is not one kto can read directly, and such a model cannot be spread over processes.",
+            "Launch without FSDP or DeepSpeed: every process then holds the whole model.",
         )
+
+
+def backward(accelerator: Any, scorer: Any, loss: Tensor, *, last: bool) -> None:
+    """Adds to the gradient; `last` is the micro-batch after which it is whole."""
+    if zero.is_engine(scorer):
+        zero.backward(scorer, loss, last=last)
+    else:
+        accelerator.backward(loss)
+
+
+def clip(accelerator: Any, scorer: Any, optimizer: Any, limit: float) -> float:
+    """Clips the gradient to `limit` and returns its norm before that, over all processes."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        return optimizer.clip(limit)
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    return float(whole(accelerator.clip_grad_norm_(parameters, limit)))
 
 
 def agree(accelerator: Any, facts: Mapping[str, Any]) -> None:
@@ -185,8 +214,8 @@ def agree(accelerator: Any, facts: Mapping[str, Any]) -> None:
 # --- slices ----------------------------------------------------------------------------------
 
 
-def is_spread(tensor: Any) -> bool:
-    """Processes hold rows of it each."""
+def is_dtensor(tensor: Any) -> bool:
+    """FSDP2 holds it in slices."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
@@ -194,11 +223,13 @@ def is_spread(tensor: Any) -> bool:
 
 def whole(tensor: Any) -> Any:
     """A spread tensor gathered (all processes must call); anything else as it is."""
-    return tensor.full_tensor() if is_spread(tensor) else tensor
+    if zero.is_spread(tensor):
+        return zero.whole(tensor)
+    return tensor.detach().full_tensor() if is_dtensor(tensor) else tensor
 
 
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
-    """This process's rows of a spread tensor, and which of its rows is the first of them (torch.chunk's cut)."""
+    """This process's rows of a DTensor, and which of its rows is the first of them (torch.chunk's cut)."""
     spread: Any = tensor
     rows, processes = tensor.shape[0], spread.device_mesh.size()
     return spread.to_local(), min(spread.device_mesh.get_local_rank() * -(-rows // processes), rows)
@@ -210,48 +241,66 @@ def gathered_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | Non
     All processes must call. Tied weights stay tied.
     """
     state = model.state_dict(keep_vars=True)
-    if not any(map(is_spread, state.values())):
+    if not any(is_dtensor(tensor) or zero.is_spread(tensor) for tensor in state.values()):
         return None
     seen: dict[int, Tensor] = {}
     for tensor in state.values():
         if id(tensor) not in seen:
-            full = whole(tensor.detach())
+            full = whole(tensor)
             seen[id(tensor)] = full.cpu() if keep else torch.empty(0)
     return {name: seen[id(tensor)] for name, tensor in state.items()} if keep else {}
 
 
-def gathered_moments(moments: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """An optimizer's named tensors, spread ones whole and on the CPU for those who `keep` them; all must call."""
+def flat_optimizer_state(optimizer: Any) -> dict[str, Tensor]:
+    """AdamW's state as named tensors, spread as it is: "3.exp_avg" is parameter 3's first moment."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
+    }
+
+
+def gathered_moments(optimizer: Any, *, keep: bool) -> dict[str, Tensor]:
+    """`flat_optimizer_state`, spread tensors whole and on the CPU for those who `keep` them; all must call."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        return zero.gathered_moments(optimizer)
     found = {}
-    for name, value in moments.items():
+    for name, value in flat_optimizer_state(optimizer).items():
         full = whole(value)
-        found[name] = full.cpu() if keep and is_spread(value) else full if keep else torch.empty(0)
+        found[name] = full.cpu() if keep else torch.empty(0)
     return found
 
 
 @torch.no_grad()
 def put_rows(target: Tensor, name: str, read: ReadRows) -> None:
     """Fills a tensor, spread or not, with what is stored under `name`."""
-    local, first = local_rows(target) if is_spread(target) else (target, 0)
+    local, first = local_rows(target) if is_dtensor(target) else (target, 0)
     local.copy_(read(name, first, first + (len(local) if local.ndim else 1)))
 
 
 def put_weights(model: nn.Module, names: list[str], read: ReadRows) -> None:
-    """Fills the tensors of a model's state dict that are stored."""
+    """Fills the tensors of a model's state dict that are stored; all processes must call."""
     state = model.state_dict(keep_vars=True)
+    if any(map(zero.is_spread, state.values())):
+        parameters = {id(state[name]): name for name in names}
+        zero.put_weights({name: state[name] for name in parameters.values()}, lambda name: read(name, 0, sys.maxsize))
+        return
     for name in names:
         put_rows(state[name], name, read)
 
 
-def put_moments(optimizer: torch.optim.Optimizer, names: list[str], read: ReadRows) -> None:
-    """Gives an optimizer the state stored as "3.exp_avg" (parameter 3's first moment), cut as its parameters are."""
+def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
+    """Gives an optimizer the state stored as in `flat_optimizer_state`, cut as its parameters are; all must call."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        zero.put_moments(optimizer, lambda name: read(name, 0, sys.maxsize))
+        return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for stored in names:
         index, name = stored.split(".", 1)
-        like = parameters[int(index)]
-        value = read(stored, 0, 1) if name == "step" else torch.zeros_like(like)
-        if name != "step":
+        if name == "step":
+            value = read(stored, 0, 1)
+        else:
+            value = torch.zeros_like(parameters[int(index)])
             put_rows(value, stored, read)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -18,7 +18,7 @@ from torch import Tensor
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
 from kto_cli.core.plan import deal, micro_batches
 from kto_cli.core.rows import EncodedRow, PaddedBatch, TokenSequence, pad
-from kto_cli.distributed import is_sharded, whole
+from kto_cli.distributed import backward, clip, is_sharded
 
 
 class StepOutput(NamedTuple):
@@ -89,13 +89,14 @@ class Engine:
         values = self._zeros(len(rows) + 1)
         rounds = list(self._rounds([row.own for row in rows]))
         for index, (positions, padded, counts) in enumerate(rounds):
-            with self._last_syncs(index == len(rounds) - 1):
+            last = index == len(rounds) - 1
+            with self._last_syncs(last):
                 logps = self.scorer(*padded)
                 log_ratios = logps - reference[positions]
                 losses = kto_losses(log_ratios, signs[positions], weights[positions], z_ref, beta=beta).losses
                 # Processes average their gradients; the mean is over the rows of all of them.
                 share = self.accelerator.num_processes / len(rows) if counts else 0.0
-                self.accelerator.backward(losses.sum() * share)
+                backward(self.accelerator, self.scorer, losses.sum() * share, last=last)
             if counts:
                 values[positions] = log_ratios.detach()
         values[-1] = float(stop_asked())
@@ -106,10 +107,7 @@ class Engine:
 
     def _update(self, learning_rate: float, finite: bool) -> float:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
-        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
-        limit = self.max_grad_norm or float("inf")
-        norm = whole(self.accelerator.clip_grad_norm_(parameters, limit))
-        norm = float(norm.item() if isinstance(norm, Tensor) else norm)
+        norm = clip(self.accelerator, self.scorer, self.optimizer, self.max_grad_norm or float("inf"))
         if finite and norm == norm and norm != float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate

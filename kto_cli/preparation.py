@@ -22,6 +22,7 @@ from kto_cli.errors import BadData, BadInput, Diverged
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.reference import ReferenceCache, default_cache, sequence_key
 from kto_cli.scoring import CompletionScorer, choose_dtype
+from kto_cli.zero import hidden_from_accelerate
 
 
 @dataclass
@@ -63,12 +64,13 @@ def start_accelerator() -> Any:
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
     # Precision and accumulation are ours (scorer, engine): a launcher's settings for them would count twice.
-    return Accelerator(
-        cpu=cpu,
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    with hidden_from_accelerate():
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
 
 
 def say_if_built_in(config: ModelConfig, screen: Screen) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kto_cli import distributed
@@ -44,7 +43,7 @@ def _save_whole(
 
     main = accelerator.is_main_process
     weights = distributed.gathered_weights(model, keep=main)
-    moments = distributed.gathered_moments(flat_optimizer_state(optimizer), keep=main)
+    moments = distributed.gathered_moments(optimizer, keep=main)
     if main:
         with directory.writing_step(counters["step"], counters) as (folder, _):
             save_model_folder(folder, model, tokenizer, weights)
@@ -69,8 +68,8 @@ def _own_slices(model: Any, optimizer: Any, *, main: bool) -> dict[str, Slice]:
     """This process's rows of all that is spread; of the rest (scalars), all by the main process."""
     learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {f"model.{name}": parameter.detach() for name, parameter in learned.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in flat_optimizer_state(optimizer).items()}
-    spread = {name: tensor for name, tensor in tensors.items() if distributed.is_spread(tensor)}
+    tensors |= {f"optimizer.{name}": value for name, value in distributed.flat_optimizer_state(optimizer).items()}
+    spread = {name: tensor for name, tensor in tensors.items() if distributed.is_dtensor(tensor)}
     slices = {name: Slice(*distributed.local_rows(tensor)) for name, tensor in spread.items()}
     return slices | {name: Slice(tensor) for name, tensor in tensors.items() if main and name not in spread}
 
@@ -136,14 +135,6 @@ def refuse_slices(folder: Path) -> None:
             f"{folder} holds the slices of several processes, not a model.",
             f"Finish the run (kto train --resume --out {folder.parent.parent}); its model is whole.",
         )
-
-
-def flat_optimizer_state(optimizer: Any) -> dict[str, Tensor]:
-    """AdamW's state as named tensors: "3.exp_avg" is parameter 3's first moment."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
-    }
 
 
 def _rows_of(tensors: dict[str, Tensor]) -> ReadRows:

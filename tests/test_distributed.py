@@ -22,6 +22,7 @@ from kto_cli.errors import BadInput
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 TWO = "torch.distributed.run --standalone --nproc_per_node 2"
 STEP = REPOSITORY / "tests" / "one_step.py"
 TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
@@ -197,16 +198,62 @@ def test_killed_in_the_middle_of_a_sharded_save(runs):
 @pytest.mark.slow
 def test_from_one_process_to_two_that_gather(runs):
     """A run of one process goes on under FSDP2 with FULL_STATE_DICT: the next checkpoint is a model folder again."""
-    shutil.copytree(runs.home / "one", runs.home / "gathered")
-    for name in ("config.json", "model.safetensors"):
-        (runs.home / "gathered" / name).unlink()
-    shutil.rmtree(runs.home / "gathered" / "steps" / "step-000003")
+    unfinish(runs.home / "one", runs.home / "gathered")
     said = fsdp2(runs.home, "-m", "kto_cli", *runs.to("gathered"), "--resume", state="FULL_STATE_DICT")
     assert "equal to rounding, not bit for bit" in said.replace("\n", " ")
     alike(runs.home / "one", runs.home / "gathered")
     step = runs.home / "gathered" / "steps" / "step-000003"
     names = {path.name for path in (runs.home / "one" / "steps" / "step-000003").iterdir()}
     assert {path.name for path in step.iterdir()} == names
+
+
+def zero3(folder: Path, *words: object) -> str:
+    """`accelerate launch` with a config file for DeepSpeed; what it said."""
+    (folder / "zero3.yaml").write_text("""
+compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+deepspeed_config:
+  zero_stage: 3
+  offload_optimizer_device: none
+  offload_param_device: none
+  gradient_accumulation_steps: 4
+  gradient_clipping: 0.001
+  zero3_init_flag: true
+  zero3_save_16bit_model: true
+mixed_precision: bf16
+num_machines: 1
+num_processes: 2
+use_cpu: false
+""")
+    from torch.distributed.elastic.utils.distributed import get_free_port
+
+    config = folder / "zero3.yaml"
+    launcher = f"accelerate.commands.launch --config_file {config} --main_process_port {get_free_port()}"
+    return launch(launcher, *words, DS_ACCELERATOR="cpu")
+
+
+@pytest.mark.slow
+def test_the_command_under_zero3_trains_like_one_process(runs):
+    """DeepSpeed: losses, z_ref, weights; clipping and accumulation are ours, not its config's. Its checkpoints are
+    gathered: two processes go on bit for bit, and one to rounding."""
+    pytest.importorskip("deepspeed")
+    zero3(runs.home, "-m", "kto_cli", *runs.to("zero"))
+    alike(runs.home / "one", runs.home / "zero")
+    assert json.loads((runs.home / "zero" / "kto_config.json").read_text())["chosen"]["spread"] == "ZeRO-3"
+    for name in ("zero again", "zero alone"):
+        unfinish(runs.home / "zero", runs.home / name)
+    zero3(runs.home, "-m", "kto_cli", *runs.to("zero again"), "--resume")
+    assert outcome(runs.home / "zero again") == outcome(runs.home / "zero")
+    assert call(*runs.to("zero alone"), "--resume").code == 0
+    alike(runs.home / "zero", runs.home / "zero alone")
+
+
+def unfinish(run: Path, copy: Path) -> None:
+    """A copy of a finished run, as if it had been stopped before its third checkpoint."""
+    shutil.copytree(run, copy)
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).unlink()
+    shutil.rmtree(copy / "steps" / "step-000003")
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -231,7 +278,9 @@ def test_any_rows_come_back_from_slices(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "zero_stage: 3"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "deepspeed_config_file"),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"}, "offload_param_device"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron"),
         ({"ACCELERATE_USE_FSDP": "true"}, "fsdp_version: 2"),
         ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing"),
