@@ -12,9 +12,10 @@ Under FSDP2 a weight that is spread over processes is a DTensor, sliced along it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -86,10 +87,20 @@ def sharding_asked_for(processes: int) -> Sharding | None:
     )
 
 
-def load_whole_models() -> None:
-    """Every process reads the weights: those of all but the first would else be left unset until a later broadcast,
-    which accelerate does and we do not."""
+@contextlib.contextmanager
+def joined_as_for_ddp() -> Iterator[None]:
+    """accelerate joins the processes and leaves the spreading to us, in the same way on GPUs and on CPUs.
+
+    Models are loaded whole by every process from then on: all but the first would else leave their weights unset until
+    a broadcast, which accelerate does and we do not.
+    """
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def how_spread(processes: int) -> str:

@@ -15,14 +15,13 @@ from kto_cli.core.plan import micro_batches
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen
-from kto_cli.distributed import load_whole_models, place, refuse_uneven_rounds, refuse_unproven
+from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.reference import ReferenceCache, default_cache, sequence_key
 from kto_cli.scoring import CompletionScorer, choose_dtype
-from kto_cli.zero import hidden_from_accelerate
 
 
 @dataclass
@@ -51,20 +50,23 @@ class Prepared:
 
 
 def start_accelerator() -> Any:
-    """The processes of this launch; one when nothing was launched."""
+    """The processes of this launch; one when nothing was launched.
+
+    Raises:
+        BadInput: the launch asks for something that would not give one process's numbers, or was never tried.
+    """
+    refuse_unproven(os.environ)
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    refuse_unproven(os.environ)
-    load_whole_models()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
     # Precision and accumulation are ours (scorer, engine): a launcher's settings for them would count twice.
-    with hidden_from_accelerate():
+    with joined_as_for_ddp():
         return Accelerator(
             cpu=cpu,
             mixed_precision="no",

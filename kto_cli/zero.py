@@ -8,22 +8,19 @@ the model is spread: each device must hold the whole model for it (FSDP2 needs n
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kto_cli.display import stdout_kept_free
 from kto_cli.errors import BadInput
-
-_ASKED = "ACCELERATE_USE_DEEPSPEED"
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
     """The launcher was given a config with DeepSpeed."""
-    return environment.get(_ASKED, "false").lower() == "true"
+    return environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def refuse_unproven(environment: Mapping[str, str]) -> None:
@@ -51,22 +48,12 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
                 f"The accelerate config sets {name.lower()}, which kto is not proven right with.", "Set it to none."
             )
     try:
-        import deepspeed  # noqa: F401
+        with stdout_kept_free():
+            import deepspeed  # noqa: F401
     except ImportError:
         raise BadInput(
             "The accelerate config asks for DeepSpeed, which is not here.", "pip install deepspeed"
         ) from None
-
-
-@contextlib.contextmanager
-def hidden_from_accelerate() -> Iterator[None]:
-    """accelerate joins the processes as for DDP; it would else hand them to DeepSpeed, and on CPUs run each alone."""
-    value = os.environ.pop(_ASKED, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[_ASKED] = value
 
 
 class ZeroOptimizer:
@@ -117,7 +104,6 @@ def spread(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Ze
     import deepspeed
 
     deepspeed.utils.logger.setLevel("ERROR")
-    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for group in optimizer.param_groups:
         group["lr"] = 0.0  # DeepSpeed makes the moments with a trial step, which must change nothing ...
@@ -129,7 +115,9 @@ def spread(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Ze
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 40,
     }
-    engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=config)
+    with stdout_kept_free():
+        deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), auto_mpi_discovery=False)
+        engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=config)
     wrapped = ZeroOptimizer(engine, parameters)
     for counter in wrapped.steps_taken():
         counter.zero_()  # ... and must not count
