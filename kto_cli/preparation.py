@@ -14,7 +14,7 @@ from kto_cli.config import ModelConfig
 from kto_cli.core.plan import micro_batches
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
-from kto_cli.display import Screen
+from kto_cli.display import Screen, stdout_kept_free
 from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
@@ -56,8 +56,9 @@ def start_accelerator() -> Any:
         BadInput: the launch asks for something that would not give one process's numbers, or was never tried.
     """
     refuse_unproven(os.environ)
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+    with stdout_kept_free():  # an installed DeepSpeed is imported with it, and prints
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,9 +1,10 @@
-"""Several processes give what one gives: DDP and FSDP2, on one machine or two, checkpoints gathered or in slices."""
+"""Several processes give what one gives: DDP, FSDP2 and ZeRO-3, one machine or two, checkpoints gathered or sliced."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from conftest import REPOSITORY, call
 from test_invariance import ROWS, launch, metrics, naive_step
 from test_invariance import agree as agree_with_naive
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kto_cli.distributed import agree, refuse_unproven
 from kto_cli.errors import BadInput
@@ -55,19 +57,13 @@ def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
 @pytest.mark.slow
 def test_a_step_of_two_machines_is_the_naive_step(tmp_path):
     """Two launchers that find each other by address, as on two machines, a process each; FSDP2."""
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
-    port = get_free_port()
-    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
-    words += ["--master_addr", "127.0.0.1", "--master_port", port, STEP, tmp_path / "step", 96, ROWS, "--node_rank"]
-    tail = words[words.index(STEP) : -1]
-    head = words[1 : words.index(STEP)]
-    import os
-
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", get_free_port()]
+    words = [STEP, tmp_path / "step", 96, ROWS]
     environment = {**os.environ, **FSDP2, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
     machines = [
         subprocess.Popen(
-            [sys.executable, *map(str, [*head, "--node_rank", rank, *tail])],
+            [str(word) for word in (*launcher, "--node_rank", rank, *words)],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,8 +102,6 @@ use_cpu: false
 
 def fsdp2(folder: Path, *words: object, state: str = "SHARDED_STATE_DICT") -> str:
     """`accelerate launch` with a config file for FSDP2; what it said."""
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
     config = write_config(folder, state)
     launcher = f"accelerate.commands.launch --config_file {config} --main_process_port {get_free_port()}"
     return launch(launcher, *words)
@@ -176,19 +170,30 @@ def test_the_command_under_fsdp2_trains_like_one_process(runs):
     assert call("eval", runs.home / "two", "--samples", 1).code == 0
 
 
-@pytest.mark.slow
-def test_killed_in_the_middle_of_a_sharded_save(runs):
-    """A process dies with half its slices of step 3 written: step 2 is kept whole. From there two processes end with
-    the bits of the unbroken run, and one process with its numbers to rounding, which it says."""
+@pytest.fixture(scope="module")
+def killed(runs) -> Path:
+    """A run under FSDP2 of which a process died with half its slices of step 3 written."""
     with pytest.raises(AssertionError):
         fsdp2(runs.home, REPOSITORY / "tests" / "die_in_save.py", *runs.to("killed"))
-    steps = runs.home / "killed" / "steps"
+    return runs.home / "killed"
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_sharded_save(runs, killed):
+    """The steps before are kept whole; from there two processes end with the bits of the unbroken run."""
+    steps = killed / "steps"
     assert sorted(path.name for path in steps.glob("step-*")) == ["step-000001", "step-000002"]
-    shutil.copytree(runs.home / "killed", runs.home / "alone")
-    said = fsdp2(runs.home, "-m", "kto_cli", *runs.to("killed"), "--resume")
+    shutil.copytree(killed, runs.home / "again")
+    said = fsdp2(runs.home, "-m", "kto_cli", *runs.to("again"), "--resume")
     assert "bit for bit" not in said
     assert "step-000002" in said
-    assert outcome(runs.home / "killed") == outcome(runs.home / "two")
+    assert outcome(runs.home / "again") == outcome(runs.home / "two")
+
+
+@pytest.mark.slow
+def test_from_the_slices_of_two_processes_to_one(runs, killed):
+    """One process goes on from the same slices: equal to rounding, and says that this is all it is."""
+    shutil.copytree(killed, runs.home / "alone")
     result = call(*runs.to("alone"), "--resume")
     assert result.code == 0, result.err
     assert "processes, spread. The result will be equal to rounding, not bit for bit" in result.err.replace("\n", " ")
@@ -225,27 +230,35 @@ num_machines: 1
 num_processes: 2
 use_cpu: false
 """)
-    from torch.distributed.elastic.utils.distributed import get_free_port
-
     config = folder / "zero3.yaml"
     launcher = f"accelerate.commands.launch --config_file {config} --main_process_port {get_free_port()}"
     return launch(launcher, *words, DS_ACCELERATOR="cpu")
 
 
-@pytest.mark.slow
-def test_the_command_under_zero3_trains_like_one_process(runs):
-    """DeepSpeed: losses, z_ref, weights; clipping and accumulation are ours, not its config's. Its checkpoints are
-    gathered: two processes go on bit for bit, and one to rounding."""
+@pytest.fixture(scope="module")
+def zero_run(runs) -> Path:
+    """An unbroken run of two processes under DeepSpeed."""
     pytest.importorskip("deepspeed")
     zero3(runs.home, "-m", "kto_cli", *runs.to("zero"))
-    alike(runs.home / "one", runs.home / "zero")
-    assert json.loads((runs.home / "zero" / "kto_config.json").read_text())["chosen"]["spread"] == "ZeRO-3"
+    return runs.home / "zero"
+
+
+@pytest.mark.slow
+def test_the_command_under_zero3_trains_like_one_process(runs, zero_run):
+    """Losses, z_ref, weights; clipping and accumulation are ours, not its config's."""
+    alike(runs.home / "one", zero_run)
+    assert json.loads((zero_run / "kto_config.json").read_text())["chosen"]["spread"] == "ZeRO-3"
+
+
+@pytest.mark.slow
+def test_zero3_goes_on_bit_for_bit_and_one_process_to_rounding(runs, zero_run):
+    """Its checkpoints are gathered, so anyone goes on from them."""
     for name in ("zero again", "zero alone"):
-        unfinish(runs.home / "zero", runs.home / name)
+        unfinish(zero_run, runs.home / name)
     zero3(runs.home, "-m", "kto_cli", *runs.to("zero again"), "--resume")
-    assert outcome(runs.home / "zero again") == outcome(runs.home / "zero")
+    assert outcome(runs.home / "zero again") == outcome(zero_run)
     assert call(*runs.to("zero alone"), "--resume").code == 0
-    alike(runs.home / "zero", runs.home / "zero alone")
+    alike(zero_run, runs.home / "zero alone")
 
 
 def unfinish(run: Path, copy: Path) -> None:

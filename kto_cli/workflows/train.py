@@ -168,8 +168,8 @@ def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Sc
                 f"The {what} in {now[part]['folder']} are not those this run was begun with.",
                 "Put them back, or start a new run with --out.",
             )
-    if stored["chosen"] != now["chosen"]:
-        names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name) != value]
+    names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
+    if names:
         screen.warn(
             f"Differs from when the run was begun: {', '.join(names)}. "
             "The result will be equal to rounding, not bit for bit."
