@@ -1,7 +1,7 @@
 """LoRA and DoRA through peft: fresh adapters on a model, those of a folder, saving, restoring, merging.
 
-peft puts its layers into the model in place: whoever holds the model computes with them from then on. Hence the order
-everywhere: the reference is scored first, the adapters come after, and no second copy of the model is needed.
+peft puts its layers into the model in place: whoever holds the model computes with them from then on. With the adapters
+`off` it is its base again, which is how the reference is scored: no second copy of the model is needed.
 """
 
 from __future__ import annotations
@@ -153,17 +153,25 @@ def attach(model: Any, folder: Path) -> Any:
     return adapted.eval()
 
 
-def restore(model: Any, folder: Path) -> None:
-    """Puts the adapter weights that `save` wrote back into the model they came from."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
+def tensors(model: Any) -> dict[str, Any]:
+    """The adapters' own tensors, spread over processes or not, by the names under which `save` writes them."""
+    from peft import get_peft_model_state_dict
 
-    set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    with _without_warnings():
+        return dict(get_peft_model_state_dict(model, model.state_dict(keep_vars=True), save_embedding_layers=False))
 
 
-def save(folder: Path, model: Any) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors; the base model is not written."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+def off(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Within it, an adapted model computes as its base does; another one as ever."""
+    return model.disable_adapter() if is_adapted(model) else contextlib.nullcontext()
+
+
+def save(folder: Path, model: Any, weights: dict[str, Any] | None = None) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors; the base model is not written.
+
+    `weights` stand in for the model's own state dict, where that is spread over processes.
+    """
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink()  # peft's empty model card
 
 

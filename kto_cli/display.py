@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +27,11 @@ def print_error(error: KtoError) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     text = " ".join(str(error).split("\n"))
     console.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def stdout_kept_free() -> AbstractContextManager[Any]:
+    """What a library prints on stdout meanwhile goes to stderr: stdout is for results."""
+    return redirect_stdout(sys.stderr)
 
 
 class Screen:

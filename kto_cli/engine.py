@@ -19,6 +19,7 @@ from kto_cli.attention import Past
 from kto_cli.core.batches import Batch, continuation, cut, outline, pack, pad
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
 from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.distributed import backward, clip, is_sharded
 
 
 class StepOutput(NamedTuple):
@@ -121,13 +122,14 @@ class Engine:
         values = self._zeros(len(rows) + 1)
         rounds = list(self._rounds(own, shares))
         for index, (positions, counts) in enumerate(rounds):
-            with self._last_syncs(index == len(rounds) - 1):
+            last = index == len(rounds) - 1
+            with self._last_syncs(last):
                 logps = self.scorer(*self._batch([own[position] for position in positions])) if begun is None else begun
                 log_ratios = logps - reference[positions]
                 losses = kto_losses(log_ratios, signs[positions], weights[positions], z_ref, beta=beta).losses
                 # Processes average their gradients; the mean is over the rows of all of them.
                 share = self.accelerator.num_processes / len(rows) if counts else 0.0
-                self.accelerator.backward(losses.sum() * share)
+                backward(self.accelerator, self.scorer, losses.sum() * share, last=last)
             if counts:
                 values[positions] = log_ratios.detach()
         values[-1] = float(stop_asked())
@@ -160,10 +162,7 @@ class Engine:
 
     def _update(self, learning_rate: float, finite: bool) -> float:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
-        parameters = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
-        limit = self.max_grad_norm or float("inf")
-        norm = self.accelerator.clip_grad_norm_(parameters, limit)
-        norm = float(norm.item() if isinstance(norm, Tensor) else norm)
+        norm = clip(self.accelerator, self.scorer, self.optimizer, self.max_grad_norm or float("inf"))
         if finite and norm == norm and norm != float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -196,7 +195,9 @@ class Engine:
     @contextlib.contextmanager
     def _last_syncs(self, last: bool) -> Iterator[None]:
         """Gradients travel between processes once a step, with the last micro-batch."""
-        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.scorer):
+        # A spread model's gradients travel with each: keeping them whole until the last would undo the spreading.
+        at_once = last or is_sharded(self.scorer)
+        with contextlib.nullcontext() if at_once else self.accelerator.no_sync(self.scorer):
             yield
 
     def _zeros(self, count: int) -> Tensor:

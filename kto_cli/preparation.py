@@ -14,7 +14,8 @@ from kto_cli.config import ModelConfig
 from kto_cli.core.batches import cut, outline
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
-from kto_cli.display import Screen
+from kto_cli.display import Screen, stdout_kept_free
+from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
@@ -49,9 +50,15 @@ class Prepared:
 
 
 def start_accelerator() -> Any:
-    """The processes of this launch; one when nothing was launched."""
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
+    """The processes of this launch; one when nothing was launched.
+
+    Raises:
+        BadInput: the launch asks for something that would not give one process's numbers, or was never tried.
+    """
+    refuse_unproven(os.environ)
+    with stdout_kept_free():  # an installed DeepSpeed is imported with it, and prints
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -60,12 +67,13 @@ def start_accelerator() -> Any:
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
     # Precision and accumulation are ours (scorer, engine): a launcher's settings for them would count twice.
-    return Accelerator(
-        cpu=cpu,
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    with joined_as_for_ddp():
+        return Accelerator(
+            cpu=cpu,
+            mixed_precision="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
 
 
 def say_if_built_in(config: ModelConfig, screen: Screen) -> None:
@@ -153,9 +161,13 @@ def class_counts(rows: Sequence[EncodedRow]) -> tuple[int, int]:
     return desirable, len(rows) - desirable
 
 
-def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen) -> CompletionScorer:
-    """The model as a scorer on its device, its fast ways compared with the model's own logits first."""
-    scorer = CompletionScorer(prepared.model, prepared.dtype).to(accelerator.device)
+def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread: bool = False) -> CompletionScorer:
+    """The model as a scorer on its device, its fast ways compared with the model's own logits first.
+
+    With `spread`, over all processes where FSDP is asked for; such a model cannot generate.
+    """
+    whole = CompletionScorer(prepared.model, prepared.dtype)
+    scorer = place(whole, accelerator) if spread else whole.to(accelerator.device)
     rows = prepared.train or prepared.held_out
     if not rows:
         return scorer
@@ -169,6 +181,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen) -> Complet
         screen.note(f"Micro-batches are padded: this model cannot be packed, because {checked.unpacked}.")
     else:
         screen.note("Micro-batches are packed: no padding, and rows that share a prompt compute it once.")
+    refuse_uneven_rounds(scorer)
     return scorer
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,19 +118,21 @@ class RunDir:
         """steps/step-000200"""
         return self.steps / f"step-{step:06d}"
 
-    def save_step(self, step: int, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]) -> None:
-        """Writes a checkpoint, whole or not at all, then removes those no longer needed.
+    @contextmanager
+    def writing_step(self, step: int, counters: dict[str, Any]) -> Iterator[tuple[Path, dict[str, str]]]:
+        """A folder to fill with a checkpoint, whole or not at all; then removes those no longer needed.
+
+        Yields:
+            (the folder, hashes by file name: what is not entered there is hashed at the end).
 
         Raises:
             DiskFull: no space left; earlier checkpoints are untouched.
         """
-        from safetensors.torch import save_file
-
         with files.replacing_folder(self.step_folder(step)) as folder:
-            save_model_folder(folder, model, tokenizer)
-            save_file(flat_optimizer_state(optimizer), folder / "optimizer.safetensors")
-            hashes = {path.name: files.file_sha256(path) for path in sorted(folder.iterdir())}
-            files.write_json(folder / "state.json", {"step": step, **counters, "files": hashes})
+            hashes: dict[str, str] = {}
+            yield folder, hashes
+            hashes |= {path.name: files.file_sha256(path) for path in folder.iterdir() if path.name not in hashes}
+            files.write_json(folder / "state.json", {"step": step, **counters, "files": dict(sorted(hashes.items()))})
         for old in self.step_folders()[:-KEPT_STEPS]:
             os.replace(old, leaving := old.with_name(f".{old.name}.old"))
             shutil.rmtree(leaving)
@@ -158,17 +162,20 @@ class RunDir:
 
     # --- the end ---------------------------------------------------------------------------
 
-    def finish(self, model: Any, tokenizer: Any, card: str) -> None:
-        """Puts the finished model in place; its config comes last, so half a model never looks whole."""
+    def finish(self, model: Any, tokenizer: Any, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Puts the finished model in place; its config comes last, so half a model never looks whole.
+
+        `weights` stand in for the model's own, where those are spread over processes.
+        """
         self.sweep()
         staging = self.folder / ".finished.tmp"
         with files.saying_disk_full(self.folder):
             shutil.rmtree(staging, ignore_errors=True)
             files.make_folder(staging)
-            save_model_folder(staging, model, tokenizer)
+            save_model_folder(staging, model, tokenizer, weights)
             (staging / "README.md").write_text(card, encoding="utf-8")
-            weights = {path.name: files.file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
-            files.write_json(self.config, {**read_settings(self), "finished": {"files": weights}})
+            hashes = {path.name: files.file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
+            files.write_json(self.config, {**read_settings(self), "finished": {"files": hashes}})
             names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name in LAST_FILES, name))
             for name in names:
                 files.sync_file(staging / name)
@@ -239,32 +246,11 @@ def is_model_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in LAST_FILES)
 
 
-def save_model_folder(folder: Path, model: Any, tokenizer: Any) -> None:
-    """A Hugging Face model folder: config, safetensors weights (of adapters alone if it has any), tokenizer with its
-    chat template."""
+def save_model_folder(folder: Path, model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """A Hugging Face model folder: config, safetensors weights (the model's, if not given; of adapters alone if it has
+    any), tokenizer with its chat template."""
     if adapters.is_adapted(model):
-        adapters.save(folder, model)
+        adapters.save(folder, model, weights)
     else:
-        model.save_pretrained(folder, max_shard_size="50GB")
+        model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
     tokenizer.save_pretrained(folder)
-
-
-def flat_optimizer_state(optimizer: Any) -> dict[str, torch.Tensor]:
-    """AdamW's state as named tensors: "3.exp_avg" is parameter 3's first moment."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value).contiguous()
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def load_optimizer_state(optimizer: Any, path: Path) -> None:
-    """Puts back what `flat_optimizer_state` gave; the learning rate is set anew at each step."""
-    from safetensors.torch import load_file
-
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in load_file(path).items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

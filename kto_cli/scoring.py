@@ -53,8 +53,7 @@ class CompletionScorer(nn.Module):
         super().__init__()
         self.model = model
         self.dtype = dtype
-        self.head = find_head(model)
-        self.plain = self.head is None or model.base_model is model
+        self.plain = find_head(model) is None or model.base_model is model
         body = model if self.plain else model.base_model
         accepted = inspect.signature(body.forward).parameters
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}

@@ -28,6 +28,7 @@ from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.run_dir import RunDir
+from kto_cli.snapshots import save_snapshot
 from kto_cli.tables import show_step
 
 
@@ -202,12 +203,8 @@ def _glance(run: Run) -> dict[str, Any]:
 
 
 def _save(run: Run) -> None:
-    """A checkpoint by the main process; the others wait."""
-    accelerator = run.engine.accelerator
-    if accelerator.is_main_process:
-        optimizer = getattr(run.engine.optimizer, "optimizer", run.engine.optimizer)
-        run.directory.save_step(run.counters.step, run.model, run.tokenizer, optimizer, asdict(run.counters))
-    accelerator.wait_for_everyone()
+    """A checkpoint; all processes come here."""
+    save_snapshot(run.directory, run.engine, run.model, run.tokenizer, asdict(run.counters))
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:

@@ -1,7 +1,7 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [packed] [checkpointing] [lora]` by
-test_invariance.py, which also imports `take_step` for the one-process cases.
+Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py and
+test_distributed.py, which also import `take_step` for the one-process cases.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kto_cli.adapters import add_adapters
 from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.distributed import is_sharded, place, whole, wrap
 from kto_cli.engine import Engine, References
 from kto_cli.scoring import CompletionScorer
 
@@ -29,14 +30,15 @@ SETTINGS = {"beta": 0.1, "lambda_d": 1.0, "lambda_u": 1.33}
 LEARNING_RATE = 1e-3
 
 
-def pico_model() -> Any:
+def pico_model(*, tied: bool = False) -> Any:
     """A Llama with weights large enough that every part matters, in float64.
 
     Its own norms compute in float32 whatever the model's dtype, so that a last bit may become 1e-8; torch's do not.
     """
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
-    model = BUILDERS["llama"](**sizes, vocab_size=VOCABULARY, initializer_range=0.3)
+    extra = {"vocab_size": VOCABULARY, "initializer_range": 0.3, "tie_word_embeddings": tied}
+    model = BUILDERS["llama"](**sizes, **extra)
     for layer in model.model.layers:
         layer.input_layernorm, layer.post_attention_layernorm = (nn.RMSNorm(16, eps=1e-6) for _ in range(2))
     model.model.norm = nn.RMSNorm(16, eps=1e-6)
@@ -84,33 +86,41 @@ def some_references(count: int) -> References:
 
 
 def make_engine(
-    token_budget: int, *, packed: bool = False, checkpointing: bool = False, lora: bool = False
+    token_budget: int,
+    *,
+    tied: bool = False,
+    max_grad_norm: float = 0.0,
+    packed: bool = False,
+    checkpointing: bool = False,
+    lora: bool = False,
 ) -> tuple[Any, Any, Engine]:
     """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
-    model = pico_model()
-    scorer = CompletionScorer(model)
+    model = pico_model(tied=tied)
+    if lora:
+        with_adapters(model)
+    scorer = place(CompletionScorer(model), accelerator)
     if packed:
         checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
         assert scorer.packs, checked.unpacked
     if checkpointing:
         assert checkpoint_layers(scorer) == 2
-    if lora:
-        with_adapters(model)
-    optimizer = torch.optim.AdamW(learning(model).values(), lr=1.0, weight_decay=0.0)
-    wrapped, prepared = accelerator.prepare(scorer, optimizer)
-    return model, optimizer, Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=0.0)
+    optimizer = torch.optim.AdamW(learning(scorer).values(), lr=1.0, weight_decay=0.0)
+    wrapped, prepared = wrap(accelerator, scorer, optimizer)
+    engine = Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
+    return model, optimizer, engine
 
 
 def take_step(
-    rows: list[EncodedRow], references: References, *, token_budget: int, **switches: bool
+    rows: list[EncodedRow], references: References, *, token_budget: int, **switches: Any
 ) -> dict[str, torch.Tensor]:
-    """The optimizer's first moment after one step is (1 - beta1) times the gradient."""
+    """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
-    named = {f"weight.{name}": value.detach().clone() for name, value in learning(model).items()}
+    named = {f"weight.{name}": whole(value.detach()).clone() for name, value in learning(model).items()}
+    named["spread"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
-        f"gradient.{name}": optimizer.state[parameter]["exp_avg"].clone() / (1 - 0.9)
+        f"gradient.{name}": whole(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
         for name, parameter in learning(model).items()
     }
     return {
@@ -121,8 +131,20 @@ def take_step(
     }
 
 
+CASES: dict[str, dict[str, Any]] = {
+    "untied": {},
+    "tied": {"tied": True},
+    "clipped": {"tied": True, "max_grad_norm": 0.1},
+    "packed": {"packed": True},
+    "packed, one pass": {"packed": True, "token_budget": 10_000},
+    "checkpointing": {"checkpointing": True},
+    "lora": {"lora": True},
+    "all": {"packed": True, "token_budget": 10_000, "checkpointing": True, "lora": True, "tied": True},
+}
+"""What a launch tries, one after the other: its start takes longer than they do."""
+
 if __name__ == "__main__":
     out, budget, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    switches = dict.fromkeys(sys.argv[4:], True)
-    result = take_step(some_rows(count), some_references(count), token_budget=budget, **switches)
-    torch.save(result, f"{out}.{os.environ.get('RANK', '0')}")
+    inputs = some_rows(count), some_references(count)
+    results = {name: take_step(*inputs, **{"token_budget": budget, **case}) for name, case in CASES.items()}
+    torch.save(results, f"{out}.{os.environ.get('RANK', '0')}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kto_cli.launch import processes_asked_for
+from kto_cli import launch
+from kto_cli.errors import BadInput
+from kto_cli.launch import number_asked_for
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,26 @@ from kto_cli.launch import processes_asked_for
 )
 def test_processes_asked_for(command, count):
     """Only what stands before the module is accelerate's."""
-    assert processes_asked_for(command.split()) == count
+    assert number_asked_for(command.split(), "num_processes") == count
+
+
+def test_processes_asked_for_in_a_config_file(tmp_path):
+    """The command line wins over the file that it names."""
+    (tmp_path / "cpu.yaml").write_text("distributed_type: MULTI_CPU\nnum_machines: 1\nnum_processes: 2\n")
+    command = f"python accelerate launch --config_file {tmp_path / 'cpu.yaml'}".split()
+    assert number_asked_for([*command, "-m", "kto_cli", "train"], "num_processes") == 2
+    assert number_asked_for([*command, "--num_processes", "3", "-m", "kto_cli", "train"], "num_processes") == 3
+
+
+def test_machines_without_gpus_are_not_left_alone(monkeypatch):
+    """accelerate would start one process on each machine, and each would train on its own."""
+    monkeypatch.setattr(launch, "_parent_command", lambda: ["accelerate", "launch", "--num_machines", "2", "kto_cli"])
+    monkeypatch.setattr(launch, "_has_gpu", lambda: False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(BadInput, match="torchrun"):
+        launch.start_missing_processes()
 
 
 def test_a_launcher_decides_neither_precision_nor_accumulation(monkeypatch):

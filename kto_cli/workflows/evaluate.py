@@ -21,6 +21,7 @@ from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps,
 from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
+from kto_cli.snapshots import refuse_slices
 from kto_cli.tables import metrics_table
 from kto_cli.verdict import judge
 
@@ -40,6 +41,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     if not is_model_folder(folder):
         raise _unfinished(folder)
     check_weights(folder)
+    refuse_slices(folder)
     config, weights = _fill_from_run(config, folder)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)

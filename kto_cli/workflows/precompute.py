@@ -26,7 +26,7 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     prepared = prepare(config, accelerator, screen)
     say_if_built_in(config, screen)
     began = time.perf_counter()
-    scorer = make_scorer(prepared, accelerator, screen)
+    scorer = make_scorer(prepared, accelerator, screen, spread=True)
     try:
         _, use = reference_logps(prepared, prepared.train + prepared.held_out, scorer, config, accelerator, screen)
     except KeyboardInterrupt:

@@ -16,11 +16,11 @@ from kto_cli.config import TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
+from kto_cli.distributed import agree, gathered_weights, how_spread, refuse_adapters, wrap
 from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
 from kto_cli.held_out import score_rows
 from kto_cli.model_card import model_card
-from kto_cli.models import load_model
 from kto_cli.preparation import (
     Prepared,
     class_counts,
@@ -30,7 +30,8 @@ from kto_cli.preparation import (
     say_if_built_in,
     start_accelerator,
 )
-from kto_cli.run_dir import RunDir, load_optimizer_state, read_settings
+from kto_cli.run_dir import RunDir, read_settings
+from kto_cli.snapshots import latest_sound_step, load_snapshot
 from kto_cli.tables import metrics_table
 from kto_cli.training import Counters, Run, Settings, fill_in, run_steps
 from kto_cli.verdict import Verdict, judge
@@ -69,7 +70,14 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     if config.lora_r:  # before anything is computed that a wrong name would waste
         layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
         screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
+    refuse_adapters(
+        accelerator.num_processes,
+        adapted=config.lora_r is not None,
+        merge=config.merge,
+        in_4bit=config.load_in_4bit,
+    )
     described = describe(settings, prepared, accelerator.num_processes)
+    agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
     if stored is not None:
         _refuse_other_inputs(stored, described, screen)
     this_run = _set_up(prepared, settings, directory, accelerator, screen)
@@ -134,6 +142,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
+            "spread": how_spread(processes),
         },
         "data": {
             "folder": str(prepared.data.folder.resolve()),
@@ -167,8 +176,8 @@ def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Sc
                 f"The {what} in {now[part]['folder']} are not those this run was begun with.",
                 "Put them back, or start a new run with --out.",
             )
-    if stored["chosen"] != now["chosen"]:
-        names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name) != value]
+    names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
+    if names:
         screen.warn(
             f"Differs from when the run was begun: {', '.join(names)}. "
             "The result will be equal to rounding, not bit for bit."
@@ -198,12 +207,13 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
 def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
-    scorer = make_scorer(prepared, accelerator, screen)
+    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
+    scorer = make_scorer(prepared, accelerator, screen, spread=True)
     rows = prepared.train + prepared.held_out
-    references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
+    with adapters.off(model):
+        references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
-    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     if config.gradient_checkpointing == "on":
         checkpoint_layers(scorer)
         screen.note("Gradient checkpointing: activations are computed again in the backward pass")
@@ -213,7 +223,7 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
         weight_decay=0.0,
         fused=accelerator.device.type == "cuda" or None,
     )
-    wrapped, optimizer = accelerator.prepare(scorer, optimizer)
+    wrapped, optimizer = wrap(accelerator, scorer, optimizer)
     return Run(
         settings=settings,
         rows=prepared.train,
@@ -236,7 +246,7 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
 
 
 def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
-    """The policy as fresh adapters on the reference, in place; comes after the reference is scored."""
+    """The policy as fresh adapters on the reference, in place."""
     source = prepared.source
     base = source.name if source.on_hub else str(source.folder.resolve())
     model = adapters.add_adapters(prepared.model, config, base=base)
@@ -249,21 +259,14 @@ def _go_on(this_run: Run, screen: Screen) -> None:
     """Puts back the newest sound checkpoint; with none, the run starts over from its beginning."""
     if this_run.engine.accelerator.is_main_process:
         this_run.directory.sweep()
-    folder, state, faults = this_run.directory.latest_sound_step()
+    folder, state, faults = latest_sound_step(this_run.directory, this_run.engine.accelerator)
     for fault in faults:
         screen.warn(f"{fault} Falling back to the checkpoint before it.")
     if folder is None:
         screen.note("No whole checkpoint yet: starting from the first step.")
         return
-    if this_run.settings.config.lora_r:
-        adapters.restore(this_run.model, folder)
-    else:
-        weights = load_model(folder, trust_remote_code=this_run.settings.config.trust_remote_code).state_dict()
-        this_run.model.load_state_dict(weights)
-    load_optimizer_state(
-        getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer),
-        folder / "optimizer.safetensors",
-    )
+    trusted = this_run.settings.config.trust_remote_code
+    load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
     this_run.first_step = state["step"] + 1
     screen.note(f"Going on from {folder} (step {state['step']} of {this_run.settings.total_steps})")
@@ -283,10 +286,12 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
             lambda_u=settings.weights.lambda_u,
         )
     verdict = judge(held_out, directory.read_metrics())
-    if this_run.engine.accelerator.is_main_process:
+    main = this_run.engine.accelerator.is_main_process
+    weights = gathered_weights(this_run.model, keep=main)
+    if main:
         card = model_card(settings, prepared, held_out, verdict)
         model = adapters.merged(this_run.model) if settings.config.merge else this_run.model
-        directory.finish(model, this_run.tokenizer, card)
+        directory.finish(model, this_run.tokenizer, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
     _show(screen, settings, held_out, verdict, directory)
     return {

@@ -1,0 +1,331 @@
+"""Several processes: who may start them, how the model is spread over them, and how it comes together again.
+
+    DDP         every process holds the whole model; accelerate wraps it
+    FSDP2       every process holds a slice of every weight, gradient and moment; torch's `fully_shard`, called here
+                with the settings of the accelerate config (accelerate itself shards on GPUs only: on CPUs, where the
+                tests run, it would train whole models without a word)
+    ZeRO-3      the same by DeepSpeed (zero.py)
+    others      refused: nothing here was proven on them
+
+Under FSDP2 a weight that is spread over processes is a DTensor, sliced along its first dimension.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kto_cli import zero
+from kto_cli.errors import BadInput, BadModel
+
+ReadRows = Callable[[str, int, int], Tensor]
+"""(name, first row, row after the last) -> those rows of a stored tensor; a tensor without dimensions is read whole."""
+
+
+class Sharding(NamedTuple):
+    """What an accelerate config with FSDP2 asks for."""
+
+    layers: tuple[str, ...] | None
+    """Classes whose modules are gathered one at a time; None: those the model names itself."""
+    sharded_files: bool
+    """Checkpoints as each process's own slices, not gathered in one."""
+
+
+def refuse_unproven(environment: Mapping[str, str]) -> None:
+    """Stops what a launcher may ask for and nothing here can vouch for.
+
+    Raises:
+        BadInput: names the setting and what to use in its place.
+    """
+
+    def on(name: str) -> bool:
+        return environment.get(name, "false").lower() in ("1", "true", "yes")
+
+    instead = "Use FSDP, which spreads the same things: distributed_type: FSDP with fsdp_version: 2."
+    for name, what in (
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "a parallelism_config (tensor, context or sequence parallel)"),
+    ):
+        if on(name):
+            raise BadInput(f"The accelerate config asks for {what}; kto is not proven right with it.", instead)
+    zero.refuse_unproven(environment)
+    if not on("ACCELERATE_USE_FSDP"):
+        return
+    if environment.get("FSDP_VERSION", "1") != "2":
+        raise BadInput("The accelerate config asks for FSDP version 1.", "Set fsdp_version: 2 in its fsdp_config.")
+    for name, key in (
+        ("FSDP_ACTIVATION_CHECKPOINTING", "fsdp_activation_checkpointing"),
+        ("FSDP_OFFLOAD_PARAMS", "fsdp_offload_params"),
+        ("FSDP_IGNORED_MODULES", "fsdp_ignored_modules"),
+    ):
+        if environment.get(name, "false").lower() not in ("false", "none", ""):
+            raise BadInput(f"The accelerate config sets {key}, which kto does not follow.", "Remove it there.")
+    if environment.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("true", "full_shard", "1"):
+        raise BadInput(
+            "The accelerate config sets fsdp_reshard_after_forward: false, which keeps whole weights between passes.",
+            "Set it to true, or launch without FSDP.",
+        )
+
+
+def sharding_asked_for(processes: int) -> Sharding | None:
+    """The launch's FSDP2 settings; None for one process or without FSDP."""
+    if processes == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    plugin = FullyShardedDataParallelPlugin()
+    names = plugin.transformer_cls_names_to_wrap
+    return Sharding(
+        layers=tuple(names) if names else None,
+        sharded_files="SHARDED" in str(plugin.state_dict_type),
+    )
+
+
+@contextlib.contextmanager
+def joined_as_for_ddp() -> Iterator[None]:
+    """accelerate joins the processes and leaves the spreading to us, in the same way on GPUs and on CPUs.
+
+    Models are loaded whole by every process from then on: all but the first would else leave their weights unset until
+    a broadcast, which accelerate does and we do not.
+    """
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def how_spread(processes: int) -> str:
+    """The launch in a word, for kto_config.json."""
+    if processes == 1:
+        return "one process"
+    if zero.asked_for(os.environ):
+        return "ZeRO-3"
+    return "FSDP2" if sharding_asked_for(processes) else "DDP"
+
+
+# --- wrapping --------------------------------------------------------------------------------
+
+
+def shard(scorer: nn.Module, sharding: Sharding) -> nn.Module:
+    """Spreads a scorer over the processes, in place: its layers one by one, the rest (embeddings, head) as the root.
+
+    The root's weights are whole while the scorer's forward and the backward of its output run, so it may read the
+    head's weight itself. `scorer.model` names its layer classes.
+
+    Raises:
+        BadModel: none of the layer classes occurs in the model.
+    """
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    model: Any = scorer.model
+    names = sharding.layers or tuple(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in scorer.modules() if type(module).__name__ in names]
+    if not layers:
+        raise BadModel(
+            f"No layer of the model is called {' or '.join(names) or 'anything known'}, so FSDP cannot cut it up.",
+            "Name its layer class in the accelerate config: fsdp_transformer_layer_cls_to_wrap.",
+        )
+    for module in [*layers, scorer]:
+        fully_shard(module, reshard_after_forward=True)
+    if torch.distributed.get_backend() == "gloo":
+        for module in scorer.modules():
+            if isinstance(module, FSDPModule):
+                module.set_force_sum_reduction_for_comms(True)  # gloo has no average
+    return scorer
+
+
+def place(scorer: nn.Module, accelerator: Any) -> Any:
+    """The scorer where it computes: whole on this process's device, or spread over all of them."""
+    sharding = sharding_asked_for(accelerator.num_processes)
+    if sharding is None:
+        return scorer.to(accelerator.device)
+    return shard(scorer, sharding)
+
+
+def is_sharded(scorer: Any) -> bool:
+    """FSDP2 or DeepSpeed spreads it: every process takes part in every forward, and gradients travel at once."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(scorer, FSDPModule) or zero.is_engine(scorer)
+
+
+def wrap(accelerator: Any, scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+    """The scorer and the optimizer as the engine drives them: one spread by FSDP2 is ready.
+
+    Raises:
+        BadModel: DeepSpeed cannot spread it.
+    """
+    if accelerator.num_processes > 1 and zero.asked_for(os.environ):
+        engine, wrapped = zero.spread(scorer, optimizer)
+        refuse_uneven_rounds(engine)
+        return engine, wrapped
+    if not is_sharded(scorer):
+        return accelerator.prepare(scorer, optimizer)
+    assert all(is_dtensor(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    return scorer, optimizer
+
+
+def refuse_uneven_rounds(scorer: Any) -> None:
+    """A spread model takes part in every forward of every process, so all must run equally many.
+
+    Raises:
+        BadModel: the model is read one sequence at a time.
+    """
+    if is_sharded(scorer) and getattr(scorer, "module", scorer).plain:
+        raise BadModel(
+            "This model's head is not one kto can read directly, and such a model cannot be spread over processes.",
+            "Launch without FSDP or DeepSpeed: every process then holds the whole model.",
+        )
+
+
+def backward(accelerator: Any, scorer: Any, loss: Tensor, *, last: bool) -> None:
+    """Adds to the gradient; `last` is the micro-batch after which it is whole."""
+    if zero.is_engine(scorer):
+        zero.backward(scorer, loss, last=last)
+    else:
+        accelerator.backward(loss)
+
+
+def clip(accelerator: Any, scorer: Any, optimizer: Any, limit: float) -> float:
+    """Clips the gradient to `limit` and returns its norm before that, over all processes."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        return optimizer.clip(limit)
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    return float(whole(accelerator.clip_grad_norm_(parameters, limit)))
+
+
+def refuse_adapters(processes: int, *, adapted: bool, merge: bool, in_4bit: bool) -> None:
+    """What was not proven right with adapters on a model that is spread.
+
+    Raises:
+        BadInput: names it.
+    """
+    if processes == 1 or not (adapted or in_4bit):
+        return
+    if zero.asked_for(os.environ):
+        raise BadInput("Adapters and DeepSpeed ZeRO-3 were not proven right together.", "Use FSDP2 or plain DDP.")
+    if sharding_asked_for(processes) and (merge or in_4bit):
+        flag = "--merge" if merge else "--load-in-4bit"
+        raise BadInput(f"{flag} needs the whole model in every process.", "Launch without FSDP.")
+
+
+def agree(accelerator: Any, facts: Mapping[str, Any]) -> None:
+    """All processes must see the same data, model and run: on several machines each looks at its own disk.
+
+    Raises:
+        BadInput: names what differs.
+    """
+    if accelerator.num_processes == 1:
+        return
+    from accelerate.utils import gather_object
+
+    everyone = gather_object([dict(facts)])
+    differing = [name for name in facts if any(other[name] != everyone[0][name] for other in everyone)]
+    if differing:
+        raise BadInput(
+            f"The processes of this launch do not see the same {', '.join(differing)}.",
+            "On several machines, --data, --model and --out must be folders with the same contents on all.",
+        )
+
+
+# --- slices ----------------------------------------------------------------------------------
+
+
+def is_dtensor(tensor: Any) -> bool:
+    """FSDP2 holds it in slices."""
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def whole(tensor: Any) -> Any:
+    """A spread tensor gathered (all processes must call); anything else as it is."""
+    if zero.is_spread(tensor):
+        return zero.whole(tensor)
+    return tensor.detach().full_tensor() if is_dtensor(tensor) else tensor
+
+
+def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """This process's rows of a DTensor, and which of its rows is the first of them (torch.chunk's cut)."""
+    spread: Any = tensor
+    rows, processes = tensor.shape[0], spread.device_mesh.size()
+    return spread.to_local(), min(spread.device_mesh.get_local_rank() * -(-rows // processes), rows)
+
+
+def gathered_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
+    """The state dict of a spread model, whole and on the CPU, for those who `keep` it; None for a model not spread.
+
+    All processes must call. Tied weights stay tied.
+    """
+    state = model.state_dict(keep_vars=True)
+    if not any(is_dtensor(tensor) or zero.is_spread(tensor) for tensor in state.values()):
+        return None
+    seen: dict[int, Tensor] = {}
+    for tensor in state.values():
+        if id(tensor) not in seen:
+            full = whole(tensor)
+            seen[id(tensor)] = full.cpu() if keep else torch.empty(0)
+    return {name: seen[id(tensor)] for name, tensor in state.items()} if keep else {}
+
+
+def flat_optimizer_state(optimizer: Any) -> dict[str, Tensor]:
+    """AdamW's state as named tensors, spread as it is: "3.exp_avg" is parameter 3's first moment."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
+    }
+
+
+def gathered_moments(optimizer: Any, *, keep: bool) -> dict[str, Tensor]:
+    """`flat_optimizer_state`, spread tensors whole and on the CPU for those who `keep` them; all must call."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        return zero.gathered_moments(optimizer)
+    found = {}
+    for name, value in flat_optimizer_state(optimizer).items():
+        full = whole(value)
+        found[name] = full.cpu() if keep else torch.empty(0)
+    return found
+
+
+@torch.no_grad()
+def put_rows(target: Tensor, name: str, read: ReadRows) -> None:
+    """Fills a tensor, spread or not, with what is stored under `name`."""
+    local, first = local_rows(target) if is_dtensor(target) else (target, 0)
+    local.copy_(read(name, first, first + (len(local) if local.ndim else 1)))
+
+
+def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
+    """Fills tensors, by the names they are stored under; all processes must call."""
+    if any(map(zero.is_spread, tensors.values())):
+        once = {id(tensor): name for name, tensor in tensors.items()}
+        zero.put_weights({name: tensors[name] for name in once.values()}, lambda name: read(name, 0, sys.maxsize))
+        return
+    for name, tensor in tensors.items():
+        put_rows(tensor, name, read)
+
+
+def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
+    """Gives an optimizer the state stored as in `flat_optimizer_state`, cut as its parameters are; all must call."""
+    if isinstance(optimizer, zero.ZeroOptimizer):
+        zero.put_moments(optimizer, lambda name: read(name, 0, sys.maxsize))
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for stored in names:
+        index, name = stored.split(".", 1)
+        if name == "step":
+            value = read(stored, 0, 1)
+        else:
+            value = torch.zeros_like(parameters[int(index)])
+            put_rows(value, stored, read)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,156 @@
+"""Checkpoints of a run: what the processes of a launch write together, and how any number of processes goes on.
+
+Usually one process writes a model folder and the optimizer's state. Under FSDP2 with fsdp_state_dict_type:
+SHARDED_STATE_DICT (accelerate's default) every process writes its own slices (shards.py). Both are read back by
+one process, by DDP and by FSDP2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kto_cli import adapters, distributed
+from kto_cli.distributed import ReadRows
+from kto_cli.errors import BadInput
+from kto_cli.models import load_model
+from kto_cli.run_dir import RunDir, save_model_folder
+from kto_cli.shards import Slice, Slices, slice_file, write_slices
+
+
+def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, counters: dict[str, Any]) -> None:
+    """Writes a checkpoint, whole or not at all; all processes must call.
+
+    Raises:
+        DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
+    """
+    accelerator, optimizer = engine.accelerator, _inner(engine.optimizer)
+    sharding = distributed.sharding_asked_for(accelerator.num_processes)
+    if sharding and sharding.sharded_files:
+        _save_slices(directory, accelerator, model, tokenizer, optimizer, counters)
+    else:
+        _save_whole(directory, accelerator, model, tokenizer, optimizer, counters)
+    accelerator.wait_for_everyone()
+
+
+def _save_whole(
+    directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
+) -> None:
+    """The main process writes everything; what is spread is gathered for it first."""
+    from safetensors.torch import save_file
+
+    main = accelerator.is_main_process
+    weights = distributed.gathered_weights(model, keep=main)
+    moments = distributed.gathered_moments(optimizer, keep=main)
+    if main:
+        with directory.writing_step(counters["step"], counters) as (folder, _):
+            save_model_folder(folder, model, tokenizer, weights)
+            save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
+
+
+def _save_slices(
+    directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
+) -> None:
+    """Each process writes what it holds; the folder gets its name when all have."""
+    slices = _own_slices(model, optimizer, main=accelerator.is_main_process)
+    if not accelerator.is_main_process:
+        _write_own(accelerator, None, slices)
+        return
+    with directory.writing_step(counters["step"], counters) as (folder, hashes):
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        hashes |= _write_own(accelerator, folder, slices)
+
+
+def _own_slices(model: Any, optimizer: Any, *, main: bool) -> dict[str, Slice]:
+    """This process's rows of all that is spread; of the rest (scalars), all by the main process."""
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tensors = {f"model.{name}": parameter.detach() for name, parameter in learned.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in distributed.flat_optimizer_state(optimizer).items()}
+    spread = {name: tensor for name, tensor in tensors.items() if distributed.is_dtensor(tensor)}
+    slices = {name: Slice(*distributed.local_rows(tensor)) for name, tensor in spread.items()}
+    return slices | {name: Slice(tensor) for name, tensor in tensors.items() if main and name not in spread}
+
+
+def _write_own(accelerator: Any, folder: Path | None, slices: dict[str, Slice]) -> dict[str, str]:
+    """Learns from the main process where to write, writes, and returns the hashes of all files once all are written.
+
+    Raises:
+        BadInput: the folder of the main process is not to be seen here.
+    """
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    (place,) = broadcast_object_list([str(folder)])
+    if not Path(place).is_dir():
+        raise BadInput(
+            f"Process {accelerator.process_index} does not see {place}, where it must write its part of a checkpoint.",
+            "Put --out where all machines see it, or set fsdp_state_dict_type: FULL_STATE_DICT.",
+        )
+    path = slice_file(Path(place), accelerator.process_index, accelerator.num_processes)
+    return dict(gather_object([(path.name, write_slices(path, slices))]))
+
+
+# --- going on --------------------------------------------------------------------------------
+
+
+def latest_sound_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """`RunDir.latest_sound_step`, looked up by the main process for all, so that they go on from the same one."""
+    from accelerate.utils import broadcast_object_list
+
+    found = directory.latest_sound_step() if accelerator.is_main_process else None
+    return broadcast_object_list([found])[0]
+
+
+def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: bool) -> None:
+    """Puts weights and optimizer state back as they were when the checkpoint in `folder` was written.
+
+    Raises:
+        BadInput, BadModel: something in it cannot be read.
+    """
+    optimizer = _inner(engine.optimizer)
+    slices = Slices(folder)
+    if slices.names("model."):
+        own = model.state_dict(keep_vars=True)
+        wanted = {name: own[name] for name in slices.names("model.")}
+        distributed.put_weights(wanted, lambda *rows: slices.rows(f"model.{rows[0]}", *rows[1:]))
+        names = slices.names("optimizer.")
+        distributed.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
+        return
+    from safetensors.torch import load_file
+
+    if adapters.is_adapted(model):
+        own, weights = adapters.tensors(model), load_file(folder / adapters.WEIGHTS)
+    else:
+        own = model.state_dict(keep_vars=True)
+        weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
+    distributed.put_weights({name: own[name] for name in weights}, _rows_of(weights))
+    moments = load_file(folder / "optimizer.safetensors")
+    distributed.put_moments(optimizer, list(moments), _rows_of(moments))
+
+
+def refuse_slices(folder: Path) -> None:
+    """A checkpoint in slices is for going on, not a model to load.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if Slices(folder).names("model."):
+        raise BadInput(
+            f"{folder} holds the slices of several processes, not a model.",
+            f"Finish the run (kto train --resume --out {folder.parent.parent}); its model is whole.",
+        )
+
+
+def _rows_of(tensors: dict[str, Tensor]) -> ReadRows:
+    def read(name: str, start: int, stop: int) -> Tensor:
+        tensor = tensors[name]
+        return tensor[start:stop] if tensor.ndim else tensor
+
+    return read
+
+
+def _inner(optimizer: Any) -> Any:
+    """The optimizer inside accelerate's."""
+    return getattr(optimizer, "optimizer", optimizer)
