@@ -198,20 +198,15 @@ def kto_precompute(
     """What `kto precompute` does, into an empty cache."""
     from dataclasses import replace
 
-    from kto_cli.core.plan import micro_batches
     from kto_cli.preparation import reference_logps
 
     rows = prepared.train[: options.rows]
-    memory = Memory()
+    memory, counter = Memory(), TokenCounter(scorer)
     with tempfile.TemporaryDirectory() as cache:
         began = time.perf_counter()
         references, _ = reference_logps(prepared, rows, scorer, replace(config, cache=cache), accelerator, screen)
         seconds = finished(accelerator) - began
-    lengths = sorted({sequence: sequence.length for sequence in sequences_of(rows)}.values(), reverse=True)
-    computed = sum(
-        len(batch) * max(lengths[place] for place in batch) for batch in micro_batches(lengths, prepared.token_budget)
-    )
-    return report(rows, 1, seconds, memory, value=references.own.mean().item(), computed=computed)
+    return report(rows, 1, seconds, memory, value=references.own.mean().item(), computed=counter.tokens)
 
 
 def plain_precompute(
@@ -243,7 +238,6 @@ def kto_step(
     import torch
 
     from kto_cli.core.metrics import step_metrics
-    from kto_cli.core.plan import micro_batches
     from kto_cli.engine import Engine, References
     from kto_cli.preparation import reference_logps
 
@@ -256,23 +250,16 @@ def kto_step(
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     engine = Engine(accelerator, wrapped, optimizer, token_budget=prepared.token_budget, max_grad_norm=1.0)
-    memory, loss, began = Memory(), 0.0, 0.0
+    memory, counter, loss, began = Memory(), TokenCounter(scorer), 0.0, 0.0
     for number, (batch, references) in enumerate(zip(batches, cached, strict=True)):
         if number == 1:
-            began = time.perf_counter()
+            began, counter.tokens = time.perf_counter(), 0
         output = engine.step(batch, References(*references), beta=BETA, learning_rate=LEARNING_RATE, **LAMBDAS)
         labels = torch.tensor([row.label for row in batch])
         loss = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, beta=BETA, **LAMBDAS)["loss"]
     seconds = finished(accelerator) - began
-    computed = 0
-    for batch in batches[1:]:
-        for sequences in ([row.own for row in batch], [row.mismatched for row in batch]):
-            lengths = sorted((sequence.length for sequence in sequences), reverse=True)
-            computed += sum(
-                len(cut) * max(lengths[place] for place in cut) for cut in micro_batches(lengths, prepared.token_budget)
-            )
     rows = [row for batch in batches[1:] for row in batch]
-    return report(rows, len(batches) - 1, seconds, memory, value=loss, computed=computed)
+    return report(rows, len(batches) - 1, seconds, memory, value=loss, computed=counter.tokens)
 
 
 def plain_step(
@@ -312,6 +299,17 @@ def plain_step(
     return report(rows, len(batches) - 1, seconds, memory, value=loss.item(), computed=computed)
 
 
+class TokenCounter:
+    """Counts the tokens a scorer's model is given, padding included."""
+
+    def __init__(self, scorer: Any) -> None:
+        self.tokens = 0
+        scorer.register_forward_pre_hook(self._count)
+
+    def _count(self, module: Any, arguments: tuple[Any, ...]) -> None:
+        self.tokens += arguments[0].numel()
+
+
 def plain_logps(model: Any, sequences: Sequence[Any], dtype: Any) -> Any:
     """Summed completion log-probs the first way that comes to mind: [batch, time, vocab] and a mask."""
     import contextlib
@@ -339,10 +337,11 @@ def planned(prepared: Any, options: argparse.Namespace) -> list[list[Any]]:
     from kto_cli.core.plan import plan_epoch
 
     labels = [row.label for row in prepared.train]
+    prompts = [row.prompt_id for row in prepared.train]
     batches: list[list[Any]] = []
     epoch = 0
     while len(batches) <= options.steps:
-        plan = plan_epoch(labels, batch_size=options.batch_size, seed=0, epoch=epoch)
+        plan = plan_epoch(labels, prompts, batch_size=options.batch_size, seed=0, epoch=epoch)
         batches += [[prepared.train[index] for index in batch] for batch in plan]
         epoch += 1
     return batches[: options.steps + 1]

@@ -83,6 +83,9 @@ MicroBatchTokens = Annotated[
 ]
 ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+LoadIn4Bit = Annotated[
+    bool, typer.Option("--load-in-4bit", help="Hold the model's linear layers in 4 bits (needs bitsandbytes).")
+]
 Cache = Annotated[
     str | None, typer.Option(help="Where reference log-probs are kept. Default: $KTO_CACHE or ~/.cache/kto.")
 ]
@@ -136,6 +139,7 @@ def precompute(
     micro_batch_tokens: MicroBatchTokens = ModelConfig.micro_batch_tokens,
     chat_template: ChatTemplate = ModelConfig.chat_template,
     trust_remote_code: TrustRemoteCode = ModelConfig.trust_remote_code,
+    load_in_4bit: LoadIn4Bit = ModelConfig.load_in_4bit,
     cache: Cache = ModelConfig.cache,
     json: Json = False,
 ) -> None:
@@ -167,6 +171,10 @@ def train(
         int,
         typer.Option(help="Rows of one optimizer step, over all processes. z_ref is estimated from them."),
     ] = TrainConfig.batch_size,
+    group_prompts: Annotated[
+        bool,
+        typer.Option(help="Bring rows of one prompt into one step, so that the prompt is computed once."),
+    ] = TrainConfig.group_prompts,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate of AdamW. Default: by model size, said.")
     ] = TrainConfig.learning_rate,
@@ -189,6 +197,19 @@ def train(
     eval_every: Annotated[
         int | None, typer.Option(help="Steps between looks at held-out rows. Default: a tenth of the run.")
     ] = TrainConfig.eval_every,
+    lora_r: Annotated[
+        int | None, typer.Option(help="Train LoRA adapters of this rank, such as 16. Default: all weights learn.")
+    ] = TrainConfig.lora_r,
+    lora_alpha: Annotated[
+        int | None, typer.Option(help="Adapters' output times alpha / rank. Default: twice the rank.")
+    ] = TrainConfig.lora_alpha,
+    lora_targets: Annotated[
+        str, typer.Option(help="Linear layers to adapt: all-linear, or names such as q_proj,v_proj.")
+    ] = TrainConfig.lora_targets,
+    dora: Annotated[bool, typer.Option("--dora", help="DoRA: magnitude and direction apart.")] = TrainConfig.dora,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model with the adapters in it, not the adapters.")
+    ] = TrainConfig.merge,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
     config: Annotated[
         str | None,
@@ -196,6 +217,7 @@ def train(
     ] = None,
     chat_template: ChatTemplate = TrainConfig.chat_template,
     trust_remote_code: TrustRemoteCode = TrainConfig.trust_remote_code,
+    load_in_4bit: LoadIn4Bit = TrainConfig.load_in_4bit,
     cache: Cache = TrainConfig.cache,
     json: Json = False,
 ) -> None:
@@ -227,6 +249,7 @@ def evaluate(
     micro_batch_tokens: MicroBatchTokens = EvalConfig.micro_batch_tokens,
     chat_template: ChatTemplate = EvalConfig.chat_template,
     trust_remote_code: TrustRemoteCode = EvalConfig.trust_remote_code,
+    load_in_4bit: LoadIn4Bit = EvalConfig.load_in_4bit,
     cache: Cache = EvalConfig.cache,
     json: Json = False,
 ) -> None:

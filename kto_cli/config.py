@@ -60,6 +60,8 @@ class ModelConfig:
     """A Jinja file with the chat template, for a model folder that has none or the wrong one."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    load_in_4bit: bool = False
+    """Hold the model's linear layers in 4 bits (NF4, through bitsandbytes). The reference is then this 4-bit model."""
     cache: str | None = None
     """The folder of the reference log-prob cache; default $KTO_CACHE or ~/.cache/kto."""
 
@@ -89,6 +91,8 @@ class TrainConfig(ModelConfig):
     batch_size: int = 32
     """Rows of one optimizer step, over all processes and micro-batches. A statistical choice: z_ref is
     estimated from exactly these rows."""
+    group_prompts: bool = True
+    """Bring rows of one prompt into one step, where the class shares allow it: the prompt is computed once."""
     learning_rate: float | None = None
     """AdamW's peak learning rate; left out, chosen by model size and said."""
     epochs: int = 1
@@ -107,6 +111,16 @@ class TrainConfig(ModelConfig):
     """Steps between checkpoints; left out, a fifth of the run, at most 200."""
     eval_every: int | None = None
     """Steps between looks at held-out rows; left out, a tenth of the run."""
+    lora_r: int | None = None
+    """Rank of LoRA adapters: only they learn, and the run directory holds them alone; left out, all weights learn."""
+    lora_alpha: int | None = None
+    """The adapters' output is multiplied by alpha / rank; left out, alpha is twice the rank."""
+    lora_targets: str = "all-linear"
+    """Names of the linear layers to adapt, with commas between, or all-linear: all but the output head."""
+    dora: bool = False
+    """Learn magnitude and direction of the weights apart (DoRA)."""
+    merge: bool = False
+    """Write the whole model with the adapters added to its weights, instead of the adapters."""
 
     def __post_init__(self) -> None:
         _require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
@@ -132,7 +146,32 @@ class TrainConfig(ModelConfig):
         _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
         for flag, every in (("--save-every", self.save_every), ("--eval-every", self.eval_every)):
             _require(every is None or every >= 1, flag, every, "1 or above")
+        self._check_adapters()
         super().__post_init__()
+
+    @property
+    def alpha(self) -> int:
+        """`lora_alpha`, or twice the rank."""
+        return self.lora_alpha or 2 * (self.lora_r or 0)
+
+    def _check_adapters(self) -> None:
+        for flag, number in (("--lora-r", self.lora_r), ("--lora-alpha", self.lora_alpha)):
+            _require(number is None or number >= 1, flag, number, "1 or above")
+        _require(bool(self.lora_targets.strip()), "--lora-targets", "''", f"{ALL_LINEAR} or names of layers")
+        asked = {
+            "--lora-alpha": self.lora_alpha is not None,
+            "--lora-targets": self.lora_targets != TrainConfig.lora_targets,
+            "--dora": self.dora,
+            "--merge": self.merge,
+            "--load-in-4bit": self.load_in_4bit,
+        }
+        for flag in [flag for flag, given in asked.items() if given and self.lora_r is None]:
+            raise BadInput(f"{flag} is for training adapters.", "Add --lora-r 16, or leave it out.")
+        if self.merge and self.load_in_4bit:
+            raise BadInput(
+                "--merge cannot be used with --load-in-4bit: the adapters learn on the rounded weights.",
+                "Leave one of them out.",
+            )
 
 
 @dataclass(frozen=True)
@@ -156,6 +195,7 @@ class EvalConfig(ModelConfig):
 
 
 SCHEDULES = ("linear", "cosine", "constant")
+ALL_LINEAR = "all-linear"
 DTYPES = ("auto", "float32", "bfloat16")
 
 

@@ -187,6 +187,19 @@ def refuse_uneven_rounds(scorer: Any) -> None:
         )
 
 
+def refuse_spread_adapters(processes: int) -> None:
+    """Adapters come after the model is spread, so that theirs alone would not be: each process would train its own.
+
+    Raises:
+        BadInput: this launch spreads the model.
+    """
+    if how_spread(processes) not in ("one process", "DDP"):
+        raise BadInput(
+            f"--lora-r does not go with {how_spread(processes)} yet.",
+            "Launch without FSDP or DeepSpeed: adapters need little memory besides the model's weights.",
+        )
+
+
 def backward(accelerator: Any, scorer: Any, loss: Tensor, *, last: bool) -> None:
     """Adds to the gradient; `last` is the micro-batch after which it is whole."""
     if zero.is_engine(scorer):

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kto_cli.attention import Past
+from kto_cli.core.batches import Batch, continuation, cut, pack, pad
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
-from kto_cli.core.plan import deal, micro_batches
-from kto_cli.core.rows import EncodedRow, PaddedBatch, TokenSequence, pad
+from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.distributed import backward, clip, is_sharded
 
 
@@ -56,15 +57,36 @@ class Engine:
         self.max_grad_norm = max_grad_norm
         self._dtype = torch.promote_types(next(scorer.parameters()).dtype, torch.float32)
 
-    def log_probs(self, sequences: Sequence[TokenSequence], *, tick: Callable[[int], None] = lambda _: None) -> Tensor:
-        """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes."""
+    @property
+    def packs(self) -> bool:
+        """Whether micro-batches are packed."""
+        return bool(getattr(self.scorer, "module", self.scorer).packs)
+
+    def log_probs(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        batches: Sequence[list[int]] | None = None,
+        done: Callable[[list[int], Tensor], None] = lambda positions, logps: None,
+    ) -> Tensor:
+        """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes.
+
+        Args:
+            batches: positions that make a micro-batch; by default, what this launch shares out best.
+            done: called by each process with what it has just computed.
+        """
         values = self._zeros(len(sequences))
+        if batches is None:
+            shares = self._cut(sequences)
+        else:
+            world = self.accelerator.num_processes
+            shares = [list(batches[rank::world]) for rank in range(world)]
         with torch.no_grad():
-            for positions, padded, counts in self._rounds(sequences):
-                logps = self.scorer(*padded)
+            for positions, counts in self._rounds(sequences, shares):
+                logps = self.scorer(*self._batch([sequences[position] for position in positions]))
                 if counts:
                     values[positions] = logps
-                tick(len(positions))
+                    done(positions, logps)
         return self._sum(values)
 
     def step(
@@ -78,8 +100,19 @@ class Engine:
         learning_rate: float,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> StepOutput:
-        """KL pass, gradient pass, update. Nothing is updated if any number is not finite; the caller checks."""
-        mismatched = self.log_probs([row.mismatched for row in rows]) - references.mismatched
+        """KL pass, gradient pass, update. Nothing is updated if any number is not finite; the caller checks.
+
+        Where a process's rows fit into one packed micro-batch, the gradient pass starts first and the mismatched
+        completions continue the prompts it has just computed; else the KL pass computes them itself.
+        """
+        own, borrowed = [row.own for row in rows], [row.mismatched for row in rows]
+        shares = self._cut(own)
+        begun = None
+        if self.packs and max(map(len, shares)) == 1:
+            begun, logps = self._begin(own, borrowed, shares)
+        else:
+            logps = self.log_probs(borrowed)
+        mismatched = logps - references.mismatched
         point = reference_point(mismatched)
         device = self.accelerator.device
         desirable = torch.tensor([row.label for row in rows], device=device)
@@ -87,11 +120,11 @@ class Engine:
         reference, z_ref = references.own.to(device, self._dtype), point.value.to(device)
         # One more number than rows: whether this process was asked to stop travels with the sum.
         values = self._zeros(len(rows) + 1)
-        rounds = list(self._rounds([row.own for row in rows]))
-        for index, (positions, padded, counts) in enumerate(rounds):
+        rounds = list(self._rounds(own, shares))
+        for index, (positions, counts) in enumerate(rounds):
             last = index == len(rounds) - 1
             with self._last_syncs(last):
-                logps = self.scorer(*padded)
+                logps = self.scorer(*self._batch([own[position] for position in positions])) if begun is None else begun
                 log_ratios = logps - reference[positions]
                 losses = kto_losses(log_ratios, signs[positions], weights[positions], z_ref, beta=beta).losses
                 # Processes average their gradients; the mean is over the rows of all of them.
@@ -105,6 +138,28 @@ class Engine:
         norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched.isfinite().all()))
         return StepOutput(values[:-1], mismatched, norm, bool(values[-1] > 0))
 
+    def _begin(
+        self, own: Sequence[TokenSequence], borrowed: Sequence[TokenSequence], shares: list[list[list[int]]]
+    ) -> tuple[Tensor, Tensor]:
+        """The forward half of a gradient pass that is one micro-batch a process, and what continues its prompts.
+
+        Returns:
+            (this process's log-probs with gradient, all rows' mismatched log-probs on the CPU).
+        """
+        device = self.accelerator.device
+        ((positions, counts),) = self._rounds(own, shares)
+        batch, prompts = pack([own[position] for position in positions])
+        past = Past.of(prompts, device)
+        logps = self.scorer(*batch.to(device), past)
+        values = self._zeros(len(own))
+        with torch.no_grad():
+            continued = self.scorer(
+                *continuation([borrowed[position] for position in positions], prompts).to(device), past
+            )
+        if counts:
+            values[positions] = continued
+        return logps, self._sum(values)
+
     def _update(self, learning_rate: float, finite: bool) -> float:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
         norm = clip(self.accelerator, self.scorer, self.optimizer, self.max_grad_norm or float("inf"))
@@ -115,24 +170,25 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _rounds(self, sequences: Sequence[TokenSequence]) -> Iterator[tuple[list[int], PaddedBatch, bool]]:
-        """This process's micro-batches: (positions in the batch, padded tensors, whether they count).
+    def _cut(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
+        return cut(sequences, token_budget=self.token_budget, ranks=self.accelerator.num_processes, packed=self.packs)
+
+    def _batch(self, sequences: Sequence[TokenSequence]) -> Batch:
+        return (pack(sequences)[0] if self.packs else pad(sequences)).to(self.accelerator.device)
+
+    def _rounds(
+        self, sequences: Sequence[TokenSequence], shares: list[list[list[int]]]
+    ) -> Iterator[tuple[list[int], bool]]:
+        """This process's micro-batches: (positions, whether they count).
 
         All processes run equally many rounds, since each may hold a collective operation; one with less
         to do repeats the shortest sequence and does not count it.
         """
-        lengths = [sequence.length for sequence in sequences]
-        world, device = self.accelerator.num_processes, self.accelerator.device
-        cuts = []
-        for share in deal(lengths, world):
-            cut = micro_batches([lengths[position] for position in share], self.token_budget)
-            cuts.append([[share[place] for place in places] for places in cut])
-        mine = cuts[self.accelerator.process_index]
-        filler = [min(range(len(lengths)), key=lengths.__getitem__)]
-        for round_ in range(max(map(len, cuts))):
+        mine = shares[self.accelerator.process_index]
+        filler = [min(range(len(sequences)), key=lambda position: sequences[position].length)]
+        for round_ in range(max(map(len, shares))):
             counts = round_ < len(mine)
-            positions = mine[round_] if counts else filler
-            yield positions, pad([sequences[position] for position in positions]).to(device), counts
+            yield (mine[round_] if counts else filler), counts
 
     @contextlib.contextmanager
     def _last_syncs(self, last: bool) -> Iterator[None]:

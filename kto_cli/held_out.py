@@ -29,8 +29,10 @@ def score_rows(
     tick: Callable[[int], None] = lambda _: None,
 ) -> Scores:
     """Log-ratios of rows and of their mismatched pairs; equal on all processes."""
-    own = engine.log_probs([row.own for row in rows], tick=tick)
-    mismatched = engine.log_probs([row.mismatched for row in rows], tick=tick)
+    logps = engine.log_probs(
+        [row.own for row in rows] + [row.mismatched for row in rows], done=lambda positions, _: tick(len(positions))
+    )
+    own, mismatched = logps[: len(rows)], logps[len(rows) :]
     return Scores(
         log_ratios=own - references.own,
         mismatched_log_ratios=mismatched - references.mismatched,

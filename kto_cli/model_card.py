@@ -9,8 +9,11 @@ import jinja2
 from kto_cli import __version__
 
 _CARD = """---
-library_name: transformers
-tags: [kto, alignment]
+library_name: {{ "peft" if adapters else "transformers" }}
+{%- if on_hub %}
+base_model: {{ reference }}
+{%- endif %}
+tags: [kto, alignment{{ ", lora" if settings.config.lora_r }}]
 ---
 
 # {{ reference }}, aligned with KTO
@@ -27,6 +30,7 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | reference model | {{ reference }} |
 | rows | {{ train_rows }} for training, {{ held_out_rows }} held out |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
+| learns | {{ learns }} |
 | beta | {{ settings.config.beta }} |
 | lambda_d, lambda_u | {{ settings.weights.lambda_d }}, {{ settings.weights.lambda_u }} |
 | learning rate | {{ settings.learning_rate }} ({{ settings.config.schedule }}) |
@@ -51,6 +55,9 @@ def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, ve
     return environment.from_string(_CARD).render(
         settings=settings,
         reference=prepared.source.name,
+        on_hub=prepared.source.on_hub,
+        adapters=settings.config.lora_r is not None and not settings.config.merge,
+        learns=what_learns(settings.config),
         version=__version__,
         verdict=verdict,
         train_rows=len(prepared.train),
@@ -60,3 +67,13 @@ def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, ve
         held_out=held_out,
         names=[name.removesuffix("_interval") for name in held_out or {} if name.endswith("_interval")],
     )
+
+
+def what_learns(config: Any) -> str:
+    """Which weights of the model a run changes."""
+    if config.lora_r is None:
+        return "all weights"
+    kind = "DoRA" if config.dora else "LoRA"
+    four_bit = ", over weights of 4 bits" if config.load_in_4bit else ""
+    merged = ", merged into the weights" if config.merge else ""
+    return f"{kind} adapters of rank {config.lora_r}, alpha {config.alpha}, on {config.lora_targets}{four_bit}{merged}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kto_cli import files
+from kto_cli import adapters, files, four_bit
 from kto_cli.errors import BadInput, BadModel
 
 FALLBACK_TEMPLATE = (
@@ -41,6 +41,11 @@ class ModelSource:
     folder: Path
     fingerprint: str
     """Hash of the weights and of what in config.json changes a number."""
+
+    @property
+    def on_hub(self) -> bool:
+        """`name` is a Hub id, not a place on this machine."""
+        return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
 
 
 def locate_model(name: str | None) -> tuple[str, Path]:
@@ -95,14 +100,19 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def open_source(name: str | None) -> ModelSource:
-    """Locates and fingerprints a model."""
+def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
+    """Locates and fingerprints a model; in 4 bits it is another model than in full."""
     called, folder = locate_model(name)
-    return ModelSource(called, folder, fingerprint(folder))
+    return ModelSource(called, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    if adapters.is_adapter(folder):
+        raise BadModel(
+            f"{folder} holds an adapter for {adapters.base_of(folder)}, not a whole model.",
+            "Merge it into that model first (kto train --merge does, or peft's merge_and_unload).",
+        )
     if not path.is_file():
         raise BadModel(f"{folder} has no config.json.", "Is it a Hugging Face model folder?")
     try:
@@ -143,11 +153,15 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
-def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
+def load_model(folder: Path, *, trust_remote_code: bool = False, in_4bit: torch.dtype | None = None) -> Any:
     """Loads a causal language model in float32, in evaluation mode (no dropout, also while training).
+
+    Args:
+        in_4bit: hold the linear layers in 4 bits and multiply in this dtype.
 
     Raises:
         BadModel: weights are missing, damaged or of another shape than the config says.
+        BadInput: 4 bits were asked for, and bitsandbytes is not installed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -155,6 +169,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     loaded: Any
+    quantization = {} if in_4bit is None else {"quantization_config": four_bit.settings(in_4bit)}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -163,6 +178,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **quantization,
         )
     except Exception as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -174,6 +190,8 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
+    if in_4bit is not None:
+        four_bit.keep_differentiable(model)
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kto_cli.config import ModelConfig
-from kto_cli.core.plan import micro_batches
+from kto_cli.core.batches import cut
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen, stdout_kept_free
@@ -92,7 +92,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         BadInput, BadData, BadModel: see what each part asks for.
     """
     data = load_data_dir(find_data_dir(config.data))
-    source = open_source(config.model)
+    source = open_source(config.model, in_4bit=config.load_in_4bit)
     tokenizer, fallback = load_tokenizer(
         source.folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
@@ -101,7 +101,9 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             "The model has no chat template: using hh-rlhf's turn markers (Human: / Assistant:). "
             "Give its own with --chat-template FILE."
         )
-    model = load_model(source.folder, trust_remote_code=config.trust_remote_code)
+    dtype = choose_dtype(config.dtype, accelerator.device)
+    in_4bit = dtype if config.load_in_4bit else None
+    model = load_model(source.folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
     max_length = _max_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
     train = _encode(data.train, encoder, "training", screen) if needs_train else []
@@ -111,7 +113,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         source=source,
         tokenizer=tokenizer,
         model=model,
-        dtype=choose_dtype(config.dtype, accelerator.device),
+        dtype=dtype,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
         train=train,
@@ -160,23 +162,34 @@ def class_counts(rows: Sequence[EncodedRow]) -> tuple[int, int]:
 
 
 def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread: bool = False) -> CompletionScorer:
-    """The model as a scorer on its device, its fast path compared with the model's own logits first.
+    """The model as a scorer on its device, its fast ways compared with the model's own logits first.
 
     With `spread`, over all processes where FSDP is asked for; such a model cannot generate.
     """
     whole = CompletionScorer(prepared.model, prepared.dtype)
     scorer = place(whole, accelerator) if spread else whole.to(accelerator.device)
     rows = prepared.train or prepared.held_out
-    if rows:
-        shortest = sorted(rows, key=lambda row: row.own.length)[:2]
-        difference = scorer.trust_or_fall_back([row.own for row in shortest])
-        if scorer.plain:
-            screen.warn(
-                f"This model's head is not one kto can read directly (log-probs differ by {difference:.1e} nats a "
-                "token): using the model's own logits, one sequence at a time. Correct, but slow."
-            )
+    if not rows:
+        return scorer
+    checked = scorer.trust_or_fall_back(_check_sequences(rows))
+    if scorer.plain:
+        screen.warn(
+            f"This model's head is not one kto can read directly (log-probs differ by {checked.difference:.1e} nats a "
+            "token): using the model's own logits, one sequence at a time. Correct, but slow."
+        )
+    elif checked.unpacked:
+        screen.note(f"Micro-batches are padded: this model cannot be packed, because {checked.unpacked}.")
+    else:
+        screen.note("Micro-batches are packed: no padding, and rows that share a prompt compute it once.")
     refuse_uneven_rounds(scorer)
     return scorer
+
+
+def _check_sequences(rows: Sequence[EncodedRow]) -> list[TokenSequence]:
+    """Two short ones, one that shares its prompt with the first, and the longest, which reaches beyond any window."""
+    first, second = sorted(rows, key=lambda row: row.own.length)[:2] * (2 if len(rows) == 1 else 1)
+    longest = max(rows, key=lambda row: row.own.length)
+    return [first.own, second.own, first.mismatched, longest.own]
 
 
 def reference_logps(
@@ -214,7 +227,8 @@ def reference_logps(
     missing = [(key, sequence) for key, sequence in by_key.items() if key not in found]
     use = CacheUse(len(by_key), len(missing), len(by_key) - len(missing))
     if missing:
-        found |= _compute(missing, scorer, cache, prepared.token_budget, accelerator, screen)
+        engine = scoring_engine(scorer, prepared, accelerator)
+        found |= _compute(missing, engine, cache, accelerator, screen)
     values = torch.tensor([found[sequence_key(sequence)][0] for sequence in sequences], dtype=torch.float32)
     return References(values[: len(rows)], values[len(rows) :]), use
 
@@ -226,41 +240,34 @@ def _sound(found: dict[bytes, tuple[float, int]], by_key: dict[bytes, TokenSeque
 
 def _compute(
     missing: list[tuple[bytes, TokenSequence]],
-    scorer: CompletionScorer,
+    engine: Engine,
     cache: ReferenceCache,
-    token_budget: int,
     accelerator: Any,
     screen: Screen,
 ) -> dict[bytes, tuple[float, int]]:
     """Scores what is missing, a micro-batch at a time, each stored as soon as it is known.
 
-    Micro-batches are cut from the sequences in an order of their own (longest first, then by key), so an
+    Micro-batches are cut from the sequences in an order of their own (largest first, then by key), so an
     interrupted pass goes on with the very batches it would have had, and ends with the same bits.
     """
-    missing = sorted(missing, key=lambda item: (-item[1].length, item[0]))
-    batches = micro_batches([sequence.length for _, sequence in missing], token_budget)
-    values = torch.zeros(len(missing), dtype=torch.float64)
-    share = batches[accelerator.process_index :: accelerator.num_processes]
-    with screen.progress("reference log-probs", sum(map(len, share))):
-        for round_ in range(-(-len(batches) // accelerator.num_processes)):
-            # A spread model needs every process in every round; one with nothing left repeats the shortest batch.
-            positions = share[round_] if round_ < len(share) else batches[-1]
-            logps = scorer.score([missing[position][1] for position in positions]).double().cpu()
-            if not logps.isfinite().all():
-                raise Diverged(
-                    "The reference model gives a log-prob that is not a finite number.",
-                    "Check the model, or use --dtype float32.",
-                )
-            if round_ >= len(share):
-                break
-            values[positions] = logps
-            cache.append([(missing[p][0], float(values[p]), len(missing[p][1].completion)) for p in positions])
-            screen.tick(len(positions))
-    if accelerator.num_processes > 1:
-        values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
-    return {
-        key: (value, len(sequence.completion)) for (key, sequence), value in zip(missing, values.tolist(), strict=True)
-    }
+    missing = sorted(missing, key=lambda item: item[0])
+    sequences = [sequence for _, sequence in missing]
+
+    def store(positions: list[int], logps: torch.Tensor) -> None:
+        if not logps.isfinite().all():
+            raise Diverged(
+                "The reference model gives a log-prob that is not a finite number.",
+                "Check the model, or use --dtype float32.",
+            )
+        found = zip(positions, logps.tolist(), strict=True)
+        cache.append([(missing[place][0], value, len(sequences[place].completion)) for place, value in found])
+        screen.tick(len(positions))
+
+    (batches,) = cut(sequences, token_budget=engine.token_budget, packed=engine.packs)
+    mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
+    with screen.progress("reference log-probs", mine):
+        values = engine.log_probs(sequences, batches=batches, done=store).tolist()
+    return {key: (value, len(sequence.completion)) for (key, sequence), value in zip(missing, values, strict=True)}
 
 
 def scoring_engine(scorer: Any, prepared: Prepared, accelerator: Any) -> Engine:

@@ -1,6 +1,7 @@
 """The run directory: what lies where, written so that a kill at any instant loses at most unfinished steps.
 
 config.json, model.safetensors, tokenizer ...   the finished model; config.json comes last and says "finished"
+                                                (of a LoRA run: adapter_config.json, adapter_model.safetensors)
 kto_config.json                                 settings, versions, fingerprints; re-runs the run
 metrics.jsonl                                   one line per step
 steps/step-000200/                              a model folder with optimizer.safetensors and state.json
@@ -21,9 +22,11 @@ from typing import Any
 
 import torch
 
-from kto_cli import files
+from kto_cli import adapters, files
 from kto_cli.errors import BadInput
 
+LAST_FILES = ("config.json", adapters.CONFIG)
+"""Of a whole model or of an adapter: put in place after all others, so it says that they are there."""
 KEPT_STEPS = 2
 """Older checkpoints are removed once newer ones are whole; the one before the last stays as a reserve."""
 
@@ -57,7 +60,7 @@ class RunDir:
     @property
     def finished(self) -> bool:
         """A run ended here: its last file is in place."""
-        return self.started and (self.folder / "config.json").is_file()
+        return self.started and is_model_folder(self.folder)
 
     def refuse_unless_free(self) -> None:
         """A new run may start here: the folder is absent or empty.
@@ -160,7 +163,7 @@ class RunDir:
     # --- the end ---------------------------------------------------------------------------
 
     def finish(self, model: Any, tokenizer: Any, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Puts the finished model in place; config.json comes last, so half a model never looks whole.
+        """Puts the finished model in place; its config comes last, so half a model never looks whole.
 
         `weights` stand in for the model's own, where those are spread over processes.
         """
@@ -173,7 +176,7 @@ class RunDir:
             (staging / "README.md").write_text(card, encoding="utf-8")
             hashes = {path.name: files.file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
             files.write_json(self.config, {**read_settings(self), "finished": {"files": hashes}})
-            names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == "config.json", name))
+            names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name in LAST_FILES, name))
             for name in names:
                 files.sync_file(staging / name)
                 os.replace(staging / name, self.folder / name)
@@ -238,7 +241,16 @@ def _compare(folder: Path, hashes: dict[str, str]) -> None:
             raise BadInput(f"{path} is damaged: its bytes are not those that were written.")
 
 
+def is_model_folder(folder: Path) -> bool:
+    """The folder holds a whole model or an adapter."""
+    return any((folder / name).is_file() for name in LAST_FILES)
+
+
 def save_model_folder(folder: Path, model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """A Hugging Face model folder: config, safetensors weights (the model's, if not given), tokenizer with template."""
-    model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
+    """A Hugging Face model folder: config, safetensors weights (the model's, if not given; of adapters alone if it has
+    any), tokenizer with its chat template."""
+    if adapters.is_adapted(model):
+        adapters.save(folder, model)
+    else:
+        model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
     tokenizer.save_pretrained(folder)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from kto_cli.attention import CannotPack, PackedAttention, Past
+from kto_cli.core.batches import Batch, Layout, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
-from kto_cli.core.rows import PaddedBatch, TokenSequence, pad
+from kto_cli.core.rows import TokenSequence
 from kto_cli.errors import BadInput
 
 
@@ -29,12 +31,22 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return known[name]
 
 
+class Checked(NamedTuple):
+    """What a scorer's start-up check found."""
+
+    difference: float
+    """The largest between fast and plain log-probs, nats a token."""
+    unpacked: str | None
+    """Why batches are padded, not packed; None if they are packed."""
+
+
 class CompletionScorer(nn.Module):
     """A causal language model as a function from sequences to summed completion log-probs.
 
-    The body runs on all tokens, the head only where a completion token is predicted (core.logps). A
-    model whose head is not the plain linear one is noticed by `trust_or_fall_back` and then read
-    through its own logits, one sequence at a time.
+    The body runs on all tokens, the head only where a completion token is predicted (core.logps). Batches
+    are packed (core.batches) where the model's attention allows it. Neither is believed before
+    `trust_or_fall_back` has compared it with the simpler way: a model that cannot be packed reads padded
+    batches, and one whose head is not the plain linear one gives its own logits, one sequence at a time.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
@@ -46,43 +58,127 @@ class CompletionScorer(nn.Module):
         accepted = inspect.signature(body.forward).parameters
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
         self._takes_positions = "position_ids" in accepted
+        self.packing: PackedAttention | None = None
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, rows: Tensor, times: Tensor, targets: Tensor) -> Tensor:
-        """Fields of a `PaddedBatch` -> [batch] summed log-probs, nats, float32 (float64 for a float64 model)."""
-        batch = PaddedBatch(input_ids, position_ids, rows, times, targets)
+    @property
+    def packs(self) -> bool:
+        """Whether it takes packed batches."""
+        return self.packing is not None and not self.plain
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        places: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        size: int,
+        layout: Layout | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
+        """Fields of a `Batch` -> [size] summed log-probs, nats, float32 (float64 for a float64 model).
+
+        Args:
+            past: filled by a packed batch for its continuation, and read by that.
+        """
+        batch = Batch(input_ids, position_ids, places, rows, targets, size, layout)
         with self._autocast(input_ids.device):
             if self.plain:
                 return self._plain(batch)
-            hidden = self.model.base_model(**self._inputs(input_ids, position_ids)).last_hidden_state[rows, times]
+            hidden = self._body(batch, past)
         hidden = hidden if self.dtype == torch.float32 else hidden.to(self.dtype)
         head = find_head(self.model)
         assert head is not None
-        return sequence_logps(token_logps(hidden, targets, head), rows, len(input_ids))
+        return sequence_logps(token_logps(hidden, targets, head), rows, size)
+
+    def _body(self, batch: Batch, past: Past | None) -> Tensor:
+        """[predicted, hidden] outputs of the body at the batch's places."""
+        attention: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if batch.layout is not None:
+            assert self.packing is not None
+            attention = self.packing(batch.layout, past)
+        with attention:
+            output = self.model.base_model(**self._inputs(batch.input_ids, batch.position_ids))
+        hidden = output.last_hidden_state.flatten(0, 1)
+        if past is not None and batch.layout is not None and batch.layout.continues:
+            assert past.outputs is not None
+            hidden = torch.cat([past.outputs, hidden])
+        elif past is not None:
+            past.outputs = hidden.detach()[past.prompt_ends]
+        return hidden.index_select(0, batch.places)
 
     def score(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Summed completion log-probs of a few sequences, padded together; [sequences], no gradient."""
+        """Summed completion log-probs of a few sequences in one batch; [sequences], no gradient."""
+        batch = pack(sequences)[0] if self.packs else pad(sequences)
         with torch.no_grad():
-            return self(*pad(sequences).to(next(self.parameters()).device))
+            return self(*batch.to(next(self.parameters()).device))
 
-    def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> float:
-        """Compares the fast path with the model's own logits and falls back to those where they differ.
+    def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> Checked:
+        """Compares the fast ways with the simple ones, and takes the simple one where they differ.
+
+        Args:
+            sequences: the first two are short; some share a prompt, and the longest is among them.
 
         Returns:
-            The largest difference seen, nats per token. `plain` is True afterwards if it was too large.
+            What was found; `plain` and `packs` say what is used from now on.
         """
+        self.packing = None
         if self.plain:
-            return 0.0
+            return Checked(0.0, "its head is not a plain linear layer")
+        head = self._compare_heads(sequences[:2])
+        if self.plain:
+            return Checked(head, "its head is not the linear one its config describes")
+        reason = self._try_packing(sequences)
+        return Checked(head, reason)
+
+    def _compare_heads(self, sequences: Sequence[TokenSequence]) -> float:
         fast = self.score(sequences)
         self.plain = True
-        try:
-            slow = torch.cat([self.score([sequence]) for sequence in sequences])
-        finally:
-            self.plain = False
-        tokens = torch.tensor([len(sequence.completion) for sequence in sequences], device=fast.device)
-        difference = ((fast - slow).abs() / tokens).max().item()
-        allowed = 1e-3 if self.dtype == torch.float32 else 5e-2
-        self.plain = not difference <= allowed
+        slow = torch.cat([self.score([sequence]) for sequence in sequences])
+        difference = self._per_token(fast - slow, sequences)
+        self.plain = not difference <= self._allowed
         return difference
+
+    def _try_packing(self, sequences: Sequence[TokenSequence]) -> str | None:
+        """Why packing cannot be trusted, or None: then it is on."""
+        packing = PackedAttention(self.model)
+        reason = packing.refusal()
+        if reason is not None or not self._takes_positions:
+            return reason or "it takes no position ids"
+        padded = torch.cat([self.score([sequence]) for sequence in sequences])
+        self.packing = packing
+        try:
+            packed = self._score_both_ways(sequences)
+        except CannotPack as error:
+            self.packing = None
+            return str(error)
+        differences = [self._per_token(way - padded, sequences) for way in packed]
+        if packing.reaches_all_layers and max(differences) <= self._allowed:
+            return None
+        self.packing = None
+        if not packing.reaches_all_layers:
+            return "some of its layers do not use transformers' attention interface"
+        return f"its log-probs then differ by {max(differences):.1e} nats a token"
+
+    def _score_both_ways(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+        """Packed in one batch, and as the continuation of one."""
+        device = next(self.parameters()).device
+        batch, prompts = pack(sequences)
+        past = Past.of(prompts, device)
+        with torch.no_grad():
+            first = self(*batch.to(device), past)
+            second = self(*continuation(sequences, prompts).to(device), past)
+        return first, second
+
+    @property
+    def _allowed(self) -> float:
+        """Nats a token that two ways to the same log-prob may differ by."""
+        return 1e-3 if self.dtype == torch.float32 else 5e-2
+
+    def _per_token(self, difference: Tensor, sequences: Sequence[TokenSequence]) -> float:
+        tokens = torch.tensor([len(sequence.completion) for sequence in sequences], device=difference.device)
+        largest = (difference.abs() / tokens).max().item()
+        return largest if largest == largest else float("inf")
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -93,12 +189,12 @@ class CompletionScorer(nn.Module):
         positions = {"position_ids": position_ids} if self._takes_positions else {}
         return {"input_ids": input_ids, **positions, **self._options}
 
-    def _plain(self, batch: PaddedBatch) -> Tensor:
+    def _plain(self, batch: Batch) -> Tensor:
         """One sequence at a time through the model's own logits."""
         values = []
-        for index in range(len(batch.input_ids)):
+        for index in range(batch.size):
             mine = batch.rows == index
-            times = batch.times[mine]
+            times = batch.places[mine] - index * batch.input_ids.shape[1]
             time = int(times.max()) + 1
             inputs = self._inputs(batch.input_ids[index : index + 1, :time], batch.position_ids[:, :time])
             logits = self.model(**inputs).logits[0, times]

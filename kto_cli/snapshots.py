@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kto_cli import distributed
+from kto_cli import adapters, distributed
 from kto_cli.distributed import ReadRows
 from kto_cli.errors import BadInput
 from kto_cli.models import load_model
@@ -118,8 +118,11 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
         return
     from safetensors.torch import load_file
 
-    weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
-    distributed.put_weights(model, list(weights), _rows_of(weights))
+    if adapters.is_adapted(model):
+        adapters.restore(model, folder)
+    else:
+        weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
+        distributed.put_weights(model, list(weights), _rows_of(weights))
     stored = load_file(folder / "optimizer.safetensors")
     distributed.put_moments(optimizer, list(stored), _rows_of(stored))
 

@@ -1,7 +1,7 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `accelerate launch --num_processes N tests/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py and
-test_distributed.py, which also import `take_step` for the one-process cases.
+Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [cases | packed checkpointing]` by
+test_invariance.py and test_distributed.py, which also import `take_step` for the one-process cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from pico import BUILDERS
+from torch import nn
 
+from kto_cli.attention import checkpoint_layers
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.distributed import is_sharded, place, whole, wrap
 from kto_cli.engine import Engine, References
@@ -27,25 +29,33 @@ LEARNING_RATE = 1e-3
 
 
 def pico_model(*, tied: bool = False) -> Any:
-    """A Llama with weights large enough that every part matters, in float64."""
+    """A Llama with weights large enough that every part matters, in float64.
+
+    Its own norms compute in float32 whatever the model's dtype, so that a last bit may become 1e-8; torch's do not.
+    """
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
     extra = {"vocab_size": VOCABULARY, "initializer_range": 0.3, "tie_word_embeddings": tied}
-    return BUILDERS["llama"](**sizes, **extra).double().eval()
+    model = BUILDERS["llama"](**sizes, **extra)
+    for layer in model.model.layers:
+        layer.input_layernorm, layer.post_attention_layernorm = (nn.RMSNorm(16, eps=1e-6) for _ in range(2))
+    model.model.norm = nn.RMSNorm(16, eps=1e-6)
+    return model.double().eval()
 
 
 def some_rows(count: int) -> list[EncodedRow]:
-    """Rows of ragged lengths; every third is desirable."""
+    """Rows of ragged lengths, two or three of a prompt; every third is desirable."""
     draw = random.Random(1)
 
     def tokens(low: int, high: int) -> tuple[int, ...]:
         return tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(low, high)))
 
     rows = []
+    prompts = [tokens(1, 12) for _ in range((count + 1) // 2)]
     for number in range(count):
-        prompt = tokens(1, 12)
+        prompt = prompts[number * 3 // 7]
         own, borrowed = TokenSequence(prompt, tokens(1, 20)), TokenSequence(prompt, tokens(1, 20))
-        rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(number)))
+        rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(number * 3 // 7)))
     return rows
 
 
@@ -56,11 +66,23 @@ def some_references(count: int) -> References:
     return References(own, mismatched)
 
 
-def make_engine(token_budget: int, *, tied: bool = False, max_grad_norm: float = 0.0) -> tuple[Any, Any, Engine]:
+def make_engine(
+    token_budget: int,
+    *,
+    packed: bool = False,
+    checkpointing: bool = False,
+    tied: bool = False,
+    max_grad_norm: float = 0.0,
+) -> tuple[Any, Any, Engine]:
     """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model(tied=tied)
     scorer = place(CompletionScorer(model), accelerator)
+    if packed:
+        checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
+        assert scorer.packs, checked.unpacked
+    if checkpointing:
+        assert checkpoint_layers(model, scorer.packing) == 2
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = wrap(accelerator, scorer, optimizer)
     engine = Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
@@ -68,15 +90,10 @@ def make_engine(token_budget: int, *, tied: bool = False, max_grad_norm: float =
 
 
 def take_step(
-    rows: list[EncodedRow],
-    references: References,
-    *,
-    token_budget: int,
-    tied: bool = False,
-    max_grad_norm: float = 0.0,
+    rows: list[EncodedRow], references: References, *, token_budget: int, **switches: Any
 ) -> dict[str, torch.Tensor]:
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
-    model, optimizer, engine = make_engine(token_budget, tied=tied, max_grad_norm=max_grad_norm)
+    model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
     named = {f"weight.{name}": whole(value.detach()).clone() for name, value in model.named_parameters()}
     named["spread"] = torch.tensor(is_sharded(engine.scorer))
@@ -97,11 +114,17 @@ CASES: dict[str, dict[str, Any]] = {
     "untied": {},
     "tied": {"tied": True},
     "clipped": {"tied": True, "max_grad_norm": 0.1},
+    "packed": {"packed": True},
+    "packed in one": {"packed": True, "token_budget": 10_000},
+    "checkpointing": {"packed": True, "checkpointing": True},
 }
 """What a launch tries, one after the other: its start takes longer than they do."""
 
 if __name__ == "__main__":
     out, budget, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     inputs = some_rows(count), some_references(count)
-    results = {name: take_step(*inputs, token_budget=budget, **case) for name, case in CASES.items()}
-    torch.save(results, f"{out}.{os.environ.get('RANK', '0')}")
+    if sys.argv[4:] == ["cases"]:
+        result: Any = {name: take_step(*inputs, **{"token_budget": budget, **case}) for name, case in CASES.items()}
+    else:
+        result = take_step(*inputs, token_budget=budget, **dict.fromkeys(sys.argv[4:], True))
+    torch.save(result, f"{out}.{os.environ.get('RANK', '0')}")

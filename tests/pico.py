@@ -90,11 +90,19 @@ def _bloom() -> Any:
     return BloomForCausalLM(BloomConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=0))
 
 
-def _mixtral(**extra: Any) -> Any:
+def _with_experts(config: str, model: str, **extra: Any) -> Any:
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
-    model = _llama_like("MixtralConfig", "MixtralForCausalLM", **experts | extra)
-    model.set_experts_implementation("eager")  # the grouped product has no float64
-    return model
+    built = _llama_like(config, model, **experts | extra)
+    built.set_experts_implementation("eager")  # the grouped product has no float64
+    return built
+
+
+def _mamba() -> Any:
+    """State-space layers: no attention at all."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    return MambaForCausalLM(MambaConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=0))
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {
@@ -122,19 +130,34 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     ),
     "cohere": partial(_llama_like, "CohereConfig", "CohereForCausalLM", logit_scale=0.25),
     "granite": partial(_llama_like, "GraniteConfig", "GraniteForCausalLM", logits_scaling=4.0),
-    "mixtral": _mixtral,
+    "mixtral": partial(_with_experts, "MixtralConfig", "MixtralForCausalLM"),
     "phi": partial(_llama_like, "PhiConfig", "PhiForCausalLM", num_key_value_heads=4),
     "gpt_neox": partial(_llama_like, "GPTNeoXConfig", "GPTNeoXForCausalLM"),
     "gpt_neo": _gpt_neo,
     "opt": _opt,
     "bloom": _bloom,
+    "phi3": partial(_llama_like, "Phi3Config", "Phi3ForCausalLM", sliding_window=8),
+    "mamba": _mamba,
+    "lfm2": partial(_llama_like, "Lfm2Config", "Lfm2ForCausalLM", layer_types=["conv", "full_attention"]),
+    "jamba": partial(
+        _with_experts,
+        "JambaConfig",
+        "JambaForCausalLM",
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        use_mamba_kernels=False,
+        num_experts=2,
+    ),
+    "gpt_oss": partial(_with_experts, "GptOssConfig", "GptOssForCausalLM", head_dim=8, sliding_window=8),
 }
 """Family -> a function that builds a pico model of it; keyword arguments go to the config where it takes them."""
 
 
 def build(family: str, *, seed: int = 0, **extra: Any) -> Any:
     """A pico model with random weights (the same for the same seed), float32, in evaluation mode."""
-    model = BUILDERS[family](**extra)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # some families draw their biases
+        model = BUILDERS[family](**extra)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -38,7 +38,8 @@ def check_steps(place: Path, *, spread: bool) -> None:
     assert alone["norm"] > 0.1, "nothing would be clipped"
     for rank in range(2):
         results = torch.load(f"{place}.{rank}")
-        agree_with_naive(results["untied"], naive_step(), labels)
+        for name in ("untied", "packed", "packed in one", "checkpointing"):
+            agree_with_naive(results[name], naive_step(), labels)
         agree_with_naive(results["tied"], naive_step(tied=True), labels)
         assert results["tied"]["spread"] == spread
         for name, value in alone.items():
@@ -49,8 +50,9 @@ def check_steps(place: Path, *, spread: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["DDP", "FSDP2"])
 def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
-    """In float64: loss, z_ref, gradients, their norm, weights; head tied to the embeddings or not; clipped or not."""
-    launch(TWO, STEP, tmp_path / "step", 96, ROWS, **environment)
+    """In float64: loss, z_ref, gradients, their norm, weights; head tied to the embeddings or not; clipped or not;
+    padded or packed; activations kept or computed again."""
+    launch(TWO, STEP, tmp_path / "step", 96, ROWS, "cases", **environment)
     check_steps(tmp_path / "step", spread=bool(environment))
 
 
@@ -59,7 +61,7 @@ def test_a_step_of_two_machines_is_the_naive_step(tmp_path):
     """Two launchers that find each other by address, as on two machines, a process each; FSDP2."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", get_free_port()]
-    words = [STEP, tmp_path / "step", 96, ROWS]
+    words = [STEP, tmp_path / "step", 96, ROWS, "cases"]
     environment = {**os.environ, **FSDP2, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
     machines = [
         subprocess.Popen(

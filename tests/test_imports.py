@@ -12,7 +12,17 @@ from conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "kto_cli"
 COMMANDS = ("binarize", "precompute", "train", "eval", "demo")
-HEAVY = ("torch", "transformers", "datasets", "accelerate", "pyarrow", "numpy", "safetensors", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "peft",
+    "pyarrow",
+    "numpy",
+    "safetensors",
+    "huggingface_hub",
+)
 HELP = """
 import sys
 from kto_cli.cli import main

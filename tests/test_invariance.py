@@ -70,11 +70,19 @@ def agree(result: dict[str, torch.Tensor], naive: dict[str, torch.Tensor], label
             )
 
 
-@pytest.mark.parametrize(("micro_batch", "budget"), [(1, 1), (3, 96), (32, 10_000)])
-def test_micro_batches_change_nothing(naive, micro_batch, budget):
-    """Micro-batches of 1, about 3 and all 32 rows give the naive step's loss, z_ref, gradients and weights."""
+BUDGETS = pytest.mark.parametrize("budget", [1, 96, 10_000], ids=["one row", "a few rows", "all rows"])
+"""Tokens of a micro-batch. With all rows in a packed one, the mismatched pairs continue the gradient pass's prompts."""
+SWITCHES = ({}, {"packed": True}, {"checkpointing": True}, {"packed": True, "checkpointing": True})
+WAYS = pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: " ".join(switches) or "padded")
+
+
+@BUDGETS
+@WAYS
+def test_micro_batches_change_nothing(naive, switches, budget):
+    """Micro-batches of 1, about 3 and all 32 rows, padded or packed with shared prompts, activations kept or computed
+    again: the naive step's loss, z_ref, gradients and weights."""
     rows = one_step.some_rows(ROWS)
-    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget)
+    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget, **switches)
     agree(result, naive, [row.label for row in rows])
 
 
@@ -84,7 +92,7 @@ def test_row_order_changes_nothing(naive):
     rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
     shuffled: list[EncodedRow] = [rows[place] for place in order]
     result = one_step.take_step(
-        shuffled, References(references.own[order], references.mismatched[order]), token_budget=200
+        shuffled, References(references.own[order], references.mismatched[order]), token_budget=200, packed=True
     )
     agree(result, naive, [row.label for row in shuffled])
 
@@ -123,13 +131,15 @@ ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [1, 96])
-def test_two_processes_change_nothing(naive, tmp_path, budget):
+@pytest.mark.parametrize(
+    ("budget", "switches"),
+    [(1, []), (96, []), (96, ["packed"]), (10_000, ["packed"]), (10_000, ["packed", "checkpointing"])],
+)
+def test_two_processes_change_nothing(naive, tmp_path, budget, switches):
     """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref."""
-    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS)
+    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS, *switches)
     for rank in range(2):
-        result = torch.load(f"{tmp_path / 'step'}.{rank}")["untied"]
-        agree(result, naive, [row.label for row in one_step.some_rows(ROWS)])
+        agree(torch.load(f"{tmp_path / 'step'}.{rank}"), naive, [row.label for row in one_step.some_rows(ROWS)])
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kto_cli.core import logps
+from kto_cli.core.batches import pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
-from kto_cli.core.rows import pad
 from kto_cli.scoring import CompletionScorer
 
 COMBINATIONS = [(bias, scale, softcap) for bias in (False, True) for scale in (1.0, 0.3) for softcap in (None, 2.5)]
@@ -49,13 +49,15 @@ def gradients(value: Tensor, inputs: Iterable[Tensor | None]) -> list[Tensor]:
     return list(torch.autograd.grad((value * factors).sum(), [each for each in inputs if each is not None]))
 
 
-@pytest.fixture(params=[1, 3 * 17, 1 << 22], ids=["one row", "three rows", "all"])
-def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """11 rows in chunks of 1, of 3 (the last one ragged) or at once."""
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", request.param)
+@pytest.fixture(params=[(1, 1), (3, 5), (4, 17), (11, 17)], ids="{0[0]} x {0[1]}".format)
+def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 rows and 17 tokens in tiles of one logit, in ragged ones, in some rows of all tokens, and at once."""
+    rows, tokens = request.param
+    monkeypatch.setattr(logps, "TILE", rows * tokens)
+    monkeypatch.setattr(logps, "TILE_VOCABULARY", tokens)
 
 
-@pytest.mark.usefixtures("chunk")
+@pytest.mark.usefixtures("tile")
 @pytest.mark.parametrize(("bias", "scale", "softcap"), COMBINATIONS)
 def test_values_and_gradients_equal_the_naive_ones(bias: bool, scale: float, softcap: float | None):
     hidden, targets, weight, offset = made_up(bias)
@@ -69,8 +71,9 @@ def test_values_and_gradients_equal_the_naive_ones(bias: bool, scale: float, sof
 
 @pytest.mark.parametrize(("bias", "scale", "softcap"), COMBINATIONS)
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch, bias: bool, scale: float, softcap: float | None):
-    """Against finite differences, in chunks of two rows; the naive version shares no code, this shares no formula."""
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 2 * 7)
+    """Against finite differences, in tiles of 2 rows x 3 tokens; the naive version shares no code, this no formula."""
+    monkeypatch.setattr(logps, "TILE", 2 * 3)
+    monkeypatch.setattr(logps, "TILE_VOCABULARY", 3)
     hidden, targets, weight, offset = made_up(bias, count=5, vocab=7)
     inputs = (hidden, weight) if offset is None else (hidden, weight, offset)
 
@@ -144,13 +147,14 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi"])
 def test_no_tensor_is_as_large_as_the_logits(monkeypatch: pytest.MonkeyPatch, family: str):
-    """Vocabulary 5,000, hidden 32: the head has 160,000 weights. 4 sequences of 64 tokens, 40 of them completion: all
-    logits are 4 * 64 * 5,000 = 1,280,000, those of the completions 800,000, a chunk 20,000. Nothing may be larger
-    than the head. One sequence's own logits (64 * 5,000) are, so reading the model plainly must be seen."""
-    batch, time, vocab, chunk = 4, 64, 5000, 20_000
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    """Vocabulary 5,000, hidden 32: the head has 160,000 weights. 4 sequences of 65 tokens, the last of which predicts
+    nothing, 41 of them completion: all logits are 4 * 64 * 5,000 = 1,280,000, those of the completions 820,000, a tile
+    20,000. Nothing may be larger than the head. One sequence's own logits (64 * 5,000) are, so reading the model
+    plainly must be seen."""
+    batch, time, vocab, tile = 4, 64, 5000, 20_000
+    monkeypatch.setattr(logps, "TILE", tile)
     model = build(family, vocab_size=vocab)
-    padded = pad(sequences([(24, 40)] * batch, vocab=vocab))
+    padded = pad(sequences([(24, 41)] * batch, vocab=vocab))
     assert padded.input_ids.shape == (batch, time)
     largest_weight = max(parameter.numel() for parameter in model.parameters())
     assert largest_weight == 32 * vocab
@@ -162,13 +166,13 @@ def test_no_tensor_is_as_large_as_the_logits(monkeypatch: pytest.MonkeyPatch, fa
             scorer(*padded).sum().backward()
         assert watcher.operations > 100
         seen[plain] = watcher.elements
-    assert seen[False] <= max(largest_weight, chunk)
+    assert seen[False] <= max(largest_weight, tile)
     assert seen[True] >= 63 * vocab
 
 
-def test_chunk_is_bounded_whatever_the_vocabulary(monkeypatch: pytest.MonkeyPatch):
-    """Many predicted tokens: 3,000 x 50 logits in chunks of 1,000 never exist at once; the inputs are smaller still."""
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 1000)
+def test_tile_is_bounded_whatever_the_vocabulary(monkeypatch: pytest.MonkeyPatch):
+    """Many predicted tokens: 3,000 x 50 logits in tiles of 1,000 never exist at once; the inputs are smaller still."""
+    monkeypatch.setattr(logps, "TILE", 1000)
     hidden, targets, weight, offset = made_up(True, count=3000, vocab=50)
     with Largest() as watcher:
         token_logps(hidden, targets, Head(weight, offset, 0.5, 3.0)).sum().backward()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.plan import deal, micro_batches, plan_epoch, steps_in_epoch
+from kto_cli.core.plan import deal, packed_batches, padded_batches, plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
 SIZES = st.integers(1, 20)
@@ -121,53 +121,124 @@ def test_steps_in_epoch(rows: int, size: int, steps: int):
     assert steps_in_epoch(rows, size) == steps
 
 
+# --- rows of one prompt ------------------------------------------------------------------------
+
+
+def batches_of_each_prompt(batches: list[list[int]], prompts: list[int]) -> dict[int, int]:
+    """Prompt -> in how many batches it has rows."""
+    found: dict[int, set[int]] = {}
+    for number, batch in enumerate(batches):
+        for row in batch:
+            found.setdefault(prompts[row], set()).add(number)
+    return {prompt: len(numbers) for prompt, numbers in found.items()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(labels=LABELS, size=SIZES, seed=st.integers(0, 5), data=st.data())
+def test_grouping_changes_no_share(labels: list[bool], size: int, seed: int, data: st.DataObject):
+    """Each row once, batches of the same sizes and class shares as without prompts."""
+    prompts = data.draw(st.lists(st.integers(0, 12), min_size=len(labels), max_size=len(labels)))
+    grouped = plan_epoch(labels, prompts, batch_size=size, seed=seed, epoch=0)
+    assert sorted(row for batch in grouped for row in batch) == list(range(len(labels)))
+    apart = plan(labels, size, seed)
+    assert [len(batch) for batch in grouped] == [len(batch) for batch in apart]
+    for ours, theirs in zip(grouped, apart, strict=True):
+        assert sum(labels[row] for row in ours) == sum(labels[row] for row in theirs)
+
+
+def test_pairs_stay_together():
+    """500 pairs in batches of 32: 16 pairs each, none parted, and no batch the same in the next epoch."""
+    labels, prompts = [True, False] * 500, [row // 2 for row in range(1000)]
+    first, second = (plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=epoch) for epoch in range(2))
+    assert set(batches_of_each_prompt(first, prompts).values()) == {1}
+    assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
+
+
+def test_groups_of_many_makes_are_hardly_parted():
+    """1 to 6 rows a prompt, labels at random, batches of 32: fewer than one prompt a batch is parted."""
+    draw = random.Random(0)
+    prompts = [prompt for prompt in range(400) for _ in range(draw.randint(1, 6))]
+    labels = [draw.random() < 0.4 for _ in prompts]
+    batches = plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=0)
+    parted = sum(count - 1 for count in batches_of_each_prompt(batches, prompts).values())
+    assert parted < len(batches)
+
+
+def test_a_prompt_larger_than_a_batch_is_parted():
+    labels = [row % 2 == 0 for row in range(40)]
+    batches = plan_epoch(labels, [0] * 40, batch_size=8, seed=0, epoch=0)
+    assert [sum(labels[row] for row in batch) for batch in batches] == [4] * 5
+
+
 # --- micro-batches and dealing -----------------------------------------------------------------
 
+CUTS = pytest.mark.parametrize("cut", [padded_batches, packed_batches])
+
+
+def tokens(batch: list[int], lengths: list[int], cut: object) -> int:
+    """What a micro-batch costs."""
+    of = [lengths[position] for position in batch]
+    return sum(of) if cut is packed_batches else len(of) * max(of)
+
+
+@CUTS
+@settings(deadline=None)
+@given(lengths=LENGTHS, budget=st.integers(1, 200))
+def test_micro_batches_keep_to_the_budget(cut, lengths: list[int], budget: int):
+    batches = cut(lengths, budget)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    assert all(tokens(batch, lengths, cut) <= budget or len(batch) == 1 for batch in batches)
+
 
 @settings(deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200))
-def test_micro_batches_keep_to_the_budget(lengths: list[int], budget: int):
-    batches = micro_batches(lengths, budget)
-    order = [position for batch in batches for position in batch]
-    assert order == sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    for batch in batches:
-        padded = len(batch) * max(lengths[position] for position in batch)
-        assert padded <= budget or len(batch) == 1
-
-
-@settings(deadline=None)
-@given(lengths=LENGTHS, budget=st.integers(1, 200))
-def test_micro_batches_are_as_large_as_the_budget_lets_them(lengths: list[int], budget: int):
-    for batch in micro_batches(lengths, budget)[:-1]:
+def test_padded_batches_are_as_large_as_the_budget_lets_them(lengths: list[int], budget: int):
+    for batch in padded_batches(lengths, budget)[:-1]:
         assert (len(batch) + 1) * lengths[batch[0]] > budget
 
 
+@settings(deadline=None)
+@given(lengths=LENGTHS, budget=st.integers(60, 200))
+def test_no_two_packed_batches_would_fit_into_one(lengths: list[int], budget: int):
+    loads = sorted(tokens(batch, lengths, packed_batches) for batch in packed_batches(lengths, budget))
+    assert len(loads) < 2 or loads[0] + loads[1] > budget
+
+
 def test_micro_batches_by_hand():
-    """Budget 10: 7 fits once, 4 twice (8 tokens; 12 would be over), then 2 and 1 (4 tokens). 30 is over, alone."""
-    assert micro_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1], [0, 3], [4, 2]]
+    """Budget 10. Padded: 7 fits once, 4 twice (8 tokens; 12 would be over), then 2 and 1 (4 tokens); 30 is over, alone.
+    Packed: 7 leaves room 3; two 4s leave 2, which the 2 fills; the 1 goes to the 7."""
+    assert padded_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1], [0, 3], [4, 2]]
+    assert packed_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1, 2], [0, 3, 4]]
 
 
+@CUTS
 @settings(max_examples=200, deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200), data=st.data())
-def test_what_remains_is_cut_the_same_way(lengths: list[int], budget: int, data: st.DataObject):
+def test_what_remains_is_cut_the_same_way(cut, lengths: list[int], budget: int, data: st.DataObject):
     """An interrupted pass goes on with the batches it would have had, whichever were done."""
-    batches = micro_batches(lengths, budget)
+    batches = cut(lengths, budget)
     done = data.draw(st.lists(st.booleans(), min_size=len(batches), max_size=len(batches)))
     left = [batch for batch, finished in zip(batches, done, strict=True) if not finished]
     positions = sorted(position for batch in left for position in batch)
-    again = micro_batches([lengths[position] for position in positions], budget)
+    again = cut([lengths[position] for position in positions], budget)
     assert [[positions[place] for place in batch] for batch in again] == left
+
+
+def test_packing_time_grows_with_the_pieces():
+    """100,000 pieces of 10 to 500 tokens."""
+    draw = random.Random(0)
+    sizes = [draw.randint(10, 500) for _ in range(100_000)]
+    start = time.process_time()
+    packed_batches(sizes, 2048)
+    assert time.process_time() - start < 2
 
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), ranks=st.integers(1, 8))
 def test_deal_covers_disjointly_and_evenly(lengths: list[int], ranks: int):
-    """In turn from the longest: rank r's k-th row is no longer than rank r+1's (k-1)-th, so the tokens of any two ranks
-    differ by at most the longest row."""
+    """Each piece goes to whom has least: the last one whoever has most was given made the difference."""
     hands = deal(lengths, ranks)
     assert len(hands) == ranks
     assert sorted(position for hand in hands for position in hand) == list(range(len(lengths)))
-    counts = [len(hand) for hand in hands]
-    assert max(counts) - min(counts) <= 1
-    tokens = [sum(lengths[position] for position in hand) for hand in hands]
-    assert max(tokens) - min(tokens) <= max(lengths, default=0)
+    loads = [sum(lengths[position] for position in hand) for hand in hands]
+    assert max(loads) - min(loads) <= max(lengths, default=0)

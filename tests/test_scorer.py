@@ -12,13 +12,15 @@ from pico import BUILDERS, build, naive_logps, sequences
 from shared import shared
 from torch import nn
 
+from kto_cli.attention import Past, checkpoint_layers
+from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
-from kto_cli.core.rows import TokenSequence, pad
+from kto_cli.core.rows import TokenSequence
 from kto_cli.models import load_model
 from kto_cli.scoring import CompletionScorer
 
-ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6}
-"""Nats. These two take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a
+ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6, "mamba": 1e-5, "gpt_neo": 1e-6}
+"""Nats. These take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a
 batch of another width rounds otherwise."""
 
 
@@ -35,11 +37,84 @@ def test_padded_batch_equals_the_models_own_logits(family: str):
     torch.testing.assert_close(exact, expected, rtol=1e-9, atol=ROUNDED.get(family, 1e-9))
 
 
+PADDED = {
+    "gpt_neo": "transformers' attention interface",
+    "bloom": "transformers' attention interface",
+    "mamba": "linear_attention layers",
+    "jamba": "linear_attention layers",
+    "lfm2": "conv layers",
+    "gpt_oss": "s_aux",
+}
+"""Family -> what the reason names for which it is padded; all others are packed."""
+
+
+def shared_prompts() -> list[TokenSequence]:
+    """Ragged prompts with two or three completions each, one of them a single token."""
+    own, other = sequences(), sequences(seed=5)
+    crossed = [TokenSequence(mine.prompt, theirs.completion) for mine, theirs in zip(own, other, strict=True)]
+    return [*own, *crossed, TokenSequence(own[0].prompt, (7,))]
+
+
 @pytest.mark.parametrize("family", BUILDERS)
-def test_trusted_families_stay_on_the_fast_path(family: str):
-    scorer = CompletionScorer(build(family))
-    assert scorer.trust_or_fall_back(sequences(((4, 6), (9, 12)))) < 1e-5
+def test_packed_or_padded_it_equals_the_models_own_logits(family: str):
+    """The check finds nothing on the head, and packs what can be packed: in one batch, and as a continuation of it."""
+    model, some = build(family), shared_prompts()
+    expected = naive_logps(build(family).double(), some).detach()
+    scorer = CompletionScorer(model.double())
+    checked = scorer.trust_or_fall_back(some)
+    assert checked.difference < 1e-5
     assert not scorer.plain
+    assert scorer.packs == (family not in PADDED)
+    assert PADDED.get(family, "") in (checked.unpacked or "")
+    near = {"rtol": 1e-9, "atol": ROUNDED.get(family, 1e-9)}
+    torch.testing.assert_close(scorer.score(some), expected, **near)
+    if scorer.packs:
+        batch, prompts = pack(some)
+        past = Past.of(prompts, torch.device("cpu"))
+        with torch.no_grad():
+            scorer(*batch, past)
+            again = scorer(*continuation(some, prompts), past)
+        torch.testing.assert_close(again, expected, **near)
+
+
+@pytest.mark.parametrize("family", [family for family in BUILDERS if family not in PADDED])
+def test_packed_gradient_equals_the_naive_one(family: str):
+    """Activations kept, and computed again in the backward pass."""
+    some = shared_prompts()
+    signs = torch.tensor([1.0, -1] * len(some))[: len(some)].double()
+
+    def gradients(logps: torch.Tensor, model: Any) -> list[torch.Tensor]:
+        (logps * signs).sum().backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    naive = build(family).double()
+    expected = gradients(naive_logps(naive, some), naive)
+    for checkpointing in (False, True):
+        model = build(family).double()
+        scorer = CompletionScorer(model)
+        scorer.trust_or_fall_back(some)
+        if checkpointing:
+            assert checkpoint_layers(model, scorer.packing) == 2
+        found = gradients(scorer(*pack(some)[0]), model)
+        for mine, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_packing_leaves_the_model_as_it_was():
+    """Generation afterwards uses the model's own attention."""
+    model = build("llama")
+    before = model.config._attn_implementation
+    CompletionScorer(model).trust_or_fall_back(shared_prompts())
+    assert model.config._attn_implementation == before == "sdpa"
+
+
+def test_wrong_packing_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    """Attention that ignores the prefix gives other numbers: padded batches, and the reason says by how much."""
+    monkeypatch.setattr("kto_cli.attention._prefix", lambda pair, start, width: tuple(part[:, :, :0] for part in pair))
+    scorer = CompletionScorer(build("llama"))
+    checked = scorer.trust_or_fall_back(shared_prompts())
+    assert not scorer.packs
+    assert "nats a token" in (checked.unpacked or "")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt"])
@@ -120,11 +195,11 @@ def test_a_head_it_cannot_read_is_noticed(family: str):
     model, some = doubled(build(family)), sequences()
     scorer = CompletionScorer(model)
     assert not scorer.plain
-    assert scorer.trust_or_fall_back(some[:2]) > 0.1
+    assert scorer.trust_or_fall_back(some[:2]).difference > 0.1
     assert scorer.plain
     expected = naive_logps(copy.deepcopy(model).double(), some).detach()
     torch.testing.assert_close(scorer.score(some).double(), expected, rtol=1e-4, atol=1e-4)
-    assert scorer.trust_or_fall_back(some) == 0.0
+    assert scorer.trust_or_fall_back(some).difference == 0.0
 
 
 def test_a_head_that_gives_no_number_is_not_trusted():

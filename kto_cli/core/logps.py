@@ -1,21 +1,23 @@
 """Log-probabilities of completion tokens from hidden states, without ever holding [batch, time, vocab].
 
 log p(token) = logit(token) - logsumexp(logits). The language-model head is applied only to the
-positions that predict a completion token, a chunk of them at a time; the backward pass computes each
-chunk's logits again instead of keeping them. Memory for logits is therefore one chunk,
-whatever the batch, the lengths or the vocabulary.
+positions that predict a completion token, a tile of some positions and some of the vocabulary at a time;
+the backward pass computes each tile's logits again instead of keeping them. Memory for logits is
+therefore one tile, whatever the batch, the lengths or the vocabulary.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 20
-"""Most logits held at once on a CPU (4 MiB in float32: they stay in its cache)."""
-GPU_CHUNK_ELEMENTS = 1 << 26
+TILE, TILE_VOCABULARY = 1 << 21, 1 << 12
+"""Most logits held at once on a CPU (8 MiB in float32: they stay in its cache), and over how many tokens."""
+GPU_TILE, GPU_TILE_VOCABULARY = 1 << 26, 1 << 16
 """On a GPU (256 MiB in float32: large enough to keep it busy)."""
 
 
@@ -43,7 +45,7 @@ def token_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
         [predicted]. Differentiable in `hidden`, `head.weight` and `head.bias`.
     """
     weight, bias = head.weight, head.bias
-    return _ChunkedLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)
+    return _TiledLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)
 
 
 def sequence_logps(token_values: Tensor, rows: Tensor, count: int) -> Tensor:
@@ -51,9 +53,21 @@ def sequence_logps(token_values: Tensor, rows: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=token_values.dtype, device=token_values.device).index_add(0, rows, token_values)
 
 
-def _chunks(targets: Tensor, vocab: int) -> range:
-    elements = GPU_CHUNK_ELEMENTS if targets.is_cuda else CHUNK_ELEMENTS
-    return range(0, len(targets), max(1, elements // vocab))
+class _Tile(NamedTuple):
+    """A part of the logits: some positions and some of the vocabulary."""
+
+    rows: slice
+    tokens: slice
+
+
+def _tiles(targets: Tensor, vocab: int) -> Iterator[_Tile]:
+    """Cuts [predicted, vocab] into tiles, the whole vocabulary for some positions before the next positions."""
+    elements, widest = (GPU_TILE, GPU_TILE_VOCABULARY) if targets.is_cuda else (TILE, TILE_VOCABULARY)
+    width = min(vocab, widest)
+    height = max(1, elements // width)
+    for row in range(0, len(targets), height):
+        for token in range(0, vocab, width):
+            yield _Tile(slice(row, min(row + height, len(targets))), slice(token, min(token + width, vocab)))
 
 
 def _accumulator(tensor: Tensor) -> torch.dtype:
@@ -61,15 +75,31 @@ def _accumulator(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    logits = torch.matmul(hidden, weight.T).to(_accumulator(hidden))
-    if bias is not None:
-        logits += bias
-    if scale != 1.0:
-        logits *= scale
-    if softcap is not None:
-        logits.div_(softcap).tanh_().mul_(softcap)
-    return logits
+class _Logits(NamedTuple):
+    """Computes tiles of the logits, in the accumulator's dtype."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def __call__(self, tile: _Tile) -> Tensor:
+        logits = torch.matmul(self.hidden[tile.rows], self.weight[tile.tokens].T).to(_accumulator(self.hidden))
+        if self.bias is not None:
+            logits += self.bias[tile.tokens]
+        if self.scale != 1.0:
+            logits *= self.scale
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+
+def _within(targets: Tensor, tile: _Tile) -> tuple[Tensor, Tensor]:
+    """Which of a tile's positions have their target in it ([rows] bool), and where ([rows], 0 where not)."""
+    inside = targets[tile.rows] - tile.tokens.start
+    here = (inside >= 0) & (inside < tile.tokens.stop - tile.tokens.start)
+    return here, inside.where(here, 0)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -80,7 +110,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left @ right
 
 
-class _ChunkedLogps(torch.autograd.Function):
+class _TiledLogps(torch.autograd.Function):
     """Forward and backward of `token_logps`. For one position with logits l, target t, p = softmax(l):
     d logp / d l = onehot(t) - p; through the soft cap, times 1 - (l / cap)^2; through the scale, times scale."""
 
@@ -94,55 +124,63 @@ class _ChunkedLogps(torch.autograd.Function):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        values = torch.empty(len(targets), dtype=_accumulator(hidden), device=hidden.device)
-        normalizers = torch.empty_like(values)
+        chosen = torch.zeros(len(targets), dtype=_accumulator(hidden), device=hidden.device)
+        highest = torch.full_like(chosen, -math.inf)
+        total = torch.zeros_like(chosen)
         with torch.autocast(hidden.device.type, enabled=False):
-            cast = weight.to(hidden.dtype)
-            chunks = _chunks(targets, len(weight))
-            for start in chunks:
-                part = slice(start, start + chunks.step)
-                logits = _logits(hidden[part], cast, bias, scale, softcap)
-                values[part] = logits.gather(-1, targets[part, None])[:, 0]
-                highest = logits.amax(-1, keepdim=True)
-                normalizers[part] = highest[:, 0] + logits.sub_(highest).exp_().sum(-1).log()
-        values -= normalizers
+            compute = _Logits(hidden, weight.to(hidden.dtype), bias, scale, softcap)
+            for tile in _tiles(targets, len(weight)):
+                rows, logits = tile.rows, compute(tile)
+                here, inside = _within(targets, tile)
+                chosen[rows] += logits.gather(-1, inside[:, None])[:, 0].where(here, 0)
+                before = highest[rows].clone()
+                highest[rows] = torch.maximum(before, logits.amax(-1))
+                total[rows] *= (before - highest[rows]).exp()
+                total[rows] += logits.sub_(highest[rows, None]).exp_().sum(-1)
+        normalizers = highest + total.log()
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
         ctx.scale, ctx.softcap = scale, softcap
-        return values
+        return chosen - normalizers
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         (gradient,) = gradients
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
+        hidden_gradient = torch.zeros_like(hidden, dtype=_accumulator(hidden)) if wants_hidden else None
         weight_gradient = torch.zeros_like(weight, dtype=_accumulator(weight)) if wants_weight else None
         bias_gradient = torch.zeros_like(bias, dtype=_accumulator(bias)) if wants_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
-            cast = weight.to(hidden.dtype)
-            chunks = _chunks(targets, len(weight))
-            for start in chunks:
-                part = slice(start, start + chunks.step)
-                logits = _logits(hidden[part], cast, bias, ctx.scale, ctx.softcap)
-                d_logits = (logits - normalizers[part, None]).exp_().neg_()
-                d_logits[torch.arange(len(d_logits), device=targets.device), targets[part]] += 1
-                d_logits *= gradient[part, None]
-                if ctx.softcap is not None:
-                    d_logits *= 1 - (logits / ctx.softcap) ** 2
-                if ctx.scale != 1.0:
-                    d_logits *= ctx.scale
+            compute = _Logits(hidden, weight.to(hidden.dtype), bias, ctx.scale, ctx.softcap)
+            for tile in _tiles(targets, len(weight)):
+                d_logits = _logit_gradient(compute, tile, targets, normalizers, gradient)
                 if bias_gradient is not None:
-                    bias_gradient += d_logits.sum(0)
+                    bias_gradient[tile.tokens] += d_logits.sum(0)
                 d_logits = d_logits.to(hidden.dtype)
                 if hidden_gradient is not None:
-                    hidden_gradient[part] = d_logits @ cast
+                    _add_product(hidden_gradient[tile.rows], d_logits, compute.weight[tile.tokens])
                 if weight_gradient is not None:
-                    _add_product(weight_gradient, d_logits.T, hidden[part])
+                    _add_product(weight_gradient[tile.tokens], d_logits.T, hidden[tile.rows])
         return (
-            hidden_gradient,
+            None if hidden_gradient is None else hidden_gradient.to(hidden.dtype),
             None if weight_gradient is None else weight_gradient.to(weight.dtype),
             None if bias_gradient is None else bias_gradient.to(bias.dtype),
             None,
             None,
             None,
         )
+
+
+def _logit_gradient(compute: _Logits, tile: _Tile, targets: Tensor, normalizers: Tensor, gradient: Tensor) -> Tensor:
+    """[rows, tokens] gradient of a tile of hidden @ weight.T + bias."""
+    logits = compute(tile)
+    slope = None if compute.softcap is None else 1 - (logits / compute.softcap) ** 2
+    d_logits = logits.sub_(normalizers[tile.rows, None]).exp_().neg_()
+    here, inside = _within(targets, tile)
+    d_logits[torch.arange(len(inside), device=inside.device), inside] += here
+    d_logits *= gradient[tile.rows, None]
+    if slope is not None:
+        d_logits *= slope
+    if compute.scale != 1.0:
+        d_logits *= compute.scale
+    return d_logits

@@ -5,11 +5,20 @@ Nothing about data order is ever stored; a resumed run calls the same function a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterable, Sequence
+from heapq import heappop, heappush
 from random import Random
 
 
-def plan_epoch(labels: Sequence[bool], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def plan_epoch(
+    labels: Sequence[bool],
+    prompts: Sequence[Hashable] | None = None,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> list[list[int]]:
     """The effective batches of one epoch: row indices, each row exactly once.
 
     Both classes are shuffled anew each epoch and spread evenly: every batch holds its share of each,
@@ -18,21 +27,59 @@ def plan_epoch(labels: Sequence[bool], *, batch_size: int, seed: int, epoch: int
 
     Args:
         labels: desirable or not, one a row. batch_size: rows of an effective batch.
+        prompts: what tells rows of one prompt, one a row. Given, rows of one prompt come into the same batch
+            wherever the classes' shares allow it, so that the prompt is computed once; not given, all rows
+            are drawn independently.
     """
     random = Random(f"kto plan {seed} {epoch}")
-    desirable = [row for row, label in enumerate(labels) if label]
-    undesirable = [row for row, label in enumerate(labels) if not label]
-    random.shuffle(desirable)
-    random.shuffle(undesirable)
     sizes = [min(batch_size, len(labels) - start) for start in range(0, len(labels), batch_size)]
-    batches: list[list[int]] = []
-    taken = others = 0
-    for size, share in zip(sizes, _shares(sizes, len(desirable)), strict=True):
-        rest = size - share
-        batches.append(desirable[taken : taken + share] + undesirable[others : others + rest])
-        taken += share
-        others += rest
-    return batches
+    shares = _shares(sizes, sum(labels))
+    pool = _Pool(labels, range(len(labels)) if prompts is None else prompts, random)
+    return [pool.draw(share, size - share) for size, share in zip(sizes, shares, strict=True)]
+
+
+class _Pool:
+    """Groups of rows not yet in a batch, drawn at random, whole where they fit."""
+
+    def __init__(self, labels: Sequence[bool], prompts: Iterable[Hashable], random: Random) -> None:
+        groups: dict[Hashable, tuple[list[int], list[int]]] = {}
+        for row, (label, prompt) in enumerate(zip(labels, prompts, strict=True)):
+            groups.setdefault(prompt, ([], []))[not label].append(row)
+        self._random = random
+        self._shelves: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = {}
+        for group in groups.values():
+            for members in group:
+                random.shuffle(members)
+            self._shelve(group)
+        for shelf in self._shelves.values():
+            random.shuffle(shelf)
+
+    def _shelve(self, group: tuple[list[int], list[int]]) -> None:
+        """Groups of the same make-up, (desirable, undesirable) rows, lie together."""
+        self._shelves.setdefault((len(group[0]), len(group[1])), []).append(group)
+
+    def draw(self, desirable: int, undesirable: int) -> list[int]:
+        """Takes so many rows of each class out of the pool, desirable ones first."""
+        taken: tuple[list[int], list[int]] = ([], [])
+        while (room := (desirable - len(taken[0]), undesirable - len(taken[1]))) != (0, 0):
+            fitting = [make for make in self._shelves if make[0] <= room[0] and make[1] <= room[1]]
+            makes = fitting or [make for make in self._shelves if min(make[0], room[0]) + min(make[1], room[1])]
+            group = self._take(makes)
+            for rows, members, space in zip(taken, group, room, strict=True):
+                rows += members[:space]
+            rest = group[0][room[0] :], group[1][room[1] :]
+            if any(rest):
+                self._shelve(rest)
+        return taken[0] + taken[1]
+
+    def _take(self, makes: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+        """A random group of one of these make-ups, each group equally likely."""
+        counts = [len(self._shelves[make]) for make in makes]
+        (make,) = self._random.choices(makes, counts)
+        group = self._shelves[make].pop()
+        if not self._shelves[make]:
+            del self._shelves[make]
+        return group
 
 
 def _shares(sizes: list[int], members: int) -> list[int]:
@@ -60,16 +107,22 @@ def _lift_empty(shares: list[int], sizes: list[int]) -> None:
             shares[batch] += 1
 
 
-def deal(lengths: Sequence[int], ranks: int) -> list[list[int]]:
-    """Deals the rows of an effective batch to processes: positions, longest first, in turn.
+def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
+    """Deals pieces of work to processes: positions, the largest first, each to whom has least so far.
 
-    A process may get none; all get within one row of the same number.
+    Args:
+        sizes: tokens of each piece.
     """
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    return [order[rank::ranks] for rank in range(ranks)]
+    hands: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [(0, rank) for rank in range(ranks)]
+    for position in _largest_first(sizes):
+        load, rank = heappop(loads)
+        hands[rank].append(position)
+        heappush(loads, (load + sizes[position], rank))
+    return hands
 
 
-def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Cuts sequences into padded batches of at most `token_budget` tokens, padding included.
 
     Longest first and greedy, so a batch's size depends on its longest sequence alone. What remains
@@ -79,7 +132,7 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     Args:
         lengths: tokens of each sequence. token_budget: tokens, padding included.
     """
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
+    order = _largest_first(lengths)
     batches: list[list[int]] = []
     start = 0
     while start < len(order):
@@ -87,6 +140,33 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def packed_batches(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Packs pieces into batches of at most `token_budget` tokens: each, largest first, where it leaves least room.
+
+    As with `padded_batches`, what remains after any of the batches are done is packed the same way again,
+    and a piece larger than the budget is a batch of its own.
+
+    Args:
+        sizes: tokens of each piece.
+    """
+    batches: list[list[int]] = []
+    room: list[tuple[int, int]] = []
+    for position in _largest_first(sizes):
+        place = bisect_left(room, (sizes[position], -1))
+        if place < len(room):
+            free, batch = room.pop(place)
+            batches[batch].append(position)
+        else:
+            free, batch = token_budget, len(batches)
+            batches.append([position])
+        insort(room, (free - sizes[position], batch))
+    return batches
+
+
+def _largest_first(sizes: Sequence[int]) -> list[int]:
+    return sorted(range(len(sizes)), key=lambda position: (-sizes[position], position))
 
 
 def steps_in_epoch(rows: int, batch_size: int) -> int:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kto_cli import files
+from kto_cli import adapters, files
 from kto_cli.config import EvalConfig, TrainConfig
 from kto_cli.core.metrics import Scores, held_out_metrics
+from kto_cli.core.rows import EncodedRow
 from kto_cli.core.weights import choose_weights
 from kto_cli.data_dir import Row
 from kto_cli.display import Screen
@@ -17,7 +18,7 @@ from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
 from kto_cli.models import load_model, locate_model
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
-from kto_cli.run_dir import RunDir, check_weights, read_settings
+from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
 from kto_cli.snapshots import refuse_slices
@@ -37,7 +38,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     if config.checkpoint == TrainConfig.out and not Path(config.checkpoint).exists():
         raise BadInput(f"There is no {config.checkpoint} here yet.", "`kto train` writes it.")
     called, folder = locate_model(config.checkpoint)
-    if not (folder / "config.json").is_file():
+    if not is_model_folder(folder):
         raise _unfinished(folder)
     check_weights(folder)
     refuse_slices(folder)
@@ -52,15 +53,17 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
         )
     reference = make_scorer(prepared, accelerator, screen)
     references, _ = reference_logps(prepared, prepared.held_out, reference, config, accelerator, screen)
-    policy = CompletionScorer(load_model(folder, trust_remote_code=config.trust_remote_code), prepared.dtype)
-    policy = policy.to(accelerator.device)
-    policy.plain = reference.plain
+    prompts = pick_prompts(prepared.held_out, config.samples)
+    answers = {"reference": _answers(prepared.model, prompts, prepared, config, screen)}
+    policy = CompletionScorer(load_policy(folder, prepared, config), prepared.dtype).to(accelerator.device)
+    policy.plain = policy.plain or reference.plain
     scores = _score(policy, prepared, references, config, accelerator, screen)
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
     chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
     metrics = held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
-    samples = _samples(prepared, policy, config, screen)
+    answers["policy"] = _answers(policy.model, prompts, prepared, config, screen)
+    samples = _samples(prepared, prompts, answers)
     out = _where(config.checkpoint, folder)
     if (out / "metrics.json").exists():
         screen.note(f"Replacing the earlier results in {out}")
@@ -95,7 +98,8 @@ def _unfinished(folder: Path) -> BadInput:
         hint = f", or look at a step of it: kto eval {steps[-1]}" if steps else ""
         return BadInput(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}{hint}")
     return BadInput(
-        f"{folder} is not a model folder: it has no config.json.", "Give a checkpoint that `kto train` wrote."
+        f"{folder} is not a model folder: it has neither config.json nor {adapters.CONFIG}.",
+        "Give a checkpoint that `kto train` wrote.",
     )
 
 
@@ -115,6 +119,8 @@ def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[s
     """
     home = _run_folder(folder)
     if home is None:
+        if config.model is None and adapters.is_adapter(folder):
+            return replace(config, model=adapters.base_of(folder)), {}
         if config.model is None:
             raise BadInput(
                 f"{folder} does not say which model it was trained from.",
@@ -137,8 +143,31 @@ def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[s
         max_length=config.max_length or (chosen["max_length"] if same_reference else None),
         dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
         chat_template=config.chat_template or train["chat_template"],
+        load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
     )
     return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
+
+
+def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
+    """The model in `folder`. An adapter goes, in place, on the reference if that is its base (then the reference is no
+    more), else on its base, loaded for it."""
+    in_4bit = prepared.dtype if config.load_in_4bit else None
+    if not adapters.is_adapter(folder):
+        return load_model(folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
+    model = prepared.model
+    if not _made_for_reference(folder, prepared):
+        _, base = locate_model(adapters.base_of(folder))
+        model = load_model(base, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
+    return adapters.attach(model, folder).get_base_model()
+
+
+def _made_for_reference(folder: Path, prepared: Prepared) -> bool:
+    """The reference is the adapter's base: by content for an adapter of a run, else by place."""
+    home = _run_folder(folder)
+    if home is not None:
+        return bool(read_settings(RunDir(home))["reference"]["fingerprint"] == prepared.source.fingerprint)
+    _, base = locate_model(adapters.base_of(folder))
+    return base.resolve() == prepared.source.folder.resolve()
 
 
 def _score(
@@ -155,19 +184,20 @@ def _score(
         )
 
 
-def _samples(prepared: Prepared, policy: CompletionScorer, config: EvalConfig, screen: Screen) -> list[dict[str, str]]:
-    """Greedy answers of reference and policy to the same held-out prompts."""
-    kept = {row.id: row for row in prepared.held_out}
-    prompts = pick_prompts(prepared.held_out, config.samples)
-    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out if row.id in kept}
-    with screen.progress("answers", 2 * len(prompts)):
-        answers = [
-            answer_all(model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick)
-            for model in (prepared.model, policy.model)
-        ]
+def _answers(
+    model: Any, prompts: list[EncodedRow], prepared: Prepared, config: EvalConfig, screen: Screen
+) -> list[str]:
+    """Greedy answers of a model; those of the reference come before the policy is loaded (see `load_policy`)."""
+    with screen.progress("answers", len(prompts)):
+        return answer_all(model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick)
+
+
+def _samples(prepared: Prepared, prompts: list[EncodedRow], answers: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Answers to the same held-out prompts, side by side."""
+    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out}
     return [
         {"id": row.id, "prompt": last_words(texts[row.id].prompt), "reference": before, "policy": after}
-        for row, before, after in zip(prompts, *answers, strict=True)
+        for row, before, after in zip(prompts, answers["reference"], answers["policy"], strict=True)
     ]
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from kto_cli import __version__, files
+from kto_cli import __version__, adapters, files
 from kto_cli.config import TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
-from kto_cli.distributed import agree, gathered_weights, how_spread, wrap
+from kto_cli.distributed import agree, gathered_weights, how_spread, refuse_spread_adapters, wrap
 from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
 from kto_cli.held_out import score_rows
@@ -66,6 +66,10 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
     settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _say_settings(screen, settings, desirable, undesirable)
+    if config.lora_r:  # before anything is computed that a wrong name would waste
+        refuse_spread_adapters(accelerator.num_processes)
+        layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
+        screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
     described = describe(settings, prepared, accelerator.num_processes)
     agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
     if stored is not None:
@@ -119,8 +123,7 @@ def resolve(
 
 def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
     """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
-    import accelerate
-    import transformers
+    from importlib.metadata import version
 
     return {
         "train": asdict(settings.config),
@@ -150,8 +153,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "kto": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "accelerate": accelerate.__version__,
+            **{name: version(name) for name in ("transformers", "accelerate", "peft")},
         },
     }
 
@@ -204,8 +206,9 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
     references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
+    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     optimizer = torch.optim.AdamW(
-        scorer.parameters(),
+        [parameter for parameter in scorer.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         weight_decay=0.0,
         fused=accelerator.device.type == "cuda" or None,
@@ -224,12 +227,22 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
             token_budget=prepared.token_budget,
             max_grad_norm=config.max_grad_norm,
         ),
-        model=prepared.model,
+        model=model,
         tokenizer=prepared.tokenizer,
         directory=directory,
         screen=screen,
         counters=Counters(),
     )
+
+
+def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
+    """The policy as fresh adapters on the reference, in place; comes after the reference is scored."""
+    source = prepared.source
+    base = source.name if source.on_hub else str(source.folder.resolve())
+    model = adapters.add_adapters(prepared.model, config, base=base)
+    learning, total = adapters.learning_parameters(model)
+    screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
+    return model
 
 
 def _go_on(this_run: Run, screen: Screen) -> None:
@@ -267,7 +280,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     weights = gathered_weights(this_run.model, keep=main)
     if main:
         card = model_card(settings, prepared, held_out, verdict)
-        directory.finish(this_run.model, this_run.tokenizer, card, weights)
+        model = adapters.merged(this_run.model) if settings.config.merge else this_run.model
+        directory.finish(model, this_run.tokenizer, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
     _show(screen, settings, held_out, verdict, directory)
     return {
@@ -289,4 +303,6 @@ def _show(
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)
-    screen.say(f"Model: {directory.folder}   Next: kto eval {directory.folder}")
+    config = settings.config
+    what = "Model" if not config.lora_r else "Model, adapters merged into it" if config.merge else "Adapters"
+    screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")

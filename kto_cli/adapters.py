@@ -1,0 +1,172 @@
+"""LoRA and DoRA through peft: fresh adapters on a model, those of a folder, saving, restoring, merging.
+
+peft puts its layers into the model in place: whoever holds the model computes with them from then on. Hence the order
+everywhere: the reference is scored first, the adapters come after, and no second copy of the model is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kto_cli import files
+from kto_cli.config import ALL_LINEAR, TrainConfig
+from kto_cli.errors import BadInput, BadModel
+
+CONFIG = "adapter_config.json"
+"""A folder with this file, and without config.json, holds an adapter."""
+WEIGHTS = "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """The folder holds an adapter and not a whole model."""
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def is_adapted(model: Any) -> bool:
+    """`model` is what `add_adapters` or `attach` gave, asked without importing peft (a full run has no use for it)."""
+    return hasattr(model, "get_base_model")
+
+
+def base_of(folder: Path) -> str:
+    """The model an adapter folder was made for: a path or a Hub id.
+
+    Raises:
+        BadModel: its config is damaged or does not say.
+    """
+    try:
+        config = files.read_json(folder / CONFIG, "the adapter's config")
+    except BadInput as error:
+        raise BadModel(error.what, "Copy the adapter folder again.") from error
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise BadModel(
+            f"{folder / CONFIG} does not say which model the adapter is for.",
+            "Write its folder or Hub id there as base_model_name_or_path.",
+        )
+    return base
+
+
+def layers_to_adapt(model: Any, targets: str) -> list[str]:
+    """Last names of the linear layers that `targets` (`all-linear`, or names with commas) means; never the head.
+
+    Raises:
+        BadInput: names a layer that is not there; lists those that are.
+    """
+    known = {name.rpartition(".")[2] for name in _linear_layers(model)}
+    if targets == ALL_LINEAR:
+        return sorted(known)
+    wanted = {name.strip() for name in targets.split(",")} - {""}
+    unknown = sorted(wanted - known)
+    if unknown or not wanted:
+        raise BadInput(
+            f"--lora-targets {targets}: this model has no linear layer named {', '.join(unknown) or 'nothing'} "
+            "(embeddings and the output head are not adapted).",
+            f"It has: {', '.join(sorted(known))}.",
+        )
+    return sorted(wanted)
+
+
+def _linear_layers(model: Any) -> dict[str, Any]:
+    """The linear layers of the model's body by their full names."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    }
+
+
+def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
+    """Fresh adapters on a model: its output is what it was, and from now on only they learn.
+
+    Args:
+        base: what whoever loads the adapter later is to load first.
+
+    Returns:
+        The peft model around `model`; the same weights and seed give the same adapters.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    assert config.lora_r is not None
+    layers = layers_to_adapt(model, config.lora_targets)
+    options = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.alpha,
+        target_modules=layers,
+        use_dora=config.dora,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in _linear_layers(model).values()),
+    )
+    with torch.random.fork_rng(), _without_warnings():
+        torch.manual_seed(config.seed)
+        adapted: Any = get_peft_model(model, options)
+    options.base_model_name_or_path = base
+    return adapted.eval()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """peft asks transformers in a way that is going out of use, once a run; nothing a user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def attach(model: Any, folder: Path) -> Any:
+    """Puts the adapter in `folder` on its base model.
+
+    Raises:
+        BadModel: it is damaged, made for another model, or of a kind that does not live inside the layers.
+    """
+    from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        options = PeftConfig.from_pretrained(str(folder), local_files_only=True)
+        if options.is_prompt_learning:
+            raise BadModel(
+                f"The adapter in {folder} is a {options.peft_type.value} one.", "kto reads LoRA and its kin."
+            )
+        with _without_warnings():
+            adapted: Any = PeftModel.from_pretrained(model, str(folder), config=options, local_files_only=True)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        said = str(error).strip().split("\n")[0]
+        raise BadModel(f"The adapter in {folder} cannot be loaded: {said}", "Is it for this model?") from error
+    return adapted.eval()
+
+
+def restore(model: Any, folder: Path) -> None:
+    """Puts the adapter weights that `save` wrote back into the model they came from."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+
+
+def save(folder: Path, model: Any) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors; the base model is not written."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink()  # peft's empty model card
+
+
+def merged(model: Any) -> Any:
+    """The base model with the adapters added to its weights, in place; a plain transformers model again."""
+    return model.merge_and_unload()
+
+
+def learning_parameters(model: Any) -> tuple[int, int]:
+    """(numbers that learn, all numbers)."""
+    learning, total = model.get_nb_trainable_parameters()
+    return int(learning), int(total)

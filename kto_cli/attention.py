@@ -1,0 +1,250 @@
+"""Attention over packed batches: each segment by itself, behind the prompt it continues.
+
+Transformers lets a model's attention be replaced by name. Ours walks over the segments of a `Layout`, one
+scaled-dot-product call each: no mask over the whole batch, nothing computed between tokens that do not
+see each other. It also keeps the prompts' keys and values, so that a later batch can continue them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kto_cli.core.batches import Layout
+
+NAME = "kto_packed"
+"""What transformers calls this attention."""
+_KNOWN_LAYERS = ("full_attention", "sliding_attention")
+
+
+class CannotPack(Exception):
+    """This model's attention asks for something packing does not do; the message names it."""
+
+
+@dataclass
+class Past:
+    """What a packed batch leaves behind for its continuation; no gradient flows through it."""
+
+    prompt_ends: Tensor
+    """[prompts] where the last token of each prompt lies in the packed batch."""
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Attention module -> keys and values, [1, heads, tokens, width]."""
+    outputs: Tensor | None = None
+    """[prompts, hidden] the body's output at `prompt_ends`."""
+
+    @classmethod
+    def of(cls, prompts: dict[tuple[int, ...], tuple[int, int]], device: torch.device) -> Past:
+        """Of a packed batch whose prompts lie where `pack` says."""
+        return cls(torch.tensor([stop - 1 for _, stop in prompts.values()], device=device))
+
+
+class _Work(NamedTuple):
+    """What the attention modules of a forward pass need to know."""
+
+    layout: Layout
+    past: Past | None
+    masks: dict[tuple[Any, ...], Tensor]
+    """Masks of this pass, by shape: the layers share them."""
+    calls: list[int]
+
+
+_WORK: ContextVar[_Work | None] = ContextVar("packed attention", default=None)
+
+
+class PackedAttention:
+    """Switches a model to packed attention for the length of a forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        from transformers import AttentionInterface
+        from transformers.modeling_utils import PreTrainedModel
+
+        AttentionInterface.register(NAME, packed_attention)
+        modules = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+        self._configs = list({id(module.config): module.config for module in modules}.values())
+        self._replaceable = all(module._can_set_attn_implementation() for module in modules)
+        self._layers = model.config.get_text_config().num_hidden_layers
+        self.calls = 0
+        """Attention layers that ran through here in the last pass."""
+
+    def refusal(self) -> str | None:
+        """Why the model's kind alone rules packing out, or None."""
+        if not self._replaceable:
+            return "its layers do not use transformers' attention interface"
+        config = self._configs[0].get_text_config()
+        kinds = sorted(set(getattr(config, "layer_types", None) or ()) - set(_KNOWN_LAYERS))
+        if kinds:
+            return f"it has {', '.join(kinds)} layers"
+        if getattr(config, "attention_chunk_size", None):
+            return "it attends in chunks"
+        return None
+
+    @property
+    def reaches_all_layers(self) -> bool:
+        """Whether every layer of the last pass went through packed attention."""
+        return self.calls == self._layers
+
+    @contextlib.contextmanager
+    def __call__(self, layout: Layout, past: Past | None = None) -> Iterator[None]:
+        """Within it, the model reads batches laid out as `layout`."""
+        before = [config._attn_implementation for config in self._configs]
+        work = _Work(layout, past, {}, [])
+        token = _WORK.set(work)
+        try:
+            for config in self._configs:
+                config._attn_implementation_internal = NAME
+            yield
+        finally:
+            _WORK.reset(token)
+            for config, name in zip(self._configs, before, strict=True):
+                config._attn_implementation_internal = name
+            self.calls = len(work.calls)
+
+    def recompute_contexts(self) -> tuple[contextlib.AbstractContextManager[None], Any]:
+        """For torch.utils.checkpoint: what holds now holds again when a layer is computed a second time."""
+        work = _WORK.get()
+        if work is None:
+            return contextlib.nullcontext(), contextlib.nullcontext()
+        return contextlib.nullcontext(), self(work.layout)
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: query [1, heads, tokens, width] -> ([1, tokens, heads, width], None).
+
+    Raises:
+        CannotPack: the model wants a mask, a bias or another thing that is not known here.
+    """
+    work = _WORK.get()
+    assert work is not None, "packed attention runs inside PackedAttention only"
+    _refuse_unknown(module, attention_mask, dropout, others)
+    work.calls.append(1)
+    layout, past = work.layout, work.past
+    if past is not None and not layout.continues:
+        past.layers[id(module)] = key.detach(), value.detach()
+    groups = query.shape[1] // key.shape[1]
+    before = past.layers[id(module)] if layout.continues and past is not None else None
+    attend = _Attend(scaling, sliding_window, softcap, work.masks)
+    sizes = [segment.stop - segment.start for segment in layout.segments]
+    pieces = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
+    by_start: dict[int, tuple[Tensor, Tensor]] = {}
+    outputs = []
+    for segment, (queries, keys, values) in zip(layout.segments, pieces, strict=True):
+        by_start[segment.start] = keys, values
+        start, stop = segment.prefix
+        if stop:
+            prefix = _prefix(before or by_start[start], start if before else 0, stop - start)
+            keys, values = (torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
+        output = attend(queries, _repeat(keys, groups), _repeat(values, groups), stop - start)
+        outputs.append(output.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
+
+
+def _refuse_unknown(module: Any, mask: Tensor | None, dropout: float, others: dict[str, Any]) -> None:
+    tensors = [name for name, value in others.items() if isinstance(value, Tensor) and name not in _HARMLESS]
+    if mask is not None or dropout or not getattr(module, "is_causal", True) or others.get("is_causal") is False:
+        raise CannotPack("its attention is not plain causal attention")
+    if tensors:
+        raise CannotPack(f"its attention takes {', '.join(tensors)}")
+
+
+_HARMLESS = ("position_ids", "cache_position")
+
+
+def _prefix(pair: tuple[Tensor, Tensor], start: int, width: int) -> tuple[Tensor, Tensor]:
+    keys, values = pair
+    return keys.narrow(2, start, width), values.narrow(2, start, width)
+
+
+def _repeat(heads: Tensor, groups: int) -> Tensor:
+    """[1, heads, tokens, width] -> [1, heads * groups, tokens, width], each head `groups` times in a row."""
+    if groups == 1:
+        return heads
+    batch, count, tokens, width = heads.shape
+    return heads[:, :, None].expand(batch, count, groups, tokens, width).reshape(batch, count * groups, tokens, width)
+
+
+class _Attend(NamedTuple):
+    """One segment's attention, as the layer wants it."""
+
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+    masks: dict[tuple[Any, ...], Tensor]
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, prefix: int) -> Tensor:
+        """[1, heads, tokens, width] and [1, heads, prefix + tokens, width] -> [1, heads, tokens, width]."""
+        seen = key.shape[2]
+        windowed = self.window is not None and seen > self.window
+        if self.softcap is not None:
+            return self._capped(query, key, value, windowed)
+        if not prefix and not windowed:
+            return functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scaling)
+        mask = self._mask(query, key, windowed)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scaling)
+
+    def _capped(self, query: Tensor, key: Tensor, value: Tensor, windowed: bool) -> Tensor:
+        """Gemma 2: scores = cap * tanh(scores / cap) before the softmax, which is taken in float32."""
+        assert self.softcap is not None
+        scale = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
+        scores = torch.tanh(query @ key.transpose(2, 3) * scale / self.softcap) * self.softcap
+        scores = scores + self._mask(query, key, windowed)
+        return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
+
+    def _mask(self, query: Tensor, key: Tensor, windowed: bool) -> Tensor:
+        """[tokens, prefix + tokens] of 0 and -inf: each token sees those up to itself, at most `window` of them."""
+        tokens, seen = query.shape[2], key.shape[2]
+        name = (tokens, seen, self.window if windowed else None, query.dtype)
+        if name not in self.masks:
+            ones = torch.ones(tokens, seen, dtype=torch.bool, device=query.device)
+            sees = ones.tril(seen - tokens)
+            if windowed:
+                assert self.window is not None
+                sees &= ones.triu(seen - tokens - self.window + 1)
+            self.masks[name] = torch.zeros(tokens, seen, dtype=query.dtype, device=query.device).masked_fill_(
+                ~sees, float("-inf")
+            )
+        return self.masks[name]
+
+
+def checkpoint_layers(model: Any, packing: PackedAttention | None) -> int:
+    """Makes every decoder layer forget its activations and compute them again in the backward pass.
+
+    Done here rather than by the model, whose own switch works only in training mode, with dropout.
+
+    Returns:
+        How many layers; 0 if the model has none that can.
+    """
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    contexts: dict[str, Any] = {"context_fn": packing.recompute_contexts} if packing else {}
+
+    def forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if not torch.is_grad_enabled():
+                return forward(*args, **kwargs)
+            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **contexts, **kwargs)
+
+        return run
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.forward = forgetting(layer.forward)
+    return len(layers)
