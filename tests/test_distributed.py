@@ -19,7 +19,7 @@ from test_invariance import ROWS, launch, metrics, naive_step
 from test_invariance import agree as agree_with_naive
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from kto_cli.distributed import agree, refuse_unproven
+from kto_cli.distributed import agree, refuse_spread_adapters, refuse_unproven
 from kto_cli.errors import BadInput
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
 
@@ -313,6 +313,16 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
     """As `accelerate launch` hands it on."""
     usual = {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_SHARDING_STRATEGY": "1"}
     refuse_unproven({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
+
+
+def test_adapters_are_refused_where_the_model_is_spread(monkeypatch):
+    """They are put in after it: FSDP would not sum their gradients."""
+    refuse_spread_adapters(2)
+    for name, value in FSDP2.items():
+        monkeypatch.setenv(name, value)
+    refuse_spread_adapters(1)
+    with pytest.raises(BadInput, match="FSDP2"):
+        refuse_spread_adapters(2)
 
 
 def test_processes_that_see_other_data_are_stopped(monkeypatch):
