@@ -60,6 +60,8 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
         BadInput: names a layer that is not there; lists those that are.
     """
     known = {name.rpartition(".")[2] for name in _linear_layers(model)}
+    if not known:
+        raise BadInput("This model has no linear layer that adapters can be put on.", "Train it without --lora-r.")
     if targets == ALL_LINEAR:
         return sorted(known)
     wanted = {name.strip() for name in targets.split(",")} - {""}
@@ -74,14 +76,18 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
 
 
 def _linear_layers(model: Any) -> dict[str, Any]:
-    """The linear layers of the model's body by their full names."""
+    """The linear layers of the model's body by their full names.
+
+    Not those inside a state-space mixer: it reads their weights past them, so that an adapter would be half in use.
+    """
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
+    mixers = tuple(f"{name}." for name, module in model.named_modules() if "MambaMixer" in type(module).__name__)
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not name.startswith(mixers)
     }
 
 

@@ -8,7 +8,7 @@ see each other. It also keeps the prompts' keys and values, so that a later batc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -221,30 +221,3 @@ class _Attend(NamedTuple):
                 ~sees, float("-inf")
             )
         return self.masks[name]
-
-
-def checkpoint_layers(model: Any, packing: PackedAttention | None) -> int:
-    """Makes every decoder layer forget its activations and compute them again in the backward pass.
-
-    Done here rather than by the model, whose own switch works only in training mode, with dropout.
-
-    Returns:
-        How many layers; 0 if the model has none that can.
-    """
-    from torch.utils.checkpoint import checkpoint
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    contexts: dict[str, Any] = {"context_fn": packing.recompute_contexts} if packing else {}
-
-    def forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled():
-                return forward(*args, **kwargs)
-            return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **contexts, **kwargs)
-
-        return run
-
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    for layer in layers:
-        layer.forward = forgetting(layer.forward)
-    return len(layers)

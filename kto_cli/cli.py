@@ -197,6 +197,9 @@ def train(
     eval_every: Annotated[
         int | None, typer.Option(help="Steps between looks at held-out rows. Default: a tenth of the run.")
     ] = TrainConfig.eval_every,
+    gradient_checkpointing: Annotated[
+        str, typer.Option(help="on: compute activations again instead of keeping them; auto: only if memory asks; off.")
+    ] = TrainConfig.gradient_checkpointing,
     lora_r: Annotated[
         int | None, typer.Option(help="Train LoRA adapters of this rank, such as 16. Default: all weights learn.")
     ] = TrainConfig.lora_r,

@@ -111,6 +111,9 @@ class TrainConfig(ModelConfig):
     """Steps between checkpoints; left out, a fifth of the run, at most 200."""
     eval_every: int | None = None
     """Steps between looks at held-out rows; left out, a tenth of the run."""
+    gradient_checkpointing: str = "auto"
+    """on: layers keep no activations and compute them again in the backward pass (a third more work, little memory).
+    auto: only where not even one row fits into memory otherwise."""
     lora_r: int | None = None
     """Rank of LoRA adapters: only they learn, and the run directory holds them alone; left out, all weights learn."""
     lora_alpha: int | None = None
@@ -144,6 +147,12 @@ class TrainConfig(ModelConfig):
         _require(0 <= self.warmup < math.inf, "--warmup", self.warmup, "0 or above")
         _require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
         _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
+        _require(
+            self.gradient_checkpointing in SWITCH,
+            "--gradient-checkpointing",
+            self.gradient_checkpointing,
+            f"one of {', '.join(SWITCH)}",
+        )
         for flag, every in (("--save-every", self.save_every), ("--eval-every", self.eval_every)):
             _require(every is None or every >= 1, flag, every, "1 or above")
         self._check_adapters()
@@ -196,6 +205,7 @@ class EvalConfig(ModelConfig):
 
 SCHEDULES = ("linear", "cosine", "constant")
 ALL_LINEAR = "all-linear"
+SWITCH = ("auto", "on", "off")
 DTYPES = ("auto", "float32", "bfloat16")
 
 

@@ -62,7 +62,8 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
         ("FSDP_IGNORED_MODULES", "fsdp_ignored_modules"),
     ):
         if environment.get(name, "false").lower() not in ("false", "none", ""):
-            raise BadInput(f"The accelerate config sets {key}, which kto does not follow.", "Remove it there.")
+            hint = "; kto's own is --gradient-checkpointing on." if "checkpointing" in key else "."
+            raise BadInput(f"The accelerate config sets {key}, which kto does not follow.", f"Remove it there{hint}")
     if environment.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("true", "full_shard", "1"):
         raise BadInput(
             "The accelerate config sets fsdp_reshard_after_forward: false, which keeps whole weights between passes.",

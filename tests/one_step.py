@@ -1,6 +1,6 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [cases | packed checkpointing]` by
+Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS [cases | packed checkpointing lora]` by
 test_invariance.py and test_distributed.py, which also import `take_step` for the one-process cases.
 """
 
@@ -17,7 +17,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pico import BUILDERS
 from torch import nn
 
-from kto_cli.attention import checkpoint_layers
+from kto_cli.adapters import add_adapters
+from kto_cli.checkpointing import checkpoint_layers
+from kto_cli.config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.distributed import is_sharded, place, wrap
 from kto_cli.engine import Engine, References
@@ -42,6 +44,23 @@ def pico_model(*, tied: bool = False) -> Any:
         layer.input_layernorm, layer.post_attention_layernorm = (nn.RMSNorm(16, eps=1e-6) for _ in range(2))
     model.model.norm = nn.RMSNorm(16, eps=1e-6)
     return model.double().eval()
+
+
+def with_adapters(model: Any) -> Any:
+    """LoRA on all its linear layers, with weights that change its output: all that learns, in float64."""
+    config = TrainConfig(lora_r=2)
+    adapted = add_adapters(model, config, base="pico")
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return adapted.double()
+
+
+def learning(model: Any) -> dict[str, Any]:
+    """The parameters that learn, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def some_rows(count: int) -> list[EncodedRow]:
@@ -72,6 +91,7 @@ def make_engine(
     *,
     packed: bool = False,
     checkpointing: bool = False,
+    lora: bool = False,
     tied: bool = False,
     max_grad_norm: float = 0.0,
 ) -> tuple[Any, Any, Engine]:
@@ -83,8 +103,10 @@ def make_engine(
         checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
         assert scorer.packs, checked.unpacked
     if checkpointing:
-        assert checkpoint_layers(model, scorer.packing) == 2
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=1.0, weight_decay=0.0)
+        assert checkpoint_layers(scorer) == 2
+    if lora:
+        with_adapters(model)
+    optimizer = torch.optim.AdamW(learning(model).values(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = wrap(accelerator, scorer, optimizer)
     engine = Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
     return model, optimizer, engine
@@ -96,12 +118,11 @@ def take_step(
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
-    named = {f"weight.{name}": whole(value.detach()).clone() for name, value in model.named_parameters()}
+    named = {f"weight.{name}": whole(value.detach()).clone() for name, value in learning(model).items()}
     named["spread"] = torch.tensor(is_sharded(engine.scorer))
-    moments = [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]
     named |= {
-        f"gradient.{name}": whole(moment).clone() / (1 - 0.9)
-        for (name, _), moment in zip(model.named_parameters(), moments, strict=True)
+        f"gradient.{name}": whole(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
+        for name, parameter in learning(model).items()
     }
     return {
         **named,

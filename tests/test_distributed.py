@@ -15,7 +15,7 @@ import one_step
 import pytest
 import torch
 from conftest import REPOSITORY, call
-from test_invariance import ROWS, launch, metrics, naive_step
+from test_invariance import ROWS, launch, metrics, naive
 from test_invariance import agree as agree_with_naive
 from torch.distributed.elastic.utils.distributed import get_free_port
 
@@ -39,8 +39,8 @@ def check_steps(place: Path, *, spread: bool) -> None:
     for rank in range(2):
         results = torch.load(f"{place}.{rank}")
         for name in ("untied", "packed", "packed in one", "checkpointing"):
-            agree_with_naive(results[name], naive_step(), labels)
-        agree_with_naive(results["tied"], naive_step(tied=True), labels)
+            agree_with_naive(results[name], naive(), labels)
+        agree_with_naive(results["tied"], naive(tied=True), labels)
         assert results["tied"]["spread"] == spread
         for name, value in alone.items():
             if name != "spread":
@@ -49,7 +49,7 @@ def check_steps(place: Path, *, spread: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, FSDP2], ids=["DDP", "FSDP2"])
-def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
+def test_a_step_of_two_processes_is_the_naive(tmp_path, environment):
     """In float64: loss, z_ref, gradients, their norm, weights; head tied to the embeddings or not; clipped or not;
     padded or packed; activations kept or computed again."""
     launch(TWO, STEP, tmp_path / "step", 96, ROWS, "cases", **environment)
@@ -57,7 +57,7 @@ def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
 
 
 @pytest.mark.slow
-def test_a_step_of_two_machines_is_the_naive_step(tmp_path):
+def test_a_step_of_two_machines_is_the_naive(tmp_path):
     """Two launchers that find each other by address, as on two machines, a process each; FSDP2."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", get_free_port()]

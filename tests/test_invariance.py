@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -29,29 +30,27 @@ def naive_logp(model: torch.nn.Module, sequence: TokenSequence) -> torch.Tensor:
     return sum(logps[first + place - 1, token] for place, token in enumerate(sequence.completion))  # type: ignore[return-value]
 
 
-@pytest.fixture(scope="module")
-def naive() -> dict[str, torch.Tensor]:
-    """The step as the paper writes it."""
-    return naive_step()
-
-
-def naive_step(*, tied: bool = False) -> dict[str, torch.Tensor]:
-    """One row at a time, Eq. 7 over the whole batch, one AdamW update."""
+@functools.cache
+def naive(*, lora: bool = False, tied: bool = False) -> dict[str, torch.Tensor]:
+    """The step as the paper writes it: one row at a time, Eq. 7 over the whole batch, one AdamW update."""
     model = one_step.pico_model(tied=tied)
+    if lora:
+        one_step.with_adapters(model)
     rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
     with torch.no_grad():
         mismatched = torch.stack([naive_logp(model, row.mismatched) for row in rows])
     policy = torch.stack([naive_logp(model, row.own) for row in rows])
     labels = torch.tensor([row.label for row in rows])
     loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **one_step.SETTINGS)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=one_step.LEARNING_RATE, weight_decay=0.0)
+    learning = one_step.learning(model)
+    optimizer = torch.optim.AdamW(learning.values(), lr=one_step.LEARNING_RATE, weight_decay=0.0)
     loss.backward()
-    gradients = {f"gradient.{name}": value.grad.clone() for name, value in model.named_parameters()}
+    gradients = {f"gradient.{name}": value.grad.clone() for name, value in learning.items()}
     optimizer.step()
     assert point.value > 0, "a z_ref of 0 would hide a wrong one"
     return {
         **gradients,
-        **{f"weight.{name}": value.detach() for name, value in model.named_parameters()},
+        **{f"weight.{name}": value.detach() for name, value in learning.items()},
         "loss": loss.detach(),
         "z_ref": point.value,
     }
@@ -72,21 +71,22 @@ def agree(result: dict[str, torch.Tensor], naive: dict[str, torch.Tensor], label
 
 BUDGETS = pytest.mark.parametrize("budget", [1, 96, 10_000], ids=["one row", "a few rows", "all rows"])
 """Tokens of a micro-batch. With all rows in a packed one, the mismatched pairs continue the gradient pass's prompts."""
-SWITCHES = ({}, {"packed": True}, {"checkpointing": True}, {"packed": True, "checkpointing": True})
-WAYS = pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: " ".join(switches) or "padded")
+SWITCHES = ("", "packed", "checkpointing", "lora", "packed checkpointing", "packed checkpointing lora")
+WAYS = pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: switches or "padded")
 
 
 @BUDGETS
 @WAYS
-def test_micro_batches_change_nothing(naive, switches, budget):
+def test_micro_batches_change_nothing(switches, budget):
     """Micro-batches of 1, about 3 and all 32 rows, padded or packed with shared prompts, activations kept or computed
-    again: the naive step's loss, z_ref, gradients and weights."""
+    again, all weights or adapters: the naive step's loss, z_ref, gradients and weights."""
     rows = one_step.some_rows(ROWS)
-    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget, **switches)
-    agree(result, naive, [row.label for row in rows])
+    given = dict.fromkeys(switches.split(), True)
+    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget, **given)
+    agree(result, naive(lora="lora" in given), [row.label for row in rows])
 
 
-def test_row_order_changes_nothing(naive):
+def test_row_order_changes_nothing():
     """The rows of an effective batch in another order: same step."""
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3)).tolist()
     rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
@@ -94,7 +94,7 @@ def test_row_order_changes_nothing(naive):
     result = one_step.take_step(
         shuffled, References(references.own[order], references.mismatched[order]), token_budget=200, packed=True
     )
-    agree(result, naive, [row.label for row in shuffled])
+    agree(result, naive(), [row.label for row in shuffled])
 
 
 def test_an_infinite_pair_updates_nothing():
@@ -133,13 +133,14 @@ ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 2
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "switches"),
-    [(1, []), (96, []), (96, ["packed"]), (10_000, ["packed"]), (10_000, ["packed", "checkpointing"])],
+    [(1, ""), (96, ""), (96, "packed"), (10_000, "packed"), (10_000, "packed checkpointing lora")],
 )
-def test_two_processes_change_nothing(naive, tmp_path, budget, switches):
+def test_two_processes_change_nothing(tmp_path, budget, switches):
     """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref."""
-    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS, *switches)
+    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS, *switches.split())
     for rank in range(2):
-        agree(torch.load(f"{tmp_path / 'step'}.{rank}"), naive, [row.label for row in one_step.some_rows(ROWS)])
+        result = torch.load(f"{tmp_path / 'step'}.{rank}")
+        agree(result, naive(lora="lora" in switches), [row.label for row in one_step.some_rows(ROWS)])
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

@@ -12,7 +12,8 @@ from pico import BUILDERS, build, naive_logps, sequences
 from shared import shared
 from torch import nn
 
-from kto_cli.attention import Past, checkpoint_layers
+from kto_cli.attention import Past
+from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
@@ -94,7 +95,7 @@ def test_packed_gradient_equals_the_naive_one(family: str):
         scorer = CompletionScorer(model)
         scorer.trust_or_fall_back(some)
         if checkpointing:
-            assert checkpoint_layers(model, scorer.packing) == 2
+            assert checkpoint_layers(scorer) == 2
         found = gradients(scorer(*pack(some)[0]), model)
         for mine, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

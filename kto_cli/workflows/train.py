@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kto_cli import __version__, adapters, files
+from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
@@ -208,6 +209,9 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
+    if config.gradient_checkpointing == "on":
+        checkpoint_layers(scorer)
+        screen.note("Gradient checkpointing: activations are computed again in the backward pass")
     optimizer = torch.optim.AdamW(
         [parameter for parameter in scorer.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,

@@ -1,0 +1,105 @@
+"""The floor's FLOPs against torch's own count on a pico Llama, and against arithmetic by hand."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROWS = [
+    {"prompt": [1, 2, 3], "completion": [4, 5], "mismatched": [6], "label": True},
+    {"prompt": [1, 2, 3], "completion": [6], "mismatched": [7], "label": False},
+    {"prompt": [8], "completion": [7], "mismatched": [4, 5], "label": True},
+]
+
+
+@pytest.fixture
+def floor(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module under test, found as the benchmark finds it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("versus_trl.floor")
+    for name in [name for name in sys.modules if name.split(".")[0] == "versus_trl"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def shape(floor: Any) -> Any:
+    """Four query heads, two key-value heads: grouped attention must be counted as such."""
+    return importlib.import_module("versus_trl.shapes").Shape("pico", 32, 48, 2, 4, 2, 131)
+
+
+def counted(shape: Any, length: int, *, backward: bool) -> int:
+    """What torch counts for one sequence through a Llama of this shape, the head at every position."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        tie_word_embeddings=shape.tied,
+        attn_implementation="eager",  # its products are counted, the CPU's flash attention is not
+    )
+    model = LlamaForCausalLM(config)
+    assert model.num_parameters() == shape.parameters
+    with FlopCounterMode(display=False) as counter:
+        logits = model(torch.arange(length)[None], use_cache=False).logits
+        if backward:
+            logits.sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("length", [5, 16])
+def test_forward_is_what_torch_counts(floor: Any, shape: Any, length: int) -> None:
+    """Eager attention computes all length ** 2 pairs; the rest is equal."""
+    flops = floor.forward_flops(shape, tokens=length, pairs=length**2, scored=length)
+    assert flops.total() == counted(shape, length, backward=False)
+
+
+def test_backward_is_twice_the_forward_as_torch_counts(floor: Any, shape: Any) -> None:
+    sizes = {"tokens": 16, "pairs": 16**2, "scored": 16}
+    flops = floor.forward_flops(shape, **sizes) + floor.backward_flops(shape, **sizes)
+    assert flops.total() == counted(shape, 16, backward=True)
+
+
+def test_work_counts_each_prompt_once(floor: Any) -> None:
+    """Prompts of 3 and 1 tokens attend to 3*4/2 + 1 = 7 pairs. Completions: 2 tokens behind 3 are 2*3 + 3 = 9, one
+    behind 3 is 4, one behind 1 is 2; mismatched: twice one behind 3, and two behind 1: 4 + 4 + (2 + 3) = 13."""
+    assert floor.work_of(ROWS) == (4, 4, 4, 7, 15, 13)
+
+
+def test_equal_mismatched_pairs_count_once(floor: Any) -> None:
+    twice = [ROWS[0], {**ROWS[1], "mismatched": [6]}]
+    assert floor.work_of(twice).mismatched == 1
+
+
+def test_floor_trains_on_rows_and_only_scores_mismatched_pairs(floor: Any, shape: Any) -> None:
+    """3 forwards' worth over prompts and completions, 1 over mismatched completions."""
+    work = floor.work_of(ROWS)
+    trained = floor.forward_flops(shape, tokens=8, pairs=22, scored=4).total()
+    scored = floor.forward_flops(shape, tokens=4, pairs=13, scored=4).total()
+    assert floor.floor_flops(shape, work).total() == 3 * trained + scored
+
+
+def test_padded_work_pads_and_repeats_prompts(floor: Any, shape: Any) -> None:
+    """Rows of 5, 4 and 2 tokens in micro-batches of 2: own 2 x 5 and 1 x 2 positions; completions rotated, 2 x 5
+    (3 + 2 in the second row) and 1 x 2."""
+    passes = {"own": 1, "mismatched": 2, "backward": 1}
+    once = sum(
+        floor.forward_flops(shape, tokens=tokens, pairs=pairs, scored=tokens).total()
+        for tokens, pairs in ((10, 2 * 15), (2, 3))
+    )
+    assert floor.padded_flops(shape, ROWS, micro_batch=2, passes=passes, head_everywhere=True) == 5 * once
+
+
+def test_every_product_of_the_floor_is_measured(floor: Any, shape: Any) -> None:
+    rates = floor.gemm_rates(shape, tokens=8, length=4, dtype=torch.float32, device=torch.device("cpu"))
+    assert floor.floor_seconds(floor.floor_flops(shape, floor.work_of(ROWS)), rates) > 0
