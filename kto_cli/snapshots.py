@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kto_cli import adapters, distributed
-from kto_cli.distributed import ReadRows
+from kto_cli import adapters, distributed, gathering
 from kto_cli.errors import BadInput
+from kto_cli.gathering import ReadRows
 from kto_cli.models import load_model
 from kto_cli.run_dir import RunDir, save_model_folder
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
@@ -42,8 +42,8 @@ def _save_whole(
     from safetensors.torch import save_file
 
     main = accelerator.is_main_process
-    weights = distributed.gathered_weights(model, keep=main)
-    moments = distributed.gathered_moments(optimizer, keep=main)
+    weights = gathering.gathered_weights(model, keep=main)
+    moments = gathering.gathered_moments(optimizer, keep=main)
     if main:
         with directory.writing_step(counters["step"], counters) as (folder, _):
             save_model_folder(folder, model, tokenizer, weights)
@@ -68,9 +68,9 @@ def _own_slices(model: Any, optimizer: Any, *, main: bool) -> dict[str, Slice]:
     """This process's rows of all that is spread; of the rest (scalars), all by the main process."""
     learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {f"model.{name}": parameter.detach() for name, parameter in learned.items()}
-    tensors |= {f"optimizer.{name}": value for name, value in distributed.flat_optimizer_state(optimizer).items()}
-    spread = {name: tensor for name, tensor in tensors.items() if distributed.is_dtensor(tensor)}
-    slices = {name: Slice(*distributed.local_rows(tensor)) for name, tensor in spread.items()}
+    tensors |= {f"optimizer.{name}": value for name, value in gathering.flat_optimizer_state(optimizer).items()}
+    spread = {name: tensor for name, tensor in tensors.items() if gathering.is_dtensor(tensor)}
+    slices = {name: Slice(*gathering.local_rows(tensor)) for name, tensor in spread.items()}
     return slices | {name: Slice(tensor) for name, tensor in tensors.items() if main and name not in spread}
 
 
@@ -114,9 +114,9 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
     if slices.names("model."):
         own = model.state_dict(keep_vars=True)
         wanted = {name: own[name] for name in slices.names("model.")}
-        distributed.put_weights(wanted, lambda *rows: slices.rows(f"model.{rows[0]}", *rows[1:]))
+        gathering.put_weights(wanted, lambda *rows: slices.rows(f"model.{rows[0]}", *rows[1:]))
         names = slices.names("optimizer.")
-        distributed.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
+        gathering.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
         return
     from safetensors.torch import load_file
 
@@ -125,9 +125,9 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
     else:
         own = model.state_dict(keep_vars=True)
         weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
-    distributed.put_weights({name: own[name] for name in weights}, _rows_of(weights))
+    gathering.put_weights({name: own[name] for name in weights}, _rows_of(weights))
     moments = load_file(folder / "optimizer.safetensors")
-    distributed.put_moments(optimizer, list(moments), _rows_of(moments))
+    gathering.put_moments(optimizer, list(moments), _rows_of(moments))
 
 
 def refuse_slices(folder: Path) -> None:

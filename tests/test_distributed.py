@@ -19,7 +19,7 @@ from test_invariance import ROWS, launch, metrics, naive
 from test_invariance import agree as agree_with_naive
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from kto_cli.distributed import agree, refuse_unproven
+from kto_cli.distributed import agree, refuse_adapters, refuse_unproven
 from kto_cli.errors import BadInput
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
 
@@ -57,7 +57,7 @@ def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
 
 
 @pytest.mark.slow
-def test_a_step_of_two_machines_is_the_naive_step(tmp_path):
+def test_a_step_of_two_machines_is_the_naive(tmp_path):
     """Two launchers that find each other by address, as on two machines, a process each; FSDP2."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", get_free_port()]
@@ -313,6 +313,22 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
     """As `accelerate launch` hands it on."""
     usual = {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_SHARDING_STRATEGY": "1"}
     refuse_unproven({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
+
+
+def test_what_adapters_do_not_go_with_is_said(monkeypatch):
+    """LoRA goes with FSDP2 (the step tests prove it); merging and 4-bit weights need whole models, ZeRO was not proven."""
+    for name, value in FSDP2.items():
+        monkeypatch.setenv(name, value)
+    refuse_adapters(2, adapted=True, merge=False, in_4bit=False)
+    refuse_adapters(1, adapted=True, merge=True, in_4bit=True)
+    for merge, in_4bit, flag in ((True, False, "--merge"), (False, True, "--load-in-4bit")):
+        with pytest.raises(BadInput, match=flag):
+            refuse_adapters(2, adapted=True, merge=merge, in_4bit=in_4bit)
+    for name, value in ZERO.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match="ZeRO-3"):
+        refuse_adapters(2, adapted=True, merge=False, in_4bit=False)
+    refuse_adapters(2, adapted=False, merge=False, in_4bit=False)
 
 
 def test_processes_that_see_other_data_are_stopped(monkeypatch):

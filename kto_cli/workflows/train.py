@@ -16,9 +16,10 @@ from kto_cli.config import TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
-from kto_cli.distributed import agree, gathered_weights, how_spread, refuse_adapters, wrap
+from kto_cli.distributed import agree, how_spread, refuse_adapters, wrap
 from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
+from kto_cli.gathering import gathered_weights
 from kto_cli.held_out import score_rows
 from kto_cli.model_card import model_card
 from kto_cli.preparation import (
