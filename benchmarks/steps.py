@@ -334,17 +334,16 @@ def plain_logps(model: Any, sequences: Sequence[Any], dtype: Any) -> Any:
     return (logps * mask[:, 1:]).sum(-1)
 
 
-def planned(prepared: Any, options: argparse.Namespace) -> list[list[Any]]:
+def planned(prepared: Any, options: argparse.Namespace) -> list[Any]:
     """The batches of the warm-up and of the timed steps: those that `kto train` would take."""
     from kto_cli.core.plan import plan_epoch
 
-    labels = [row.label for row in prepared.train]
-    prompts = [row.prompt_id for row in prepared.train]
-    batches: list[list[Any]] = []
+    labels, prompts = prepared.train.labels.tolist(), prepared.train.prompt_ids
+    batches: list[Any] = []
     epoch = 0
     while len(batches) <= options.steps:
         plan = plan_epoch(labels, prompts, batch_size=options.batch_size, seed=0, epoch=epoch)
-        batches += [[prepared.train[index] for index in batch] for batch in plan]
+        batches += [prepared.train.take(batch) for batch in plan]
         epoch += 1
     return batches[: options.steps + 1]
 

@@ -13,7 +13,7 @@ import typer
 from kto_cli import __version__
 from kto_cli.config import BinarizeConfig, EvalConfig, ModelConfig, TrainConfig
 from kto_cli.display import Screen, print_error
-from kto_cli.errors import Interrupted, KtoError
+from kto_cli.errors import BadInput, Interrupted, KtoError
 
 app = typer.Typer(
     name="kto",
@@ -87,7 +87,8 @@ LoadIn4Bit = Annotated[
     bool, typer.Option("--load-in-4bit", help="Hold the model's linear layers in 4 bits (needs bitsandbytes).")
 ]
 Cache = Annotated[
-    str | None, typer.Option(help="Where reference log-probs are kept. Default: $KTO_CACHE or ~/.cache/kto.")
+    str | None,
+    typer.Option(help="Where reference log-probs and tokenized rows are kept. Default: $KTO_CACHE or ~/.cache/kto."),
 ]
 
 
@@ -214,6 +215,9 @@ def train(
         bool, typer.Option("--merge", help="Write the whole model with the adapters in it, not the adapters.")
     ] = TrainConfig.merge,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would need and take, and what would stop it.")
+    ] = False,
     config: Annotated[
         str | None,
         typer.Option(help="A YAML or JSON file of settings, or a run's kto_config.json. Flags win over it."),
@@ -227,8 +231,17 @@ def train(
     """Train with the KTO loss."""
     flags = _given(context)
     config_file, resuming = flags.pop("config", None), flags.pop("resume", False)
+    looking_ahead = flags.pop("dry_run", False)
     flags.pop("json", None)
+    if looking_ahead and resuming:
+        raise BadInput("--dry-run looks at a new run, not at one that is resumed.", "Leave out --resume.")
     TrainConfig(**flags)  # a wrong flag is said before anything heavy is loaded
+    if looking_ahead:
+        from kto_cli.workflows import dry_run as look_ahead
+
+        screen = _screen(json)
+        screen.json(look_ahead.run(flags, config_file=config_file, screen=screen))
+        return
     from kto_cli.workflows import train as workflow
 
     screen = _screen(json)

@@ -63,7 +63,7 @@ class ModelConfig:
     load_in_4bit: bool = False
     """Hold the model's linear layers in 4 bits (NF4, through bitsandbytes). The reference is then this 4-bit model."""
     cache: str | None = None
-    """The folder of the reference log-prob cache; default $KTO_CACHE or ~/.cache/kto."""
+    """The folder of cached reference log-probs and tokenized rows; default $KTO_CACHE or ~/.cache/kto."""
 
     def __post_init__(self) -> None:
         _require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")

@@ -11,7 +11,7 @@ Prompt and completion are both texts, or both lists of {role, content}; label is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,14 +56,22 @@ class Row:
 
 @dataclass(frozen=True)
 class DataDir:
-    """A dataset as read, checked against its manifest."""
+    """A dataset, checked against its manifest; rows are read when they are asked for, and not kept."""
 
     folder: Path
-    train: list[Row]
-    held_out: list[Row]
     manifest: dict[str, Any]
     fingerprint: str
     """Names the content of both Parquet files."""
+
+    @property
+    def train(self) -> list[Row]:
+        """The rows to learn from."""
+        return [row for rows in read_batches(self.folder / TRAIN) for row in rows]
+
+    @property
+    def held_out(self) -> list[Row]:
+        """The rows to evaluate on."""
+        return [row for rows in read_batches(self.folder / HELD_OUT) for row in rows]
 
 
 COLUMNS = ("id", "prompt_id", "pair_id", "source", "origin", "prompt", "completion", "label")
@@ -153,8 +161,27 @@ def json_line(value: dict[str, Any]) -> bytes:
     return json_lines([value]).encode("utf-8", "backslashreplace")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of one Parquet file.
+def read_batches(path: Path, size: int = 1024) -> Iterator[list[Row]]:
+    """The rows of one Parquet file, at most `size` of them in memory.
+
+    Raises:
+        BadInput: as `count_rows`; or what is in the file cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    count_rows(path)
+    pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps what it ever held, three times as much
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=size):
+                yield [as_row(values) for values in batch.to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a Parquet file holds.
 
     Raises:
         BadInput: it is missing, damaged or has other columns.
@@ -162,19 +189,20 @@ def read_rows(path: Path) -> list[Row]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    rows: list[Row] = []
     try:
         with parquet.ParquetFile(path) as file:
             if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
                 found = ", ".join(file.schema_arrow.names)
                 raise BadInput(f"{path} has other columns or types than kto writes ({found}).", AGAIN)
-            for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
-                rows.extend(as_row(values) for values in batch.to_pylist())
+            return file.metadata.num_rows
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing.", AGAIN) from error
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path} is damaged ({str(error).splitlines()[0]}).", AGAIN) from error
-    return rows
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> BadInput:
+    return BadInput(f"{path} is damaged ({str(error).splitlines()[0]}).", AGAIN)
 
 
 def as_row(values: dict[str, Any]) -> Row:
@@ -186,7 +214,7 @@ def as_row(values: dict[str, Any]) -> Row:
 
 
 def load_data_dir(folder: Path) -> DataDir:
-    """Reads a dataset and checks it against its manifest.
+    """Opens a dataset and checks it against its manifest.
 
     Raises:
         BadInput: the folder, the manifest or a file is missing, damaged, changed or not ours.
@@ -208,8 +236,8 @@ def load_data_dir(folder: Path) -> DataDir:
         hashes.append(file_sha256(folder / name))
         if hashes[-1] != manifest.get("files", {}).get(name):
             raise BadInput(f"{folder / name} is damaged or changed: its hash is not the manifest's.", AGAIN)
-    train, held_out = read_rows(folder / TRAIN), read_rows(folder / HELD_OUT)
-    return DataDir(folder, train, held_out, manifest, text_hash(*hashes))
+        count_rows(folder / name)
+    return DataDir(folder, manifest, text_hash(*hashes))
 
 
 def find_data_dir(path: str | None) -> Path:

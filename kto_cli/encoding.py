@@ -4,20 +4,20 @@ A prompt is rendered by the chat template with its generation prompt; a completi
 own behind the template's last words, so that the two meet at a token boundary, and ends with the
 end-of-turn token. What does not fit loses the prompt's oldest turns first (never the last user turn),
 then the completion's end (and with it the end-of-turn token).
+
+Everything is tokenized in batches: fast tokenizers then use all cores (Rayon), which costs no process of ours.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from kto_cli.core.mismatch import mismatched_partners
-from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.data_dir import Row
-from kto_cli.errors import BadData, BadModel
+from kto_cli.data_dir import Text
+from kto_cli.errors import BadModel
 
 LEAST_COMPLETION = 16
 """A row is left out when fewer of its completion's tokens than this would remain (and it has more)."""
@@ -54,6 +54,14 @@ class EncodingReport:
         ]
 
 
+class FittedPrompt(NamedTuple):
+    """A prompt in tokens, as much of it as fits."""
+
+    ids: tuple[int, ...]
+    dropped: int
+    """Oldest turns left away."""
+
+
 class Encoder:
     """Turns prompts and completions into token ids for one tokenizer and one greatest length."""
 
@@ -70,10 +78,10 @@ class Encoder:
                 "The model's tokenizer has no end-of-sequence token.",
                 "Set eos_token in tokenizer_config.json.",
             )
-        self._ends = {tokenizer.eos_token_id, *end_ids}
+        self.ends = sorted({tokenizer.eos_token_id, *end_ids})
         added = tokenizer.added_tokens_decoder.values()
         self._special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)} - {""}
-        self._prompt_cache: dict[str, tuple[int, ...]] = {}
+        self._start = bos_prefix(tokenizer)
         self._anchor, self._before, self._end = self._frame()
 
     def _frame(self) -> tuple[str, str, int]:
@@ -84,11 +92,11 @@ class Encoder:
         anchor = prompt[prompt.rfind(_PROBE) + len(_PROBE) :]
         place = whole.rfind(_PROBE)
         before = whole[len(prompt) : place] if whole.startswith(prompt) and place >= len(prompt) else ""
-        after = self._ids(whole[place + len(_PROBE) :])
+        (after,) = self._ids([whole[place + len(_PROBE) :]])
         return (
             anchor,
             before,
-            next((token for token in after if token in self._ends), self.tokenizer.eos_token_id),
+            next((token for token in after if token in self.ends), self.tokenizer.eos_token_id),
         )
 
     def _render(self, messages: Sequence[dict[str, str]], *, generation: bool) -> str:
@@ -103,45 +111,75 @@ class Encoder:
                 "Give another one with --chat-template FILE.",
             ) from error
 
-    def _ids(self, text: str, **options: Any) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, **options).input_ids
+    def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+        if not texts:
+            return []
+        only = {"return_attention_mask": False, "return_token_type_ids": False}
+        return self.tokenizer(list(texts), add_special_tokens=False, **only, **options).input_ids
 
-    def prompt_ids(self, prompt: str | Sequence[dict[str, str]]) -> tuple[int, ...]:
-        """Token ids of a prompt: one BOS where the tokenizer adds one (text) or the template writes one (chat)."""
-        key = prompt if isinstance(prompt, str) else json.dumps(prompt)
-        if key not in self._prompt_cache:
-            if isinstance(prompt, str):
-                plain = self._ids(prompt)
-                start = bos_prefix(self.tokenizer)
-                ids = plain if start and plain[: len(start)] == start else start + plain
-            else:
-                ids = self._ids(self._render(prompt, generation=True))
-            self._prompt_cache[key] = tuple(ids)
-        return self._prompt_cache[key]
+    def prompt_ids(self, prompts: Sequence[Text]) -> list[tuple[int, ...]]:
+        """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat)."""
+        rendered = [prompt if isinstance(prompt, str) else self._render(prompt, generation=True) for prompt in prompts]
+        return [
+            tuple(self._start + ids if isinstance(prompt, str) and not self._starts(ids) else ids)
+            for prompt, ids in zip(prompts, self._ids(rendered), strict=True)
+        ]
 
-    def completion_ids(self, completion: str | Sequence[dict[str, str]]) -> tuple[tuple[int, ...], bool]:
-        """Token ids of a completion, end-of-turn token last; and whether it held a special token's name.
+    def _starts(self, ids: list[int]) -> bool:
+        """Whether a text's ids begin as the tokenizer begins texts."""
+        return ids[: len(self._start)] == self._start
+
+    def completion_ids(self, completions: Sequence[Text]) -> list[tuple[tuple[int, ...], bool]]:
+        """Token ids of completions, end-of-turn token last; and whether each held a special token's name.
 
         Tokenized behind the last words of the prompt, so that a tokenizer that marks the start of a text
         does not mark it here; where the two would melt into one token, on its own.
         """
-        chat = not isinstance(completion, str)
-        text = completion if isinstance(completion, str) else self._before + completion[0]["content"]
-        named = any(name in text for name in self._special)
-        anchor = self._anchor if chat else ":"
-        options = {"split_special_tokens": True} if named else {}
-        before, joined = self._ids(anchor, **options), self._ids(anchor + text, **options)
-        ids = joined[len(before) :] if joined[: len(before)] == before else self._ids(text, **options)
-        return (*ids, self._end if chat else self.tokenizer.eos_token_id), named
+        texts = [one if isinstance(one, str) else self._before + one[0]["content"] for one in completions]
+        anchors = [":" if isinstance(one, str) else self._anchor for one in completions]
+        ends = [self.tokenizer.eos_token_id if isinstance(one, str) else self._end for one in completions]
+        named = [any(name in text for name in self._special) for text in texts]
+        ids: list[list[int]] = [[] for _ in texts]
+        for is_named, options in ((False, {}), (True, {"split_special_tokens": True})):
+            mine = [place for place, found in enumerate(named) if found == is_named]
+            behind = self._behind([anchors[place] for place in mine], [texts[place] for place in mine], options)
+            for place, found_ids in zip(mine, behind, strict=True):
+                ids[place] = found_ids
+        return [((*own, end), found) for own, end, found in zip(ids, ends, named, strict=True)]
 
-    def fit(self, prompt: str | Sequence[dict[str, str]], completion: tuple[int, ...]) -> tuple[int, ...]:
-        """The prompt's ids after dropping as many of its oldest turns as `completion` needs, or as can be."""
-        ids = self.prompt_ids(prompt)
-        shorter = None if isinstance(prompt, str) else _without_oldest_turn(prompt)
-        while shorter is not None and len(ids) + len(completion) > self.max_length:
-            ids = self.prompt_ids(shorter)
-            shorter = _without_oldest_turn(shorter)
-        return ids
+    def _behind(self, anchors: Sequence[str], texts: Sequence[str], options: dict[str, Any]) -> list[list[int]]:
+        """Ids of texts, each as tokenized behind its anchor."""
+        distinct = sorted(set(anchors))
+        before = dict(zip(distinct, self._ids(distinct, **options), strict=True))
+        joined = self._ids([anchor + text for anchor, text in zip(anchors, texts, strict=True)], **options)
+        melted = [
+            place for place, ids in enumerate(joined) if ids[: len(before[anchors[place]])] != before[anchors[place]]
+        ]
+        behind = [ids[len(before[anchor]) :] for anchor, ids in zip(anchors, joined, strict=True)]
+        for place, ids in zip(melted, self._ids([texts[place] for place in melted], **options), strict=True):
+            behind[place] = ids
+        return behind
+
+    def fit(self, prompts: Sequence[Text], completion_tokens: Sequence[int]) -> list[FittedPrompt]:
+        """Prompts after dropping as many of their oldest turns as their completions need, or as can be."""
+        shown: list[Text | None] = list(prompts)
+        known: dict[str, tuple[int, ...]] = {}
+        fitted = [FittedPrompt((), -1)] * len(prompts)
+        while any(text is not None for text in shown):
+            new = {_name(text): text for text in shown if text is not None and _name(text) not in known}
+            known.update(zip(new, self.prompt_ids(list(new.values())), strict=True))
+            for place, text in enumerate(shown):
+                if text is not None:
+                    ids = known[_name(text)]
+                    fitted[place] = FittedPrompt(ids, fitted[place].dropped + 1)
+                    fits = len(ids) + completion_tokens[place] <= self.max_length
+                    shown[place] = None if fits else _without_oldest_turn(text)
+        return fitted
+
+
+def _name(text: Text) -> str:
+    """Tells texts and chats apart by content."""
+    return json.dumps(text)
 
 
 def bos_prefix(tokenizer: Any) -> list[int]:
@@ -153,61 +191,11 @@ def bos_prefix(tokenizer: Any) -> list[int]:
     return []
 
 
-def _without_oldest_turn(messages: Sequence[dict[str, str]]) -> list[dict[str, str]] | None:
-    """Drops the oldest user turn and its answer, keeping a system message; None if only one turn is left."""
-    system = [message for message in messages[:1] if message["role"] == "system"]
-    turns = list(messages[len(system) :])
-    starts = [place for place, message in enumerate(turns) if message["role"] == "user"]
-    return system + turns[starts[1] :] if len(starts) > 1 else None
-
-
-def encode_rows(
-    rows: Sequence[Row], encoder: Encoder, *, tick: Callable[[], None] = lambda: None
-) -> tuple[list[EncodedRow], EncodingReport]:
-    """Encodes rows and their mismatched pairs; what does not fit even when cut is left out, with its reason.
-
-    Raises:
-        BadData: all rows share one prompt, or no row fits.
-    """
-    report = EncodingReport(rows=len(rows))
-    try:
-        partners = mismatched_partners([row.prompt_id for row in rows], [json.dumps(row.completion) for row in rows])
-    except ValueError as error:
-        raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
-    completions = [encoder.completion_ids(row.completion) for row in rows]
-    report.special_text = sum(named for _, named in completions)
-    encoded = []
-    for row, (completion, _), partner in zip(rows, completions, partners, strict=True):
-        found = _encode_row(row, completion, completions[partner][0], encoder, report)
-        if found is not None:
-            encoded.append(found)
-        tick()
-    if rows and not encoded:
-        raise BadData(
-            f"None of the {len(rows):,} rows fits into {encoder.max_length} tokens.",
-            "Raise --max-length, or use a model with a longer context.",
-        )
-    return encoded, report
-
-
-def _encode_row(
-    row: Row, completion: tuple[int, ...], borrowed: tuple[int, ...], encoder: Encoder, report: EncodingReport
-) -> EncodedRow | None:
-    """One row in tokens, or None (counted in `report`) where too little of its completion would remain."""
-    prompt = encoder.fit(row.prompt, completion)
-    room = encoder.max_length - len(prompt)
-    if room < min(LEAST_COMPLETION, len(completion)) or not prompt:
-        reason = "the prompt leaves no room for the completion" if prompt else "the prompt has no tokens"
-        report.left_out[reason] += 1
+def _without_oldest_turn(prompt: Text) -> Text | None:
+    """Drops the oldest user turn and its answer, keeping a system message; None if only one turn is left, or a text."""
+    if isinstance(prompt, str):
         return None
-    report.shortened_prompts += len(prompt) < len(encoder.prompt_ids(row.prompt))
-    report.cut_completions += len(completion) > room
-    report.cut_mismatched += len(borrowed) > room
-    return EncodedRow(
-        id=row.id,
-        label=row.label,
-        own=TokenSequence(prompt, completion[:room]),
-        mismatched=TokenSequence(prompt, borrowed[:room]),
-        prompt_id=row.prompt_id,
-        pair_id=row.pair_id,
-    )
+    system = [message for message in prompt[:1] if message["role"] == "system"]
+    turns = list(prompt[len(system) :])
+    starts = [place for place, message in enumerate(turns) if message["role"] == "user"]
+    return (*system, *turns[starts[1] :]) if len(starts) > 1 else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import torch
 
 from kto_cli.core.metrics import Scores, auc, class_means
-from kto_cli.core.rows import EncodedRow
 from kto_cli.engine import Engine, References
+from kto_cli.token_store import EncodedRows
 
 GLANCE_ROWS = 256
 """Rows looked at during training; the end of a run and `kto eval` use all."""
@@ -23,23 +23,21 @@ def glance_rows(count: int, seed: int) -> list[int]:
 
 def score_rows(
     engine: Engine,
-    rows: Sequence[EncodedRow],
+    rows: EncodedRows,
     references: References,
     *,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Scores:
     """Log-ratios of rows and of their mismatched pairs; equal on all processes."""
-    logps = engine.log_probs(
-        [row.own for row in rows] + [row.mismatched for row in rows], done=lambda positions, _: tick(len(positions))
-    )
+    logps = engine.log_probs(rows.sequences, done=lambda positions, _: tick(len(positions)))
     own, mismatched = logps[: len(rows)], logps[len(rows) :]
     return Scores(
         log_ratios=own - references.own,
         mismatched_log_ratios=mismatched - references.mismatched,
-        desirable=torch.tensor([row.label for row in rows]),
-        lengths=torch.tensor([len(row.own.completion) for row in rows]),
-        prompt_ids=[row.prompt_id for row in rows],
-        pair_ids=[row.pair_id for row in rows],
+        desirable=torch.from_numpy(rows.labels),
+        lengths=torch.from_numpy(rows.own.completion_lengths),
+        prompt_ids=rows.prompt_ids,
+        pair_ids=rows.pair_ids,
     )
 
 

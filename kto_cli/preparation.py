@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from kto_cli.config import ModelConfig
 from kto_cli.core.batches import cut, outline
-from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.data_dir import DataDir, find_data_dir, load_data_dir
+from kto_cli.core.rows import TokenSequence
+from kto_cli.data_dir import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen, stdout_kept_free
 from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
-from kto_cli.encoding import Encoder, encode_rows
+from kto_cli.encoding import Encoder
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
-from kto_cli.reference import ReferenceCache, default_cache, sequence_key
+from kto_cli.reference import ReferenceCache, default_cache
 from kto_cli.scoring import CompletionScorer, choose_dtype
+from kto_cli.token_store import EncodedRows, Sequences
+from kto_cli.tokenized import tokenized_rows
 
 
 @dataclass
@@ -45,8 +47,8 @@ class Prepared:
     max_length: int
     token_budget: int
     """Tokens, padding included, of a micro-batch."""
-    train: list[EncodedRow]
-    held_out: list[EncodedRow]
+    train: EncodedRows
+    held_out: EncodedRows
 
 
 def start_accelerator() -> Any:
@@ -106,8 +108,16 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     model = load_model(source.folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
     max_length = _max_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
-    train = _encode(data.train, encoder, "training", screen) if needs_train else []
-    held_out = _encode(data.held_out, encoder, "held-out", screen)
+    cache = cache_folder(config)
+    kept = []
+    for file, what in ((TRAIN, "training"), (HELD_OUT, "held-out")):
+        wanted = needs_train or file != TRAIN
+        rows = EncodedRows()
+        if wanted:
+            rows, report = tokenized_rows(cache, data, file, encoder, source.folder, accelerator, screen)
+            for sentence in report.notes(what):
+                screen.note(sentence)
+        kept.append(rows)
     return Prepared(
         data=data,
         source=source,
@@ -116,9 +126,14 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         dtype=dtype,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
-        train=train,
-        held_out=held_out,
+        train=kept[0],
+        held_out=kept[1],
     )
+
+
+def cache_folder(config: ModelConfig) -> Path:
+    """Where reference log-probs and tokenized rows are kept."""
+    return Path(config.cache) if config.cache else default_cache()
 
 
 def _max_length(asked: int | None, context: int | None) -> int:
@@ -135,23 +150,13 @@ def _end_ids(model: Any) -> list[int]:
     return [ends] if isinstance(ends, int) else list(ends)
 
 
-def _encode(rows: Sequence[Any], encoder: Encoder, what: str, screen: Screen) -> list[EncodedRow]:
-    if not rows:
-        return []
-    with screen.progress(f"tokenizing {what} rows", len(rows)):
-        encoded, report = encode_rows(rows, encoder, tick=screen.tick)
-    for sentence in report.notes(what):
-        screen.note(sentence)
-    return encoded
-
-
-def class_counts(rows: Sequence[EncodedRow]) -> tuple[int, int]:
+def class_counts(rows: EncodedRows) -> tuple[int, int]:
     """(desirable, undesirable) rows.
 
     Raises:
         BadData: a class is empty.
     """
-    desirable = sum(row.label for row in rows)
+    desirable = int(rows.labels.sum())
     if not rows or desirable in (0, len(rows)):
         which = "training rows" if not rows else "desirable rows" if not desirable else "undesirable rows"
         raise BadData(
@@ -185,16 +190,16 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread:
     return scorer
 
 
-def _check_sequences(rows: Sequence[EncodedRow]) -> list[TokenSequence]:
+def _check_sequences(rows: EncodedRows) -> list[TokenSequence]:
     """Two short ones, one that shares its prompt with the first, and the longest, which reaches beyond any window."""
-    first, second = sorted(rows, key=lambda row: row.own.length)[:2] * (2 if len(rows) == 1 else 1)
-    longest = max(rows, key=lambda row: row.own.length)
-    return [first.own, second.own, first.mismatched, longest.own]
+    order = rows.own.lengths.argsort(kind="stable").tolist()
+    first, second, longest = order[0], order[min(1, len(order) - 1)], order[-1]
+    return [rows.own[first], rows.own[second], rows.mismatched[first], rows.own[longest]]
 
 
 def reference_logps(
     prepared: Prepared,
-    rows: Sequence[EncodedRow],
+    rows: EncodedRows,
     scorer: CompletionScorer,
     config: ModelConfig,
     accelerator: Any,
@@ -207,51 +212,56 @@ def reference_logps(
     Raises:
         Diverged: the reference gives a log-prob that is not a number.
     """
-    from accelerate.utils import broadcast_object_list
-
-    sequences = [row.own for row in rows] + [row.mismatched for row in rows]
-    by_key = {sequence_key(sequence): sequence for sequence in sequences}
-    cache = ReferenceCache(
-        Path(config.cache) if config.cache else default_cache(),
-        fingerprint=prepared.source.fingerprint,
-        dtype=str(prepared.dtype),
-    )
+    cache = open_cache(prepared, config)
+    keys, first, places = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
-    found = _sound(cache.read(by_key), by_key) if accelerator.is_main_process else {}
-    (found,) = broadcast_object_list([found])
+    values = torch.zeros(len(keys), dtype=torch.float64)
+    if accelerator.is_main_process:
+        values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
+    if accelerator.num_processes > 1:
+        values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
     for name in cache.mended:
         screen.warn(
             f"The reference cache had a torn or damaged part ({cache.folder / name}); "
             "it is removed, and what it held is computed again."
         )
-    missing = [(key, sequence) for key, sequence in by_key.items() if key not in found]
-    use = CacheUse(len(by_key), len(missing), len(by_key) - len(missing))
-    if missing:
+    missing = values.isnan().nonzero()[:, 0]
+    if len(missing):
+        sequences = rows.sequences.take(first[missing])
         engine = scoring_engine(scorer, prepared, accelerator)
-        found |= _compute(missing, engine, cache, accelerator, screen)
-    values = torch.tensor([found[sequence_key(sequence)][0] for sequence in sequences], dtype=torch.float32)
-    return References(values[: len(rows)], values[len(rows) :]), use
+        values[missing] = _compute(keys[missing], sequences, engine, cache, accelerator, screen)
+    both = values[torch.from_numpy(places)].float()
+    use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
+    return References(both[: len(rows)], both[len(rows) :]), use
 
 
-def _sound(found: dict[bytes, tuple[float, int]], by_key: dict[bytes, TokenSequence]) -> dict[bytes, tuple[float, int]]:
-    """Drops stored values whose token count is not the sequence's."""
-    return {key: value for key, value in found.items() if value[1] == len(by_key[key].completion)}
+def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
+    """The cache of this reference model's log-probs in this dtype."""
+    return ReferenceCache(cache_folder(config), fingerprint=prepared.source.fingerprint, dtype=str(prepared.dtype))
+
+
+def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:
+    """[sequences] what the cache holds, nats; NaN for what it lacks or holds with another token count."""
+    logps, tokens = cache.read(keys)
+    return torch.from_numpy(numpy.where(tokens == completion_lengths, logps, numpy.nan))
 
 
 def _compute(
-    missing: list[tuple[bytes, TokenSequence]],
+    keys: Any,
+    sequences: Sequences,
     engine: Engine,
     cache: ReferenceCache,
     accelerator: Any,
     screen: Screen,
-) -> dict[bytes, tuple[float, int]]:
-    """Scores what is missing, a micro-batch at a time, each stored as soon as it is known.
+) -> torch.Tensor:
+    """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [missing] float64.
 
     Micro-batches are cut from the sequences in an order of their own (largest first, then by key), so an
     interrupted pass goes on with the very batches it would have had, and ends with the same bits.
+
+    Args:
+        keys: [missing] ascending.
     """
-    missing = sorted(missing, key=lambda item: item[0])
-    sequences = [sequence for _, sequence in missing]
 
     def store(positions: list[int], logps: torch.Tensor) -> None:
         if not logps.isfinite().all():
@@ -259,15 +269,15 @@ def _compute(
                 "The reference model gives a log-prob that is not a finite number.",
                 "Check the model, or use --dtype float32.",
             )
-        found = zip(positions, logps.tolist(), strict=True)
-        cache.append([(missing[place][0], value, len(sequences[place].completion)) for place, value in found])
+        counts = lengths[positions].tolist()
+        cache.append(list(zip(keys[positions].tolist(), logps.tolist(), counts, strict=True)))
         screen.tick(len(positions))
 
+    lengths = sequences.completion_lengths
     (batches,) = cut(outline(sequences), token_budget=engine.token_budget, packed=engine.packs)
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine):
-        values = engine.log_probs(sequences, batches=batches, done=store).tolist()
-    return {key: (value, len(sequence.completion)) for (key, sequence), value in zip(missing, values, strict=True)}
+        return engine.log_probs(sequences, batches=batches, done=store).double()
 
 
 def scoring_engine(scorer: Any, prepared: Prepared, accelerator: Any) -> Engine:

@@ -17,12 +17,12 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
+from numpy.typing import NDArray
 
-from kto_cli.core.rows import TokenSequence
 from kto_cli.errors import BadInput
 from kto_cli.files import make_folder, replacing, saying_disk_full, sync_folder
 
@@ -36,12 +36,6 @@ def default_cache() -> Path:
     return Path(os.environ.get("KTO_CACHE") or "~/.cache/kto").expanduser()
 
 
-def sequence_key(sequence: TokenSequence) -> bytes:
-    """16 bytes that name a prompt, a completion and where one ends and the other begins."""
-    numbers = (len(sequence.prompt), *sequence.prompt, *sequence.completion)
-    return hashlib.blake2b(struct.pack(f"<{len(numbers)}I", *numbers), digest_size=16).digest()
-
-
 class ReferenceCache:
     """The values of one model in one dtype."""
 
@@ -52,22 +46,28 @@ class ReferenceCache:
         self.mended: list[str] = []
         """Segments in which a torn or damaged frame was found."""
 
-    def read(self, keys: Iterable[bytes]) -> dict[bytes, tuple[float, int]]:
-        """The stored (summed logp in nats, completion tokens) of those of `keys` that are there."""
-        wanted = set(keys)
-        found: dict[bytes, tuple[float, int]] = {}
-        if not self.folder.is_dir():
-            return found
+    def read(self, keys: NDArray[numpy.void]) -> tuple[NDArray[numpy.float64], NDArray[numpy.int64]]:
+        """What is stored of some sequences.
+
+        Args:
+            keys: [sequences] their 16-byte names, distinct and in ascending order (as numpy.unique gives them).
+
+        Returns:
+            [sequences] summed logps in nats, NaN where there is none; [sequences] their completion tokens.
+        """
+        logps, tokens = numpy.full(len(keys), numpy.nan), numpy.zeros(len(keys), "i8")
+        if not self.folder.is_dir() or not len(keys):
+            return logps, tokens
         for path in sorted(self.folder.glob("*.segment")):
             frames, sound = self._frames(path.read_bytes())
             if not sound:
                 self._mend(path, frames)
-            for frame in frames:
-                for record in numpy.frombuffer(frame, _RECORD):
-                    key = record["key"].tobytes()
-                    if key in wanted:
-                        found[key] = (float(record["logp"]), int(record["tokens"]))
-        return found
+            records = numpy.frombuffer(b"".join(frames), _RECORD)
+            places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
+            wanted = keys[places] == records["key"]
+            logps[places[wanted]] = records["logp"][wanted]
+            tokens[places[wanted]] = records["tokens"][wanted]
+        return logps, tokens
 
     def append(self, values: Sequence[tuple[bytes, float, int]]) -> None:
         """Stores one micro-batch of (key, logp, tokens), whole or not at all, safe against a power cut.

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from kto_cli.core.rows import EncodedRow
+from kto_cli.token_store import EncodedRows
 
 
-def pick_prompts(rows: Sequence[EncodedRow], count: int) -> list[EncodedRow]:
+def pick_prompts(rows: EncodedRows, count: int) -> list[EncodedRow]:
     """One row for each of `count` different prompts: the first ones in the order of their hashes."""
-    first: dict[str, EncodedRow] = {}
-    for row in rows:
-        first.setdefault(row.prompt_id, row)
-    return [first[name] for name in sorted(first)[:count]]
+    first: dict[str, int] = {}
+    for index, name in enumerate(rows.prompt_ids):
+        first.setdefault(name, index)
+    return [rows[first[name]] for name in sorted(first)[:count]]
 
 
 def answer_all(

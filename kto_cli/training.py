@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.run_dir import RunDir
 from kto_cli.snapshots import save_snapshot
 from kto_cli.tables import show_step
+from kto_cli.token_store import EncodedRows
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Run:
     """A run about to start or to go on."""
 
     settings: Settings
-    rows: list[EncodedRow]
+    rows: EncodedRows
     references: References
-    held_out: list[EncodedRow]
+    held_out: EncodedRows
     held_out_references: References
     engine: Engine
     model: Any
@@ -112,8 +113,8 @@ def run_steps(run: Run) -> None:
         Interrupted: Ctrl-C; the state after the last step is saved.
     """
     settings, config = run.settings, run.settings.config
-    labels = [row.label for row in run.rows]
-    prompts = [row.prompt_id for row in run.rows] if config.group_prompts else None
+    labels = run.rows.labels.tolist()
+    prompts = run.rows.prompt_ids if config.group_prompts else None
     per_epoch = steps_in_epoch(len(labels), config.batch_size)
     planned, batches = -1, []
     with (
@@ -158,7 +159,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     run.counters.step += 1
     run.counters.rows += len(rows)
     run.counters.tokens += tokens
-    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows)}
+    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, [row.label for row in rows])}
     record |= {
         "gradient_norm": output.gradient_norm,
         "learning_rate": rate,
@@ -180,12 +181,12 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     return output.interrupted and not last
 
 
-def _metrics(run: Run, output: StepOutput, rows: list[EncodedRow]) -> dict[str, float]:
+def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, float]:
     weights = run.settings.weights
     return step_metrics(
         output.log_ratios,
         output.mismatched_log_ratios,
-        torch.tensor([row.label for row in rows]),
+        torch.tensor(labels),
         beta=run.settings.config.beta,
         lambda_d=weights.lambda_d,
         lambda_u=weights.lambda_u,
@@ -195,11 +196,11 @@ def _metrics(run: Run, output: StepOutput, rows: list[EncodedRow]) -> dict[str, 
 def _glance(run: Run) -> dict[str, Any]:
     """A look at (some) held-out rows."""
     chosen = glance_rows(len(run.held_out), run.settings.config.seed)
-    rows = [run.held_out[index] for index in chosen]
+    rows = run.held_out.take(chosen)
     references = References(run.held_out_references.own[chosen], run.held_out_references.mismatched[chosen])
     scores = score_rows(run.engine, rows, references)
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-    return glance(scores, _metrics(run, output, rows), beta=run.settings.config.beta)
+    return glance(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:

@@ -646,15 +646,29 @@ def test_a_full_disk_while_precomputing_keeps_what_was_stored(
     """240 sequences in frames of one want 12 kB; 8 are free."""
     write_lines(workplace / "f.jsonl", pairs(60))
     assert kto("binarize", "f.jsonl", "--out", "set", "--holdout", 0).code == 0
-    disk = small_disk(128)
-    disk.leave(8)
+    disk = small_disk(512)
     words = ("precompute", "--data", "set", "--model", pico, "--cache", disk.folder, "--json", *ONE_BY_ONE)
+    assert kto(*words).code == 0
+    shutil.rmtree(disk.folder / "reference")
+    disk.leave(8)
     refused(kto(*words), "No space left", str(disk.folder), "free some space")
     disk.free()
     result = kto(*words).json
     assert result["cached"] >= 100
     assert result["computed"] == result["sequences"] - result["cached"] > 0
     assert kto(*words).json["computed"] == 0
+
+
+def test_a_full_disk_while_tokenizing_leaves_nothing_half_written(
+    kto: Command, workplace: Path, given: list[str], small_disk
+) -> None:
+    disk = small_disk(512)
+    disk.leave(8)
+    words = ("precompute", *given, "--cache", disk.folder, "--json")
+    refused(kto(*words), "No space left", str(disk.folder), "free some space")
+    assert [path.name for path in (disk.folder / "tokens").iterdir() if path.is_dir()] == []
+    disk.free()
+    assert kto(*words).json["computed"] > 0
 
 
 def test_a_full_disk_while_training_keeps_the_last_checkpoint(

@@ -316,7 +316,7 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
 
 
 def test_what_adapters_do_not_go_with_is_said(monkeypatch):
-    """LoRA goes with FSDP2 (the step tests prove it); merging and 4-bit weights need whole models; ZeRO is not proven."""
+    """LoRA goes with FSDP2 (the step tests prove it); merging and 4-bit weights need whole models."""
     for name, value in FSDP2.items():
         monkeypatch.setenv(name, value)
     refuse_adapters(2, adapted=True, merge=False, in_4bit=False)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from encoded import OneByOne, encode_rows
 from shared import shared
 
 from kto_cli import files
 from kto_cli.data_dir import Row
-from kto_cli.encoding import LEAST_COMPLETION, Encoder, bos_prefix, encode_rows
+from kto_cli.encoding import LEAST_COMPLETION, bos_prefix
 from kto_cli.errors import BadData, BadModel
 from kto_cli.models import load_tokenizer
 
@@ -82,7 +83,7 @@ def row(number: int, prompt: Any, completion: Any, label: bool = True) -> Row:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_ids_are_those_of_inference(tokenizer: Any, prompt: Messages):
-    ids = Encoder(tokenizer, max_length=500).prompt_ids(prompt)
+    ids = OneByOne(tokenizer, max_length=500).prompt(prompt)
     assert ids == inference_ids(tokenizer, prompt, generation=True)
 
 
@@ -90,18 +91,18 @@ def test_prompt_ids_are_those_of_inference(tokenizer: Any, prompt: Messages):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_row_decodes_to_the_rendered_chat(tokenizer: Any, prompt: Messages, answer: str):
     """Word for word, less the space that stories260K's tokenizer shows of its own after a special token."""
-    encoder = Encoder(tokenizer, max_length=500)
-    completion, _ = encoder.completion_ids((bot(answer),))
-    decoded = tokenizer.decode(list(encoder.prompt_ids(prompt) + completion), skip_special_tokens=False)
+    encoder = OneByOne(tokenizer, max_length=500)
+    completion, _ = encoder.completion((bot(answer),))
+    decoded = tokenizer.decode(list(encoder.prompt(prompt) + completion), skip_special_tokens=False)
     rendered = tokenizer.apply_chat_template([*prompt, bot(answer)], tokenize=False)
     assert re.sub(r"(</?s>) ", r"\1", decoded) == rendered
 
 
 @pytest.mark.parametrize("answer", TEXTS)
 def test_one_end_and_one_start(tokenizer: Any, answer: str):
-    encoder = Encoder(tokenizer, max_length=500)
-    completion, named = encoder.completion_ids((bot(answer),))
-    prompt = encoder.prompt_ids(PROMPTS[0])
+    encoder = OneByOne(tokenizer, max_length=500)
+    completion, named = encoder.completion((bot(answer),))
+    prompt = encoder.prompt(PROMPTS[0])
     assert not named
     assert completion[-1] == tokenizer.eos_token_id
     assert completion.count(tokenizer.eos_token_id) == 1
@@ -113,9 +114,9 @@ def test_one_end_and_one_start(tokenizer: Any, answer: str):
 
 def test_completion_ids_are_the_usual_tokenization(tokenizer: Any):
     """Tokenized behind the prompt, not as a text of its own: the whole chat in one go gives the same ids."""
-    encoder = Encoder(tokenizer, max_length=500)
+    encoder = OneByOne(tokenizer, max_length=500)
     whole = inference_ids(tokenizer, (*PROMPTS[0], bot(TEXTS[0])), generation=False)
-    assert encoder.prompt_ids(PROMPTS[0]) + encoder.completion_ids((bot(TEXTS[0]),))[0] == whole
+    assert encoder.prompt(PROMPTS[0]) + encoder.completion((bot(TEXTS[0]),))[0] == whole
 
 
 def test_end_of_turn_is_the_templates(built_in: Any):
@@ -127,33 +128,33 @@ def test_end_of_turn_is_the_templates(built_in: Any):
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
     for ends, last in (([turn_end], turn_end), ([], built_in.eos_token_id)):
-        encoder = Encoder(built_in, max_length=500, end_ids=ends)
-        assert encoder.completion_ids((bot("Yes"),))[0][-1] == last
-        assert encoder.prompt_ids(PROMPTS[1]) == inference_ids(built_in, PROMPTS[1], generation=True)
+        encoder = OneByOne(built_in, max_length=500, end_ids=ends)
+        assert encoder.completion((bot("Yes"),))[0][-1] == last
+        assert encoder.prompt(PROMPTS[1]) == inference_ids(built_in, PROMPTS[1], generation=True)
 
 
 def test_a_tokenizer_without_end_is_refused(built_in: Any):
     built_in.eos_token = None
     with pytest.raises(BadModel, match="no end-of-sequence token"):
-        Encoder(built_in, max_length=500)
+        OneByOne(built_in, max_length=500)
 
 
 def test_a_role_the_template_does_not_know(built_in: Any):
-    encoder = Encoder(built_in, max_length=500)
+    encoder = OneByOne(built_in, max_length=500)
     with pytest.raises(BadModel, match="Unknown role: tool"):
-        encoder.prompt_ids(({"role": "tool", "content": "5"}, user("Hi")))
+        encoder.prompt(({"role": "tool", "content": "5"}, user("Hi")))
 
 
 # --- text prompts -------------------------------------------------------------------------------
 
 
 def test_text_prompt_starts_as_the_tokenizer_starts_texts(tokenizer: Any):
-    ids = Encoder(tokenizer, max_length=500).prompt_ids("Once upon a time")
+    ids = OneByOne(tokenizer, max_length=500).prompt("Once upon a time")
     assert ids == tuple(tokenizer("Once upon a time").input_ids)
 
 
 def test_text_prompt_that_writes_its_bos_has_it_once(tokenizer: Any):
-    ids = Encoder(tokenizer, max_length=500).prompt_ids(f"{tokenizer.bos_token}Once upon a time")
+    ids = OneByOne(tokenizer, max_length=500).prompt(f"{tokenizer.bos_token}Once upon a time")
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
 
@@ -169,8 +170,8 @@ def test_bos_prefix():
 
 @pytest.mark.parametrize("answer", [" the end.", "The end"])
 def test_text_row_decodes_to_prompt_and_completion(tokenizer: Any, answer: str):
-    encoder = Encoder(tokenizer, max_length=500)
-    ids = encoder.prompt_ids("Once upon a time:") + encoder.completion_ids(answer)[0]
+    encoder = OneByOne(tokenizer, max_length=500)
+    ids = encoder.prompt("Once upon a time:") + encoder.completion(answer)[0]
     assert tokenizer.decode(list(ids[:-1]), skip_special_tokens=True).strip() == "Once upon a time:" + answer
     assert ids[-1] == tokenizer.eos_token_id
     assert ids.count(tokenizer.eos_token_id) == 1
@@ -182,14 +183,14 @@ def test_text_row_decodes_to_prompt_and_completion(tokenizer: Any, answer: str):
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("which", ["eos_token", "bos_token"])
 def test_special_text_in_a_completion_is_plain_text(tokenizer: Any, which: str, chat: bool):
-    name, encoder = getattr(tokenizer, which), Encoder(tokenizer, max_length=500)
+    name, encoder = getattr(tokenizer, which), OneByOne(tokenizer, max_length=500)
     text = f"I say {name} now"
-    ids, named = encoder.completion_ids((bot(text),) if chat else text)
+    ids, named = encoder.completion((bot(text),) if chat else text)
     assert named
     assert ids[-1] == tokenizer.eos_token_id
     assert not set(ids[:-1]) & set(tokenizer.all_special_ids)
     assert tokenizer.decode(list(ids[:-1])).strip() == text
-    plain, _ = encoder.completion_ids((bot("I say yes"),))
+    plain, _ = encoder.completion((bot("I say yes"),))
     assert tokenizer.decode(list(plain[:-1])).strip() == "I say yes", "the tokenizer is as it was"
 
 
@@ -197,7 +198,7 @@ def test_special_text_known_to_the_tokenizer_file_alone_is_plain_text(built_in: 
     """Llama 3's <|start_header_id|> and <|eot_id|> are like that: special in tokenizer.json, named nowhere else."""
     built_in.add_tokens(["<|eot_id|>"], special_tokens=True)
     assert "<|eot_id|>" not in built_in.all_special_tokens
-    ids, named = Encoder(built_in, max_length=500).completion_ids((bot("I say <|eot_id|> now"),))
+    ids, named = OneByOne(built_in, max_length=500).completion((bot("I say <|eot_id|> now"),))
     assert built_in.convert_tokens_to_ids("<|eot_id|>") not in ids
     assert named
 
@@ -222,28 +223,28 @@ def length_of(tokenizer: Any, messages: Messages) -> int:
 def test_oldest_whole_turns_go_first(tokenizer: Any, dropped: int, kept: Messages):
     """Just enough room for what is kept: nothing more is dropped; system and last user turn always stay."""
     completion = tuple(range(10, 15))
-    encoder = Encoder(tokenizer, max_length=length_of(tokenizer, kept) + len(completion))
-    assert encoder.fit(LONG, completion) == inference_ids(tokenizer, kept, generation=True)
+    encoder = OneByOne(tokenizer, max_length=length_of(tokenizer, kept) + len(completion))
+    assert encoder.fitted(LONG, completion) == inference_ids(tokenizer, kept, generation=True)
     if dropped < 2:
-        tighter = Encoder(tokenizer, max_length=encoder.max_length - 1)
-        assert len(tighter.fit(LONG, completion)) < length_of(tokenizer, kept)
+        tighter = OneByOne(tokenizer, max_length=encoder.max_length - 1)
+        assert len(tighter.fitted(LONG, completion)) < length_of(tokenizer, kept)
 
 
 def test_the_last_user_turn_stays_even_without_room(tokenizer: Any):
-    ids = Encoder(tokenizer, max_length=3).fit(LONG, (7, 8, 9))
+    ids = OneByOne(tokenizer, max_length=3).fitted(LONG, (7, 8, 9))
     assert ids == inference_ids(tokenizer, (LONG[0], LONG[5]), generation=True)
 
 
 def test_a_conversation_without_system_message_starts_with_a_user_turn(built_in: Any):
     turns = LONG[1:]
-    encoder = Encoder(built_in, max_length=length_of(built_in, turns))
-    assert encoder.fit(turns, (7,)) == inference_ids(built_in, turns[2:], generation=True)
+    encoder = OneByOne(built_in, max_length=length_of(built_in, turns))
+    assert encoder.fitted(turns, (7,)) == inference_ids(built_in, turns[2:], generation=True)
 
 
 def test_the_callers_rows_are_left_as_they_are(built_in: Any):
     before = json.dumps(LONG)
     rows = [row(0, LONG, bot("yes")), row(1, PROMPTS[0], bot("no"))]
-    encode_rows(rows, Encoder(built_in, max_length=length_of(built_in, LONG[5:]) + 30))
+    encode_rows(rows, OneByOne(built_in, max_length=length_of(built_in, LONG[5:]) + 30))
     assert json.dumps(LONG) == before
 
 
@@ -257,9 +258,9 @@ def test_cut_completion_has_no_end(tokenizer: Any):
     rows = some_rows()
     room = 20
     longest = max(length_of(tokenizer, each.prompt) for each in rows)
-    encoder = Encoder(tokenizer, max_length=longest + room)
+    encoder = OneByOne(tokenizer, max_length=longest + room)
     encoded, report = encode_rows(rows, encoder)
-    whole = encoder.completion_ids(rows[2].completion)[0]
+    whole = encoder.completion(rows[2].completion)[0]
     assert len(whole) > 40
     cut = encoded[2].own
     assert cut.completion == whole[: encoder.max_length - len(cut.prompt)]
@@ -273,11 +274,11 @@ def test_cut_completion_has_no_end(tokenizer: Any):
 
 def test_mismatched_pair_is_own_prompt_and_partners_completion(tokenizer: Any):
     rows = some_rows()
-    encoder = Encoder(tokenizer, max_length=500)
+    encoder = OneByOne(tokenizer, max_length=500)
     encoded, _ = encode_rows(rows, encoder)
-    completions = {encoder.completion_ids(each.completion)[0]: number for number, each in enumerate(rows)}
+    completions = {encoder.completion(each.completion)[0]: number for number, each in enumerate(rows)}
     for number, each in enumerate(encoded):
-        assert each.own.prompt == each.mismatched.prompt == encoder.prompt_ids(rows[number].prompt)
+        assert each.own.prompt == each.mismatched.prompt == encoder.prompt(rows[number].prompt)
         assert completions[each.own.completion] == number
         assert completions[each.mismatched.completion] != number
         assert (each.id, each.label, each.prompt_id) == (rows[number].id, True, rows[number].prompt_id)
@@ -286,8 +287,8 @@ def test_mismatched_pair_is_own_prompt_and_partners_completion(tokenizer: Any):
 def test_partners_do_not_depend_on_what_fits(built_in: Any):
     """A row that is left out may still lend its completion, so cached values stay valid when --max-length changes."""
     rows = [*some_rows(), row(9, (user("very long " * 60),), bot("An answer that only this row has."))]
-    wide, _ = encode_rows(rows, Encoder(built_in, max_length=500))
-    narrow, report = encode_rows(rows, Encoder(built_in, max_length=80))
+    wide, _ = encode_rows(rows, OneByOne(built_in, max_length=500))
+    narrow, report = encode_rows(rows, OneByOne(built_in, max_length=80))
     assert report.left_out == {"the prompt leaves no room for the completion": 1}
     assert [each.id for each in narrow] == [each.id for each in wide[:4]]
     for small, large in zip(narrow, wide, strict=False):
@@ -300,7 +301,7 @@ def test_a_row_with_too_little_room_is_left_out_and_counted(built_in: Any, room:
     """The long answer needs at least 16 tokens of room; short ones fit where they are whole."""
     rows = some_rows()
     limit = length_of(built_in, rows[2].prompt) + room
-    encoded, report = encode_rows(rows, Encoder(built_in, max_length=limit))
+    encoded, report = encode_rows(rows, OneByOne(built_in, max_length=limit))
     assert [each.id for each in encoded] == [each.id for each in rows if fits or each is not rows[2]]
     reason = "the prompt leaves no room for the completion"
     assert report.left_out == ({} if fits else {reason: 1})
@@ -316,15 +317,15 @@ def test_a_short_completion_must_fit_whole(built_in: Any):
         row(2, (user("c"),), bot(".")),
     ]
     needed = length_of(built_in, rows[0].prompt) + len(
-        Encoder(built_in, max_length=9).completion_ids(rows[0].completion)[0]
+        OneByOne(built_in, max_length=9).completion(rows[0].completion)[0]
     )
     for limit, count in ((needed, 3), (needed - 1, 2)):
-        assert len(encode_rows(rows, Encoder(built_in, max_length=limit))[0]) == count
+        assert len(encode_rows(rows, OneByOne(built_in, max_length=limit))[0]) == count
 
 
 def test_shortened_prompts_are_counted(built_in: Any):
     rows = [row(0, LONG, bot("Yes.")), row(1, PROMPTS[0], bot("No."))]
-    encoded, report = encode_rows(rows, Encoder(built_in, max_length=length_of(built_in, LONG) + 2))
+    encoded, report = encode_rows(rows, OneByOne(built_in, max_length=length_of(built_in, LONG) + 2))
     assert report.shortened_prompts == 1
     assert len(encoded[0].own.prompt) < length_of(built_in, LONG)
     assert encoded[0].mismatched.prompt == encoded[0].own.prompt
@@ -333,31 +334,31 @@ def test_shortened_prompts_are_counted(built_in: Any):
 
 def test_text_prompts_are_never_shortened(built_in: Any):
     rows = [row(0, "word " * 200, " yes."), row(1, "b", " no."), row(2, "c", " perhaps.")]
-    encoded, report = encode_rows(rows, Encoder(built_in, max_length=100))
+    encoded, report = encode_rows(rows, OneByOne(built_in, max_length=100))
     assert [each.id for each in encoded] == ["row 1", "row 2"]
     assert sum(report.left_out.values()) == 1
 
 
 def test_an_empty_prompt_is_left_out_where_nothing_comes_before_it(built_in: Any):
     """Without BOS there is no token to predict the completion's first token from."""
-    encoded, report = encode_rows([row(0, "", "yes"), row(1, "b", "no")], Encoder(built_in, max_length=50))
+    encoded, report = encode_rows([row(0, "", "yes"), row(1, "b", "no")], OneByOne(built_in, max_length=50))
     assert [each.id for each in encoded] == ["row 1"]
     assert report.left_out == {"the prompt has no tokens": 1}
 
 
 def test_no_row_fits(built_in: Any):
     with pytest.raises(BadData, match="None of the 4 rows fits into 3 tokens"):
-        encode_rows(some_rows(), Encoder(built_in, max_length=3))
+        encode_rows(some_rows(), OneByOne(built_in, max_length=3))
 
 
 def test_one_prompt_only(built_in: Any):
     rows: Sequence[Row] = [row(number, PROMPTS[0], bot(f"Answer {number}")) for number in range(3)]
     with pytest.raises(BadData, match="all 3 rows have the same prompt"):
-        encode_rows(rows, Encoder(built_in, max_length=50))
+        encode_rows(rows, OneByOne(built_in, max_length=50))
 
 
 def test_special_text_is_counted(built_in: Any):
     rows = [row(0, PROMPTS[0], bot("a <|end|> b")), row(1, PROMPTS[1], bot("plain"))]
-    _, report = encode_rows(rows, Encoder(built_in, max_length=200))
+    _, report = encode_rows(rows, OneByOne(built_in, max_length=200))
     assert report.special_text == 1
     assert "1 of 2 training completions hold the name of a special token" in report.notes("training")[0]

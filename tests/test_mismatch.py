@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.mismatch import _place, mismatched_partners
+from kto_cli.core.mismatch import mismatched_partners, ring_place
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("vwxyz")), min_size=2, max_size=14)
 
 
 def naive_partners(rows: list[tuple[str, str]], seed: int) -> list[int] | None:
     """The ring walked one row at a time; None where some row meets no partner."""
-    ring = sorted(range(len(rows)), key=lambda row: _place(*rows[row], seed))
+    ring = sorted(range(len(rows)), key=lambda row: ring_place(*rows[row], seed=seed))
     partners = {}
     for place, row in enumerate(ring):
         walk = ring[place + 1 :] + ring[:place]
@@ -28,7 +28,7 @@ def naive_partners(rows: list[tuple[str, str]], seed: int) -> list[int] | None:
 
 
 def partners_of(rows: list[tuple[str, str]], seed: int = 0) -> list[int]:
-    return mismatched_partners([prompt for prompt, _ in rows], [text for _, text in rows], seed=seed)
+    return list(mismatched_partners([prompt for prompt, _ in rows], [text for _, text in rows], seed=seed))
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,7 +95,7 @@ def test_partners_are_pinned():
 
 
 def test_lengths_keep_prompt_and_completion_apart():
-    assert _place("ab", "c", 0) != _place("a", "bc", 0)
+    assert ring_place("ab", "c") != ring_place("a", "bc")
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])

@@ -8,10 +8,12 @@ changes nothing; a new row changes the partners of the few that now meet it firs
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
+from typing import Any
 
 
-def mismatched_partners(prompts: Sequence[str], completions: Sequence[str], *, seed: int = 0) -> list[int]:
+def mismatched_partners(prompts: Sequence[str], completions: Sequence[str], *, seed: int = 0) -> Sequence[int]:
     """For each row the index of the row whose completion it borrows.
 
     A partner never has the row's prompt and never its completion text.
@@ -22,22 +24,39 @@ def mismatched_partners(prompts: Sequence[str], completions: Sequence[str], *, s
     Raises:
         ValueError: some row has no such partner; the message says why.
     """
-    count = len(prompts)
-    if len(set(prompts)) < 2:
+    places = [ring_place(*row, seed=seed) for row in zip(prompts, completions, strict=True)]
+    return partners_on_ring(sorted(range(len(places)), key=places.__getitem__), prompts, completions)
+
+
+def ring_place(prompt: str, completion: str, *, seed: int = 0) -> bytes:
+    """A row's place on the ring, 16 bytes; lengths keep ("ab", "c") and ("a", "bc") apart."""
+    text = f"{seed}\n{len(prompt)}\n{prompt}{completion}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def partners_on_ring(ring: Sequence[int], prompts: Sequence[Any], completions: Sequence[Any]) -> array[int]:
+    """`mismatched_partners` for rows that need not be held as text: 8 bytes a row and list.
+
+    Args:
+        ring: row indices in the order of their `ring_place`. prompts, completions: for each row a value that is
+            equal where prompt or completion text is (text, hash or number).
+
+    Raises:
+        ValueError: some row has no partner; the message says why.
+    """
+    count = len(ring)
+    if all(prompt == prompts[0] for prompt in prompts):
         raise ValueError(
             f"all {count} rows have the same prompt, so no completion is a mismatched one and z_ref cannot be estimated"
         )
-    ring = sorted(range(count), key=lambda row: _place(prompts[row], completions[row], seed))
-    ring_prompts = [prompts[row] for row in ring]
-    ring_completions = [completions[row] for row in ring]
-    past_prompt, past_completion = _next_other(ring_prompts), _next_other(ring_completions)
-    partners = [0] * count
+    past_prompt, past_completion = _next_other(ring, prompts), _next_other(ring, completions)
+    partners = array("q", bytes(8 * count))
     for place, row in enumerate(ring):
         other, travelled = (place + 1) % count, 1
         while travelled < count:
-            if ring_prompts[other] == ring_prompts[place]:
+            if prompts[ring[other]] == prompts[row]:
                 leap = past_prompt
-            elif ring_completions[other] == ring_completions[place]:
+            elif completions[ring[other]] == completions[row]:
                 leap = past_completion
             else:
                 break
@@ -51,21 +70,15 @@ def mismatched_partners(prompts: Sequence[str], completions: Sequence[str], *, s
     return partners
 
 
-def _place(prompt: str, completion: str, seed: int) -> bytes:
-    """A row's place on the ring; lengths keep ("ab", "c") and ("a", "bc") apart."""
-    text = f"{seed}\n{len(prompt)}\n{prompt}{completion}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _next_other(values: list[str]) -> list[int]:
-    """For each place on the ring the next place with another value (at least two values are given).
+def _next_other(ring: Sequence[int], values: Sequence[Any]) -> array[int]:
+    """For each place on the ring the next place with another value (0 where all values are equal).
 
     Leaping over runs keeps the search short where one prompt or completion dominates.
     """
-    count = len(values)
-    following = [0] * count
+    count = len(ring)
+    following = array("q", bytes(8 * count))
     for step in range(2 * count - 1, -1, -1):
         place = step % count
         after = (place + 1) % count
-        following[place] = after if values[after] != values[place] else following[after]
+        following[place] = after if values[ring[after]] != values[ring[place]] else following[after]
     return following

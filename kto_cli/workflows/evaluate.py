@@ -194,7 +194,8 @@ def _answers(
 
 def _samples(prepared: Prepared, prompts: list[EncodedRow], answers: dict[str, list[str]]) -> list[dict[str, str]]:
     """Answers to the same held-out prompts, side by side."""
-    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out}
+    chosen = {row.id for row in prompts}
+    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out if row.id in chosen}
     return [
         {"id": row.id, "prompt": last_words(texts[row.id].prompt), "reference": before, "policy": after}
         for row, before, after in zip(prompts, answers["reference"], answers["policy"], strict=True)
@@ -232,10 +233,10 @@ def _write(
     origins = {row.id: row.origin for row in prepared.data.held_out}
     table = pyarrow.table(
         {
-            "id": [row.id for row in prepared.held_out],
-            "prompt_id": [row.prompt_id for row in prepared.held_out],
-            "pair_id": [row.pair_id for row in prepared.held_out],
-            "origin": [origins[row.id] for row in prepared.held_out],
+            "id": prepared.held_out.ids,
+            "prompt_id": prepared.held_out.prompt_ids,
+            "pair_id": prepared.held_out.pair_ids,
+            "origin": [origins[name] for name in prepared.held_out.ids],
             "label": scores.desirable.tolist(),
             "completion_tokens": scores.lengths.tolist(),
             "log_ratio": scores.log_ratios.tolist(),

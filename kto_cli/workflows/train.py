@@ -67,7 +67,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     desirable, undesirable = class_counts(prepared.train)
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
     settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
-    _say_settings(screen, settings, desirable, undesirable)
+    say_settings(screen, settings, desirable, undesirable)
     if config.lora_r:  # before anything is computed that a wrong name would waste
         layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
         screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
@@ -81,7 +81,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
     if stored is not None:
         _refuse_other_inputs(stored, described, screen)
-    this_run = _set_up(prepared, settings, directory, accelerator, screen)
+    this_run = set_up(prepared, settings, directory, accelerator, screen)
     if stored is not None:
         _go_on(this_run, screen)
     accelerator.wait_for_everyone()
@@ -185,7 +185,8 @@ def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Sc
         )
 
 
-def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
+def say_settings(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
+    """What was chosen or given, in two sentences."""
     config, weights = settings.config, settings.weights
     interval = lambda_interval(desirable, undesirable)
     ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in interval.items()]
@@ -205,7 +206,7 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
     )
 
 
-def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
+def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model

@@ -1,0 +1,159 @@
+"""What a run will need, from numbers known before it: pure functions behind `kto train --dry-run`.
+
+Costs are in tokens through the model: a forward pass over a token costs 1, forward and backward 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kto_cli.core.batches import Outline, trees
+from kto_cli.core.plan import plan_epoch, steps_in_epoch
+
+FORWARD, FORWARD_BACKWARD = 1, 3
+RECORD_BYTES, FRAME_BYTES = 28, 24
+"""The reference cache: a value, and what encloses the values of one micro-batch."""
+METRICS_BYTES = 900
+"""A line of metrics.jsonl, about."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens that go through the model."""
+
+    own: int
+    """Forward and backward."""
+    mismatched: int
+    """Forward only, by the policy."""
+    reference: int
+    """Forward only, by the reference: what the cache lacks."""
+    held_out: int
+    """Forward only: looks during the run, and all of them at its end."""
+
+    @property
+    def step_cost(self) -> int:
+        """Of all optimizer steps, in forward tokens."""
+        return step_cost(self.own, self.mismatched)
+
+    @property
+    def cost(self) -> int:
+        """Of everything, in forward tokens."""
+        return self.step_cost + FORWARD * (self.reference + self.held_out)
+
+
+def step_cost(own: int, mismatched: int) -> int:
+    """Forward tokens that a step over so many tokens is worth."""
+    return FORWARD_BACKWARD * own + FORWARD * mismatched
+
+
+def step_tokens(own: Outline, mismatched: Outline, *, token_budget: int, packed: bool) -> tuple[int, int]:
+    """Tokens that one step computes: (forward and backward, forward only).
+
+    Packed, a prompt counts once; and not again for the mismatched pairs, where the rows fit into one micro-batch.
+    """
+
+    def apart(of: Outline) -> int:
+        return sum(of.prompt_lengths) + sum(of.completion_lengths) - len(of.prompts)
+
+    if not packed:
+        return apart(own), apart(mismatched)
+    first = sum(tree.size for tree in trees(own, most=token_budget))
+    if first <= token_budget:
+        return first, sum(mismatched.completion_lengths) - len(mismatched.prompts)
+    return first, sum(tree.size for tree in trees(mismatched, most=token_budget))
+
+
+def planned_batches(
+    labels: Sequence[bool],
+    prompts: Sequence[Hashable] | None = None,
+    *,
+    batch_size: int,
+    seed: int,
+    total_steps: int,
+) -> Iterator[tuple[int, list[int]]]:
+    """(how often it is taken, rows) of every effective batch of a run; whole epochs are planned once.
+
+    Rows of a later whole epoch are those of the first in another order, so sums over them are equal.
+    """
+    per_epoch = steps_in_epoch(len(labels), batch_size)
+    epochs, rest = divmod(total_steps, per_epoch)
+    if epochs:
+        for batch in plan_epoch(labels, prompts, batch_size=batch_size, seed=seed, epoch=0):
+            yield epochs, batch
+    if rest:
+        for batch in plan_epoch(labels, prompts, batch_size=batch_size, seed=seed, epoch=epochs)[:rest]:
+            yield 1, batch
+
+
+def reference_bytes(sequences: int, micro_batches: int) -> int:
+    """What so many new values take in the reference cache."""
+    return RECORD_BYTES * sequences + FRAME_BYTES * micro_batches
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a run will write."""
+
+    reference_cache: int
+    checkpoint: int
+    """One checkpoint to resume from."""
+    checkpoints: int
+    """All that lie there at the same time at most: those that are kept and the one being written."""
+    checkpoints_kept: int
+    """All that stay."""
+    model: int
+    """The finished model."""
+    metrics: int
+
+    @property
+    def out(self) -> int:
+        """Most bytes in the output folder at any time."""
+        return self.checkpoints + self.model + self.metrics
+
+    @property
+    def out_at_end(self) -> int:
+        """Bytes in the output folder once the run is finished."""
+        return self.checkpoints_kept + self.model + self.metrics
+
+
+def disk_need(
+    *, weights: int, optimizer: int, tokenizer: int, reference: int, total_steps: int, save_every: int, kept: int
+) -> DiskNeed:
+    """From bytes of weights, optimizer state, tokenizer files and new cache values; `kept`: checkpoints that stay."""
+    checkpoint = weights + optimizer + tokenizer
+    saves = (total_steps - 1) // save_every
+    return DiskNeed(
+        reference_cache=reference,
+        checkpoint=checkpoint,
+        checkpoints=min(saves, kept + 1) * checkpoint,
+        checkpoints_kept=min(saves, kept) * checkpoint,
+        model=weights + tokenizer,
+        metrics=METRICS_BYTES * total_steps,
+    )
+
+
+def eta_seconds(work: Work, *, probed_cost: int, probed_seconds: float) -> float:
+    """How long all of `work` takes at the speed of the probed steps."""
+    return probed_seconds * work.cost / probed_cost
+
+
+def memory_parts(**parts: int) -> dict[str, int]:
+    """Bytes by part, and their sum as `total`."""
+    return {**parts, "total": sum(parts.values())}
+
+
+def problems_of_space(needed: int, free: int, what: str) -> list[str]:
+    """What to say where something does not fit."""
+    if needed <= free:
+        return []
+    return [f"{what} needs {readable(needed)}, and {readable(free)} are free"]
+
+
+def readable(count: float) -> str:
+    """Bytes for people: 12.3 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,109 @@
+"""The rows of a dataset in tokens: from the cache folder, else tokenized there first.
+
+A store's name is a hash of everything that decides a token: the rows, the tokenizer's files and the versions of the
+libraries that read them, the chat template, the ends of a turn, the greatest length, and the store's format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kto_cli import files
+from kto_cli.data_dir import DataDir, count_rows, read_batches
+from kto_cli.display import Screen
+from kto_cli.encoding import Encoder, EncodingReport
+from kto_cli.errors import BadInput
+from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore, open_store
+from kto_cli.tokenizing import write_store
+
+_TOKENIZER_FILES = (
+    "token*",
+    "vocab*",
+    "merges*",
+    "special_tokens*",
+    "added_tokens*",
+    "chat_template*",
+    "*.model",
+    "*.py",
+)
+_BATCH = 512
+"""Rows in text at once."""
+
+
+def tokenized_rows(
+    root: Path, data: DataDir, file: str, encoder: Encoder, tokenizer_folder: Path, accelerator: Any, screen: Screen
+) -> tuple[EncodedRows, EncodingReport]:
+    """The rows of one of the dataset's files, and what had to be cut or left out.
+
+    The first process of each machine tokenizes where nobody has yet; the others wait and read.
+
+    Args:
+        root: the cache folder. file: train.parquet or held_out.parquet.
+
+    Raises:
+        BadData: see `write_store`. BadInput: the cache folder cannot be used. DiskFull: no space left in it.
+    """
+    total = count_rows(data.folder / file)
+    if not total:
+        return EncodedRows(), EncodingReport()
+    folder = root / "tokens" / store_name(data.fingerprint, file, encoder, tokenizer_folder)
+    write = partial(_write, data.folder / file, total, encoder, screen, "training" if "train" in file else "held-out")
+    try:
+        if accelerator.is_local_main_process:
+            open_or_write(folder, write, screen)
+    finally:
+        accelerator.wait_for_everyone()
+    store, report = open_or_write(folder, write, screen)
+    return EncodedRows([store]), report
+
+
+def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path) -> str:
+    """32 hex digits."""
+    import tokenizers
+    import transformers
+
+    found = sorted({path for pattern in _TOKENIZER_FILES for path in tokenizer_folder.glob(pattern) if path.is_file()})
+    parts = [
+        VERSION,
+        dataset,
+        file,
+        [(path.name, files.file_sha256(path)) for path in found],
+        [transformers.__version__, tokenizers.__version__],
+        encoder.tokenizer.chat_template,
+        encoder.ends,
+        encoder.max_length,
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def open_or_write(folder: Path, write: Any, screen: Screen) -> tuple[TokenStore, EncodingReport]:
+    """Opens a store; one that is missing or damaged is made first, by one process at a time.
+
+    Args:
+        write: fills the (empty) folder that it is given.
+    """
+    if (folder / MANIFEST).exists():
+        try:
+            return open_store(folder)
+        except BadInput as error:
+            screen.warn(f"The tokenized rows in the cache cannot be used ({error.what}) They are made again.")
+    try:
+        files.make_folder(folder.parent)
+    except BadInput as error:
+        raise BadInput(f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR.") from error
+    with files.locked(folder.with_name(f".{folder.name}.lock")):
+        try:
+            return open_store(folder)  # another process may have made it meanwhile
+        except BadInput:
+            with files.replacing_folder(folder) as temporary:
+                write(temporary)
+    return open_store(folder)
+
+
+def _write(path: Path, total: int, encoder: Encoder, screen: Screen, what: str, folder: Path) -> None:
+    with screen.progress(f"tokenizing {what} rows", total):
+        write_store(folder, partial(read_batches, path, _BATCH), encoder, tick=screen.tick)

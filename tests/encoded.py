@@ -1,0 +1,67 @@
+"""Rows in tokens for tests: through a store in a temporary folder, and by an oracle that takes a row at a time."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kto_cli.core.mismatch import mismatched_partners
+from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.data_dir import Row
+from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
+from kto_cli.token_store import EncodedRows, open_store
+from kto_cli.tokenizing import write_store
+
+
+class OneByOne(Encoder):
+    """An encoder that is also asked for one text at a time."""
+
+    def prompt(self, prompt: Any) -> tuple[int, ...]:
+        return self.prompt_ids([prompt])[0]
+
+    def completion(self, completion: Any) -> tuple[tuple[int, ...], bool]:
+        return self.completion_ids([completion])[0]
+
+    def fitted(self, prompt: Any, completion: Sequence[int]) -> tuple[int, ...]:
+        return self.fit([prompt], [len(completion)])[0].ids
+
+
+def stored_rows(rows: Sequence[Row], encoder: Encoder, *, batch: int = 3) -> tuple[EncodedRows, EncodingReport]:
+    """Rows written to a store, a few at a time, and opened. The folder is gone; what is open can still be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(
+            Path(folder), lambda: (rows[start : start + batch] for start in range(0, len(rows), batch)), encoder
+        )
+        store, report = open_store(Path(folder))
+        return EncodedRows([store]), report
+
+
+def encode_rows(rows: Sequence[Row], encoder: Encoder) -> tuple[list[EncodedRow], EncodingReport]:
+    """The rows of a store as a list, and its report."""
+    stored, report = stored_rows(rows, encoder)
+    return list(stored), report
+
+
+def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow], EncodingReport]:
+    """What a store must hold: every row encoded on its own, nothing shared, every partner found by text."""
+    partners = mismatched_partners([row.prompt_id for row in rows], [json.dumps(row.completion) for row in rows])
+    completions = [encoder.completion(row.completion) for row in rows]
+    report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), left_out=Counter())
+    encoded = []
+    for row, (own, _), partner in zip(rows, completions, partners, strict=True):
+        borrowed, prompt = completions[partner][0], encoder.fitted(row.prompt, own)
+        room = encoder.max_length - len(prompt)
+        if room < min(LEAST_COMPLETION, len(own)) or not prompt:
+            why = "the prompt leaves no room for the completion" if prompt else "the prompt has no tokens"
+            report.left_out[why] += 1
+            continue
+        report.shortened_prompts += len(prompt) < len(encoder.prompt(row.prompt))
+        report.cut_completions += len(own) > room
+        report.cut_mismatched += len(borrowed) > room
+        sequences = TokenSequence(prompt, own[:room]), TokenSequence(prompt, borrowed[:room])
+        encoded.append(EncodedRow(row.id, row.label, *sequences, row.prompt_id, row.pair_id))
+    return encoded, report
