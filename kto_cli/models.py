@@ -143,8 +143,8 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
-def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Loads a causal language model in float32, in evaluation mode (no dropout, also while training).
+def load_model(folder: Path, *, trust_remote_code: bool = False, dtype: torch.dtype = torch.float32) -> Any:
+    """Loads a causal language model in `dtype`, in evaluation mode (no dropout, also while training).
 
     Raises:
         BadModel: weights are missing, damaged or of another shape than the config says.
@@ -158,7 +158,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,

@@ -19,8 +19,9 @@ from kto_cli.encoding import Encoder, encode_rows
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
+from kto_cli.precision import Precision, choose_precision
 from kto_cli.reference import ReferenceCache, default_cache, sequence_key
-from kto_cli.scoring import CompletionScorer, choose_dtype
+from kto_cli.scoring import CompletionScorer
 
 
 @dataclass
@@ -40,12 +41,17 @@ class Prepared:
     source: ModelSource
     tokenizer: Any
     model: Any
-    dtype: torch.dtype
+    precision: Precision
     max_length: int
     token_budget: int
     """Tokens, padding included, of a micro-batch."""
     train: list[EncodedRow]
     held_out: list[EncodedRow]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrices are multiplied in."""
+        return self.precision.compute
 
 
 def start_accelerator() -> Any:
@@ -93,7 +99,8 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             "The model has no chat template: using hh-rlhf's turn markers (Human: / Assistant:). "
             "Give its own with --chat-template FILE."
         )
-    model = load_model(source.folder, trust_remote_code=config.trust_remote_code)
+    precision = choose_precision(config.dtype, accelerator.device)
+    model = load_model(source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights)
     max_length = _max_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
     train = _encode(data.train, encoder, "training", screen) if needs_train else []
@@ -103,7 +110,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         source=source,
         tokenizer=tokenizer,
         model=model,
-        dtype=choose_dtype(config.dtype, accelerator.device),
+        precision=precision,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
         train=train,
@@ -184,11 +191,12 @@ def reference_logps(
     from accelerate.utils import broadcast_object_list
 
     sequences = [row.own for row in rows] + [row.mismatched for row in rows]
+    precision = prepared.precision
     by_key = {sequence_key(sequence): sequence for sequence in sequences}
     cache = ReferenceCache(
         Path(config.cache) if config.cache else default_cache(),
         fingerprint=prepared.source.fingerprint,
-        dtype=str(prepared.dtype),
+        dtype=str(prepared.dtype) if precision.weights == torch.float32 else precision.name,
     )
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     found = _sound(cache.read(by_key), by_key) if accelerator.is_main_process else {}

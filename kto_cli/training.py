@@ -27,6 +27,7 @@ from kto_cli.display import Screen
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
+from kto_cli.memory import within_memory
 from kto_cli.run_dir import RunDir
 from kto_cli.tables import show_step
 
@@ -137,14 +138,20 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
-    output = run.engine.step(
-        rows,
-        References(run.references.own[batch], run.references.mismatched[batch]),
-        beta=config.beta,
-        lambda_d=settings.weights.lambda_d,
-        lambda_u=settings.weights.lambda_u,
-        learning_rate=rate,
-        stop_asked=stop.is_set,
+    references = References(run.references.own[batch], run.references.mismatched[batch])
+    output = within_memory(
+        run.engine,
+        lambda: run.engine.step(
+            rows,
+            references,
+            beta=config.beta,
+            lambda_d=settings.weights.lambda_d,
+            lambda_u=settings.weights.lambda_u,
+            learning_rate=rate,
+            stop_asked=stop.is_set,
+        ),
+        longest=max(max(row.own.length, row.mismatched.length) for row in rows),
+        say=run.screen.warn,
     )
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began

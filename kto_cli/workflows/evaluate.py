@@ -50,7 +50,9 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
         )
     reference = make_scorer(prepared, accelerator, screen)
     references, _ = reference_logps(prepared, prepared.held_out, reference, config, accelerator, screen)
-    policy = CompletionScorer(load_model(folder, trust_remote_code=config.trust_remote_code), prepared.dtype)
+    weights_dtype = prepared.precision.weights
+    model = load_model(folder, trust_remote_code=config.trust_remote_code, dtype=weights_dtype)
+    policy = CompletionScorer(model, prepared.dtype)
     policy = policy.to(accelerator.device)
     policy.plain = reference.plain
     scores = _score(policy, prepared, references, config, accelerator, screen)

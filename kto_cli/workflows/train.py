@@ -11,15 +11,18 @@ from typing import Any
 import torch
 
 from kto_cli import __version__, files
-from kto_cli.config import TrainConfig, read_config_file, train_config
+from kto_cli.config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
 from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
 from kto_cli.held_out import score_rows
+from kto_cli.memory import choose_token_budget
 from kto_cli.model_card import model_card
 from kto_cli.models import load_model
+from kto_cli.optimizer import make_optimizer
+from kto_cli.precision import keep_float32_gradients
 from kto_cli.preparation import (
     Prepared,
     class_counts,
@@ -65,6 +68,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
     settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _say_settings(screen, settings, desirable, undesirable)
+    if config.micro_batch_tokens == AUTO_TOKENS:
+        _find_token_budget(prepared, accelerator, screen)
     described = describe(settings, prepared, accelerator.num_processes)
     if stored is not None:
         _refuse_other_inputs(stored, described, screen)
@@ -112,7 +117,10 @@ def resolve(
             f"{directory.folder} was begun with other settings: {', '.join(differing)}.",
             "Resume without them, or start a new run with --out.",
         )
-    return replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER}), stored
+    resumed = replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER})
+    if resumed.micro_batch_tokens == AUTO_TOKENS:  # the same micro-batches give the same bits
+        resumed = replace(resumed, micro_batch_tokens=stored["chosen"]["micro_batch_tokens"])
+    return resumed, stored
 
 
 def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "learning_rate": settings.learning_rate,
             "total_steps": settings.total_steps,
             "max_length": prepared.max_length,
-            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "dtype": prepared.precision.name,
             "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
         },
@@ -193,6 +201,11 @@ def _say_settings(screen: Screen, settings: Settings, desirable: int, undesirabl
     )
 
 
+def _find_token_budget(prepared: Prepared, accelerator: Any, screen: Screen) -> None:
+    prepared.token_budget = choose_token_budget(prepared.model, prepared.dtype, prepared.train, accelerator)
+    screen.note(f"Micro-batches of {prepared.token_budget:,} tokens: more brought no speed here, or did not fit")
+
+
 def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
@@ -201,11 +214,9 @@ def _set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerat
     references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
-    optimizer = torch.optim.AdamW(
-        scorer.parameters(),
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        fused=accelerator.device.type == "cuda" or None,
+    keep_float32_gradients(scorer)
+    optimizer = make_optimizer(
+        config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
     )
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     return Run(
@@ -239,7 +250,8 @@ def _go_on(this_run: Run, screen: Screen) -> None:
     if folder is None:
         screen.note("No whole checkpoint yet: starting from the first step.")
         return
-    weights = load_model(folder, trust_remote_code=this_run.settings.config.trust_remote_code).state_dict()
+    trusted, dtype = this_run.settings.config.trust_remote_code, next(this_run.model.parameters()).dtype
+    weights = load_model(folder, trust_remote_code=trusted, dtype=dtype).state_dict()
     this_run.model.load_state_dict(weights)
     load_optimizer_state(
         getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer),
