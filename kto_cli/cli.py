@@ -11,7 +11,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from kto_cli import __version__
-from kto_cli.config import BinarizeConfig, EvalConfig, ModelConfig, TrainConfig
+from kto_cli.config import AUTO_TOKENS, OPTIMIZERS, BinarizeConfig, EvalConfig, ModelConfig, TrainConfig
 from kto_cli.display import Screen, print_error
 from kto_cli.errors import BadInput, Interrupted, KtoError
 
@@ -64,6 +64,10 @@ def options(
     """Options of the tool itself."""
 
 
+def _tokens(text: str) -> int:
+    return AUTO_TOKENS if text == "auto" else int(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Data = Annotated[str | None, typer.Option(help="A folder that `kto binarize` wrote. Default: the only one in data/.")]
 Model = Annotated[
@@ -73,12 +77,14 @@ MaxLength = Annotated[
     int | None,
     typer.Option(help="Most tokens of prompt and completion. Default: what the model takes, at most 1024."),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or bfloat16-pure (weights too).")]
 MicroBatchTokens = Annotated[
     int | None,
     typer.Option(
+        parser=_tokens,
+        metavar="INTEGER|auto",
         help="Tokens, padding included, in the model at once: memory and speed, not results. "
-        "Default: 2048 on a CPU, 16384 on a GPU."
+        "Default: 2048 on a CPU, 16384 on a GPU.",
     ),
 ]
 ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")]
@@ -179,6 +185,9 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate of AdamW. Default: by model size, said.")
     ] = TrainConfig.learning_rate,
+    optimizer: Annotated[
+        str, typer.Option(help=f"{', '.join(OPTIMIZERS)} (8 bits: needs bitsandbytes).")
+    ] = TrainConfig.optimizer,
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = TrainConfig.epochs,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = TrainConfig.max_steps,
     max_length: MaxLength = TrainConfig.max_length,

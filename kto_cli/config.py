@@ -52,9 +52,11 @@ class ModelConfig:
     max_length: int | None = None
     """Most tokens of prompt and completion together; default: what the model takes, at most 1024."""
     dtype: str = "auto"
-    """float32, bfloat16 (autocast over float32 weights) or auto: bfloat16 on a GPU that has it."""
+    """float32, bfloat16 (autocast over float32 weights), bfloat16-pure (the weights too: half their memory) or
+    auto: bfloat16 on a GPU that has it."""
     micro_batch_tokens: int | None = None
     """How many tokens, padding included, go through the model at once; default 2048 on a CPU, 16384 on a GPU.
+    0 (`auto` on the command line): found by trying when training starts.
     Memory and speed only: results do not depend on it."""
     chat_template: str | None = None
     """A Jinja file with the chat template, for a model folder that has none or the wrong one."""
@@ -68,10 +70,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")
         _require(
-            self.micro_batch_tokens is None or self.micro_batch_tokens >= 1,
+            self.micro_batch_tokens is None or self.micro_batch_tokens >= AUTO_TOKENS,
             "--micro-batch-tokens",
             self.micro_batch_tokens,
-            "1 or above",
+            "1 or above, or auto",
         )
         _require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
@@ -94,7 +96,9 @@ class TrainConfig(ModelConfig):
     group_prompts: bool = True
     """Bring rows of one prompt into one step, where the class shares allow it: the prompt is computed once."""
     learning_rate: float | None = None
-    """AdamW's peak learning rate; left out, chosen by model size and said."""
+    """The optimizer's peak learning rate; left out, chosen by model size and said."""
+    optimizer: str = "adamw"
+    """adamw, or adamw-8bit and paged-adamw-8bit of bitsandbytes: moments in 8 bits, paged out of a full GPU."""
     epochs: int = 1
     """Passes over the rows."""
     max_steps: int | None = None
@@ -145,6 +149,13 @@ class TrainConfig(ModelConfig):
         _require(self.epochs >= 1, "--epochs", self.epochs, "1 or above")
         _require(self.max_steps is None or self.max_steps >= 1, "--max-steps", self.max_steps, "1 or above")
         _require(0 <= self.warmup < math.inf, "--warmup", self.warmup, "0 or above")
+        _require(self.optimizer in OPTIMIZERS, "--optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
+        _require(
+            self.optimizer == "adamw" or self.dtype != "bfloat16-pure",
+            "--dtype bfloat16-pure with --optimizer",
+            self.optimizer,
+            "adamw: the others lose updates too small for bfloat16 weights",
+        )
         _require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
         _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
         _require(
@@ -206,7 +217,10 @@ class EvalConfig(ModelConfig):
 SCHEDULES = ("linear", "cosine", "constant")
 ALL_LINEAR = "all-linear"
 SWITCH = ("auto", "on", "off")
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "bfloat16-pure")
+OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw-8bit")
+AUTO_TOKENS = 0
+"""`--micro-batch-tokens auto`."""
 
 
 def _require(holds: bool, flag: str, value: object, wanted: str) -> None:

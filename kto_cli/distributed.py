@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from kto_cli import zero
+from kto_cli.config import AUTO_TOKENS, TrainConfig
 from kto_cli.errors import BadInput, BadModel
 from kto_cli.gathering import is_dtensor, whole
 
@@ -201,19 +202,28 @@ def clip(accelerator: Any, scorer: Any, optimizer: Any, limit: float) -> float:
     return float(whole(accelerator.clip_grad_norm_(parameters, limit)))
 
 
-def refuse_adapters(processes: int, *, adapted: bool, merge: bool, in_4bit: bool) -> None:
-    """What was not proven right with adapters on a model that is spread.
+def refuse_together(processes: int, config: TrainConfig) -> None:
+    """What was not proven right on a model that several processes hold.
 
     Raises:
         BadInput: names it.
     """
-    if processes == 1 or not (adapted or in_4bit):
+    if processes == 1:
         return
-    if zero.asked_for(os.environ):
-        raise BadInput("Adapters and DeepSpeed ZeRO-3 were not proven right together.", "Use FSDP2 or plain DDP.")
-    if sharding_asked_for(processes) and (merge or in_4bit):
-        flag = "--merge" if merge else "--load-in-4bit"
-        raise BadInput(f"{flag} needs the whole model in every process.", "Launch without FSDP.")
+    if config.dtype == "bfloat16-pure":
+        raise BadInput("--dtype bfloat16-pure is for one process so far.", "Use --dtype bfloat16.")
+    if how_spread(processes) == "DDP":
+        return
+    for flag, given in (
+        ("--merge", config.merge),
+        ("--load-in-4bit", config.load_in_4bit),
+        (f"--optimizer {config.optimizer}", config.optimizer != "adamw"),
+        ("--micro-batch-tokens auto", config.micro_batch_tokens == AUTO_TOKENS),
+    ):
+        if given:
+            raise BadInput(f"{flag} needs the whole model in every process.", "Leave it out, or launch with DDP.")
+    if config.lora_r is not None and zero.asked_for(os.environ):
+        raise BadInput("Adapters and DeepSpeed ZeRO-3 were not proven right together.", "Use FSDP2 or DDP.")
 
 
 def agree(accelerator: Any, facts: Mapping[str, Any]) -> None:

@@ -42,6 +42,10 @@ class DiskFull(KtoError):
     """No space left on the device that is being written to."""
 
 
+class OutOfMemory(KtoError):
+    """The device has too little memory for what was asked of it."""
+
+
 class Diverged(KtoError):
     """A loss, a log-probability or a gradient is not a finite number."""
 

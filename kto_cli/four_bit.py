@@ -19,7 +19,7 @@ def settings(dtype: torch.dtype) -> Any:
     from transformers.utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
-        raise BadInput("--load-in-4bit needs bitsandbytes, which is not installed.", "pip install 'kto[qlora]'")
+        raise BadInput("--load-in-4bit needs bitsandbytes, which is not installed.", "pip install 'kto[bitsandbytes]'")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -97,10 +97,11 @@ def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for stored in names:
         index, name = stored.split(".", 1)
-        if name == "step":
-            value = read(stored, 0, 1)
-        else:
-            value = torch.zeros_like(parameters[int(index)])
+        parameter = parameters[int(index)]
+        if name != "step" and is_dtensor(parameter):
+            value = torch.zeros_like(parameter)
             put_rows(value, stored, read)
+        else:
+            value = read(stored, 0, sys.maxsize)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

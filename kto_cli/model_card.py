@@ -63,7 +63,7 @@ def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, ve
         train_rows=len(prepared.train),
         held_out_rows=len(prepared.held_out),
         max_length=prepared.max_length,
-        dtype=str(prepared.dtype).removeprefix("torch."),
+        dtype=prepared.precision.name,
         held_out=held_out,
         names=[name.removesuffix("_interval") for name in held_out or {} if name.endswith("_interval")],
     )

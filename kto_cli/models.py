@@ -153,8 +153,14 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
-def load_model(folder: Path, *, trust_remote_code: bool = False, in_4bit: torch.dtype | None = None) -> Any:
-    """Loads a causal language model in float32, in evaluation mode (no dropout, also while training).
+def load_model(
+    folder: Path,
+    *,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype = torch.float32,
+    in_4bit: torch.dtype | None = None,
+) -> Any:
+    """Loads a causal language model in `dtype`, in evaluation mode (no dropout, also while training).
 
     Args:
         in_4bit: hold the linear layers in 4 bits and multiply in this dtype.
@@ -173,7 +179,7 @@ def load_model(folder: Path, *, trust_remote_code: bool = False, in_4bit: torch.
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,

@@ -20,8 +20,9 @@ from kto_cli.encoding import Encoder
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
+from kto_cli.precision import Precision, choose_precision
 from kto_cli.reference import ReferenceCache, default_cache
-from kto_cli.scoring import CompletionScorer, choose_dtype
+from kto_cli.scoring import CompletionScorer
 from kto_cli.token_store import EncodedRows, Sequences
 from kto_cli.tokenized import tokenized_rows
 
@@ -43,12 +44,17 @@ class Prepared:
     source: ModelSource
     tokenizer: Any
     model: Any
-    dtype: torch.dtype
+    precision: Precision
     max_length: int
     token_budget: int
     """Tokens, padding included, of a micro-batch."""
     train: EncodedRows
     held_out: EncodedRows
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrices are multiplied in."""
+        return self.precision.compute
 
 
 def start_accelerator() -> Any:
@@ -103,9 +109,11 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             "The model has no chat template: using hh-rlhf's turn markers (Human: / Assistant:). "
             "Give its own with --chat-template FILE."
         )
-    dtype = choose_dtype(config.dtype, accelerator.device)
-    in_4bit = dtype if config.load_in_4bit else None
-    model = load_model(source.folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
+    precision = choose_precision(config.dtype, accelerator.device)
+    in_4bit = precision.compute if config.load_in_4bit else None
+    model = load_model(
+        source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
+    )
     max_length = _max_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
     cache = cache_folder(config)
@@ -123,7 +131,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         source=source,
         tokenizer=tokenizer,
         model=model,
-        dtype=dtype,
+        precision=precision,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
         train=kept[0],
@@ -176,7 +184,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread:
     rows = prepared.train or prepared.held_out
     if not rows:
         return scorer
-    checked = scorer.trust_or_fall_back(_check_sequences(rows))
+    checked = scorer.trust_or_fall_back(check_sequences(rows))
     if scorer.plain:
         screen.warn(
             f"This model's head is not one kto can read directly (log-probs differ by {checked.difference:.1e} nats a "
@@ -190,7 +198,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread:
     return scorer
 
 
-def _check_sequences(rows: EncodedRows) -> list[TokenSequence]:
+def check_sequences(rows: EncodedRows) -> list[TokenSequence]:
     """Two short ones, one that shares its prompt with the first, and the longest, which reaches beyond any window."""
     order = rows.own.lengths.argsort(kind="stable").tolist()
     first, second, longest = order[0], order[min(1, len(order) - 1)], order[-1]
@@ -237,7 +245,9 @@ def reference_logps(
 
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
     """The cache of this reference model's log-probs in this dtype."""
-    return ReferenceCache(cache_folder(config), fingerprint=prepared.source.fingerprint, dtype=str(prepared.dtype))
+    precision = prepared.precision
+    dtype = str(precision.compute) if precision.weights == torch.float32 else precision.name
+    return ReferenceCache(cache_folder(config), fingerprint=prepared.source.fingerprint, dtype=dtype)
 
 
 def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:

@@ -14,21 +14,6 @@ from kto_cli.attention import CannotPack, PackedAttention, Past
 from kto_cli.core.batches import Batch, Layout, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
 from kto_cli.core.rows import TokenSequence
-from kto_cli.errors import BadInput
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 on a GPU that computes in it, else float32.
-
-    Raises:
-        BadInput: another name.
-    """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise BadInput(f"--dtype {name} is unknown.", "Use auto, float32 or bfloat16.")
-    return known[name]
 
 
 class Checked(NamedTuple):
@@ -181,7 +166,8 @@ class CompletionScorer(nn.Module):
         return largest if largest == largest else float("inf")
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
+        # Weights that are bfloat16 themselves need no casts (and must not be cast up to float32 either).
+        if self.dtype == torch.float32 or next(self.parameters()).dtype == self.dtype:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
 

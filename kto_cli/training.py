@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig
 from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
@@ -25,8 +26,9 @@ from kto_cli.core.schedule import learning_rate_share
 from kto_cli.core.weights import Weights
 from kto_cli.display import Screen
 from kto_cli.engine import Engine, References, StepOutput
-from kto_cli.errors import Diverged, Interrupted
+from kto_cli.errors import BadModel, Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
+from kto_cli.memory import within_memory
 from kto_cli.run_dir import RunDir
 from kto_cli.snapshots import save_snapshot
 from kto_cli.tables import show_step
@@ -70,6 +72,8 @@ class Run:
     directory: RunDir
     screen: Screen
     counters: Counters
+    checkpointing: bool = False
+    """Activations are computed again because memory ran out."""
     first_step: int = 1
     """The first step of this process; later than 1 in a resumed run."""
 
@@ -144,14 +148,21 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
-    output = run.engine.step(
-        rows,
-        References(run.references.own[batch], run.references.mismatched[batch]),
-        beta=config.beta,
-        lambda_d=settings.weights.lambda_d,
-        lambda_u=settings.weights.lambda_u,
-        learning_rate=rate,
-        stop_asked=stop.is_set,
+    references = References(run.references.own[batch], run.references.mismatched[batch])
+    output = within_memory(
+        run.engine,
+        lambda: run.engine.step(
+            rows,
+            references,
+            beta=config.beta,
+            lambda_d=settings.weights.lambda_d,
+            lambda_u=settings.weights.lambda_u,
+            learning_rate=rate,
+            stop_asked=stop.is_set,
+        ),
+        longest=max(max(row.own.length, row.mismatched.length) for row in rows),
+        say=run.screen.warn,
+        relieve=lambda: _start_checkpointing(run),
     )
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
@@ -179,6 +190,18 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     if not last and run.counters.step % settings.save_every == 0:
         _save(run)
     return output.interrupted and not last
+
+
+def _start_checkpointing(run: Run) -> bool:
+    """`--gradient-checkpointing auto`: on from now on, unless it is already or the model cannot."""
+    if run.settings.config.gradient_checkpointing != "auto" or run.checkpointing:
+        return False
+    try:
+        checkpoint_layers(getattr(run.engine.scorer, "module", run.engine.scorer))
+    except BadModel:
+        return False
+    run.checkpointing = True
+    return True
 
 
 def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, float]:

@@ -19,7 +19,8 @@ from test_invariance import ROWS, launch, metrics, naive
 from test_invariance import agree as agree_with_naive
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from kto_cli.distributed import agree, refuse_adapters, refuse_unproven
+from kto_cli.config import TrainConfig
+from kto_cli.distributed import agree, refuse_together, refuse_unproven
 from kto_cli.errors import BadInput
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
 
@@ -315,20 +316,26 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
     refuse_unproven({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
 
 
-def test_what_adapters_do_not_go_with_is_said(monkeypatch):
-    """LoRA goes with FSDP2 (the step tests prove it); merging and 4-bit weights need whole models."""
-    for name, value in FSDP2.items():
+@pytest.mark.parametrize(
+    ("environment", "settings", "said"),
+    [
+        ({}, {"dtype": "bfloat16-pure"}, "one process"),
+        (FSDP2, {"lora_r": 2, "merge": True}, "--merge"),
+        (FSDP2, {"lora_r": 2, "load_in_4bit": True}, "--load-in-4bit"),
+        (FSDP2, {"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit"),
+        (FSDP2, {"micro_batch_tokens": 0}, "--micro-batch-tokens auto"),
+        (ZERO, {"lora_r": 2}, "ZeRO-3"),
+    ],
+)
+def test_what_does_not_go_with_several_processes_is_said(monkeypatch, environment, settings, said):
+    """Adapters under FSDP2, and most of the rest under DDP, do: the step tests prove it."""
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    refuse_adapters(2, adapted=True, merge=False, in_4bit=False)
-    refuse_adapters(1, adapted=True, merge=True, in_4bit=True)
-    for merge, in_4bit, flag in ((True, False, "--merge"), (False, True, "--load-in-4bit")):
-        with pytest.raises(BadInput, match=flag):
-            refuse_adapters(2, adapted=True, merge=merge, in_4bit=in_4bit)
-    for name, value in ZERO.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(BadInput, match="ZeRO-3"):
-        refuse_adapters(2, adapted=True, merge=False, in_4bit=False)
-    refuse_adapters(2, adapted=False, merge=False, in_4bit=False)
+    config = TrainConfig(**settings)
+    refuse_together(1, config)
+    with pytest.raises(BadInput, match=said):
+        refuse_together(2, config)
+    refuse_together(2, TrainConfig())
 
 
 def test_processes_that_see_other_data_are_stopped(monkeypatch):

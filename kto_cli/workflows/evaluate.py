@@ -17,7 +17,15 @@ from kto_cli.engine import References
 from kto_cli.errors import BadData, BadInput
 from kto_cli.held_out import score_rows
 from kto_cli.models import load_model, locate_model
-from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, scoring_engine, start_accelerator
+from kto_cli.preparation import (
+    Prepared,
+    check_sequences,
+    make_scorer,
+    prepare,
+    reference_logps,
+    scoring_engine,
+    start_accelerator,
+)
 from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
@@ -56,7 +64,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     prompts = pick_prompts(prepared.held_out, config.samples)
     answers = {"reference": _answers(prepared.model, prompts, prepared, config, screen)}
     policy = CompletionScorer(load_policy(folder, prepared, config), prepared.dtype).to(accelerator.device)
-    policy.plain = policy.plain or reference.plain
+    policy.trust_or_fall_back(check_sequences(prepared.held_out))
     scores = _score(policy, prepared, references, config, accelerator, screen)
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
@@ -151,13 +159,13 @@ def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[s
 def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
     """The model in `folder`. An adapter goes, in place, on the reference if that is its base (then the reference is no
     more), else on its base, loaded for it."""
-    in_4bit = prepared.dtype if config.load_in_4bit else None
+    weights, in_4bit = prepared.precision.weights, prepared.dtype if config.load_in_4bit else None
     if not adapters.is_adapter(folder):
-        return load_model(folder, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
+        return load_model(folder, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
     model = prepared.model
     if not _made_for_reference(folder, prepared):
         _, base = locate_model(adapters.base_of(folder))
-        model = load_model(base, trust_remote_code=config.trust_remote_code, in_4bit=in_4bit)
+        model = load_model(base, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
     return adapters.attach(model, folder).get_base_model()
 
 

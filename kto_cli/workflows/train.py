@@ -12,16 +12,19 @@ import torch
 
 from kto_cli import __version__, adapters, files
 from kto_cli.checkpointing import checkpoint_layers
-from kto_cli.config import TrainConfig, read_config_file, train_config
+from kto_cli.config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
-from kto_cli.distributed import agree, how_spread, refuse_adapters, wrap
+from kto_cli.distributed import agree, how_spread, refuse_together, wrap
 from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
 from kto_cli.gathering import gathered_weights
 from kto_cli.held_out import score_rows
+from kto_cli.memory import choose_token_budget
 from kto_cli.model_card import model_card
+from kto_cli.optimizer import make_optimizer
+from kto_cli.precision import keep_float32_gradients
 from kto_cli.preparation import (
     Prepared,
     class_counts,
@@ -71,12 +74,9 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     if config.lora_r:  # before anything is computed that a wrong name would waste
         layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
         screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
-    refuse_adapters(
-        accelerator.num_processes,
-        adapted=config.lora_r is not None,
-        merge=config.merge,
-        in_4bit=config.load_in_4bit,
-    )
+    refuse_together(accelerator.num_processes, config)
+    if config.micro_batch_tokens == AUTO_TOKENS:
+        _find_token_budget(prepared, accelerator, screen)
     described = describe(settings, prepared, accelerator.num_processes)
     agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
     if stored is not None:
@@ -125,7 +125,10 @@ def resolve(
             f"{directory.folder} was begun with other settings: {', '.join(differing)}.",
             "Resume without them, or start a new run with --out.",
         )
-    return replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER}), stored
+    resumed = replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER})
+    if resumed.micro_batch_tokens == AUTO_TOKENS:  # the same micro-batches give the same bits
+        resumed = replace(resumed, micro_batch_tokens=stored["chosen"]["micro_batch_tokens"])
+    return resumed, stored
 
 
 def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "learning_rate": settings.learning_rate,
             "total_steps": settings.total_steps,
             "max_length": prepared.max_length,
-            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "dtype": prepared.precision.name,
             "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
             "spread": how_spread(processes),
@@ -206,6 +209,12 @@ def say_settings(screen: Screen, settings: Settings, desirable: int, undesirable
     )
 
 
+def _find_token_budget(prepared: Prepared, accelerator: Any, screen: Screen) -> None:
+    scorer = make_scorer(prepared, accelerator, Screen(quiet=True))
+    prepared.token_budget = choose_token_budget(scorer, prepared.train, accelerator)
+    screen.note(f"Micro-batches of {prepared.token_budget:,} tokens: more brought no speed here, or did not fit")
+
+
 def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
@@ -219,11 +228,9 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     if config.gradient_checkpointing == "on":
         checkpoint_layers(scorer)
         screen.note("Gradient checkpointing: activations are computed again in the backward pass")
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in scorer.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        fused=accelerator.device.type == "cuda" or None,
+    keep_float32_gradients(scorer)
+    optimizer = make_optimizer(
+        config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
     )
     wrapped, optimizer = wrap(accelerator, scorer, optimizer)
     return Run(

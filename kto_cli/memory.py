@@ -1,0 +1,137 @@
+"""How many tokens go through the model at once: found by trying, and halved when memory does not suffice after all.
+
+Results do not depend on it (DESIGN: the batch size is a statistical choice, memory an engineering one), so
+a step that ran out of memory is done again in smaller micro-batches and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+
+from kto_cli.core.batches import pack, pad
+from kto_cli.core.rows import TokenSequence
+from kto_cli.errors import OutOfMemory
+from kto_cli.scoring import CompletionScorer
+from kto_cli.token_store import EncodedRows
+
+Result = TypeVar("Result")
+
+SMALLEST = 1024
+"""Tokens that the search starts from."""
+LARGEST = {"cpu": 8192, "cuda": 131072}
+"""Tokens that it ends with at the latest."""
+LEAST_GAIN = 0.03
+"""The search ends when twice the tokens bring less speed than this share."""
+MARGIN = 0.1
+"""The share of a GPU's memory that stays free: micro-batches are not all alike."""
+STATE_BYTES = 12
+"""Of the optimizer, for each trained parameter at most (it holds none yet during the search)."""
+
+
+def find_token_budget(seconds: Callable[[int], float], largest: int) -> int:
+    """The number of tokens from which on more bring no speed, or memory ends.
+
+    Args:
+        seconds: time of a forward and backward pass over so many tokens; raises torch.OutOfMemoryError.
+    """
+    best, best_rate, tokens = 0, 0.0, SMALLEST
+    while tokens <= largest:
+        try:
+            rate = tokens / seconds(tokens)
+        except torch.OutOfMemoryError:
+            break
+        if rate < best_rate * (1 + LEAST_GAIN):
+            break
+        best, best_rate, tokens = tokens, rate, 2 * tokens
+    return best or SMALLEST // 2
+
+
+def choose_token_budget(scorer: CompletionScorer, rows: EncodedRows, accelerator: Any) -> int:
+    """Tries micro-batches of sequences like the longest row; the smallest finding of all processes."""
+    device = accelerator.device
+    longest = rows.own[int(rows.own.lengths.argmax())]
+    reserved = None
+    try:
+        if device.type == "cuda":
+            trained = sum(parameter.numel() for parameter in scorer.parameters() if parameter.requires_grad)
+            spare = int(MARGIN * torch.cuda.get_device_properties(device).total_memory)
+            reserved = torch.empty(STATE_BYTES * trained + spare, dtype=torch.uint8, device=device)
+        found = find_token_budget(lambda tokens: _seconds(scorer, longest, tokens), LARGEST.get(device.type, 8192))
+    except torch.OutOfMemoryError:
+        found = SMALLEST // 2
+    del reserved
+    scorer.zero_grad(set_to_none=True)
+    _release(device)
+    return int(accelerator.gather(torch.tensor([found], device=device)).min())
+
+
+def _seconds(scorer: CompletionScorer, longest: TokenSequence, tokens: int) -> float:
+    """Of the second of two forward and backward passes over so many tokens, no prompt shared."""
+    device = next(scorer.parameters()).device
+    prompt, completion = longest
+    turns = range(max(1, tokens // longest.length))
+    distinct = [TokenSequence((completion[turn % len(completion)], *prompt[1:]), completion) for turn in turns]
+    batch = (pack(distinct)[0] if scorer.packs else pad(distinct)).to(device)
+    taken = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        scorer(*batch).sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken = time.perf_counter() - began
+    return taken * tokens / batch.input_ids.numel()
+
+
+def within_memory(
+    engine: Any,
+    work: Callable[[], Result],
+    *,
+    longest: int,
+    say: Callable[[str], None],
+    relieve: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Does the engine's `work`, again with half the token budget as often as memory runs out before the update.
+
+    With several processes there is no second try: the others wait inside a collective operation for the one
+    that failed, and only ending the launch frees them.
+
+    Args:
+        longest: tokens of the longest row in it, which always goes through the model in one piece.
+        relieve: the last resort once micro-batches are that small: makes the model need less memory, if it can.
+
+    Raises:
+        OutOfMemory: memory ran out for good; says what to change.
+    """
+    while True:
+        updating: list[bool] = []
+        optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+        hook = optimizer.register_step_pre_hook(lambda *_, flag=updating: flag.append(True))
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            smallest = engine.token_budget <= longest
+            if updating or engine.accelerator.num_processes > 1 or (smallest and not relieve()):
+                raise OutOfMemory(
+                    f"Out of memory with micro-batches of {engine.token_budget} tokens (longest row: {longest}).",
+                    "Go on with --resume and a smaller --micro-batch-tokens; if one row is too much, start anew "
+                    "with --dtype bfloat16-pure or a smaller --max-length.",
+                ) from error
+        finally:
+            hook.remove()
+        # Outside `except`: the error's traceback held on to every tensor of the failed pass.
+        engine.optimizer.zero_grad(set_to_none=True)
+        _release(engine.accelerator.device)
+        say(
+            f"Out of memory with micro-batches of {engine.token_budget} tokens: "
+            f"doing the step again with {engine.token_budget // 2}."
+        )
+        engine.token_budget //= 2
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

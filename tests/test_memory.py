@@ -1,0 +1,92 @@
+"""Out of memory by a stub: the step is done again in smaller micro-batches and gives the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
+
+from kto_cli.errors import OutOfMemory
+from kto_cli.memory import SMALLEST, find_token_budget, within_memory
+
+ROWS = 12
+LONGEST = 32
+
+
+def small_memory(engine: Any, most: int) -> None:
+    """Makes the scorer fail above `most` tokens."""
+    forward = engine.scorer.forward
+
+    def failing(input_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if input_ids.numel() > most:
+            raise torch.OutOfMemoryError("stub")
+        return forward(input_ids, *rest)
+
+    engine.scorer.forward = failing
+
+
+def step(engine: Any, said: list[str]) -> Any:
+    """One step, recovering."""
+    references, rows = some_references(ROWS), some_rows(ROWS)
+    return within_memory(
+        engine,
+        lambda: engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS),
+        longest=LONGEST,
+        say=said.append,
+    )
+
+
+def test_step_is_done_again_with_half_the_tokens():
+    """Room for 70 tokens and a budget of 256: halved twice, said twice; weights as with room enough, to 1e-12."""
+    model, _, engine = make_engine(256)
+    expected = step(engine, [])
+    small, _, engine = make_engine(256)
+    small_memory(engine, 70)
+    said: list[str] = []
+    output = step(engine, said)
+    assert engine.token_budget == 64
+    assert [text.split(":")[0] for text in said] == [
+        f"Out of memory with micro-batches of {n} tokens" for n in (256, 128)
+    ]
+    torch.testing.assert_close(output.log_ratios, expected.log_ratios, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(small.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_row_too_long_for_memory_ends_with_advice():
+    _, _, engine = make_engine(64)
+    small_memory(engine, 4)
+    with pytest.raises(OutOfMemory, match=r"longest row: 32.*--micro-batch-tokens"):
+        step(engine, [])
+
+
+def test_nothing_is_done_twice_once_the_update_began():
+    """Memory that runs out inside the optimizer is not a reason to do the step again."""
+    _, optimizer, engine = make_engine(256)
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("stub")
+
+    optimizer.register_step_post_hook(fail)
+    said: list[str] = []
+    with pytest.raises(OutOfMemory):
+        step(engine, said)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("fits", "fastest", "found"),
+    [(10**9, 4 * SMALLEST, 4 * SMALLEST), (2 * SMALLEST, 10**9, 2 * SMALLEST), (0, 10**9, SMALLEST // 2)],
+    ids=["no more speed", "no more memory", "no memory at all"],
+)
+def test_search_ends_where_speed_or_memory_does(fits: int, fastest: int, found: int):
+    """A device whose speed grows with the tokens up to `fastest` and that holds `fits` of them."""
+
+    def seconds(tokens: int) -> float:
+        if tokens > fits:
+            raise torch.OutOfMemoryError("stub")
+        return max(tokens, fastest) / fastest if tokens > fastest else 1.0
+
+    assert find_token_budget(seconds, 64 * SMALLEST) == found
