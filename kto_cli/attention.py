@@ -65,7 +65,7 @@ class PackedAttention:
         from transformers import AttentionInterface
         from transformers.modeling_utils import PreTrainedModel
 
-        AttentionInterface.register(NAME, packed_attention)
+        AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
         modules = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
         self._configs = list({id(module.config): module.config for module in modules}.values())
         self._replaceable = all(module._can_set_attn_implementation() for module in modules)

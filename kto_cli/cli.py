@@ -207,6 +207,9 @@ def train(
     eval_every: Annotated[
         int | None, typer.Option(help="Steps between looks at held-out rows. Default: a tenth of the run.")
     ] = TrainConfig.eval_every,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the layers: a slow start, faster steps on a GPU.")
+    ] = TrainConfig.compile,
     gradient_checkpointing: Annotated[
         str, typer.Option(help="on: compute activations again instead of keeping them; auto: only if memory asks; off.")
     ] = TrainConfig.gradient_checkpointing,

@@ -115,6 +115,8 @@ class TrainConfig(ModelConfig):
     """Steps between checkpoints; left out, a fifth of the run, at most 200."""
     eval_every: int | None = None
     """Steps between looks at held-out rows; left out, a tenth of the run."""
+    compile: bool = False
+    """Compile the model's layers with torch.compile: a minute at the start, faster steps on a GPU."""
     gradient_checkpointing: str = "auto"
     """on: layers keep no activations and compute them again in the backward pass (a third more work, little memory).
     auto: only where not even one row fits into memory otherwise."""

@@ -216,6 +216,7 @@ def refuse_together(processes: int, config: TrainConfig) -> None:
         return
     for flag, given in (
         ("--merge", config.merge),
+        ("--compile", config.compile),
         ("--load-in-4bit", config.load_in_4bit),
         (f"--optimizer {config.optimizer}", config.optimizer != "adamw"),
         ("--micro-batch-tokens auto", config.micro_batch_tokens == AUTO_TOKENS),

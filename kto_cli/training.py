@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig
 from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
@@ -28,6 +27,7 @@ from kto_cli.display import Screen
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import BadModel, Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
+from kto_cli.layers import checkpoint_layers
 from kto_cli.memory import within_memory
 from kto_cli.run_dir import RunDir
 from kto_cli.snapshots import save_snapshot

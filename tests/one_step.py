@@ -18,12 +18,12 @@ from pico import BUILDERS
 from torch import nn
 
 from kto_cli.adapters import add_adapters
-from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.distributed import is_sharded, place, wrap
 from kto_cli.engine import Engine, References
 from kto_cli.gathering import whole
+from kto_cli.layers import checkpoint_layers
 from kto_cli.scoring import CompletionScorer
 
 VOCABULARY = 50

@@ -13,10 +13,10 @@ from shared import shared
 from torch import nn
 
 from kto_cli.attention import Past
-from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
+from kto_cli.layers import checkpoint_layers
 from kto_cli.models import load_model
 from kto_cli.scoring import CompletionScorer
 

@@ -23,10 +23,11 @@ from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.data_dir import load_data_dir, write_data_dir
 from kto_cli.display import Screen
-from kto_cli.encoding import Encoder, encode_rows
+from kto_cli.distributed import wrap
 from kto_cli.engine import Engine, References, StepOutput
-from kto_cli.models import load_tokenizer
+from kto_cli.optimizer import make_optimizer
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, start_accelerator
+from kto_cli.token_store import EncodedRows
 from kto_cli.workflows import binarize
 from versus_trl import naive
 from versus_trl.shapes import Shape, train_tokenizer, write_model
@@ -62,13 +63,13 @@ def set_up(job: dict[str, Any]) -> dict[str, Any]:
     work = Path(job["work"])
     screen = Screen(quiet=True)
     binarize.run(BinarizeConfig(source="hh-rlhf", from_path=job["source"], out=str(work / "all")), screen)
-    rows = load_data_dir(work / "all").train
+    rows = list(load_data_dir(work / "all").train)
     texts = [message["content"] for row in rows for message in (*row.prompt, *row.completion)]
     tokenizer = train_tokenizer(texts)
     for shape in job["shapes"]:
         write_model(Shape(**shape), tokenizer, work / shape["name"])
     first = work / job["shapes"][0]["name"]
-    pairs = whole_pairs(rows, first, job["max_length"])
+    pairs = whole_pairs(prepared_rows({**job, "model": str(first), "data": str(work / "all")}))
     wanted = job["batch_size"] * (job["steps"] + 1) // 2
     if len(pairs) < wanted:
         raise SystemExit(f"{job['source']} has {len(pairs)} pairs that fit; {wanted} are needed. Take fewer --steps.")
@@ -80,12 +81,16 @@ def set_up(job: dict[str, Any]) -> dict[str, Any]:
     return {"pairs": len(pairs), "chosen": wanted, "token_budget": found.prepared.token_budget, "compiles": compiles()}
 
 
-def whole_pairs(rows: Sequence[Any], model: Path, max_length: int) -> dict[str, list[str]]:
+def prepared_rows(job: dict[str, Any]) -> Prepared:
+    """Rows in tokens as `kto train` prepares them."""
+    return prepare(config_of(job), start_accelerator(), Screen(quiet=True))
+
+
+def whole_pairs(prepared: Prepared) -> dict[str, list[str]]:
     """Pair id -> row ids of the pairs that need no cutting and whose text gives their very tokens again."""
-    tokenizer, _ = load_tokenizer(model, chat_template=None, trust_remote_code=False)
-    encoded, _ = encode_rows(rows, Encoder(tokenizer, max_length=max_length))
+    tokenizer = prepared.tokenizer
     pairs: dict[str, list[str]] = {}
-    for row in encoded:
+    for row in prepared.train:
         text = tokenizer.decode(row.own.completion)
         whole = row.own.completion[-1] == tokenizer.eos_token_id
         again = tokenizer(tokenizer.decode(row.own.prompt) + text).input_ids
@@ -94,12 +99,11 @@ def whole_pairs(rows: Sequence[Any], model: Path, max_length: int) -> dict[str, 
     return {pair: ids for pair, ids in pairs.items() if len(ids) == 2}
 
 
-def planned(prepared: Prepared, job: dict[str, Any]) -> list[list[EncodedRow]]:
+def planned(prepared: Prepared, job: dict[str, Any]) -> list[EncodedRows]:
     """The effective batches that `kto train` takes: one that warms up, then those that are timed."""
-    labels = [row.label for row in prepared.train]
-    prompts = [row.prompt_id for row in prepared.train]
-    plan = plan_epoch(labels, prompts, batch_size=job["batch_size"], seed=SEED, epoch=0)
-    return [[prepared.train[index] for index in batch] for batch in plan]
+    rows = prepared.train
+    plan = plan_epoch(rows.labels.tolist(), rows.prompt_ids, batch_size=job["batch_size"], seed=SEED, epoch=0)
+    return [rows.take(batch) for batch in plan]
 
 
 def dump(batches: Sequence[Sequence[EncodedRow]], tokenizer: Any, work: Path) -> None:
@@ -130,11 +134,16 @@ def described(row: EncodedRow, tokenizer: Any) -> dict[str, Any]:
 # --- measured -----------------------------------------------------------------------------------
 
 
-def load(job: dict[str, Any]) -> Loaded:
-    """Rows and model as `kto train` prepares them, the weights in memory of their own."""
+def config_of(job: dict[str, Any]) -> TrainConfig:
+    """The settings of `kto train`."""
     names = ("data", "model", "max_length", "dtype", "micro_batch_tokens")
     options = {name: job[name] for name in names if job.get(name) is not None} | job.get("kto_options", {})
-    config = TrainConfig(**options, batch_size=job["batch_size"])
+    return TrainConfig(**options, batch_size=job["batch_size"], cache=f"{job['work']}/cache")
+
+
+def load(job: dict[str, Any]) -> Loaded:
+    """Rows and model as `kto train` prepares them, the weights in memory of their own."""
+    config = config_of(job)
     accelerator, screen = start_accelerator(), Screen(quiet=True)
     prepared = prepare(config, accelerator, screen)
     own_weights(prepared.model)
@@ -147,7 +156,7 @@ def own_weights(model: Any) -> None:
         parameter.data = parameter.data.clone()
 
 
-def cached(found: Loaded, rows: Sequence[EncodedRow], cache: str) -> References:
+def cached(found: Loaded, rows: EncodedRows, cache: str) -> References:
     """The reference's log-probs of rows, computed into (or read from) a cache folder."""
     config = replace(found.config, cache=cache)
     references, _ = reference_logps(found.prepared, rows, found.scorer, config, found.accelerator, found.screen)
@@ -156,24 +165,24 @@ def cached(found: Loaded, rows: Sequence[EncodedRow], cache: str) -> References:
 
 def engine_of(found: Loaded, job: dict[str, Any]) -> Engine:
     """An engine with AdamW, as `kto train` makes it."""
-    optimizer = torch.optim.AdamW(
+    optimizer = make_optimizer(
+        "adamw",
         found.scorer.parameters(),
-        lr=job["learning_rate"],
-        weight_decay=0.0,
-        fused=found.accelerator.device.type == "cuda" or None,
+        learning_rate=job["learning_rate"],
+        device=found.accelerator.device,
     )
-    wrapped, optimizer = found.accelerator.prepare(found.scorer, optimizer)
+    wrapped, optimizer = wrap(found.accelerator, found.scorer, optimizer)
     return Engine(
         found.accelerator, wrapped, optimizer, token_budget=found.prepared.token_budget, max_grad_norm=job["clip"]
     )
 
 
 def take_step(
-    engine: Engine, batch: Sequence[EncodedRow], references: References, job: dict[str, Any]
+    engine: Engine, batch: EncodedRows, references: References, job: dict[str, Any]
 ) -> tuple[StepOutput, dict[str, float]]:
     """One optimizer step and its metrics."""
-    output = engine.step(batch, references, beta=job["beta"], learning_rate=job["learning_rate"], **WEIGHTS)
-    labels = torch.tensor([row.label for row in batch])
+    output = engine.step(list(batch), references, beta=job["beta"], learning_rate=job["learning_rate"], **WEIGHTS)
+    labels = torch.from_numpy(batch.labels)
     metrics = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, beta=job["beta"], **WEIGHTS)
     return output, metrics
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from kto_cli import __version__, adapters, files
-from kto_cli.checkpointing import checkpoint_layers
 from kto_cli.config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
 from kto_cli.core.metrics import held_out_metrics
 from kto_cli.core.weights import choose_weights, lambda_interval
@@ -21,6 +20,7 @@ from kto_cli.engine import Engine
 from kto_cli.errors import BadInput
 from kto_cli.gathering import gathered_weights
 from kto_cli.held_out import score_rows
+from kto_cli.layers import checkpoint_layers, compile_layers
 from kto_cli.memory import choose_token_budget
 from kto_cli.model_card import model_card
 from kto_cli.optimizer import make_optimizer
@@ -225,6 +225,9 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
+    if config.compile:
+        compile_layers(scorer)
+        screen.note("The layers are compiled in the first step, which takes a minute")
     if config.gradient_checkpointing == "on":
         checkpoint_layers(scorer)
         screen.note("Gradient checkpointing: activations are computed again in the backward pass")
