@@ -83,7 +83,7 @@ def main() -> None:
     python = None if options.without_trl else trl_python(options.trl_python)
     with tempfile.TemporaryDirectory(prefix="kto-versus-trl-") as work:
         settings = {**SETTINGS, "steps": steps, "work": work, "data": f"{work}/rows", "threads": options.threads}
-        cases = cases_to_run(cuda=cuda, quick=options.quick)
+        cases = [case for case in cases_to_run(cuda=cuda, quick=options.quick) if options.cases in case.name]
         facts = prepare(cases, source_of(options.data), settings, python)
         cases = [without(case, trl=python is None, compiles=facts["compiles"]) for case in cases]
         results = {}
@@ -111,6 +111,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trl-python", metavar="PATH", help="a Python with trl 1.16; default: a venv made by pip")
     parser.add_argument("--without-trl", action="store_true", help="leave TRL out")
     parser.add_argument("--quick", action="store_true", help="smaller shapes, one repeat, one timed step")
+    parser.add_argument(
+        "--cases", metavar="TEXT", default="", help="only those whose name holds it: wide-vocab, bfloat16"
+    )
     parser.add_argument("--repeats", type=int, help="measurements of each way; the median counts; default 3")
     parser.add_argument("--steps", type=int, help="timed steps, after one that warms up; default 2")
     parser.add_argument("--threads", type=int, help="default: as torch chooses")

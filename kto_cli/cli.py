@@ -84,7 +84,7 @@ MicroBatchTokens = Annotated[
         parser=_tokens,
         metavar="INTEGER|auto",
         help="Tokens, padding included, in the model at once: memory and speed, not results. "
-        "Default: 2048 on a CPU, 16384 on a GPU.",
+        "Default: by model size and memory, 1024 to 8192 on a CPU, to 16384 on a GPU.",
     ),
 ]
 ChatTemplate = Annotated[str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")]

@@ -55,7 +55,8 @@ class ModelConfig:
     """float32, bfloat16 (autocast over float32 weights), bfloat16-pure (the weights too: half their memory) or
     auto: bfloat16 on a GPU that has it."""
     micro_batch_tokens: int | None = None
-    """How many tokens, padding included, go through the model at once; default 2048 on a CPU, 16384 on a GPU.
+    """How many tokens, padding included, go through the model at once; default: as many as an eighth
+    of a machine's or a third of a GPU's memory holds, from 1024 to 8192 on a CPU and 16384 on a GPU.
     0 (`auto` on the command line): found by trying when training starts.
     Memory and speed only: results do not depend on it."""
     chat_template: str | None = None

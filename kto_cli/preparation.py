@@ -19,6 +19,7 @@ from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, 
 from kto_cli.encoding import Encoder
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
+from kto_cli.memory import default_token_budget
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.precision import Precision, choose_precision
 from kto_cli.reference import ReferenceCache, default_cache
@@ -133,7 +134,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         model=model,
         precision=precision,
         max_length=max_length,
-        token_budget=config.micro_batch_tokens or (2048 if accelerator.device.type == "cpu" else 16384),
+        token_budget=config.micro_batch_tokens or default_token_budget(model.config, accelerator.device),
         train=kept[0],
         held_out=kept[1],
     )
