@@ -338,7 +338,7 @@ def planned(prepared: Any, options: argparse.Namespace) -> list[Any]:
     """The batches of the warm-up and of the timed steps: those that `kto train` would take."""
     from kto_cli.core.plan import plan_epoch
 
-    labels, prompts = prepared.train.labels.tolist(), prepared.train.prompt_ids
+    labels, prompts = prepared.train.labels.tolist(), prepared.train.prompts.tolist()
     batches: list[Any] = []
     epoch = 0
     while len(batches) <= options.steps:

@@ -347,23 +347,22 @@ def median(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(results: dict[str, Any]) -> dict[str, float | None]:
-    """The headline's ratios, and those of memory from the wide vocabulary where it was run."""
+    """The headline's ratios, and those of memory from the wide vocabulary where it was run; None: not measured."""
     cases = list(results.values())
     head = cases[0]
     half = next((c for c in cases if c["dtype"] == "bfloat16" and c is not head), None)
     wide = next((c for c in cases if c["shape"]["name"] == "wide-vocab"), head)
-    batch = SETTINGS["batch_size"]
-    kto, prepared = head["ways"][KTO_STEP], head["ways"][KTO_PRECOMPUTE]
-    online = head["ways"].get(ONLINE)
+    kto, prepared = head["ways"][KTO_STEP], head["ways"].get(KTO_PRECOMPUTE)
+    theirs, online = head["ways"].get("TRL precompute"), head["ways"].get(ONLINE)
+    least = head["floor"].get("seconds")
+    epoch = prepared and kto["seconds"] + SETTINGS["batch_size"] / prepared["rows_per_second"]
     return {
         "online_ratio": ratio(head, ONLINE, "seconds"),
         "precomputed_ratio": ratio(head, PRECOMPUTED, "seconds"),
-        "floor_ratio": kto["seconds"] / head["floor"]["seconds"],
+        "floor_ratio": least and kto["seconds"] / least,
         "memory_ratio": ratio(wide, ONLINE, "peak_bytes"),
-        "precompute_ratio": quotient(
-            prepared["rows_per_second"], head["ways"].get("TRL precompute"), "rows_per_second"
-        ),
-        "one_epoch_ratio": online and online["seconds"] / (kto["seconds"] + batch / prepared["rows_per_second"]),
+        "precompute_ratio": prepared and theirs and prepared["rows_per_second"] / theirs["rows_per_second"],
+        "one_epoch_ratio": online and epoch and online["seconds"] / epoch,
         "default_ratio": ratio(head, DEFAULT, "seconds"),
         "working_memory_ratio": ratio(wide, ONLINE, "working_bytes"),
         "bfloat16_ratio": half and kto["seconds"] / half["ways"][KTO_STEP]["seconds"],
@@ -374,11 +373,6 @@ def ratio(case: dict[str, Any], way: str, number: str) -> float | None:
     """How many times more of a number TRL needs than kto's step."""
     theirs = case["ways"].get(way)
     return theirs and theirs[number] / max(1e-9, case["ways"][KTO_STEP][number])
-
-
-def quotient(ours: float, theirs: dict[str, Any] | None, number: str) -> float | None:
-    """Ours as a multiple of theirs, if they were measured."""
-    return theirs and ours / theirs[number]
 
 
 def settings_said(settings: dict[str, Any]) -> dict[str, Any]:

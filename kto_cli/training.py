@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import signal
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -74,6 +76,8 @@ class Run:
     counters: Counters
     checkpointing: bool = False
     """Activations are computed again because memory ran out."""
+    recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
+    """Of the last steps: the time left is estimated from them."""
     first_step: int = 1
     """The first step of this process; later than 1 in a resumed run."""
 
@@ -118,7 +122,7 @@ def run_steps(run: Run) -> None:
     """
     settings, config = run.settings, run.settings.config
     labels = run.rows.labels.tolist()
-    prompts = run.rows.prompt_ids if config.group_prompts else None
+    prompts = run.rows.prompts.tolist() if config.group_prompts else None
     per_epoch = steps_in_epoch(len(labels), config.batch_size)
     planned, batches = -1, []
     with (
@@ -166,6 +170,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     )
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
+    run.recent_seconds.append(seconds)
     tokens = sum(row.own.length + row.mismatched.length for row in rows)
     run.counters.step += 1
     run.counters.rows += len(rows)
@@ -177,7 +182,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
         "seconds": seconds,
         "rows_per_second": len(rows) / seconds,
         "tokens_per_second": tokens / seconds,
-        "eta_seconds": seconds * (settings.total_steps - run.counters.step),
+        "eta_seconds": statistics.mean(run.recent_seconds) * (settings.total_steps - run.counters.step),
     }
     if run.counters.step == 1:
         record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)

@@ -102,7 +102,7 @@ def whole_pairs(prepared: Prepared) -> dict[str, list[str]]:
 def planned(prepared: Prepared, job: dict[str, Any]) -> list[EncodedRows]:
     """The effective batches that `kto train` takes: one that warms up, then those that are timed."""
     rows = prepared.train
-    plan = plan_epoch(rows.labels.tolist(), rows.prompt_ids, batch_size=job["batch_size"], seed=SEED, epoch=0)
+    plan = plan_epoch(rows.labels.tolist(), rows.prompts.tolist(), batch_size=job["batch_size"], seed=SEED, epoch=0)
     return [rows.take(batch) for batch in plan]
 
 

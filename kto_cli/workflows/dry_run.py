@@ -133,7 +133,7 @@ def _step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple
 def _batches(prepared: Prepared, settings: Settings) -> list[tuple[int, list[int]]]:
     config = settings.config
     labels = prepared.train.labels.tolist()
-    prompts = prepared.train.prompt_ids if config.group_prompts else None
+    prompts = prepared.train.prompts.tolist() if config.group_prompts else None
     planned = estimates.planned_batches(
         labels, prompts, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
     )
