@@ -116,7 +116,7 @@ def outcome(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(), lines
 
 
-def alike(folder: Path, other: Path) -> None:
+def alike(folder: Path, other: Path, weights_file: str = "model.safetensors") -> None:
     """Losses, z_ref and weights of two runs, to rounding."""
     from safetensors.torch import load_file
 
@@ -125,7 +125,7 @@ def alike(folder: Path, other: Path) -> None:
     for name in ("loss", "z_ref", "gradient_norm"):
         for one, two in zip(first, second, strict=True):
             assert two[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
-    weights, others = load_file(folder / "model.safetensors"), load_file(other / "model.safetensors")
+    weights, others = load_file(folder / weights_file), load_file(other / weights_file)
     assert weights.keys() == others.keys()
     for name, value in weights.items():
         assert (value - others[name]).abs().max() < 1e-5, name
@@ -171,6 +171,20 @@ def test_the_command_under_fsdp2_trains_like_one_process(runs):
     assert result.code == 1
     assert "slices of several processes" in result.err
     assert call("eval", runs.home / "two", "--samples", 1).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["SHARDED_STATE_DICT", "FULL_STATE_DICT"])
+def test_adapters_under_fsdp2(runs, state):
+    """LoRA on a sharded model trains like one process, goes on from its third step, and the adapter loads in one."""
+    home, lora = runs.home / state, ["--lora-r", 4, "--learning-rate", 3e-3]
+    assert call(*runs.to(f"{state}/one"), *lora).code == 0
+    fsdp2(runs.home, "-m", "kto_cli", *runs.to(f"{state}/two"), *lora, state=state)
+    alike(home / "one", home / "two", "adapter_model.safetensors")
+    unfinish(home / "two", home / "again")
+    fsdp2(runs.home, "-m", "kto_cli", *runs.to(f"{state}/again"), *lora, "--resume", state=state)
+    alike(home / "two", home / "again", "adapter_model.safetensors")
+    assert call("eval", home / "again", "--samples", 1).code == 0
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +281,8 @@ def test_zero3_goes_on_bit_for_bit_and_one_process_to_rounding(runs, zero_run):
 def unfinish(run: Path, copy: Path) -> None:
     """A copy of a finished run, as if it had been stopped before its third checkpoint."""
     shutil.copytree(run, copy)
-    for name in ("config.json", "model.safetensors"):
-        (copy / name).unlink()
+    for name in ("config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors"):
+        (copy / name).unlink(missing_ok=True)
     shutil.rmtree(copy / "steps" / "step-000003")
 
 

@@ -18,6 +18,7 @@ import torch
 from process_memory import Memory
 
 from kto_cli.config import BinarizeConfig, TrainConfig
+from kto_cli.core import logps
 from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
@@ -25,7 +26,10 @@ from kto_cli.data_dir import load_data_dir, write_data_dir
 from kto_cli.display import Screen
 from kto_cli.distributed import wrap
 from kto_cli.engine import Engine, References, StepOutput
+from kto_cli.estimates import step_cost, step_tokens
+from kto_cli.layers import checkpoint_layers, compile_layers
 from kto_cli.optimizer import make_optimizer
+from kto_cli.precision import keep_float32_gradients
 from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, start_accelerator
 from kto_cli.token_store import EncodedRows
 from kto_cli.workflows import binarize
@@ -102,7 +106,8 @@ def whole_pairs(prepared: Prepared) -> dict[str, list[str]]:
 def planned(prepared: Prepared, job: dict[str, Any]) -> list[EncodedRows]:
     """The effective batches that `kto train` takes: one that warms up, then those that are timed."""
     rows = prepared.train
-    plan = plan_epoch(rows.labels.tolist(), rows.prompts.tolist(), batch_size=job["batch_size"], seed=SEED, epoch=0)
+    prompts = rows.prompts.tolist() if job.get("group_prompts", True) else None
+    plan = plan_epoch(rows.labels.tolist(), prompts, batch_size=job["batch_size"], seed=SEED, epoch=0)
     return [rows.take(batch) for batch in plan]
 
 
@@ -165,12 +170,17 @@ def cached(found: Loaded, rows: EncodedRows, cache: str) -> References:
 
 def engine_of(found: Loaded, job: dict[str, Any]) -> Engine:
     """An engine with AdamW, as `kto train` makes it."""
-    optimizer = make_optimizer(
-        "adamw",
-        found.scorer.parameters(),
-        learning_rate=job["learning_rate"],
-        device=found.accelerator.device,
-    )
+    if found.config.compile:
+        compile_layers(found.scorer)
+    if found.config.gradient_checkpointing == "on":
+        checkpoint_layers(found.scorer)
+    if not job.get("packed", True):
+        found.scorer.packing = None
+    keep_float32_gradients(found.scorer)
+    device = found.accelerator.device
+    optimizer = make_optimizer("adamw", found.scorer.parameters(), learning_rate=job["learning_rate"], device=device)
+    if not job.get("fused", True):
+        optimizer = torch.optim.AdamW(found.scorer.parameters(), lr=job["learning_rate"], weight_decay=0.0)
     wrapped, optimizer = wrap(found.accelerator, found.scorer, optimizer)
     return Engine(
         found.accelerator, wrapped, optimizer, token_budget=found.prepared.token_budget, max_grad_norm=job["clip"]
@@ -230,6 +240,8 @@ def precompute(job: dict[str, Any]) -> dict[str, Any]:
 
 def step(job: dict[str, Any]) -> dict[str, Any]:
     """What `kto train` does in a step, reference log-probs from the cache; the first step warms up."""
+    if job.get("whole_rows"):
+        logps.TILE, logps.TILE_VOCABULARY = 1 << 20, 1 << 30
     found = load(job)
     batches = planned(found.prepared, job)
     with tempfile.TemporaryDirectory() as cache:
@@ -246,7 +258,15 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
         "peak_bytes": max(first, later.peak_bytes() + later.start - memory.start),
         "working_bytes": later.peak_bytes(),
         "losses": losses,
+        "forward_tokens": sum(forward_tokens(engine, batch) for batch in batches[1:]) / (len(batches) - 1),
     }
+
+
+def forward_tokens(engine: Engine, batch: EncodedRows) -> int:
+    """What a step computes, in forward tokens, padding not counted."""
+    budget, packed = engine.token_budget, engine.packs
+    tokens = step_tokens(batch.own.outline, batch.mismatched.outline, token_budget=budget, packed=packed)
+    return step_cost(*tokens)
 
 
 def finished(found: Loaded) -> float:
