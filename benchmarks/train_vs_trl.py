@@ -252,7 +252,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         length = sum(len(row["prompt"]) + len(row["completion"]) for row in rows) // len(rows)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         shape, dtype = shapes.Shape(**job["shape"]), getattr(torch, job["dtype"])
-        return floor.gemm_rates(shape, tokens=job["tokens"], length=length, dtype=dtype, device=device)
+        work = floor.work_of(batches_of(job["work"])[-1])
+        tokens = min(job["tokens"], work.prompts + work.completions)  # as many as a step has at once
+        return floor.gemm_rates(shape, tokens=tokens, length=length, dtype=dtype, device=device)
     if side == "trl":
         from versus_trl import trl_side as found
     else:

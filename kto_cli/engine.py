@@ -186,11 +186,14 @@ class Engine:
         All processes run equally many rounds, since each may hold a collective operation; one with less
         to do repeats the shortest sequence and does not count it.
         """
-        mine = shares[self.accelerator.process_index]
-        filler = [min(range(len(sequences)), key=lambda position: sequences[position].length)]
-        for round_ in range(max(map(len, shares))):
-            counts = round_ < len(mine)
-            yield (mine[round_] if counts else filler), counts
+        mine, rounds = shares[self.accelerator.process_index], max(map(len, shares))
+        for positions in mine:
+            yield positions, True
+        if len(mine) < rounds:
+            of = outline(sequences)
+            lengths = [sum(parts) for parts in zip(of.prompt_lengths, of.completion_lengths, strict=True)]
+            for _ in range(rounds - len(mine)):
+                yield [lengths.index(min(lengths))], False
 
     @contextlib.contextmanager
     def _last_syncs(self, last: bool) -> Iterator[None]:

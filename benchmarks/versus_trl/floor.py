@@ -159,10 +159,12 @@ def gemm_rates(shape: Shape, *, tokens: int, length: int, dtype: Any, device: An
     for linear in {*shape.linears, head}:
         positions = min(tokens, _HEAD_ELEMENTS // shape.vocabulary) if linear == head else tokens
         weight, inputs, outputs = random(*linear), random(positions, linear[1]), random(positions, linear[0])
+        # Into memory that is there: a page the system gives for the first time would count as multiplying.
+        targets = torch.empty_like(outputs), torch.empty_like(inputs), torch.empty_like(weight)
         products = {
-            "forward": lambda weight=weight, inputs=inputs: inputs @ weight.T,
-            "input gradient": lambda weight=weight, outputs=outputs: outputs @ weight,
-            "weight gradient": lambda inputs=inputs, outputs=outputs: outputs.T @ inputs,
+            "forward": lambda w=weight, x=inputs, out=targets[0]: torch.mm(x, w.T, out=out),
+            "input gradient": lambda w=weight, y=outputs, out=targets[1]: torch.mm(y, w, out=out),
+            "weight gradient": lambda x=inputs, y=outputs, out=targets[2]: torch.mm(y.T, x, out=out),
         }
         for kind, product in products.items():
             rates[_name(linear, kind)] = 2 * linear[0] * linear[1] * positions / _seconds(product, device)
