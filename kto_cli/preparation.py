@@ -19,7 +19,7 @@ from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, 
 from kto_cli.encoding import Encoder
 from kto_cli.engine import Engine, References
 from kto_cli.errors import BadData, BadInput, Diverged
-from kto_cli.memory import default_token_budget
+from kto_cli.memory import default_token_budget, keep_freed_memory
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.precision import Precision, choose_precision
 from kto_cli.reference import ReferenceCache, default_cache
@@ -69,6 +69,8 @@ def start_accelerator() -> Any:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

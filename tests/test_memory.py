@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
 from kto_cli.errors import OutOfMemory
-from kto_cli.memory import SMALLEST, find_token_budget, within_memory
+from kto_cli.memory import SMALLEST, default_token_budget, find_token_budget, within_memory
 
 ROWS = 12
 LONGEST = 32
@@ -90,3 +93,45 @@ def test_search_ends_where_speed_or_memory_does(fits: int, fastest: int, found: 
         return max(tokens, fastest) / fastest if tokens > fastest else 1.0
 
     assert find_token_budget(seconds, 64 * SMALLEST) == found
+
+
+# --- what is chosen unasked ---------------------------------------------------------------------
+
+
+def config(layers: int, hidden: int, inner: int) -> Any:
+    """A Llama's sizes."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(num_hidden_layers=layers, hidden_size=hidden, intermediate_size=inner, num_attention_heads=1)
+
+
+def test_default_micro_batch_by_model_and_memory(monkeypatch):
+    """24 GiB: 3 for activations. 4 layers of 768 and 2,048 keep 4 * 4 * (16 * 768 + 5 * 2048) = 360 KB a token: 8,192
+    tokens. A 1B Llama keeps 16 * 4 * (16 * 2048 + 5 * 8192) = 4.7 MB: 682, so the least, 1,024. Between them 2,048."""
+    from types import SimpleNamespace
+
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=24 << 30))
+    assert default_token_budget(config(4, 768, 2048), cpu) == 8192
+    assert default_token_budget(config(16, 2048, 8192), cpu) == 1024
+    assert default_token_budget(config(12, 1024, 2816), cpu) == 2048
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc alone")
+def test_freed_memory_is_kept():
+    """A block of 64 MiB, freed and asked for again: its 16,384 pages come back without a fault each."""
+    script = """
+import resource, sys, torch
+from kto_cli.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+torch.ones(16 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(16 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {}
+    for word in ("keep", "leave"):
+        command = [sys.executable, "-c", script, word]
+        faults[word] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 10 * faults["keep"] < faults["leave"]
