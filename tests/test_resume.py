@@ -53,7 +53,7 @@ def unbroken(data, pico, tmp_path_factory) -> tuple[str, list[dict[str, Any]]]:
 
 def segments(home: Path) -> int:
     """Bytes in the reference cache."""
-    return sum(path.stat().st_size for path in (home / "cache").rglob("*.segment"))
+    return sum(path.stat().st_size for path in (home / "cache" / "reference").glob("*/*.segment"))
 
 
 def half_written(home: Path) -> bool:
