@@ -61,7 +61,7 @@ def main() -> None:
     for name, result in results.items():
         print(
             f"{name:40} {result['seconds']:7.2f} s  measured {result['measured']:.2f}x  predicted "
-            f"{result['predicted']:.2f}x  working {result['working_bytes'] / 2**20:,.0f} MiB"
+            f"{result['predicted']:.2f}x  peak {result['peak_bytes'] / 2**20:,.0f} MiB"
         )
 
 

@@ -47,6 +47,8 @@ TOLERANCES = {
 KTO_STEP, KTO_PRECOMPUTE, KTO_COMPILED = "kto step", "kto precompute", "kto step, compiled"
 ONLINE, PRECOMPUTED, DEFAULT = "TRL online", "TRL precomputed", "TRL online, checkpointing"
 RATES = "GEMM"
+LEARNING_BYTES = 12
+"""A parameter's gradient and AdamW's two moments, float32: what training holds on either side, whatever it computes."""
 WAYS: dict[str, dict[str, Any]] = {
     RATES: {"run": "rates"},
     KTO_STEP: {"run": "kto.step"},
@@ -308,6 +310,7 @@ def way_results(
         spent = least if ours else trl_flops(case.shape, timed, WAYS[way], settings) / (len(batches) - 1)
         tokens = tokens_of(timed, ours) / (len(batches) - 1)
         found[way] = speed(numbers, numbers["seconds"], settings["batch_size"], tokens, spent)
+        found[way]["working_bytes"] = numbers["peak_bytes"] - LEARNING_BYTES * case.shape.parameters
     reference = numbers["seconds"] if way == KTO_PRECOMPUTE else numbers.get("precompute_seconds")
     if reference is not None:
         name = way if ours else "TRL precompute"
@@ -319,7 +322,7 @@ def way_results(
 def speed(numbers: dict[str, Any], seconds: float, rows: int, tokens: float, flops: float | None) -> dict[str, Any]:
     """Rates from times; FLOPs where they are known."""
     found = {"seconds": seconds, "rows_per_second": rows / seconds, "tokens_per_second": tokens / seconds}
-    found |= {name: numbers[name] for name in ("peak_bytes", "working_bytes", "losses", "mean_loss") if name in numbers}
+    found |= {name: numbers[name] for name in ("peak_bytes", "losses", "mean_loss") if name in numbers}
     return found | ({"flops_per_row": flops / rows} if flops else {})
 
 

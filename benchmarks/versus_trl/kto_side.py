@@ -256,7 +256,6 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": (finished(found) - began) / (len(batches) - 1),
         "peak_bytes": max(first, later.peak_bytes() + later.start - memory.start),
-        "working_bytes": later.peak_bytes(),
         "losses": losses,
         "forward_tokens": sum(forward_tokens(engine, batch) for batch in batches[1:]) / (len(batches) - 1),
     }

@@ -14,7 +14,7 @@ SENTENCES = {
     "precompute_ratio": "times TRL's rows/s in the reference pass alone",
     "floor_ratio": "times the floor",
     "memory_ratio": "times less peak memory above the loaded model than TRL online",
-    "working_memory_ratio": "the same, AdamW's state taken off both",
+    "working_memory_ratio": "the same, gradients and AdamW's moments taken off both",
     "bfloat16_ratio": "times kto's float32 speed, in bfloat16",
 }
 

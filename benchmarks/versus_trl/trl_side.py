@@ -17,7 +17,7 @@ class Clock(TrainerCallback):
     """Whole optimizer steps: from the end of the first, which warms up, to the end of the last."""
 
     def __init__(self, memory: Memory) -> None:
-        self.memory, self.ends, self.peak, self.working = memory, [], 0, 0
+        self.memory, self.ends, self.peak = memory, [], 0
         self.later: Memory | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -29,8 +29,7 @@ class Clock(TrainerCallback):
             self.peak, self.later = self.memory.peak_bytes(), Memory()
             self.ends = [time.perf_counter()]
             return
-        self.working = self.later.peak_bytes()
-        self.peak = max(self.peak, self.working + self.later.start - self.memory.start)
+        self.peak = max(self.peak, self.later.peak_bytes() + self.later.start - self.memory.start)
 
 
 def step(job: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,6 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1),
         "peak_bytes": clock.peak,
-        "working_bytes": clock.working,
         "mean_loss": output.training_loss,
         **({"precompute_seconds": sum(passes), "rows": len(rows)} if passes else {}),
     }
