@@ -45,9 +45,10 @@ def main() -> None:
         set_up = {**settings, "run": "kto.set_up", "source": source, "shapes": [asdict(shape)]}
         train_vs_trl.run(set_up, sys.executable)
         job = {**settings, "run": "kto.step", "model": f"{work}/{shape.name}"}
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in LEVERS}
+        levers = dict(list(LEVERS.items())[: options.first])
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in levers}
         for _ in range(options.repeats):
-            for name, lever in LEVERS.items():
+            for name, lever in levers.items():
                 found[name].append(train_vs_trl.run({**job, **lever}, sys.executable))
                 train_vs_trl.say(f"{name}: {found[name][-1]['seconds']:.2f} s")
     results = {name: train_vs_trl.median(each) for name, each in found.items()}
@@ -70,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", help="raw hh-rlhf rows, as in train_vs_trl.py")
     parser.add_argument("--shape", default="body-heavy", help="body-heavy, head-heavy or wide-vocabulary")
+    parser.add_argument("--first", type=int, default=len(LEVERS), help="only so many, the shipped step among them")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each; the median counts")
     parser.add_argument("--steps", type=int, default=2, help="timed steps, after one that warms up")
     parser.add_argument("--threads", type=int, help="default: as torch chooses")
