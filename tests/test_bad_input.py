@@ -756,7 +756,7 @@ def test_ctrl_c_while_precomputing_keeps_what_was_computed(
     process = kto_started(*words, cwd=workplace)
 
     def stored() -> int:
-        return sum(path.stat().st_size for path in workplace.glob("cache/**/*.segment")) // 52
+        return sum(path.stat().st_size for path in workplace.glob("cache/reference/*/*.segment")) // 52
 
     wait_until(lambda: stored() >= 10, process)
     process.send_signal(signal.SIGINT)
