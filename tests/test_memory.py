@@ -119,19 +119,20 @@ def test_default_micro_batch_by_model_and_memory(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc alone")
 def test_freed_memory_is_kept():
-    """A block of 64 MiB, freed and asked for again: its 16,384 pages come back without a fault each."""
+    """A block of 64 MiB, freed and asked for eight times: given back, its 16,384 pages fault each time; kept, they do once
+    or twice, until the heap has room for it."""
     script = """
 import resource, sys, torch
 from kto_cli.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-torch.ones(16 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(16 << 20)
+for _ in range(8):
+    torch.ones(16 << 20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     faults = {}
     for word in ("keep", "leave"):
         command = [sys.executable, "-c", script, word]
         faults[word] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 10 * faults["keep"] < faults["leave"]
+    assert 2 * faults["keep"] < faults["leave"]
