@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -115,24 +112,3 @@ def test_default_micro_batch_by_model_and_memory(monkeypatch):
     assert default_token_budget(config(4, 768, 2048), cpu) == 8192
     assert default_token_budget(config(16, 2048, 8192), cpu) == 1024
     assert default_token_budget(config(12, 1024, 2816), cpu) == 2048
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc alone")
-def test_freed_memory_is_kept():
-    """A block of 64 MiB, freed and asked for eight times: given back, its 16,384 pages fault each time; kept, they do once
-    or twice, until the heap has room for it."""
-    script = """
-import resource, sys, torch
-from kto_cli.memory import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
-    torch.ones(16 << 20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    faults = {}
-    for word in ("keep", "leave"):
-        command = [sys.executable, "-c", script, word]
-        faults[word] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert 2 * faults["keep"] < faults["leave"]
