@@ -29,8 +29,8 @@ DEFAULT_MOST = {"cpu": 8192, "cuda": 16384}
 HIDDEN_KEPT, INNER_KEPT = 16, 5
 """Numbers a layer keeps of a token for its backward pass, in its hidden and inner widths: 75 KB measured for widths of
 768 and 2,048, where these make 90."""
-LARGEST = {"cpu": 8192, "cuda": 131072}
-"""Tokens that it ends with at the latest."""
+LARGEST_ON_GPU = 131072
+"""Tokens that it ends with at the latest on a GPU, which says when it is full; on a CPU, with the default."""
 LEAST_GAIN = 0.03
 """The search ends when twice the tokens bring less speed than this share."""
 MARGIN = 0.1
@@ -102,7 +102,8 @@ def choose_token_budget(scorer: CompletionScorer, rows: EncodedRows, accelerator
             trained = sum(parameter.numel() for parameter in scorer.parameters() if parameter.requires_grad)
             spare = int(MARGIN * torch.cuda.get_device_properties(device).total_memory)
             reserved = torch.empty(STATE_BYTES * trained + spare, dtype=torch.uint8, device=device)
-        found = find_token_budget(lambda tokens: _seconds(scorer, longest, tokens), LARGEST.get(device.type, 8192))
+        largest = LARGEST_ON_GPU if device.type == "cuda" else default_token_budget(scorer.model.config, device)
+        found = find_token_budget(lambda tokens: _seconds(scorer, longest, tokens), largest)
     except torch.OutOfMemoryError:
         found = SMALLEST // 2
     del reserved
@@ -115,8 +116,8 @@ def _seconds(scorer: CompletionScorer, longest: TokenSequence, tokens: int) -> f
     """Of the second of two forward and backward passes over so many tokens, no prompt shared."""
     device = next(scorer.parameters()).device
     prompt, completion = longest
-    turns = range(max(1, tokens // longest.length))
-    distinct = [TokenSequence((completion[turn % len(completion)], *prompt[1:]), completion) for turn in turns]
+    # A first token of its own makes each prompt another one; any token id will do.
+    distinct = [TokenSequence((turn, *prompt[1:]), completion) for turn in range(max(1, tokens // longest.length))]
     batch = (pack(distinct)[0] if scorer.packs else pad(distinct)).to(device)
     taken = 0.0
     for _ in range(2):
@@ -167,11 +168,12 @@ def within_memory(
         # Outside `except`: the error's traceback held on to every tensor of the failed pass.
         engine.optimizer.zero_grad(set_to_none=True)
         _release(engine.accelerator.device)
-        say(
-            f"Out of memory with micro-batches of {engine.token_budget} tokens: "
-            f"doing the step again with {engine.token_budget // 2}."
-        )
+        failed = f"Out of memory with micro-batches of {engine.token_budget} tokens: doing the step again with"
+        if smallest:
+            say(f"{failed} gradient checkpointing, from now on.")
+            continue
         engine.token_budget //= 2
+        say(f"{failed} {engine.token_budget}.")
 
 
 def _release(device: torch.device) -> None:

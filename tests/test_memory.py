@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def small_memory(engine: Any, most: int) -> None:
     engine.scorer.forward = failing
 
 
-def step(engine: Any, said: list[str]) -> Any:
+def step(engine: Any, said: list[str], relieve: Callable[[], bool] = lambda: False) -> Any:
     """One step, recovering."""
     references, rows = some_references(ROWS), some_rows(ROWS)
     return within_memory(
@@ -35,6 +36,7 @@ def step(engine: Any, said: list[str]) -> Any:
         lambda: engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS),
         longest=LONGEST,
         say=said.append,
+        relieve=relieve,
     )
 
 
@@ -90,6 +92,35 @@ def test_search_ends_where_speed_or_memory_does(fits: int, fastest: int, found: 
         return max(tokens, fastest) / fastest if tokens > fastest else 1.0
 
     assert find_token_budget(seconds, 64 * SMALLEST) == found
+
+
+def test_checkpointing_is_the_last_resort_and_said():
+    """Not even a row fits: checkpointing is asked for once, at the smallest micro-batches; when that frees memory the
+    step is done with the same budget, when not it is the end."""
+    model, _, engine = make_engine(LONGEST)
+    expected = step(engine, [])
+    relieved, _, engine = make_engine(LONGEST)
+    forward = engine.scorer.forward
+    small_memory(engine, 0)
+
+    def relieve() -> bool:
+        engine.scorer.forward = forward
+        return True
+
+    said: list[str] = []
+    output = step(engine, said, relieve)
+    assert said == [
+        f"Out of memory with micro-batches of {LONGEST} tokens: doing the step again with gradient checkpointing, from "
+        "now on."
+    ]
+    assert engine.token_budget == LONGEST
+    torch.testing.assert_close(output.log_ratios, expected.log_ratios, rtol=0, atol=0)
+    for ours, theirs in zip(relieved.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    small_memory(engine, 0)
+    answers = iter([True, False])
+    with pytest.raises(OutOfMemory):
+        step(engine, [], lambda: next(answers))
 
 
 # --- what is chosen unasked ---------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ LIKE_LENGTH = 1.2
 """Two completions are of like length when the longer has at most this many times the shorter's tokens."""
 RESAMPLES = 1000
 LEVEL = 0.90
+BLOCK = 1 << 18
+"""Numbers of a bootstrap held at once (2 MiB), of draws times rows as of pairs: memory does not grow with rows."""
 _PAIR_BUDGET = 1e10
 """Pair comparisons a bootstrap may cost; the number of resamples falls (never below 100) to stay within."""
 
@@ -111,7 +113,6 @@ def held_out_metrics(
     by_length = lengths if direction == "longer" else -lengths
     counts = (int(desirable.sum()), int((~desirable).sum()))
     ones = torch.ones(1, len(desirable), dtype=torch.float64)
-    draws = _draws(clusters, cluster_count, _resamples(counts), seed)
 
     def statistics(weights: Tensor) -> dict[str, Tensor]:
         """[draws, rows] row weights -> each statistic, [draws]."""
@@ -123,7 +124,8 @@ def held_out_metrics(
             found["paired_accuracy"] = (pair_weights * winners).sum(1) / pair_weights.sum(1)
         return found
 
-    estimates, spread = statistics(ones), statistics(draws)
+    estimates = statistics(ones)
+    parts = [statistics(draws) for draws in _draws(clusters, cluster_count, _resamples(counts), seed)]
     result: dict[str, object] = {
         "rows": len(desirable),
         "desirable": counts[0],
@@ -134,7 +136,7 @@ def held_out_metrics(
     }
     for name, value in estimates.items():
         result[name] = value.item()
-        result[f"{name}_interval"] = _interval(spread[name])
+        result[f"{name}_interval"] = _interval(torch.cat([part[name] for part in parts]))
     per_token = class_means(log_ratios / lengths, desirable)
     result["log_ratio_per_token_desirable"], result["log_ratio_per_token_undesirable"] = per_token
     return result
@@ -174,12 +176,12 @@ def _pair_statistics(
     lengths: Tensor,
     desirable: Tensor,
     weights: Tensor,
-    block: int = 512,
 ) -> dict[str, Tensor]:
     """The three AUCs as weighted sums over (desirable, undesirable) pairs, a block of pairs at a time."""
     up, down = weights[:, desirable].float(), weights[:, ~desirable].float()
     names = ("auc", "auc_length", "auc_length_matched")
     wins, totals = (torch.zeros(len(names), len(weights), dtype=torch.float64) for _ in range(2))
+    block = max(1, BLOCK // max(1, down.shape[1]))
     for start in range(0, up.shape[1], block):
         part = slice(start, start + block)
         left = up[:, part]
@@ -226,13 +228,16 @@ def _resamples(counts: tuple[int, int]) -> int:
     return int(min(RESAMPLES, max(100, _PAIR_BUDGET / max(1, counts[0] * counts[1]))))
 
 
-def _draws(clusters: Tensor, count: int, resamples: int, seed: int) -> Tensor:
-    """[resamples, rows]: how often each row is in each resample of the prompts."""
+def _draws(clusters: Tensor, count: int, resamples: int, seed: int) -> Iterator[Tensor]:
+    """[some resamples, rows] at a time: how often each row is in each resample of the prompts."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(count, (resamples, count), generator=generator)
-    times = torch.zeros(resamples, count, dtype=torch.float64)
-    times.scatter_add_(1, drawn, torch.ones_like(times))
-    return times[:, clusters]
+    block = max(1, BLOCK // len(clusters))
+    for start in range(0, resamples, block):
+        some = min(block, resamples - start)
+        drawn = torch.randint(count, (some, count), generator=generator)
+        times = torch.zeros(some, count, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        yield times[:, clusters]
 
 
 def _interval(values: Tensor) -> list[float]:
