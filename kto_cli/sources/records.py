@@ -50,7 +50,38 @@ class Output:
     rows = 1
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One answer and a number that says how good it is; one row, labelled once the cut is known."""
+
+    prompt: Text
+    completion: Text
+    score: float
+    origin: str
+    group: str
+    split: str | None = None
+    rows = 1
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Answers to one prompt from best to worst; a row each."""
+
+    prompt: Text
+    answers: tuple[Text, ...]
+    origins: tuple[str, ...]
+    """One for each answer."""
+    group: str
+    split: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return len(self.answers)
+
+
 Item = Pair | Output
+Feedbacks = Pair | Ranked | Scored | Output
 
 
 @dataclass(frozen=True)
@@ -64,6 +95,20 @@ class Reject:
     """The reason in words, for this very input."""
     rows: int
     raw: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Well-formed input that is no feedback by the source's rules, and why: no label, too close a vote."""
+
+    origin: str
+    reason: str
+    detail: str
+    rows: int
+
+
+Result = Feedbacks | Reject | LeftOut
+"""What a source makes of its input."""
 
 
 @dataclass(frozen=True)
