@@ -60,6 +60,8 @@ class Scored:
     origin: str
     group: str
     split: str | None = None
+    by_label: bool = False
+    """The score is a number of a label column: 1 and 0 are labels there, if the source has no other numbers."""
     rows = 1
 
 
