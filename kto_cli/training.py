@@ -19,12 +19,10 @@ from typing import Any
 
 import torch
 
-from kto_cli.config import TrainConfig
 from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.schedule import learning_rate_share
-from kto_cli.core.weights import Weights
 from kto_cli.display import Screen
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import BadModel, Diverged, Interrupted
@@ -32,21 +30,10 @@ from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.layers import checkpoint_layers
 from kto_cli.memory import within_memory
 from kto_cli.run_dir import RunDir
+from kto_cli.settings import Settings
 from kto_cli.snapshots import save_snapshot
 from kto_cli.tables import show_step
 from kto_cli.token_store import EncodedRows
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A `TrainConfig` with everything that was left to us filled in."""
-
-    config: TrainConfig
-    weights: Weights
-    learning_rate: float
-    total_steps: int
-    save_every: int
-    eval_every: int
 
 
 @dataclass
@@ -80,37 +67,6 @@ class Run:
     """Of the last steps: the time left is estimated from them."""
     first_step: int = 1
     """The first step of this process; later than 1 in a resumed run."""
-
-
-def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> Settings:
-    """Chooses what the config leaves open, from the number of rows and the model's size."""
-    total = config.epochs * steps_in_epoch(rows, config.batch_size)
-    total = min(total, config.max_steps or total)
-    return Settings(
-        config=config,
-        weights=weights,
-        learning_rate=config.learning_rate
-        or default_learning_rate(parameters, built_in=config.model is None, adapters=config.lora_r is not None),
-        total_steps=total,
-        save_every=config.save_every or min(200, max(1, math.ceil(total / 5))),
-        eval_every=config.eval_every or max(1, math.ceil(total / 10)),
-    )
-
-
-def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) -> float:
-    """5e-6 from a billion parameters on (the paper's at 7B and 8B); more for smaller models, which need it.
-
-    The built-in model of one million was tried from 3e-4 to 1e-3: 5e-4 learns in one epoch and stays fluent.
-    LoRA adapters take ten times the rate of all weights. On the built-in model 1e-3 to 5e-3 was tried: at 3e-3 they do
-    in one epoch what all weights do, at 5e-3 both rewards fall.
-    """
-    factor = 10 if adapters else 1
-    if built_in:
-        return 3e-3 if adapters else 5e-4
-    for size, rate in ((1e9, 5e-6), (1e8, 1e-5), (1e7, 3e-5)):
-        if parameters >= size:
-            return factor * rate
-    return factor * 5e-5
 
 
 def run_steps(run: Run) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters, files
-from kto_cli.config import EvalConfig, TrainConfig
+from kto_cli import files
+from kto_cli.checkpoint import fill_from_run, load_policy, locate, results_folder
+from kto_cli.config import EvalConfig
 from kto_cli.core.metrics import Scores, held_out_metrics
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.weights import choose_weights
 from kto_cli.data_dir import Row
 from kto_cli.display import Screen
 from kto_cli.engine import References
-from kto_cli.errors import BadData, BadInput
+from kto_cli.errors import BadData
 from kto_cli.held_out import score_rows
-from kto_cli.models import load_model, locate_model
 from kto_cli.preparation import (
     Prepared,
     check_sequences,
@@ -26,12 +26,10 @@ from kto_cli.preparation import (
     scoring_engine,
     start_accelerator,
 )
-from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
-from kto_cli.snapshots import refuse_slices
 from kto_cli.tables import metrics_table
-from kto_cli.verdict import judge
+from kto_cli.verdict import Verdict, judge
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
@@ -43,50 +41,27 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     Raises:
         KtoError: bad input, data or model; no held-out rows.
     """
-    if config.checkpoint == TrainConfig.out and not Path(config.checkpoint).exists():
-        raise BadInput(f"There is no {config.checkpoint} here yet.", "`kto train` writes it.")
-    called, folder = locate_model(config.checkpoint)
-    if not is_model_folder(folder):
-        raise _unfinished(folder)
-    check_weights(folder)
-    refuse_slices(folder)
-    config, weights = _fill_from_run(config, folder)
+    called, folder = locate(config)
+    config, weights = fill_from_run(config, folder)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     prepared = prepare(config, accelerator, screen, needs_train=False)
-    if not prepared.held_out:
-        raise BadData(
-            f"{prepared.data.folder} has no held-out rows to evaluate on.",
-            "Binarize again with a larger --holdout.",
-        )
+    _refuse_nothing_held_out(prepared)
     reference = make_scorer(prepared, accelerator, screen)
     references, _ = reference_logps(prepared, prepared.held_out, reference, config, accelerator, screen)
     prompts = pick_prompts(prepared.held_out, config.samples)
     answers = {"reference": _answers(prepared.model, prompts, prepared, config, screen)}
-    policy = CompletionScorer(load_policy(folder, prepared, config), prepared.dtype).to(accelerator.device)
-    policy.trust_or_fall_back(check_sequences(prepared.held_out))
+    policy = _policy_scorer(folder, prepared, config, accelerator)
     scores = _score(policy, prepared, references, config, accelerator, screen)
-    desirable = int(scores.desirable.sum())
-    counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
-    chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
-    metrics = held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
+    metrics = _metrics(scores, config, weights)
     answers["policy"] = _answers(policy.model, prompts, prepared, config, screen)
     samples = _samples(prepared, prompts, answers)
-    out = _where(config.checkpoint, folder)
-    if (out / "metrics.json").exists():
-        screen.note(f"Replacing the earlier results in {out}")
+    out = _place_of_results(config, folder, screen)
     if accelerator.is_main_process:
         _write(out, metrics, samples, scores, prepared, config, called)
     metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics)
-    if samples:
-        screen.texts(
-            "The same held-out prompts, answered by both",
-            ["prompt", "reference", "policy"],
-            [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
-        )
     verdict = judge(metrics, [])
-    screen.say(verdict.sentence)
-    screen.say(f"Written to {out}")
+    _show(screen, samples, verdict, out)
     return {
         **metrics,
         "verdict": verdict.word,
@@ -98,84 +73,12 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     }
 
 
-def _unfinished(folder: Path) -> BadInput:
-    """What to say of a checkpoint that is no model folder."""
-    directory = RunDir(folder)
-    if directory.started:
-        steps = directory.step_folders()
-        hint = f", or look at a step of it: kto eval {steps[-1]}" if steps else ""
-        return BadInput(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}{hint}")
-    return BadInput(
-        f"{folder} is not a model folder: it has neither config.json nor {adapters.CONFIG}.",
-        "Give a checkpoint that `kto train` wrote.",
-    )
-
-
-def _run_folder(folder: Path) -> Path | None:
-    """The run directory a checkpoint belongs to: itself, or the one whose step it is."""
-    for candidate in (folder, folder.resolve().parent.parent):
-        if RunDir(candidate).started:
-            return candidate
-    return None
-
-
-def _fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[str, float]]:
-    """Takes what was not said (data, reference, beta, lengths) from the run the checkpoint belongs to.
-
-    Raises:
-        BadInput: the checkpoint belongs to no run and no reference was named.
-    """
-    home = _run_folder(folder)
-    if home is None:
-        if config.model is None and adapters.is_adapter(folder):
-            return replace(config, model=adapters.base_of(folder)), {}
-        if config.model is None:
-            raise BadInput(
-                f"{folder} does not say which model it was trained from.",
-                "Name it with --reference FOLDER_OR_HUB_ID.",
-            )
-        return config, {}
-    stored = read_settings(RunDir(home))
-    train, chosen = stored["train"], stored["chosen"]
-    data = config.data or (
-        train["data"] if train["data"] and Path(train["data"]).is_dir() else stored["data"]["folder"]
-    )
-    built_in = train["model"] is None
-    model = config.model or (None if built_in else stored["reference"]["folder"])
-    same_reference = config.model is None
-    filled = replace(
-        config,
-        data=data,
-        model=model,
-        beta=config.beta or train["beta"],
-        max_length=config.max_length or (chosen["max_length"] if same_reference else None),
-        dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
-        chat_template=config.chat_template or train["chat_template"],
-        load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
-    )
-    return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
-
-
-def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
-    """The model in `folder`. An adapter goes, in place, on the reference if that is its base (then the reference is no
-    more), else on its base, loaded for it."""
-    weights, in_4bit = prepared.precision.weights, prepared.dtype if config.load_in_4bit else None
-    if not adapters.is_adapter(folder):
-        return load_model(folder, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
-    model = prepared.model
-    if not _made_for_reference(folder, prepared):
-        _, base = locate_model(adapters.base_of(folder))
-        model = load_model(base, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
-    return adapters.attach(model, folder).get_base_model()
-
-
-def _made_for_reference(folder: Path, prepared: Prepared) -> bool:
-    """The reference is the adapter's base: by content for an adapter of a run, else by place."""
-    home = _run_folder(folder)
-    if home is not None:
-        return bool(read_settings(RunDir(home))["reference"]["fingerprint"] == prepared.source.fingerprint)
-    _, base = locate_model(adapters.base_of(folder))
-    return base.resolve() == prepared.source.folder.resolve()
+def _refuse_nothing_held_out(prepared: Prepared) -> None:
+    if not prepared.held_out:
+        raise BadData(
+            f"{prepared.data.folder} has no held-out rows to evaluate on.",
+            "Binarize again with a larger --holdout.",
+        )
 
 
 def _score(
@@ -190,6 +93,20 @@ def _score(
         return score_rows(
             scoring_engine(policy, prepared, accelerator), prepared.held_out, references, tick=screen.tick
         )
+
+
+def _policy_scorer(folder: Path, prepared: Prepared, config: EvalConfig, accelerator: Any) -> CompletionScorer:
+    policy = CompletionScorer(load_policy(folder, prepared, config), prepared.dtype).to(accelerator.device)
+    policy.trust_or_fall_back(check_sequences(prepared.held_out))
+    return policy
+
+
+def _metrics(scores: Scores, config: EvalConfig, weights: Mapping[str, float]) -> dict[str, Any]:
+    """`held_out_metrics` with the run's own weights, else those chosen from the held-out rows' classes."""
+    desirable = int(scores.desirable.sum())
+    counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
+    chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
+    return held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
 
 
 def _answers(
@@ -215,14 +132,43 @@ def last_words(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def _where(name: str, folder: Path) -> Path:
-    """checkpoint/eval; a step's results under its run's eval/; a Hub model's under ./eval."""
-    home = _run_folder(folder)
-    if home is not None and home.resolve() != folder.resolve():
-        return home / "eval" / folder.name
-    if Path(name).is_dir():
-        return folder / "eval"
-    return Path("eval") / name.replace("/", "--")
+def _place_of_results(config: EvalConfig, folder: Path, screen: Screen) -> Path:
+    """Where results go; says if earlier ones are replaced."""
+    out = results_folder(config.checkpoint, folder)
+    if (out / "metrics.json").exists():
+        screen.note(f"Replacing the earlier results in {out}")
+    return out
+
+
+def _show(screen: Screen, samples: list[dict[str, str]], verdict: Verdict, out: Path) -> None:
+    if samples:
+        screen.texts(
+            "The same held-out prompts, answered by both",
+            ["prompt", "reference", "policy"],
+            [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
+        )
+    screen.say(verdict.sentence)
+    screen.say(f"Written to {out}")
+
+
+def _table(prepared: Prepared, scores: Scores, beta: float) -> Any:
+    """One line per held-out row."""
+    import pyarrow
+
+    origins = {row.id: row.origin for row in prepared.data.held_out}
+    return pyarrow.table(
+        {
+            "id": prepared.held_out.ids,
+            "prompt_id": prepared.held_out.prompt_ids,
+            "pair_id": prepared.held_out.pair_ids,
+            "origin": [origins[name] for name in prepared.held_out.ids],
+            "label": scores.desirable.tolist(),
+            "completion_tokens": scores.lengths.tolist(),
+            "log_ratio": scores.log_ratios.tolist(),
+            "mismatched_log_ratio": scores.mismatched_log_ratios.tolist(),
+            "reward": (beta * scores.log_ratios).tolist(),
+        }
+    )
 
 
 def _write(
@@ -235,23 +181,8 @@ def _write(
     called: str,
 ) -> None:
     """metrics.json, rows.parquet (one line per held-out row) and samples.jsonl."""
-    import pyarrow
     import pyarrow.parquet
 
-    origins = {row.id: row.origin for row in prepared.data.held_out}
-    table = pyarrow.table(
-        {
-            "id": prepared.held_out.ids,
-            "prompt_id": prepared.held_out.prompt_ids,
-            "pair_id": prepared.held_out.pair_ids,
-            "origin": [origins[name] for name in prepared.held_out.ids],
-            "label": scores.desirable.tolist(),
-            "completion_tokens": scores.lengths.tolist(),
-            "log_ratio": scores.log_ratios.tolist(),
-            "mismatched_log_ratio": scores.mismatched_log_ratios.tolist(),
-            "reward": ((config.beta or 0.1) * scores.log_ratios).tolist(),
-        }
-    )
     facts = {
         "checkpoint": called,
         "reference": {"name": prepared.source.name, "fingerprint": prepared.source.fingerprint},
@@ -262,7 +193,7 @@ def _write(
     with files.saying_disk_full(out):
         files.make_folder(out)
         with files.replacing(out / "rows.parquet") as temporary:
-            pyarrow.parquet.write_table(table, temporary)
+            pyarrow.parquet.write_table(_table(prepared, scores, config.beta or 0.1), temporary)
         with files.replacing(out / "samples.jsonl") as temporary:
             temporary.write_text(files.json_lines(samples), encoding="utf-8")
         files.write_json(out / "metrics.json", facts)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from kto_cli import __version__, adapters, files
-from kto_cli.config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
+from kto_cli import adapters, files
+from kto_cli.config import AUTO_TOKENS, TrainConfig
 from kto_cli.core.metrics import held_out_metrics
-from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.display import Screen
-from kto_cli.distributed import agree, how_spread, refuse_together, wrap
+from kto_cli.distributed import agree, refuse_together, wrap
 from kto_cli.engine import Engine
-from kto_cli.errors import BadInput
 from kto_cli.gathering import gathered_weights
 from kto_cli.held_out import score_rows
 from kto_cli.layers import checkpoint_layers, compile_layers
@@ -27,21 +21,18 @@ from kto_cli.optimizer import make_optimizer
 from kto_cli.precision import keep_float32_gradients
 from kto_cli.preparation import (
     Prepared,
-    class_counts,
     make_scorer,
     prepare,
     reference_logps,
     say_if_built_in,
     start_accelerator,
 )
-from kto_cli.run_dir import RunDir, read_settings
+from kto_cli.run_dir import RunDir
+from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.snapshots import latest_sound_step, load_snapshot
 from kto_cli.tables import metrics_table
-from kto_cli.training import Counters, Run, Settings, fill_in, run_steps
+from kto_cli.training import Counters, Run, run_steps
 from kto_cli.verdict import Verdict, judge
-
-MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens")
-"""What a resumed run may be given anew: places (their contents are compared by hash) and memory."""
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, screen: Screen) -> dict[str, Any]:
@@ -67,146 +58,25 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
         directory.refuse_unless_free()
     prepared = prepare(config, accelerator, screen)
     say_if_built_in(config, screen)
-    desirable, undesirable = class_counts(prepared.train)
-    weights = choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
-    settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
-    say_settings(screen, settings, desirable, undesirable)
+    settings = settle(config, prepared, screen)
     if config.lora_r:  # before anything is computed that a wrong name would waste
-        layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
-        screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
+        _say_adapted_layers(prepared, config, screen)
     refuse_together(accelerator.num_processes, config)
     if config.micro_batch_tokens == AUTO_TOKENS:
         _find_token_budget(prepared, accelerator, screen)
     described = describe(settings, prepared, accelerator.num_processes)
     agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
     if stored is not None:
-        _refuse_other_inputs(stored, described, screen)
+        refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
-    if stored is not None:
-        _go_on(this_run, screen)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        files.make_folder(directory.folder)
-        files.write_json(directory.config, described if stored is None else stored)
-        directory.keep_metrics_up_to(this_run.counters.step)
+    _begin(this_run, described, stored, screen)
     run_steps(this_run)
     return _finish(this_run, prepared, screen)
 
 
-def resolve(
-    flags: Mapping[str, Any], *, config_file: str | None, resume: bool
-) -> tuple[TrainConfig, dict[str, Any] | None]:
-    """The config of this run, and, if it goes on with one, that run's kto_config.json.
-
-    Raises:
-        BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named).
-    """
-    where = f"The config file {config_file}" if config_file else "The command line"
-    given = dict(read_config_file(Path(config_file))) if config_file else {}
-    given |= flags
-    config = train_config(given, where=where)
-    directory = RunDir(Path(config.out))
-    if not (resume and directory.started):
-        return config, None
-    if directory.finished:
-        raise BadInput(
-            f"{directory.folder} holds a finished run; there is nothing to resume.",
-            f"Look at it with `kto eval {directory.folder}`.",
-        )
-    stored = read_settings(directory)
-    earlier = train_config(stored["train"], where=str(directory.config))
-    differing = [
-        f"{name} ({getattr(earlier, name)!r}, now {getattr(config, name)!r})"
-        for name in given
-        if name not in MAY_DIFFER and getattr(earlier, name) != getattr(config, name)
-    ]
-    if differing:
-        raise BadInput(
-            f"{directory.folder} was begun with other settings: {', '.join(differing)}.",
-            "Resume without them, or start a new run with --out.",
-        )
-    resumed = replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER})
-    if resumed.micro_batch_tokens == AUTO_TOKENS:  # the same micro-batches give the same bits
-        resumed = replace(resumed, micro_batch_tokens=stored["chosen"]["micro_batch_tokens"])
-    return resumed, stored
-
-
-def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
-    """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
-    from importlib.metadata import version
-
-    return {
-        "train": asdict(settings.config),
-        "chosen": {
-            "lambda_d": settings.weights.lambda_d,
-            "lambda_u": settings.weights.lambda_u,
-            "learning_rate": settings.learning_rate,
-            "total_steps": settings.total_steps,
-            "max_length": prepared.max_length,
-            "dtype": prepared.precision.name,
-            "micro_batch_tokens": prepared.token_budget,
-            "processes": processes,
-            "spread": how_spread(processes),
-        },
-        "data": {
-            "folder": str(prepared.data.folder.resolve()),
-            "fingerprint": prepared.data.fingerprint,
-            "train_rows": len(prepared.train),
-            "held_out_rows": len(prepared.held_out),
-        },
-        "reference": {
-            "name": prepared.source.name,
-            "folder": str(prepared.source.folder.resolve()),
-            "fingerprint": prepared.source.fingerprint,
-        },
-        "versions": {
-            "kto": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: version(name) for name in ("transformers", "accelerate", "peft")},
-        },
-    }
-
-
-def _refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Screen) -> None:
-    """Resuming needs the same rows and the same reference, by content.
-
-    Raises:
-        BadInput: names what differs.
-    """
-    for part, what in (("data", "rows"), ("reference", "reference model")):
-        if stored[part]["fingerprint"] != now[part]["fingerprint"]:
-            raise BadInput(
-                f"The {what} in {now[part]['folder']} are not those this run was begun with.",
-                "Put them back, or start a new run with --out.",
-            )
-    names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
-    if names:
-        screen.warn(
-            f"Differs from when the run was begun: {', '.join(names)}. "
-            "The result will be equal to rounding, not bit for bit."
-        )
-
-
-def say_settings(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
-    """What was chosen or given, in two sentences."""
-    config, weights = settings.config, settings.weights
-    interval = lambda_interval(desirable, undesirable)
-    ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in interval.items()]
-    how = "chosen" if config.lambda_d is None and config.lambda_u is None else "given"
-    place = "inside" if weights.inside else "outside"
-    screen.note(
-        f"{desirable:,} desirable and {undesirable:,} undesirable rows; "
-        f"weights {how}: lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}, "
-        f"{place} Eq. 8's range ({' or '.join(ranges)}, the other being 1)"
-    )
-    chosen = "chosen for the built-in model" if config.model is None else "chosen by model size"
-    rate = "given" if config.learning_rate else chosen
-    screen.note(
-        f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows; "
-        f"learning rate {settings.learning_rate:.2g} ({rate}); "
-        f"checkpoint every {settings.save_every} steps; held-out rows every {settings.eval_every}"
-    )
+def _say_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
+    layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
+    screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
 
 def _find_token_budget(prepared: Prepared, accelerator: Any, screen: Screen) -> None:
@@ -225,12 +95,7 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
-    if config.compile:
-        compile_layers(scorer)
-        screen.note("The layers are compiled in the first step, which takes a minute")
-    if config.gradient_checkpointing == "on":
-        checkpoint_layers(scorer)
-        screen.note("Gradient checkpointing: activations are computed again in the backward pass")
+    _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
     optimizer = make_optimizer(
         config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
@@ -257,6 +122,15 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     )
 
 
+def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
+    if config.compile:
+        compile_layers(scorer)
+        screen.note("The layers are compiled in the first step, which takes a minute")
+    if config.gradient_checkpointing == "on":
+        checkpoint_layers(scorer)
+        screen.note("Gradient checkpointing: activations are computed again in the backward pass")
+
+
 def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     """The policy as fresh adapters on the reference, in place."""
     source = prepared.source
@@ -265,6 +139,18 @@ def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     learning, total = adapters.learning_parameters(model)
     screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
     return model
+
+
+def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | None, screen: Screen) -> None:
+    """Writes the run directory's kto_config.json: as `described`, or as it was `stored` by the run that goes on."""
+    accelerator, directory = this_run.engine.accelerator, this_run.directory
+    if stored is not None:
+        _go_on(this_run, screen)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        files.make_folder(directory.folder)
+        files.write_json(directory.config, described if stored is None else stored)
+        directory.keep_metrics_up_to(this_run.counters.step)
 
 
 def _go_on(this_run: Run, screen: Screen) -> None:

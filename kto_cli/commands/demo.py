@@ -1,0 +1,25 @@
+"""`kto demo`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kto_cli.commands.shared import Json, answering
+from kto_cli.display import Screen
+
+
+@answering
+def demo(
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Work in this new folder and keep it. Default: a temporary one, removed."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run all of it on built-in data with a built-in tiny model (under three minutes)."""
+    from kto_cli.workflows import demo as workflow
+
+    screen = Screen(as_json=json)
+    screen.json(workflow.run(keep, screen))

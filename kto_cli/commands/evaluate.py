@@ -1,0 +1,37 @@
+"""`kto eval`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kto_cli.commands.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
+from kto_cli.config import EvalConfig
+
+
+class EvalFlags(ModelFlags):
+    """In the order of `kto eval --help`."""
+
+    checkpoint: Annotated[str, typer.Argument(help="A run directory, a step of one, or a model folder or Hub id.")] = (
+        REQUIRED
+    )
+    data: Data
+    reference: Annotated[str | None, typer.Option(help="The model it was trained from. Default: the run's own.")] = (
+        EvalConfig.model
+    )
+    beta: Annotated[float | None, typer.Option(help="Default: the run's own, else 0.1.")]
+    samples: Annotated[int, typer.Option(help="Held-out prompts to answer side by side.")]
+    max_new_tokens: Annotated[int, typer.Option(help="Longest sampled answer.")]
+
+
+@takes(EvalFlags, EvalConfig)
+@answering
+def evaluate(context: typer.Context) -> None:
+    """Show what a checkpoint learned, on held-out rows."""
+    settings = values(context)
+    config = EvalConfig(model=settings.pop("reference"), **settings)
+    from kto_cli.workflows import evaluate as workflow
+
+    screen = screen_of(context)
+    screen.json(workflow.run(config, screen))

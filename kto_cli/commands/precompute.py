@@ -1,0 +1,26 @@
+"""`kto precompute`."""
+
+from __future__ import annotations
+
+import typer
+
+from kto_cli.commands.shared import Data, Model, ModelFlags, answering, screen_of, takes, values
+from kto_cli.config import ModelConfig
+
+
+class PrecomputeFlags(ModelFlags):
+    """In the order of `kto precompute --help`."""
+
+    data: Data
+    model: Model
+
+
+@takes(PrecomputeFlags, ModelConfig)
+@answering
+def precompute(context: typer.Context) -> None:
+    """Compute the reference model's log-probs once, into a cache."""
+    config = ModelConfig(**values(context))
+    from kto_cli.workflows import precompute as workflow
+
+    screen = screen_of(context)
+    screen.json(workflow.run(config, screen))

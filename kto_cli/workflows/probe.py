@@ -1,0 +1,123 @@
+"""A few real steps of a run at learning rate 0, for `kto train --dry-run`: their time, memory and noise."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_cli import estimates
+from kto_cli.display import Screen
+from kto_cli.engine import References
+from kto_cli.errors import Diverged
+from kto_cli.footprint import SavedForBackward, bytes_of, free_memory, learning, logits_tile_bytes
+from kto_cli.preparation import Prepared
+from kto_cli.run_dir import RunDir
+from kto_cli.settings import Settings
+from kto_cli.token_store import EncodedRows
+from kto_cli.training import Run, refuse_nonfinite
+from kto_cli.workflows.train import set_up
+from kto_cli.workload import repeated_batches, step_tokens
+
+TYPICAL_STEPS = 2
+"""Timed steps, after the one that is looked at for memory (it also warms up)."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few real steps showed."""
+
+    cost: int
+    """Forward tokens that the timed steps are worth."""
+    seconds: float
+    noise_floor: float
+    """Largest log-ratio of a row, nats: the weights are the reference's."""
+    memory: dict[str, int]
+    """Bytes by part."""
+    packed: bool
+    """Micro-batches are packed."""
+
+
+def take_probe(
+    prepared: Prepared, settings: Settings, accelerator: Any, screen: Screen
+) -> tuple[Probe | None, list[str]]:
+    """Takes the steps, or says why they cannot be taken."""
+    longest, typical = _batches_to_probe(prepared, settings)
+    chosen = [row for batch in (longest, *typical) for row in batch]
+    few = replace(prepared, train=prepared.train.take(chosen), held_out=EncodedRows())
+    try:
+        this_run = set_up(few, settings, RunDir(Path(settings.config.out)), accelerator, screen)
+        needed = 3 * bytes_of(learning(this_run.model))
+        if problems := estimates.problems_of_space(
+            needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"
+        ):
+            return None, problems
+        with screen.progress("a step at learning rate 0", 1), (saved := SavedForBackward()):
+            _step(this_run, slice(0, len(longest)))
+            screen.tick()
+        seconds, noise = _timed(this_run, len(longest), [len(batch) for batch in typical])
+    except torch.OutOfMemoryError:
+        return None, ["the memory is exceeded by its longest batch (try a smaller --micro-batch-tokens)"]
+    except Diverged as error:
+        return None, [error.what.removesuffix(".")]
+    packed = this_run.engine.packs
+    costs = [
+        estimates.step_cost(*step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed))
+        for batch in typical
+    ]
+    return Probe(sum(costs), seconds, noise, _memory(this_run, saved.most), packed), []
+
+
+def _batches_to_probe(prepared: Prepared, settings: Settings) -> tuple[list[int], list[list[int]]]:
+    """The rows of the step with the most tokens, and those of the steps in the middle."""
+    tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
+    batches = [batch for _, batch in repeated_batches(prepared, settings)]
+    batches.sort(key=lambda batch: int(tokens[batch].sum()))
+    middle = max(0, (len(batches) - TYPICAL_STEPS) // 2)
+    return batches[-1], batches[middle : middle + TYPICAL_STEPS]
+
+
+def _timed(this_run: Run, start: int, sizes: list[int]) -> tuple[float, float]:
+    """Steps over the rows from `start` on, so many each: seconds of all, largest log-ratio."""
+    seconds = noise = 0.0
+    for size in sizes:
+        began = time.perf_counter()
+        noise = max(noise, _step(this_run, slice(start, start + size)))
+        seconds += time.perf_counter() - began
+        start += size
+    return seconds, noise
+
+
+def _step(this_run: Run, span: slice) -> float:
+    """One step that changes no weight; returns the largest log-ratio.
+
+    Raises:
+        Diverged: a number is not finite.
+    """
+    settings, rows = this_run.settings, list(this_run.rows[span])
+    output = this_run.engine.step(
+        rows,
+        References(this_run.references.own[span], this_run.references.mismatched[span]),
+        beta=settings.config.beta,
+        lambda_d=settings.weights.lambda_d,
+        lambda_u=settings.weights.lambda_u,
+        learning_rate=0.0,
+    )
+    refuse_nonfinite(output, rows, step=1, directory=this_run.directory)
+    return torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
+
+
+def _memory(this_run: Run, activations: int) -> dict[str, int]:
+    parameters = list(this_run.model.parameters())
+    optimizer = getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer)
+    states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    return estimates.memory_parts(
+        weights=bytes_of(parameters),
+        gradients=bytes_of(learning(this_run.model)),
+        optimizer=bytes_of(states),
+        activations=activations,
+        logits_tile=logits_tile_bytes(this_run.model),
+    )

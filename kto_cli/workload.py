@@ -1,0 +1,67 @@
+"""The tokens a run will compute, counted from the lengths of its rows before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from kto_cli import estimates
+from kto_cli.estimates import Work
+from kto_cli.held_out import GLANCE_ROWS
+from kto_cli.preparation import Prepared, open_cache, stored_logps
+from kto_cli.settings import Settings
+from kto_cli.token_store import EncodedRows
+
+
+def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, list[int]]]:
+    """How often the run takes a step over a batch, and the batch's rows; together all its steps."""
+    config = settings.config
+    labels = prepared.train.labels.tolist()
+    prompts = prepared.train.prompts.tolist() if config.group_prompts else None
+    planned = estimates.planned_batches(
+        labels, prompts, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
+    )
+    return list(planned)
+
+
+def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[int, int]:
+    """Tokens that a step over these rows computes: (forward and backward, forward only)."""
+    return estimates.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
+
+
+def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed: bool) -> Work:
+    """The tokens that the whole run computes; `missing` as `missing_lengths` gives it."""
+    held_out = prepared.held_out
+    own = mismatched = 0
+    for times, batch in repeated_batches(prepared, settings):
+        both = step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed)
+        own, mismatched = own + times * both[0], mismatched + times * both[1]
+    looks = -(-settings.total_steps // settings.eval_every) if len(held_out) else 0
+    share = min(1.0, GLANCE_ROWS / max(1, len(held_out)))
+    return Work(
+        own=own,
+        mismatched=mismatched,
+        reference=int(missing.sum()),
+        held_out=int(held_out.sequences.lengths.sum() * (1 + looks * share)),
+    )
+
+
+def missing_lengths(prepared: Prepared, settings: Settings) -> Any:
+    """[missing] lengths of the sequences the reference cache lacks."""
+    both = (prepared.train + prepared.held_out).sequences
+    keys, first = numpy.unique(both.keys, return_index=True)
+    stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
+    return both.lengths[first][stored.isnan().numpy()]
+
+
+def run_tokens(prepared: Prepared, settings: Settings) -> int:
+    """Of all rows and mismatched pairs of all steps, as metrics.jsonl counts them."""
+    tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
+    return sum(times * int(tokens[batch].sum()) for times, batch in repeated_batches(prepared, settings))
+
+
+def unique_prompt_tokens(rows: EncodedRows) -> int:
+    """Tokens of the prompts when rows that share one count it once."""
+    first = numpy.unique(rows.prompts, return_index=True)[1]
+    return int(rows.own.prompt_lengths[first].sum())
