@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from kto_cli.errors import BadInput
@@ -12,6 +12,26 @@ RANKED = ("best-worst", "middle", "adjacent")
 CUTS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
 MENDS = ("contradictions", "duplicates", "refusals", "urls", "echoes", "encoding", "near-duplicates")
 FORMATS = ("trl", "llama-factory", "halos")
+
+
+OF_SOURCES = (
+    "ranked",
+    "both_labels",
+    "cut",
+    "margin",
+    "score",
+    "min_ratio",
+    "prompt_column",
+    "completion_column",
+    "other_column",
+    "messages_column",
+    "label_column",
+    "score_column",
+    "conversation_column",
+    "desirable",
+    "undesirable",
+)
+"""Options that mean something for some sources only."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,9 @@ class BinarizeConfig:
     """The column with the prompt (log)."""
     completion_column: str | None = None
     """The column with the answer (log)."""
+    other_column: str | None = None
+    """The column with another answer to the same prompt; the rules then say whether the answer of completion_column is
+    the better (desirable) or the worse of the two (log)."""
     messages_column: str | None = None
     """The column with the whole chat, the answer last (log)."""
     label_column: str | None = None
@@ -134,13 +157,28 @@ class BinarizeConfig:
                 f"--weights names {len(self.weights)} weights for {len(self.sources)} sources.",
                 "Give one for each source, in their order.",
             )
+        if self.max_length is not None and self.model is None:
+            raise BadInput("--max-length counts tokens, which needs a tokenizer.", "Add --model FOLDER_OR_HUB_ID.")
+        if self.cut != "bernoulli" and (self.logistic_mid is not None or self.logistic_scale is not None):
+            raise BadInput("--logistic-mid and --logistic-scale go with --cut bernoulli.", "Leave them out.")
         if self.both_labels and self.ranked != "adjacent":
             raise BadInput("--both-labels goes with --ranked adjacent only.", "Leave it out.")
+
+    @property
+    def asked_of_sources(self) -> tuple[str, ...]:
+        """The flags given that mean something for some sources only."""
+        defaults = {each.name: each.default for each in fields(self)}
+        return tuple(flag(name) for name in OF_SOURCES if getattr(self, name) != defaults[name])
 
     @property
     def mends(self) -> frozenset[str]:
         """The findings to act on; `all` stands for every one."""
         return frozenset(MENDS if "all" in self.mend else self.mend)
+
+
+def flag(field: str) -> str:
+    """The command line's name of a setting."""
+    return "--" + field.replace("_", "-")
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""One frozen dataclass per command. Every default lives here once; the flags of cli.py read them."""
+"""One frozen dataclass per command. Every default lives here once; the flags in commands/ read them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.errors import BadInput
-
-
-@dataclass(frozen=True)
-class BinarizeConfig:
-    """`kto binarize`: any feedback to desirable / undesirable rows."""
-
-    source: str
-    """`hh-rlhf`, or the path of a JSONL, Parquet or CSV file, or the Hub id `owner/name` of a dataset."""
-    from_path: str | None = None
-    """Where the source's raw files lie locally; without it they come from the Hub."""
-    out: str | None = None
-    """The folder to write; default data/SOURCE."""
-    subsets: tuple[str, ...] = ()
-    """Subsets of the source to read; none named means all."""
-    holdout: float = 0.05
-    """The share of prompts kept back for evaluation."""
-    seed: int = 0
-    """Chooses which prompts are held out."""
-    text: bool = False
-    """Keep plain-text prompts as plain text instead of reading each as one user turn."""
-    overwrite: bool = False
-    """Replace an earlier dataset in the output folder."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.holdout < 1:
-            raise BadInput(
-                f"--holdout {self.holdout} is not a share of the prompts.",
-                "Give a number from 0 to below 1, such as 0.05.",
-            )
 
 
 @dataclass(frozen=True)

@@ -21,42 +21,32 @@ one answer was broken in two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kto_cli.errors import BadInput
-from kto_cli.sources.lines import Record, json_line_records
+from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.sources.fields import need_columns
+from kto_cli.sources.lines import Record
 from kto_cli.sources.records import (
-    HELD_OUT,
     Message,
     Pair,
     Reject,
+    Result,
     RowFault,
     check_text,
     message,
     root,
 )
+from kto_cli.sources.source import RawFile, Source
 
-HUB_ID = "Anthropic/hh-rlhf"
+WANTED = ("chosen", "rejected")
 SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 UNUSED_SUBSET = "red-team-attempts"
 """Transcripts with a rating of the attack, no pairs of answers."""
 
 MARKER = re.compile(r"\n\n(Human|Assistant):")
+LAST = "\n\nAssistant:"
 ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """One file of the raw format and what its place says about it."""
-
-    path: Path
-    name: str
-    """What its lines are called: the path below the folder that was read."""
-    subset: str
-    split: str | None
 
 
 def turns(text: str) -> tuple[str, tuple[Message, ...]]:
@@ -65,6 +55,17 @@ def turns(text: str) -> tuple[str, tuple[Message, ...]]:
     contents = [part.removeprefix(" ").rstrip() for part in parts[1::2]]
     roles = [ROLES[role] for role in parts[::2]]
     return before, tuple(map(message, roles, contents))
+
+
+def both_turns(chosen: str, rejected: str) -> dict[str, tuple[str, tuple[Message, ...]]]:
+    """`turns` of both sides; what is the same before their last answers is looked at once."""
+    last = chosen.rfind(LAST)
+    if last > 0 and rejected[: last + len(LAST)] == chosen[: last + len(LAST)]:
+        answers = {"chosen": chosen[last:], "rejected": rejected[last:]}
+        if all(len(MARKER.findall(answer)) == 1 for answer in answers.values()):
+            before, asked = turns(chosen[:last])
+            return {side: (before, asked + turns(answer)[1]) for side, answer in answers.items()}
+    return {"chosen": turns(chosen), "rejected": turns(rejected)}
 
 
 def role_fault(side: str, before: str, messages: tuple[Message, ...]) -> str | None:
@@ -111,7 +112,7 @@ def parse_pair(values: dict[str, Any], origin: str, split: str | None = None) ->
         if values.get(side) is None:
             raise RowFault("missing_field", f"no {side!r}; found {', '.join(map(repr, values)) or 'nothing'}")
         check_text(values[side], side)
-    parsed = {side: turns(values[side]) for side in ("chosen", "rejected")}
+    parsed = both_turns(values["chosen"], values["rejected"])
     if found := faults(parsed):
         others = [f"also {reason}: {detail}" for reason, detail in found[1:]]
         raise RowFault(found[0][0], "; ".join([found[0][1], *others]))
@@ -120,77 +121,44 @@ def parse_pair(values: dict[str, Any], origin: str, split: str | None = None) ->
     return Pair(prompt, chosen[-1:], rejected[-1:], origin, group=root(prompt), split=split)
 
 
-def parse(record: Record, split: str | None) -> Pair | Reject:
+def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
+    """Refuses a file that is not hh-rlhf.
+
+    Raises:
+        BadInput: columns are missing.
+    """
+    need_columns(raw_file.name, columns, WANTED, "hh-rlhf", "Pairs in other columns: see kto binarize --list.")
+    return []
+
+
+def parse(record: Record, file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
     """One line as a pair, or as what is wrong with it (two rows)."""
     if record.values is None:
-        return Reject(record.origin, record.reason, record.detail, 2, record.raw)
+        yield Reject(record.origin, record.reason, record.detail, 2, record.raw)
+        return
     try:
-        return parse_pair(record.values, record.origin, split)
+        yield parse_pair(record.values, record.origin, file.split)
     except RowFault as fault:
-        return Reject(record.origin, fault.reason, fault.detail, 2, record.raw)
+        yield Reject(record.origin, fault.reason, fault.detail, 2, record.raw)
 
 
-def kind(path: Path) -> str:
-    """`train` of train.jsonl.gz."""
-    return path.name.split(".")[0]
-
-
-def raw_files(place: Path, subsets: Iterable[str] = ()) -> list[RawFile]:
-    """The raw files of a file or folder, in a fixed order; `test` beside `train` is the held-out split.
-
-    Raises:
-        BadInput: nothing there, or a subset that is not there.
-    """
-    wanted = tuple(subsets)
-    if not place.exists():
-        raise BadInput(f"{place} does not exist.", "Give --from a file of hh-rlhf, or a folder of them.")
-    if place.is_file():
-        if wanted:
-            raise BadInput(f"--subset needs a folder, and {place} is one file.", "Leave --subset out.")
-        return [RawFile(place, place.name, "", None)]
-    paths = [path for path in sorted(place.rglob("*.jsonl*")) if path.is_file() and is_raw(path.relative_to(place))]
-    kinds = {(path.parent, kind(path)) for path in paths}
-    files = []
-    for path in paths:
-        below = path.relative_to(place)
-        official = kind(path) == "test" and (path.parent, "train") in kinds
-        subset = below.parent.as_posix() if below.parent != Path() else place.resolve().name
-        files.append(RawFile(path, below.as_posix(), subset, HELD_OUT if official else None))
-    return choose(files, wanted, place)
-
-
-def is_raw(below: Path) -> bool:
-    """Whether a path below the folder is a raw file: by its suffix, and in no hidden folder."""
-    hidden = any(part.startswith(".") for part in below.parts)
-    return below.name.endswith((".jsonl", ".jsonl.gz")) and not hidden
-
-
-def choose(files: list[RawFile], wanted: tuple[str, ...], place: Path) -> list[RawFile]:
-    """The files of the wanted subsets, or of all that hold pairs.
-
-    Raises:
-        BadInput: no files, or a subset that is not there.
-    """
-    usable = [file for file in files if file.path.parent.name != UNUSED_SUBSET]
-    if not usable:
-        raise BadInput(f"{place} holds no .jsonl or .jsonl.gz file of pairs.", "Give --from a copy of hh-rlhf.")
-    there = {file.subset for file in usable}
-    if missing := [name for name in wanted if name not in there]:
-        raise BadInput(f"{place} has no subset {', '.join(missing)}.", f"It has: {', '.join(sorted(there))}.")
-    return [file for file in usable if not wanted or file.subset in wanted]
-
-
-def skips_unused(place: Path) -> bool:
-    """Whether the folder has the subset without pairs, so that a note can say it was left out."""
-    return place.is_dir() and any(place.rglob(UNUSED_SUBSET))
-
-
-def read(files: Iterable[RawFile]) -> Iterator[Pair | Reject]:
-    """Every line of the files, in order.
-
-    Raises:
-        BadInput: a file that cannot be read or holds no JSON object at all.
-    """
-    for file in files:
-        for record in json_line_records(file.path, file.name):
-            yield parse(record, file.split)
+SOURCE = Source(
+    name="hh-rlhf",
+    about="Anthropic's crowd workers on two answers of an assistant: helpful, harmless",
+    gives="pairs",
+    parse=parse,
+    hub_id="Anthropic/hh-rlhf",
+    licence="MIT",
+    patterns=("*.jsonl", "*.jsonl.gz"),
+    unused=(UNUSED_SUBSET,),
+    options=("--subset",),
+    rows_per_record=2,
+    parts=SUBSETS,
+    wanted=WANTED,
+    has_texts=False,
+    check=check,
+    example=(
+        '{"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hello, how can I help?", '
+        '"rejected": "\\n\\nHuman: Hi!\\n\\nAssistant: What?"}',
+    ),
+)

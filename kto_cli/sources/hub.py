@@ -8,10 +8,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from kto_cli.errors import BadInput
+from kto_cli.sources.lines import Record
 
 OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 PROBE_SECONDS = 5.0
@@ -54,21 +57,26 @@ def why_unreachable() -> str | None:
     return None if answers(endpoint) else f"no answer from {endpoint}"
 
 
-def snapshot(hub_id: str, subsets: Sequence[str]) -> Path:
-    """The folder of the subsets' raw files: downloaded, or offline from the cache where it has them all.
+def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
+    """The folder of a dataset's raw files, of some subsets or all: downloaded, or offline from the cache.
+
+    Args:
+        files: patterns of their names.
 
     Raises:
-        Unreachable: the Hub cannot be reached and its cache lacks a subset.
+        Unreachable: the Hub cannot be reached, and its cache lacks a subset, or all files where none is named.
         BadInput: the Hub refuses (no such dataset, no permission).
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     reason = why_unreachable()
-    patterns = [f"{subset}/*.jsonl*" for subset in subsets]
+    wanted = [patterns_of(files, subset) for subset in subsets] or [list(files)]
     try:
         folder = Path(
-            snapshot_download(hub_id, repo_type="dataset", allow_patterns=patterns, local_files_only=reason is not None)
+            snapshot_download(
+                hub_id, repo_type="dataset", allow_patterns=list(chain(*wanted)), local_files_only=reason is not None
+            )
         )
     except LocalEntryNotFoundError as error:
         raise Unreachable(reason or first_line(error)) from error
@@ -83,13 +91,24 @@ def snapshot(hub_id: str, subsets: Sequence[str]) -> Path:
         if network or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
             raise Unreachable(first_line(error)) from error
         raise
-    if reason and not all(any((folder / subset).glob("*.jsonl*")) for subset in subsets):
+    if reason and not all(map(partial(holds, folder), wanted)):
         raise Unreachable(reason)
     return folder
 
 
-def table_rows(hub_id: str, columns: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    """(all column names, rows with the named columns that are there) of a dataset's train split.
+def patterns_of(files: Sequence[str], subset: str) -> list[str]:
+    """Patterns of a subset's files: it is a folder, or what a file is called without its suffix."""
+    return [f"{subset}.*", f"*/{subset}.*", *(f"{above}{subset}/{file}" for above in ("", "*/") for file in files)]
+
+
+def holds(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether any file below a folder fits one of the patterns."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+
+
+def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
+    """(column names, rows) of a dataset's train split.
 
     `hub_id` may be a local folder: `datasets` reads both the same way.
 
@@ -104,8 +123,8 @@ def table_rows(hub_id: str, columns: Sequence[str]) -> tuple[list[str], Iterator
         data = datasets.load_dataset(hub_id, split="train")
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
         raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
-    names = list(data.column_names or [])
-    return names, iter(data.select_columns([name for name in names if name in columns]))
+    rows = (Record(f"{hub_id}:row {number}", row) for number, row in enumerate(data, start=1))
+    return list(data.column_names or []), rows
 
 
 def first_line(error: BaseException) -> str:

@@ -16,8 +16,8 @@ Rejected:
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -44,35 +44,25 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, (float, Decimal)) and value != value)
 
 
-def other_numbers(labels: Iterable[Any]) -> tuple[str, ...]:
-    """The first few distinct numbers of a label column that are neither 1 nor 0, as texts."""
-    found: dict[str, None] = {}
-    for label in labels:
-        value = as_number(label)
-        if value is not None and value not in (0, 1) and len(found) < 4:
-            found[str(label).strip()[:20]] = None
-    return tuple(found)
-
-
-def read_label(value: Any, others: tuple[str, ...]) -> bool:
-    """True for desirable, False for undesirable; `others` as `other_numbers` found them in the whole column.
+def label_value(value: Any) -> bool | float:
+    """True or false where the value alone says it; else its number (infinite where none is that large), which the
+    whole column has to explain.
 
     Raises:
-        RowFault: `label_missing`, `label_not_binary` or `label_not_accepted`.
+        RowFault: `label_missing` or `label_not_accepted`.
     """
     if isinstance(value, bool):
         return value
     if is_missing(value):
         raise RowFault("label_missing", "no label")
     number = as_number(value)
-    if number is not None and others:
-        column = f"the label column has numbers other than 1 and 0 ({', '.join(others)})"
-        raise RowFault(
-            "label_not_binary", f"{column}, so {str(value)[:20]} may be a mark on a scale; give true or false"
-        )
     if number is not None:
-        return number == 1
+        try:
+            return float(number)
+        except OverflowError:  # no label, whatever its size
+            return math.inf
     word = WORDS.get(value.strip().casefold()) if isinstance(value, str) else None
     if word is None:
-        raise RowFault("label_not_accepted", f"{str(value)[:40]!r} is none of true, false, 1, 0")
+        shown = repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise RowFault("label_not_accepted", f"the label is {shown}, none of true, false, 1, 0")
     return word

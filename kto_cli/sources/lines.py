@@ -1,21 +1,39 @@
-"""Lines of text files and JSON lines, gzipped or not; what is damaged is said, never guessed."""
+"""Lines of text files and JSON lines, packed or not; what is damaged is said, never guessed.
+
+A file is read as a stream: no more than one line of it is held. A line ends at LF, CR LF or CR.
+
+Reasons of a line that gives no values:
+
+    not_json          not JSON, nested too deeply, or with a number of thousands of digits
+    duplicate_key     an object gives one key twice (RFC 8259 section 4: what that means is nobody's to say)
+    not_an_object     JSON, but a text, a number or a list
+    line_too_long     more than MAX_LINE characters, which are never held
+"""
 
 from __future__ import annotations
 
-import codecs
-import gzip
+import io
 import json
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from kto_cli.errors import BadInput
-from kto_cli.sources.records import refuse_useless
+from kto_cli.sources.byte_stream import Reached, open_bytes, open_text
+from kto_cli.sources.records import printable
 
-GZIP_MAGIC = b"\x1f\x8b"
+__all__ = ["MAX_LINE", "UNPARSED", "Record", "line_records", "open_bytes", "parse_json", "parsed"]
+
+MAX_LINE = 64 * 2**20
+"""Characters; a longer line is no row but a damaged file, or one made to fill the memory."""
+UNPARSED = "unparsed"
+"""The reason of a record that is still to be parsed, by `parsed`."""
+MOST_BLANK = 1_000_000
+"""Blank lines in a row; more are no data but a file made to keep the tool busy."""
+RAW_OF_LONG = 200
+"""Characters kept of a line that is too long."""
 
 
 @dataclass(frozen=True)
@@ -30,99 +48,102 @@ class Record:
     detail: str = ""
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked if they are gzip (told by content: names are often wrong).
+class DuplicateKey(ValueError):
+    """An object of JSON gives one key twice."""
+
+
+def bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[tuple[str, bool]]:
+    """(line with its end, whether it is whole): of one longer than MAX_LINE the start, the rest is passed over.
 
     Raises:
-        BadInput: missing, a folder, not readable, truncated or damaged gzip, UTF-16.
+        BadInput: more than MOST_BLANK blank lines in a row, in the file called `name`.
     """
-    try:
-        with path.open("rb") as plain:
-            zipped = plain.read(2) == GZIP_MAGIC
-        with cast(IO[bytes], gzip.open(path) if zipped else path.open("rb")) as file:
-            head = file.read(2)
-            file.seek(0)
-            if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise BadInput(f"{path} is UTF-16.", "Save it as UTF-8.")
-            yield file
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist.", "Check the path.") from error
-    except IsADirectoryError as error:
-        raise BadInput(f"{path} is a folder, not a file.", "Name the file itself.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BadInput(f"{path} is truncated or damaged gzip ({error}).", "Fetch it again.") from error
-    except PermissionError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}).") from error
+    limit, blank = MAX_LINE + len("\r\n"), 0
+    for line in iter(partial(text.readline, limit), ""):
+        if len(line) < limit or line[-1] in "\r\n":
+            blank = blank + 1 if len(line) <= 2 and line.isspace() else 0
+            if blank > MOST_BLANK:
+                raise BadInput(f"{name} has more than {MOST_BLANK:,} blank lines in a row.", "Check the file.")
+            yield line, True
+            continue
+        start, line = line[:RAW_OF_LONG], ""
+        yield start, False
+        for rest in iter(partial(text.readline, 2**20), ""):
+            if rest[-1] in "\r\n":
+                break
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without its end) of the lines that are not blank.
+def line_records(path: Path, name: str) -> Iterator[Record]:
+    """The lines of a file that are not blank, called NAME:LINE and not parsed.
 
-    Bytes that are not UTF-8 become lone surrogates, which `check_text` later finds in the rows they hurt.
+    Raises:
+        BadInput: see `open_bytes`; it says after which line.
     """
-    with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield number, line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    reached = Reached("line")
+    with open_text(path, reached) as text:
+        for number, (line, whole) in enumerate(bounded_lines(text, printable(path)), start=1):
+            if not whole:
+                detail = f"the line is longer than {MAX_LINE:,} characters"
+                yield Record(f"{name}:{number}", None, line, "line_too_long", detail)
+            elif not line.isspace():
+                yield Record(f"{name}:{number}", None, line.rstrip("\r\n"), UNPARSED)
+            reached.count = number
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON with these keys and values.
+
+    Raises:
+        DuplicateKey: one of the keys is there twice.
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise DuplicateKey(twice(pairs))
+    return values
+
+
+def twice(pairs: list[tuple[str, Any]]) -> str:
+    """Which key is there twice, in words."""
+    seen: set[str] = set()
+    key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return f"the key {key[:40]!r} is given twice"
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unique)
 
 
 def parse_json(text: str) -> Any:
-    """json.loads with one exception type for everything that can go wrong.
+    """The value of a JSON text; NaN and Infinity are read as numbers, as Python's json does: refusing what is not
+    finite is left to who needs a number.
 
     Raises:
+        DuplicateKey: an object gives one key twice.
         ValueError: not JSON, nested too deeply, or a number too long.
     """
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1:,}") from error
 
 
-def as_record(origin: str, value: Any, raw: str) -> Record:
-    """A parsed JSON value as a record; only objects have values."""
-    if isinstance(value, dict):
-        return Record(origin, value, raw)
-    return Record(origin, None, raw, "not_an_object", f"JSON {type(value).__name__} instead of an object")
+def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = None) -> Record:
+    """A parsed JSON value as a record, of the wanted keys; only objects have values."""
+    if not isinstance(value, dict):
+        return Record(origin, None, raw, "not_an_object", f"JSON {type(value).__name__} instead of an object")
+    if wanted is not None:
+        value = {key: value[key] for key in wanted if key in value}
+    return Record(origin, value, raw)
 
 
-def json_line_records(path: Path, name: str) -> Iterator[Record]:
-    """One record per line of a JSONL file, called NAME:LINE.
-
-    Raises:
-        BadInput: no line could be parsed (raised after the last one), or see `open_bytes`.
-    """
-    count, parsed, first_fault = 0, 0, None
-    for number, line in text_lines(path):
-        count += 1
-        origin = f"{name}:{number}"
-        try:
-            record = as_record(origin, parse_json(line), line)
-        except ValueError as error:
-            record = Record(origin, None, line, "not_json", str(error))
-        parsed += record.values is not None
-        if record.values is None and first_fault is None:
-            first_fault = f"line {number}: {record.detail}"
-        yield record
-    if not parsed:
-        refuse_useless(str(path), first_fault, count)
-
-
-def json_array_records(path: Path, name: str) -> Iterator[Record]:
-    """One record per item of a file that is one JSON array, called NAME:item N.
-
-    Raises:
-        BadInput: the file is not JSON as a whole.
-    """
-    with open_bytes(path) as file:
-        text = file.read().decode("utf-8-sig", "surrogateescape")
+def parsed(record: Record, wanted: Sequence[str] | None = None) -> Record:
+    """The record with its values, the wanted ones alone, or with its fault; one that is not UNPARSED as it is."""
+    if record.reason != UNPARSED:
+        return record
     try:
-        values = parse_json(text)
+        value = parse_json(record.raw)
     except ValueError as error:
-        raise BadInput(f"{path} is not JSON: {error}.", "Give a JSON array or JSONL, one object a line.") from error
-    if not values:
-        refuse_useless(str(path), None, 0)
-    for number, value in enumerate(values, start=1):
-        yield as_record(f"{name}:item {number}", value, json.dumps(value, ensure_ascii=False))
+        reason = "duplicate_key" if isinstance(error, DuplicateKey) else "not_json"
+        return Record(record.origin, None, record.raw, reason, str(error))
+    return as_record(record.origin, value, record.raw, wanted)

@@ -7,7 +7,8 @@ paired line that cannot be used counts as two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kto_cli.errors import BadInput
@@ -34,6 +35,8 @@ class Pair:
     """What must not be split between train and held-out: the root of the conversation."""
     split: str | None = None
     """`held_out` where the source says so (its official test split)."""
+    rejected_origin: str | None = None
+    """Where `rejected` is, if not where `chosen` is."""
     rows = 2
 
 
@@ -82,10 +85,6 @@ class Ranked:
         return len(self.answers)
 
 
-Item = Pair | Output
-Feedbacks = Pair | Ranked | Scored | Output
-
-
 @dataclass(frozen=True)
 class Reject:
     """Input that cannot be used, as it was, and why."""
@@ -109,28 +108,8 @@ class LeftOut:
     rows: int
 
 
-Result = Feedbacks | Reject | LeftOut
+Result = Pair | Ranked | Scored | Output | Reject | LeftOut
 """What a source makes of its input."""
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """All that a source gave."""
-
-    name: str
-    """What the rows are called after: `hh-rlhf`, a file's name or a Hub id."""
-    items: list[Item]
-    rejects: list[Reject]
-    lines_in: int
-    where: dict[str, Any]
-    """Where it was read from, for the manifest."""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def rows_in(self) -> int:
-        """Rows read, rejected ones included."""
-        return sum(item.rows for item in self.items) + sum(reject.rows for reject in self.rejects)
 
 
 class RowFault(Exception):
@@ -189,9 +168,11 @@ def spell(roles: Sequence[str]) -> str:
     return ", ".join(shown) or "none"
 
 
-def printable(text: str) -> str:
-    """`text` for people, with `?` where it could not be written as UTF-8."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def printable(text: str | Path) -> str:
+    """`text` for people, in one line: what a terminal would act on or cannot show is escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text)
+    )
 
 
 def root(prompt: Text) -> str:

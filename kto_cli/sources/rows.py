@@ -13,15 +13,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kto_cli.sources.labels import read_label
+from kto_cli.sources.labels import label_value
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import (
-    Item,
     Message,
     Output,
     Pair,
     Reject,
     RowFault,
+    Scored,
     Text,
     check_chat,
     check_text,
@@ -29,6 +29,14 @@ from kto_cli.sources.records import (
     root,
     spell,
 )
+
+
+def rejected(record: Record, rows: int, fault: RowFault | None = None) -> Reject:
+    """A record as what is wrong with it: `fault`, or what its reader found."""
+    raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
+    if fault is None:
+        return Reject(record.origin, record.reason, record.detail, rows, raw)
+    return Reject(record.origin, fault.reason, fault.detail, rows, raw)
 
 
 def messages_of(value: Any, what: str) -> tuple[Message, ...]:
@@ -106,41 +114,34 @@ def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
             raise RowFault("missing_field", f"no {side}")
         if isinstance(values[side], str):
             raise RowFault("missing_field", f"no prompt, and {side} is text, which does not tell it")
-    chosen, rejected = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
-    if chosen[:-1] != rejected[:-1]:
+    chosen, worse = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
+    if chosen[:-1] != worse[:-1]:
         raise RowFault("prompts_differ", "chosen and rejected differ before their last message")
     return chosen[:-1]
 
 
-def pair(values: dict[str, Any], origin: str, as_text: bool) -> Pair:
+def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
     """A paired row; RowFault where it cannot be one."""
     given = values.get("prompt")
     prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
-    chosen, rejected = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
-    if chosen == rejected:
+    chosen, worse = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
+    if chosen == worse:
         raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
-    return Pair(prompt, chosen, rejected, origin, root(prompt))
+    return Pair(prompt, chosen, worse, origin, root(prompt), split)
 
 
-def output(values: dict[str, Any], origin: str, as_text: bool, others: tuple[str, ...]) -> Output:
-    """An unpaired row; RowFault where it cannot be one."""
-    label = read_label(values.get("label"), others)
+def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | None) -> Output | Scored:
+    """An unpaired row by itself: a number in its label is left for the whole column to explain.
+
+    Raises:
+        RowFault: it cannot be one.
+    """
+    label = label_value(values.get("label"))
     if values.get("messages") is not None and values.get("completion") is None:
         chat = messages_of(values["messages"], "messages")
         values = {"prompt": chat[:-1], "completion": chat[-1:]}
     prompt = prompt_of(values.get("prompt"), as_text)
     completion = answer_of(values.get("completion"), prompt, "completion")
-    return Output(prompt, completion, label, origin, root(prompt))
-
-
-def convert(record: Record, paired: bool, as_text: bool, others: tuple[str, ...]) -> Item | Reject:
-    """One record as an item, or as what is wrong with it."""
-    if record.values is None:
-        return Reject(record.origin, record.reason, record.detail, 2 if paired else 1, record.raw)
-    try:
-        if paired:
-            return pair(record.values, record.origin, as_text)
-        return output(record.values, record.origin, as_text, others)
-    except RowFault as fault:
-        raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
-        return Reject(record.origin, fault.reason, fault.detail, 2 if paired else 1, raw)
+    if isinstance(label, bool):
+        return Output(prompt, completion, label, origin, root(prompt), split)
+    return Scored(prompt, completion, label, origin, root(prompt), split, by_label=True)
