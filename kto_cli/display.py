@@ -22,11 +22,23 @@ from kto_cli.errors import KtoError
 from kto_cli.files import finite
 
 
+def visible(text: str) -> str:
+    """`text` as a terminal may show it: what it would act on (other than line ends and tabs) is escaped, and Rich's
+    markup is none."""
+    return escape(
+        "".join(
+            char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
+            for char in text
+        )
+    )
+
+
 def print_error(error: KtoError) -> None:
-    """One line on stderr: what, where, what to do next."""
+    """One line on stderr: what, where, what to do next; three where a caret points into the one between."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    text = " ".join(str(error).split("\n"))
-    console.print(f"[bold red]error:[/] {escape(text)}")
+    lines = str(error).split("\n")
+    text = ("\n" if any(line.strip() == "^" for line in lines) else " ").join(lines)
+    console.print(f"[bold red]error:[/] {visible(text)}")
 
 
 def stdout_kept_free() -> AbstractContextManager[Any]:
@@ -48,19 +60,19 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Something the tool decided or did; stderr."""
-        self._err.print(f"[dim]·[/] {escape(text)}", soft_wrap=not self._err.is_terminal)
+        self._err.print(f"[dim]·[/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
     def warn(self, text: str) -> None:
         """Something the user should act on; stderr."""
-        self._err.print(f"[bold yellow]![/] {escape(text)}", soft_wrap=not self._err.is_terminal)
+        self._err.print(f"[bold yellow]![/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
     def heading(self, text: str) -> None:
         """Opens a part of a longer job; stderr."""
-        self._err.print(f"\n[bold]{escape(text)}[/]")
+        self._err.print(f"\n[bold]{visible(text)}[/]")
 
     @contextmanager
-    def progress(self, what: str, total: int, *, done: int = 0) -> Iterator[Progress]:
-        """A progress bar on stderr (a terminal) or nothing (a file); advance it with `tick`."""
+    def progress(self, what: str, total: int | None, *, done: int = 0) -> Iterator[Progress]:
+        """A progress bar on stderr (a terminal) or nothing (a file); advance it with `tick`. A total may be unknown."""
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -72,7 +84,7 @@ class Screen:
         )
         with bar:
             self._progress = bar
-            bar.add_task(escape(what), total=total, completed=done)
+            bar.add_task(visible(what), total=total, completed=done)
             try:
                 yield bar
             finally:
@@ -92,27 +104,27 @@ class Screen:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A result for people; stdout. Cells are shown as text, never read as markup."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="dim")
+        table = Table(title=visible(title), title_justify="left", title_style="bold", header_style="dim")
         for index, column in enumerate(columns):
-            table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(visible(column), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(escape(number(cell)) for cell in row))
+            table.add_row(*(visible(number(cell)) for cell in row))
         self._out.print(table)
 
     def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table of longer texts side by side; stdout."""
         table = Table(
-            title=escape(title), title_justify="left", title_style="bold", header_style="dim", show_lines=True
+            title=visible(title), title_justify="left", title_style="bold", header_style="dim", show_lines=True
         )
         for column in columns:
-            table.add_column(escape(column), overflow="fold", ratio=1)
+            table.add_column(visible(column), overflow="fold", ratio=1)
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(visible(cell) for cell in row))
         self._out.print(table)
 
     def say(self, text: str) -> None:
         """A sentence of the result; stdout."""
-        self._out.print(escape(text), soft_wrap=not self._out.is_terminal)
+        self._out.print(visible(text), soft_wrap=not self._out.is_terminal)
 
     def json(self, value: dict[str, Any]) -> None:
         """The result for programs: one JSON object on stdout, when --json asked for it."""

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,27 +91,83 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` to fill; on success it takes `folder`'s place.
 
     Files are synced before the rename, so a folder with its final name is always whole. A folder
-    that was there before goes away only once the new one is complete.
+    that was there before goes away only once the new one is complete. Of what fails nothing stays, no folder above
+    it either.
+
+    Raises:
+        BadInput: another process is writing it. DiskFull: no space left; an earlier folder is as it was.
     """
+    made = [above for above in folder.parents if not os.path.lexists(above)]
     temporary = folder.with_name(f".{folder.name}.tmp")
     retired = folder.with_name(f".{folder.name}.old")
-    try:
-        with saying_disk_full(folder):
-            shutil.rmtree(temporary, ignore_errors=True)
-            make_folder(temporary, asked=folder)
-            yield temporary
-            for path in sorted(temporary.rglob("*")):
-                if path.is_file():
-                    sync_file(path)
-            sync_folder(temporary)
-            shutil.rmtree(retired, ignore_errors=True)
-            if folder.exists():
-                os.replace(folder, retired)
-            os.replace(temporary, folder)
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with saying_disk_full(folder), _none_left(made), _claimed(temporary, folder):
+        _bring_back(retired, folder)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            if path.is_file():
+                sync_file(path)
+        sync_folder(temporary)
         shutil.rmtree(retired, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, retired)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            _bring_back(retired, folder)
+            raise
+        sync_folder(folder.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _bring_back(retired: Path, folder: Path) -> None:
+    """The earlier folder takes its place again, if nothing is there: a process was killed between the two renames."""
+    if retired.exists() and not folder.exists():
+        os.replace(retired, folder)
+
+
+@contextmanager
+def _none_left(made: list[Path]) -> Iterator[None]:
+    """Of these folders, the inner first, those go at the end that are empty."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # one that is not empty stays, and those above it
+            for above in made:
+                above.rmdir()
+
+
+@contextmanager
+def _claimed(temporary: Path, folder: Path) -> Iterator[None]:
+    """Makes `temporary` anew, for this process alone: what a killed process left there goes, what a living one is
+    writing stays. It is gone at the end."""
+    if temporary.exists():
+        with _held(temporary, folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+    make_folder(temporary, asked=folder)
+    with _held(temporary, folder):
+        try:
+            yield
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _held(temporary: Path, folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder, which ends with the process at the latest (where the system can lock one)."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"Another process is writing {folder}.", "Wait for it, or give another folder.") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

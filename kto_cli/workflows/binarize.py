@@ -2,187 +2,182 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kto_cli.config import BinarizeConfig
-from kto_cli.core.weights import lambda_interval
-from kto_cli.data_dir import Row, check_out, find_data_dir, write_data_dir
+from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.data_dir import FINDINGS, REJECTS, check_out
+from kto_cli.data_writer import DataWriter, finish, writing_data_dir
 from kto_cli.display import Screen
-from kto_cli.errors import BadData, BadInput
-from kto_cli.files import text_hash
-from kto_cli.sources.records import Feedback, Item, Output, Reject
-from kto_cli.sources.select import default_name, read_source
-from kto_cli.sources.split import Split, canonical, split_items
+from kto_cli.errors import BadData
+from kto_cli.feedback.columns import Columns
+from kto_cli.feedback.decide import Decision, decide
+from kto_cli.feedback.exports import write_exports
+from kto_cli.feedback.fates import FIRST_REASON, LEFT_OUT, REJECTED, Fates
+from kto_cli.feedback.reading import blocks, parsed_blocks
+from kto_cli.feedback.report import account, per_class, show, together
+from kto_cli.feedback.spool import Spool
+from kto_cli.feedback.writing import write_rows
+from kto_cli.files import saying_disk_full
+from kto_cli.sources.records import LeftOut, Reject
+from kto_cli.sources.select import Chosen, choose, default_name
+
+NO_ROWS, NOT_WRITTEN = "No rows are left to learn from.", "Nothing is written."
 
 
 def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
-    """Reads the source, splits it, writes the data folder and shows what came of it.
+    """Reads the sources, decides what becomes of each row, writes the data folder and shows what came of it.
 
     Returns:
         The result for --json; counts are rows, `desirable` and `undesirable` those of train.
 
     Raises:
-        BadInput: the source or the output folder cannot be used.
+        BadInput: a source or the output folder cannot be used.
         BadData: what is left cannot be learned from.
     """
-    out = Path("data", default_name(config.source)) if config.out is None else Path(config.out)
-    check_out(out, overwrite=config.overwrite)
-    feedback = read_source(config.source, config.from_path, config.subsets, as_text=config.text)
-    split = split_items(feedback.items, config.holdout, config.seed)
-    for text in (*feedback.warnings, *split.warnings):
-        screen.warn(text)
-    for text in (*feedback.notes, *split.notes):
-        screen.note(text)
-    check_learnable(feedback, split)
-    train, held_out = rows_of(split.train, feedback.name), rows_of(split.held_out, feedback.name)
-    result = counts(feedback, split, train, held_out)
-    result |= {"source": {"name": feedback.name, **feedback.where}, "options": asdict(config)}
-    lost = [*map(reject_line, feedback.rejects), *map(left_out_line, split.left_out)]
-    manifest = write_data_dir(out, train, held_out, lost, result, overwrite=config.overwrite)
-    result |= {"out": str(out), "files": manifest["files"]}
+    out = Path("data", default_name(config.sources)) if config.out is None else Path(config.out)
+    if not config.check:
+        check_out(out, overwrite=config.overwrite)
+    sources = choose(config)
+    for one in sources:
+        for text in one.warnings:
+            screen.warn(text)
+        for text in one.notes:
+            screen.note(text)
+    with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
+        lost = read(sources, config, spool, writer, screen)
+        if not spool.rows:
+            raise BadData(NO_ROWS + said(lost, Fates.for_rows(0), spool), NOT_WRITTEN)
+        columns = spool.columns()
+        decision = decide(columns, sources, config)
+        tell(decision, screen)
+        if fault := unlearnable(columns, decision.fates):
+            raise BadData(fault + said(lost, decision.fates, spool), NOT_WRITTEN)
+        write_rows(writer, spool, columns, decision.fates, decision.findings, [one.name for one in sources])
+        result = account(columns, decision, lost.counts, lost.lines, sources)
+        del columns, decision
+        writer.close_tables()
+        if config.model is not None:
+            result["findings"] += look_at_fit(config, writer, screen)
+        result["exports"] = write_exports(writer.folder, config.formats, writer.folder, name=out.name)
+        result["options"] = asdict(config)
+        manifest = finish(writer, result)
+    result |= {"out": None if config.check else str(out), "files": manifest["files"]}
     show(result, screen)
     return result
 
 
-# --- rows -------------------------------------------------------------------------------------
+@contextmanager
+def _writer(out: Path, config: BinarizeConfig) -> Iterator[DataWriter]:
+    """Where the dataset is written; with --check a place of which nothing stays."""
+    if not config.check:
+        with writing_data_dir(out, overwrite=config.overwrite, chat=not config.text) as writer:
+            yield writer
+        return
+    with saying_disk_full(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="kto-check-") as folder:
+        writer = DataWriter(Path(folder), chat=not config.text)
+        try:
+            yield writer
+        finally:
+            writer.let_go()
 
 
-def rows_of(items: Iterable[Item], source: str) -> list[Row]:
-    """The rows of the items, in order, each with its ids; the desirable row of a pair first."""
-    seen: Counter[tuple[str, ...]] = Counter()
+@dataclass
+class Lost:
+    """Input that gave no rows."""
 
-    def numbered(*parts: str) -> str:
-        """A hash of the parts and of how often they came before."""
-        seen[parts] += 1
-        return text_hash(*parts, str(seen[parts] - 1))
-
-    rows = []
-    for item in items:
-        prompt, pair_id = canonical(item.prompt), None
-        prompt_id = text_hash(prompt)
-        if isinstance(item, Output):
-            outputs = [(item.completion, item.label)]
-        else:
-            outputs = [(item.chosen, True), (item.rejected, False)]
-            pair_id = numbered("pair", prompt, canonical(item.chosen), canonical(item.rejected))
-        for completion, label in outputs:
-            row_id = numbered(prompt, canonical(completion), str(label).lower())
-            rows.append(Row(row_id, prompt_id, pair_id, source, item.origin, item.prompt, completion, label))
-    return rows
+    lines: int = 0
+    """Records read, those that gave rows too."""
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(kind, reason) -> rows."""
+    first: Reject | None = None
 
 
-def reject_line(reject: Reject) -> dict[str, Any]:
+def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: DataWriter, screen: Screen) -> Lost:
+    """Reads all files into the spool; what gives no rows goes to rejects.jsonl at once."""
+    lost = Lost()
+    with screen.progress("reading", None):
+        for block, made in parsed_blocks(blocks(sources, config, screen.note), config.workers):
+            for one in made.lost:
+                lose(one, lost, writer)
+            spool.add(made)
+            lost.lines += len(block.records)
+            screen.tick(len(block.records))
+    return lost
+
+
+def lose(one: Reject | LeftOut, lost: Lost, writer: DataWriter) -> None:
     """One line of rejects.jsonl."""
-    return {"kind": "rejected", **asdict(reject)}
+    kind = REJECTED if isinstance(one, Reject) else LEFT_OUT
+    lost.counts[kind, one.reason] += one.rows
+    if isinstance(one, Reject) and lost.first is None:
+        lost.first = one
+    writer.line(REJECTS, {"kind": kind, **asdict(one), "raw": getattr(one, "raw", "")})
 
 
-def left_out_line(entry: tuple[Item, str, str]) -> dict[str, Any]:
-    """One line of rejects.jsonl for what is well-formed and in neither split; its origin tells the text."""
-    item, reason, detail = entry
-    return {
-        "kind": "left_out",
-        "origin": item.origin,
-        "reason": reason,
-        "detail": detail,
-        "rows": item.rows,
-        "raw": "",
-    }
+def look_at_fit(config: BinarizeConfig, writer: DataWriter, screen: Screen) -> list[dict[str, Any]]:
+    """Findings on rows that will not fit; each of them is a line of findings.jsonl."""
+    from kto_cli.fitting import encoder_of, examine_fit
+
+    assert config.model is not None
+    encoder = encoder_of(config.model, config.max_length)
+    with screen.progress("looking at lengths", None):
+        fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)
+    screen.note(
+        f"Lengths: {fit.rows:,} rows in {fit.max_length:,} tokens, {sum(fit.counts.values()):,} do not fit whole."
+    )
+    return fit.findings()
 
 
-# --- counts -----------------------------------------------------------------------------------
+def tell(decision: Decision, screen: Screen) -> None:
+    """Warnings and notes."""
+    for text in decision.warnings:
+        screen.warn(text)
+    for text in decision.notes:
+        screen.note(text)
 
 
-def by_reason(entries: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Rows by reason, the most frequent first."""
-    total: Counter[str] = Counter()
-    for reason, rows in entries:
-        total[reason] += rows
-    return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
+def unlearnable(columns: Columns, fates: Fates) -> str | None:
+    """Why KTO cannot learn from the train rows: there are none, or of one class or one prompt only."""
+    train, prompts = per_class(columns, fates.train), columns.prompts[fates.train]
+    if not len(prompts):
+        return NO_ROWS
+    if not all(train.values()):
+        every = per_class(columns, fates.kept)  # what there is at all says more, if it lacks the class too
+        counts, where = (train, " to learn from") if all(every.values()) else (every, "")
+        desirable, undesirable = counts.values()
+        return f"There are {desirable:,} desirable and {undesirable:,} undesirable rows{where}; KTO needs both classes."
+    if (prompts == prompts[0]).all():
+        return f"All {len(prompts):,} rows have one prompt; KTO also pairs each prompt with the answer to another."
+    return None
 
 
-def per_class(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows of each class."""
-    desirable = [row.label for row in rows]
-    return {"desirable": sum(desirable), "undesirable": len(desirable) - sum(desirable)}
+def said(lost: Lost, fates: Fates, spool: Spool) -> str:
+    """What became of the other rows, in short, for an error that leaves no rejects.jsonl behind."""
+    total = spool.rows + sum(lost.counts.values())
+    words = ""
+    for kind in (REJECTED, LEFT_OUT):
+        if reasons := together(kind, fates.counts(kind), lost.counts):
+            few = ", ".join(f"{reason} {rows:,}" for reason, rows in list(reasons.items())[:5])
+            words += f" {sum(reasons.values()):,} of {total:,} rows {kind.replace('_', ' ')}: {few}."
+    first = lost.first or first_rejected(fates, spool)
+    return words if first is None else f"{words} First: {first.origin}: {first.detail[:200].rstrip('.')}."
 
 
-def counts(feedback: Feedback, split: Split, train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
-    """All counts of the result; that they add up is checked here."""
-    rejected = by_reason((reject.reason, reject.rows) for reject in feedback.rejects)
-    left_out = by_reason((reason, item.rows) for item, reason, _ in split.left_out)
-    in_train = per_class(train)
-    accounted = len(train) + len(held_out) + sum(left_out.values()) + sum(rejected.values())
-    assert accounted == feedback.rows_in, f"{feedback.rows_in} rows in, {accounted} accounted for"
-    return {
-        "rows_in": feedback.rows_in,
-        **in_train,
-        "held_out": len(held_out),
-        "left_out": sum(left_out.values()),
-        "rejected": rejected,
-        "lambda_interval": lambda_interval(in_train["desirable"], in_train["undesirable"]),
-        "lines_in": feedback.lines_in,
-        "splits": {"train": in_train, "held_out": per_class(held_out)},
-        "left_out_reasons": left_out,
-    }
-
-
-def check_learnable(feedback: Feedback, split: Split) -> None:
-    """Refuses train rows that KTO cannot learn from; the rejects, not written then, are named in short.
-
-    Raises:
-        BadData: no rows, one class only or one prompt only.
-    """
-    rejected = by_reason((reject.reason, reject.rows) for reject in feedback.rejects)
-    total = sum(rejected.values())
-    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in list(rejected.items())[:5])
-    also = f" {total:,} of {feedback.rows_in:,} rows rejected: {reasons}." if total else ""
-    if feedback.rejects:
-        first = feedback.rejects[0]
-        also += f" First: {first.origin}: {first.detail[:200]}."
-    if not split.train:
-        raise BadData(f"No rows are left to learn from.{also}", "Nothing is written.")
-    # of a class that is there at all, some rows are in train: the split sees to that
-    desirable = sum(item.label if isinstance(item, Output) else 1 for item in feedback.items)
-    undesirable = sum(item.rows for item in feedback.items) - desirable
-    if not desirable or not undesirable:
-        what = f"There are {desirable:,} desirable and {undesirable:,} undesirable rows; KTO needs both classes."
-        raise BadData(what + also, "Nothing is written.")
-    if all(item.prompt == split.train[0].prompt for item in split.train):
-        rows = sum(item.rows for item in split.train)
-        what = f"All {rows:,} rows have one prompt; KTO also pairs each prompt with the answer to another."
-        raise BadData(what + also, "Nothing is written.")
-
-
-# --- what people see --------------------------------------------------------------------------
-
-
-def show(result: dict[str, Any], screen: Screen) -> None:
-    """The tables and the next command."""
-    splits = result["splits"]
-    rows = [(name.replace("_", "-"), *split.values(), sum(split.values())) for name, split in splits.items()]
-    screen.table(result["source"]["name"], ("rows", "desirable", "undesirable", "all"), rows)
-    lost = [("rejected: " + reason, count) for reason, count in result["rejected"].items()]
-    lost += [("left out: " + reason, count) for reason, count in result["left_out_reasons"].items()]
-    if lost:
-        screen.table("Not used", ("reason", "rows"), lost)
-    total = sum(result["rejected"].values())
-    screen.say(f"{result['lines_in']:,} lines, {result['rows_in']:,} rows in; {total:,} rejected.")
-    low_d, high_d = result["lambda_interval"]["lambda_d"]
-    low_u, high_u = result["lambda_interval"]["lambda_u"]
-    interval = f"lambda_d in [{low_d:.4g}, {high_d:.4g}] with lambda_u 1, or lambda_u in [{low_u:.4g}, {high_u:.4g}]"
-    screen.say(f"Weights (Eq. 8): {interval} with lambda_d 1.")
-    screen.say(f"Written to {result['out']}." + (" rejects.jsonl says why rows are not used." if lost else ""))
-    flag = data_flag(Path(result["out"]))
-    screen.say(f"Next: kto precompute{flag}, or at once kto train{flag}")
-
-
-def data_flag(out: Path) -> str:
-    """What the next command needs to find this dataset: nothing where it is the only one in data/."""
-    try:
-        return "" if find_data_dir(None) == out else f" --data {out}"
-    except BadInput:
-        return f" --data {out}"
+def first_rejected(fates: Fates, spool: Spool) -> Reject | None:
+    """The first of the rows that were read and rejected later."""
+    for number, (kind, reason, detail) in enumerate(fates.reasons, start=FIRST_REASON):
+        rows = (fates.of == number).nonzero()[0]
+        if kind == REJECTED and len(rows):
+            origin = next(
+                batch.column("origin")[rows[0] - span.start].as_py()
+                for span, batch in spool.batches()
+                if rows[0] < span.stop
+            )
+            return Reject(origin, reason, detail, 1, "")
+    return None

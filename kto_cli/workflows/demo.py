@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli import files
-from kto_cli.config import BinarizeConfig, EvalConfig
+from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.config import EvalConfig
 from kto_cli.display import Screen
 from kto_cli.errors import BadInput
 from kto_cli.workflows import binarize, evaluate, train
@@ -38,7 +39,7 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     sample = files.sample_data() / "hh-rlhf"
     screen.heading("1  kto binarize hh-rlhf --from (the built-in sample)")
     rows = binarize.run(
-        BinarizeConfig(source="hh-rlhf", from_path=str(sample), out=str(folder / "data"), holdout=0.15), inner
+        BinarizeConfig(("hh-rlhf",), from_path=str(sample), out=str(folder / "data"), holdout=0.15), inner
     )
     screen.heading("2  kto train (reference log-probs first)")
     data, cache, checkpoint = (str(folder / name) for name in ("data", "cache", "checkpoint"))

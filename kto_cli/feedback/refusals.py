@@ -1,0 +1,97 @@
+"""Answers that do nothing but refuse: a sentence that declines, and after it only sentences that say no more.
+
+The patterns are our own, for English. They are made to miss rather than to hit wrongly: one sentence of substance (an
+explanation, an alternative, advice) and the answer is no mere refusal.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 600
+"""Characters; a longer answer says something besides."""
+HINT = re.compile(
+    r"sorry|can(?:'|’|no|\s+no)t|unable|not (?:able|comfortable|going|allowed)|won['’]t|apolog|declin|refus"
+)
+HINT_WITHIN = 200
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+|\n+")
+
+APOLOGY = (
+    r"(?:(?:oh|no|hello|hi|well|hmm|um+)[,.!]? +)?"
+    r"(?:(?:i'm|i am|we're|we are)(?: \w+)? sorry|sorry|(?:i|we)(?: \w+)? apologi[sz]e|(?:my )?apologies|unfortunately"
+    r"|regrettably|i understand[^,.]{0,60}|thank you for [^,.]{0,60})"
+    r"(?: (?:about|for) (?:that|this|the \w+))?"
+)
+ROLE = r"(?:as an? [^,.]{2,70},|i'm (?:just )?an ai[^,.]{0,40}[,.]?(?: and)?)"
+DECLINES = (
+    r"(?:(?:i|we) (?:simply |really |just |also |absolutely )?"
+    r"(?:can't|cannot|can not|couldn't|could not|won't|will not|wouldn't|would not|am unable to|am not able to"
+    r"|am not going to|am not allowed to|must decline to|have to decline to|decline to|refuse to|do not want to"
+    r"|don't want to|don't feel comfortable|do not feel comfortable|am not comfortable"
+    r"|am not programmed to|do not have the ability to|don't have the ability to)"
+    r"|i'm (?:unable to|not able to|not going to|not allowed to|not comfortable|not programmed to)"
+    r"|i (?:must|have to) (?:respectfully )?decline)"
+)
+DOES = (
+    r"(?: (?:in good conscience|ethically|and will not|and won't|directly|further|actually|ever|to))*"
+    r"[ ,.]*(?:$|(?:assist|help|provid|fulfill?|complet|comply|answer|do(?:ing)? (?:that|this|so|it)|giv|support|engag"
+    r"|discuss|shar|offer|creat|generat|writ|recommend|suggest|condon|endors|encourag|promot|satisfy|tell|respond|advis"
+    r"|teach|participat|produc|accommodat|facilitat|continu|talk|speak|show|explain|describ|be (?:part|involved)"
+    r"|proceed|with (?:that|this|your)|that\b|this\b))"
+)
+REFUSES = re.compile(
+    rf"(?:{APOLOGY}[,.;:!]*(?: (?:but|however|and|that))?,? *)?(?:{ROLE} *)?(?:but |however, )?{DECLINES}{DOES}"
+)
+GOES_ON = re.compile(r"\b(?:but|however|instead)\b|: *\S")
+"""After the refusal, in its own sentence."""
+JUST_SORRY = re.compile(rf"{APOLOGY}[,.!]*$")
+JOINT = re.compile(r"^(?:additionally|also|furthermore|moreover|however|therefore|please note that|and|but|so)[, ]+")
+WRONG = (
+    r"(?:illegal|unethical|harmful|dangerous|inappropriate|immoral|wrong|unacceptable"
+    r"|against (?:the law|my|our|ethical)"
+    r"|not (?:\w+ )?(?:appropriate|ethical|acceptable|legal|right|respectful|ok\b|okay|safe|moral)"
+    r"|never (?:\w+ )?(?:appropriate|ethical|acceptable|legal|right|ok\b|okay)"
+    r"|violat\w+|goes against|confidential|private|privacy|sensitive|a (?:serious )?crime|(?:could|can) (?:cause|lead))"
+)
+BLAMES = (
+    rf"(?:it|this|that|such|doing so|(?:sharing|providing|asking|discussing|disclosing)\b[^.]*)\b[^.]{{0,60}}?\b{WRONG}"
+)
+PREACHES = (
+    r"(?:it's|it is) (?:also )?(?:important|essential|crucial) to "
+    r"(?:respect|remember|note|prioriti[sz]e|treat|follow|always|protect)"
+    r"|i (?:strongly |highly )?(?:urge|encourage) you to (?:respect|refrain|not)"
+    r"|please (?:refrain|respect|understand|don't ask|do not ask|rephrase)"
+)
+OFFERS = (
+    r"(?:(?:if )?you have|there's|there is|if you need|is there|do you have|would you like|can i|may i|what else"
+    r"|how (?:else )?(?:can|may) i)\b[^.]{0,40}\b(?:other|else|different|questions?|assistance|help|further|more)\b"
+    r"|(?:if you )?[^.]{0,60}\b(?:feel free to|let me know|please ask|(?:happy|glad|here) to (?:help|assist))"
+)
+ABOUT_ITSELF = (
+    r"(?:my|our) (?:purpose|goal|programming|main goal|primary|role|guidelines|policies|policy)\b"
+    r"|(?:i am|i'm) (?:here|programmed|designed|just an ai|an ai|only|committed)\b"
+    r"|as an? (?:ai|artificial|language|assistant|responsible|ethical|helpful)"
+    r"|(?:i|we) (?:do not|don't|cannot|can't) (?:condone|support|promote|endorse|encourage|assist|provide|help"
+    r"|have (?:access|the ability))"
+)
+SORRY_AGAIN = (
+    r"(?:i )?(?:sincerely |truly )?apologi[sz]e for|sorry for|i'm sorry|i am sorry"
+    r"|thank you for (?:your )?understanding|i hope you understand|(?:i )?understand (?:that )?your|is that ok|thanks"
+)
+SAYS_NO_MORE = re.compile(rf"(?:{BLAMES}|{PREACHES}|{OFFERS}|{ABOUT_ITSELF}|{SORRY_AGAIN})")
+
+
+def only_refuses(answer: str) -> bool:
+    """Whether the answer is a refusal and nothing else."""
+    if len(answer) > LONGEST or not HINT.search(answer[:HINT_WITHIN].lower()):
+        return False
+    text = answer.strip().lower().replace("’", "'")
+    sentences = [sentence.strip(" \"'*") for sentence in SENTENCE_END.split(text)]
+    refused = False
+    for sentence in sentences:
+        declined = REFUSES.match(sentence)
+        if declined and not GOES_ON.search(sentence, declined.end()):
+            refused = True
+        elif sentence and not JUST_SORRY.match(sentence) and not SAYS_NO_MORE.match(JOINT.sub("", sentence)):
+            return False
+    return refused

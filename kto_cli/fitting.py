@@ -1,0 +1,101 @@
+"""Which rows of a dataset will not fit a model's context whole, told before any training: what `kto train` will cut.
+
+Uses the very encoder of training, on the files `kto binarize` has just written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kto_cli.data_dir import HELD_OUT, TRAIN, Row, read_batches
+from kto_cli.encoding import LEAST_COMPLETION, Encoder
+from kto_cli.models import context_length, load_tokenizer, locate_model
+from kto_cli.preparation import greatest_length
+
+LEFT_OUT, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
+ADVICE = {
+    LEFT_OUT: "kto train leaves them out; raise --max-length",
+    CUT: "kto train cuts the answer's end, and its end-of-turn token; raise --max-length",
+    SHORTENED: "kto train drops the prompt's oldest turns; raise --max-length",
+}
+BATCH = 512
+"""Rows in text at once."""
+
+
+@dataclass
+class Fit:
+    """How the rows of a dataset fit."""
+
+    max_length: int
+    rows: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows that do not fit whole, by what becomes of them."""
+
+    def findings(self) -> list[dict[str, Any]]:
+        """As those of the doctor (`feedback/findings.py`)."""
+        details = {
+            LEFT_OUT: "leave no room for their answer",
+            CUT: "lose the end of their answer",
+            SHORTENED: "lose the oldest turns of their prompt",
+        }
+        return [
+            {
+                "finding": name,
+                "severity": "warning",
+                "rows": self.counts[name],
+                "summary": f"{self.counts[name]:,} of {self.rows:,} rows {detail} in {self.max_length:,} tokens",
+                "advice": ADVICE[name],
+            }
+            for name, detail in details.items()
+            if self.counts[name]
+        ]
+
+
+def encoder_of(model: str, max_length: int | None) -> Encoder:
+    """The tokenizer of a model folder or Hub id, with the length `kto train` would take.
+
+    Raises:
+        BadModel, BadInput: no such model, no usable tokenizer, or longer than the model takes.
+    """
+    from transformers import AutoConfig
+
+    _, folder = locate_model(model)
+    tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=False)
+    context = context_length(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return Encoder(tokenizer, max_length=greatest_length(max_length, context))
+
+
+def examine_fit(
+    folder: Path, encoder: Encoder, note_row: Callable[[dict[str, Any]], None], tick: Callable[[int], None]
+) -> Fit:
+    """Looks at every row of the two files in `folder`; `note_row` gets a line for each that does not fit whole."""
+    fit = Fit(encoder.max_length)
+    for file in (TRAIN, HELD_OUT):
+        for rows in read_batches(folder / file, BATCH):
+            fit.rows += len(rows)
+            for row, name, detail in _misfits(rows, encoder):
+                fit.counts[name] += 1
+                note_row({"id": row.id, "origin": row.origin, "finding": name, "detail": detail})
+            tick(len(rows))
+    return fit
+
+
+def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]]:
+    """(row, what becomes of it, in words) of those that do not fit whole."""
+    own = [len(ids) for ids, _ in encoder.completion_ids([row.completion for row in rows])]
+    names: dict[str, int] = {}
+    numbers = [names.setdefault(row.prompt_id, len(names)) for row in rows]
+    fitted = encoder.fit([row.prompt for row in rows], own, numbers)
+    for row, tokens, prompt in zip(rows, own, fitted, strict=True):
+        room = encoder.max_length - len(prompt.ids)
+        sizes = f"prompt {len(prompt.ids):,} tokens, answer {tokens:,}"
+        if room < min(LEAST_COMPLETION, tokens):
+            yield row, LEFT_OUT, f"{sizes}: fewer than {LEAST_COMPLETION} of the answer would fit"
+        elif tokens > room:
+            yield row, CUT, f"{sizes}: {tokens - room:,} of the answer's do not fit"
+        elif prompt.dropped:
+            yield row, SHORTENED, f"{sizes}, {prompt.dropped:,} of the oldest turns dropped"
