@@ -117,7 +117,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     model = load_model(
         source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
     )
-    max_length = _max_length(config.max_length, context_length(model.config))
+    max_length = greatest_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
     cache = cache_folder(config)
     kept = []
@@ -147,7 +147,12 @@ def cache_folder(config: ModelConfig) -> Path:
     return Path(config.cache) if config.cache else default_cache()
 
 
-def _max_length(asked: int | None, context: int | None) -> int:
+def greatest_length(asked: int | None, context: int | None) -> int:
+    """Most tokens of prompt and completion: as asked, else what the model takes, at most 1024.
+
+    Raises:
+        BadInput: more than the model takes.
+    """
     if asked is not None and context is not None and asked > context:
         raise BadInput(
             f"--max-length {asked} is more than the {context} tokens this model takes.",

@@ -1,4 +1,5 @@
-"""Tokenized rows on disk: a folder that is written once, checked whenever it is opened, and read a row at a time.
+"""Tokenized rows on disk: a folder that is written once (token_files.py), checked whenever it is opened, and read
+a row at a time.
 
     tokens.bin     the token ids of every distinct prompt and completion, uint32, one after the other
     starts.npy     where each of them begins in tokens.bin, and where the last one ends
@@ -12,10 +13,7 @@ before a row is asked for.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,11 +22,8 @@ from numpy.typing import NDArray
 
 from kto_cli.core.batches import Outline
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.encoding import EncodingReport
-from kto_cli.errors import BadInput
-from kto_cli.files import file_sha256, read_json, text_hash, write_json
 
-VERSION = 1
+VERSION = 2
 """Changes with the format and with what decides a token."""
 TOKENS, STARTS, MANIFEST = "tokens.bin", "starts.npy", "store.json"
 COLUMNS = {
@@ -43,17 +38,9 @@ COLUMNS = {
     "prompt_tokens": "tokens of the prompt",
     "own_tokens": "tokens that are kept of its completion",
     "borrowed_tokens": "tokens that are kept of the mismatched one",
-    "own_key": "16 bytes that name prompt and completion (`sequence_key`)",
+    "own_key": "16 bytes that name prompt and completion: a digest of both their digests",
     "borrowed_key": "likewise with the mismatched completion",
 }
-
-
-def sequence_key(prompt: NDArray[Any], completion: NDArray[Any]) -> bytes:
-    """16 bytes that name a prompt, a completion (both uint32) and where one ends and the other begins."""
-    digest = hashlib.blake2b(len(prompt).to_bytes(4, "little"), digest_size=16)
-    digest.update(prompt.tobytes())
-    digest.update(completion.tobytes())
-    return digest.digest()
 
 
 class Texts:
@@ -240,7 +227,7 @@ class Sequences(Sequence[TokenSequence]):
 
     @property
     def keys(self) -> NDArray[numpy.void]:
-        """[sequences] the `sequence_key` of each, 16 bytes."""
+        """[sequences] the name of each, 16 bytes: of its prompt and its completion."""
         return self._columns(*(f"{which}_key" for which in self._which))
 
     @property
@@ -248,68 +235,3 @@ class Sequences(Sequence[TokenSequence]):
         """For `core.batches.cut`, without reading a token."""
         prompts = numpy.tile(self._rows.prompts, len(self._which))[self._places]
         return Outline(prompts.tolist(), self.prompt_lengths.tolist(), self.completion_lengths.tolist())
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-class TextWriter:
-    """Writes tokens.bin text by text, then starts.npy."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = (folder / TOKENS).open("wb")
-        self._lengths = [numpy.zeros(1, "<u8")]
-        self._count = 0
-
-    def add(self, texts: Sequence[Sequence[int]]) -> NDArray[numpy.uint32]:
-        """Appends texts; gives the number of each."""
-        for text in texts:
-            self._file.write(numpy.array(text, "<u4").tobytes())
-        self._lengths.append(numpy.array([len(text) for text in texts], "<u8"))
-        first, self._count = self._count, self._count + len(texts)
-        return numpy.arange(first, self._count, dtype="u4")
-
-    def close(self) -> None:
-        """Ends the writing of texts."""
-        self._file.close()
-        numpy.save(self._folder / STARTS, numpy.concatenate(self._lengths).cumsum(dtype="<u8"))
-
-
-def add_keys(folder: Path, columns: dict[str, NDArray[Any]]) -> None:
-    """Computes the columns `own_key` and `borrowed_key` from the texts in the folder."""
-    texts = Texts(folder)
-    for which in ("own", "borrowed"):
-        keys = columns[f"{which}_key"] = numpy.empty(len(columns["prompt"]), "V16")
-        for row, (prompt, completion, kept) in enumerate(
-            zip(columns["prompt"], columns[which], columns[f"{which}_tokens"], strict=True)
-        ):
-            keys[row] = sequence_key(texts.tokens(prompt), texts.tokens(completion, kept))
-
-
-def seal(folder: Path, columns: Mapping[str, NDArray[Any]], report: EncodingReport) -> None:
-    """Writes the columns, and store.json over all files."""
-    for name in COLUMNS:
-        numpy.save(folder / f"{name}.npy", columns[name])
-    hashes = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    facts = {**vars(report), "left_out": dict(report.left_out)}
-    whole = {"version": VERSION, "report": facts, "files": hashes}
-    write_json(folder / MANIFEST, {**whole, "seal": text_hash(json.dumps(whole, sort_keys=True))})
-
-
-def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
-    """Opens a store whose every byte is as it was written.
-
-    Raises:
-        BadInput: something of it is missing or damaged; says what.
-    """
-    manifest = read_json(folder / MANIFEST, "tokenized rows")
-    seal = manifest.pop("seal", None) if isinstance(manifest, dict) else None
-    if seal != text_hash(json.dumps(manifest, sort_keys=True)):
-        raise BadInput(f"{folder / MANIFEST} is damaged.")
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or file_sha256(path) != expected:
-            raise BadInput(f"{path} is {'damaged' if path.is_file() else 'missing'}.")
-    report = manifest["report"]
-    return TokenStore(folder), EncodingReport(**{**report, "left_out": Counter(report["left_out"])})

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli import files
-from kto_cli.data_dir import DataDir, count_rows, read_batches
+from kto_cli.data_dir import DataDir, count_rows, read_columns
 from kto_cli.display import Screen
 from kto_cli.encoding import Encoder, EncodingReport
 from kto_cli.errors import BadInput
-from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore, open_store
+from kto_cli.token_files import open_store
+from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore
 from kto_cli.tokenizing import write_store
 
 _TOKENIZER_FILES = (
@@ -106,4 +107,4 @@ def open_or_write(folder: Path, write: Any, screen: Screen) -> tuple[TokenStore,
 
 def _write(path: Path, total: int, encoder: Encoder, screen: Screen, what: str, folder: Path) -> None:
     with screen.progress(f"tokenizing {what} rows", total):
-        write_store(folder, partial(read_batches, path, _BATCH), encoder, tick=screen.tick)
+        write_store(folder, partial(read_columns, path, size=_BATCH), encoder, tick=screen.tick)

@@ -7,7 +7,6 @@ completion, and who lends whom its completion. The second time each distinct tex
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,17 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.core.mismatch import partners_on_ring, ring_place
-from kto_cli.data_dir import Row, Text
+from kto_cli.data_dir import Text, spelled
 from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.errors import BadData
-from kto_cli.token_store import TextWriter, add_keys, seal
+from kto_cli.token_files import TextWriter, seal
 
-Batches = Callable[[], Iterable[Sequence[Row]]]
-"""Reads the rows anew, a batch at a time."""
+Batch = dict[str, list[Any]]
+"""Columns of some rows, by name."""
+Read = Callable[[Sequence[str]], Iterable[Batch]]
+"""Reads the named columns of all rows anew, a batch at a time."""
+NAMES, TEXTS = ("id", "prompt_id", "pair_id", "label", "completion"), ("prompt", "completion")
+"""What is read the first time, and the second."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Names:
     """Row indices in the order of the ring that mismatched partners are found on."""
 
 
-def write_store(folder: Path, read: Batches, encoder: Encoder, *, tick: Callable[[int], None] = lambda _: None) -> None:
+def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[int], None] = lambda _: None) -> None:
     """Encodes rows and their mismatched pairs into a store; what does not fit even when cut is left out and counted.
 
     Args:
@@ -50,12 +53,13 @@ def write_store(folder: Path, read: Batches, encoder: Encoder, *, tick: Callable
     Raises:
         BadData: all rows share one prompt, or no row fits.
     """
-    names = read_names(read())
+    names = read_names(read(NAMES))
     try:
         partners = partners_on_ring(*(_integers(values) for values in (names.ring, names.prompts, names.completions)))
     except ValueError as error:
         raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
-    columns, named = _write_texts(folder, read(), encoder, names, tick)
+    writer = TextWriter(folder)
+    columns, named = _write_texts(writer, read(TEXTS), encoder, names, tick)
     borrowed = numpy.asarray(partners)
     columns |= {"borrowed": columns["own"][borrowed], "borrowed_tokens": columns["own_tokens"][borrowed]}
     report, kept = _cut(columns, encoder.max_length)
@@ -66,13 +70,13 @@ def write_store(folder: Path, read: Batches, encoder: Encoder, *, tick: Callable
             "Raise --max-length, or use a model with a longer context.",
         )
     columns = {name: values[kept] for name, values in (names.columns | columns).items()}
-    add_keys(folder, columns)
+    writer.add_keys(columns)
     seal(folder, columns, report)
 
 
-def read_names(batches: Iterable[Sequence[Row]]) -> Names:
+def read_names(batches: Iterable[Batch]) -> Names:
     """Everything about the rows that does not need their tokens."""
-    parts = [_names_of(rows) for rows in batches]
+    parts = [_names_of(batch) for batch in batches]
     columns = _joined(parts)
     ring = numpy.argsort(columns.pop("place"), kind="stable")
     completions = numpy.unique(columns.pop("completion"), return_inverse=True)[1]
@@ -90,19 +94,19 @@ def _integers(values: NDArray[Any]) -> array[int]:
     return array("q", values.astype("i8").tobytes())
 
 
-def _names_of(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
-    completions = [json.dumps(row.completion) for row in rows]
+def _names_of(batch: Batch) -> dict[str, NDArray[Any]]:
+    completions = [spelled(completion) for completion in batch["completion"]]
     return {
-        "id": _texts([row.id for row in rows]),
-        "prompt_id": _texts([row.prompt_id for row in rows]),
-        "pair_id": _texts([row.pair_id or "" for row in rows]),
-        "paired": numpy.array([row.pair_id is not None for row in rows]),
-        "label": numpy.array([row.label for row in rows]),
+        "id": _texts(batch["id"]),
+        "prompt_id": _texts(batch["prompt_id"]),
+        "pair_id": _texts([pair or "" for pair in batch["pair_id"]]),
+        "paired": numpy.array([pair is not None for pair in batch["pair_id"]]),
+        "label": numpy.array(batch["label"]),
         "completion": numpy.array(
             [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in completions], "S16"
         ),
         "place": numpy.array(
-            [ring_place(row.prompt_id, text) for row, text in zip(rows, completions, strict=True)], "S16"
+            [ring_place(prompt, text) for prompt, text in zip(batch["prompt_id"], completions, strict=True)], "S16"
         ),
     }
 
@@ -112,7 +116,7 @@ def _texts(values: Sequence[str]) -> NDArray[numpy.bytes_]:
 
 
 def _write_texts(
-    folder: Path, batches: Iterable[Sequence[Row]], encoder: Encoder, names: Names, tick: Callable[[int], None]
+    writer: TextWriter, batches: Iterable[Batch], encoder: Encoder, names: Names, tick: Callable[[int], None]
 ) -> tuple[dict[str, NDArray[Any]], NDArray[numpy.bool_]]:
     """Writes every distinct prompt and completion once.
 
@@ -120,16 +124,15 @@ def _write_texts(
         columns prompt, own (numbers of texts), prompt_tokens, own_tokens (uncut) and dropped (turns), each [rows];
         and whether each row's completion holds the name of a special token.
     """
-    writer = TextWriter(folder)
     completions, prompts = _Completions(encoder, writer, names), _Prompts(encoder, writer, names)
     parts, done = [], 0
-    for rows in batches:
-        span = slice(done, done + len(rows))
-        part = completions.add(span, [row.completion for row in rows])
-        part |= prompts.add(span, [row.prompt for row in rows], part["own_tokens"].tolist())
+    for batch in batches:
+        span = slice(done, done + len(batch["prompt"]))
+        part = completions.add(span, batch["completion"])
+        part |= prompts.add(span, batch["prompt"], part["own_tokens"].tolist())
         parts.append(part)
         done = span.stop
-        tick(len(rows))
+        tick(len(batch["prompt"]))
     writer.close()
     columns = _joined(parts)
     return columns, columns.pop("named")
@@ -170,27 +173,24 @@ class _Prompts:
 
     def add(self, span: slice, prompts: Sequence[Text], completion_tokens: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Columns prompt, prompt_tokens and dropped of the rows in `span`."""
-        fitted = self._encoder.fit(prompts, completion_tokens)
-        texts = [
-            self._text(number, prompt.dropped, prompt.ids)
-            for number, prompt in zip(self._numbers[span].tolist(), fitted, strict=True)
-        ]
+        numbers = self._numbers[span].tolist()
+        fitted = self._encoder.fit(prompts, completion_tokens, numbers)
+        asked = [(number, prompt.dropped) for number, prompt in zip(numbers, fitted, strict=True)]
+        new = {key: prompt.ids for key, prompt in zip(asked, fitted, strict=True) if self._text(*key) < 0}
+        for (number, dropped), text in zip(new, self._writer.add(list(new.values())).tolist(), strict=True):
+            if dropped:
+                self._shortened[number, dropped] = text
+            else:
+                self._whole[number] = text
         return {
-            "prompt": numpy.array(texts),
+            "prompt": numpy.array([self._text(*key) for key in asked], "u4"),
             "prompt_tokens": numpy.array([len(prompt.ids) for prompt in fitted], "u4"),
             "dropped": numpy.array([prompt.dropped for prompt in fitted], "u4"),
         }
 
-    def _text(self, number: int, dropped: int, ids: Sequence[int]) -> int:
-        known = self._shortened.get((number, dropped), -1) if dropped else int(self._whole[number])
-        if known >= 0:
-            return known
-        text = int(self._writer.add([ids])[0])
-        if dropped:
-            self._shortened[number, dropped] = text
-        else:
-            self._whole[number] = text
-        return text
+    def _text(self, number: int, dropped: int) -> int:
+        """The number of a prompt's text; -1: not written yet."""
+        return self._shortened.get((number, dropped), -1) if dropped else int(self._whole[number])
 
 
 def _cut(columns: dict[str, NDArray[Any]], max_length: int) -> tuple[EncodingReport, NDArray[numpy.bool_]]:

@@ -1,0 +1,102 @@
+"""The files of a token store (token_store.py): writing texts, keys and columns, sealing them, opening what is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from kto_cli.encoding import EncodingReport
+from kto_cli.errors import BadInput
+from kto_cli.files import file_sha256, read_json, text_hash, write_json
+from kto_cli.token_store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, Texts, TokenStore
+
+NATIVE = sys.byteorder == "little" and array("I").itemsize == 4
+"""The machine's own unsigned integers are those of tokens.bin."""
+
+
+class TextWriter:
+    """Writes tokens.bin text by text, then starts.npy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = (folder / TOKENS).open("wb")
+        self._lengths = [numpy.zeros(1, "<u8")]
+        self._digests = bytearray()
+        self._count = 0
+
+    def add(self, texts: Sequence[Sequence[int]]) -> NDArray[numpy.uint32]:
+        """Appends texts; gives the number of each."""
+        for text in texts:
+            tokens = array("I", text).tobytes() if NATIVE else numpy.array(text, "<u4").tobytes()
+            self._digests += digest(tokens)
+            self._file.write(tokens)
+        self._lengths.append(numpy.array([len(text) for text in texts], "<u8"))
+        first, self._count = self._count, self._count + len(texts)
+        return numpy.arange(first, self._count, dtype="u4")
+
+    def close(self) -> None:
+        """Ends the writing of texts."""
+        self._file.close()
+        numpy.save(self._folder / STARTS, numpy.concatenate(self._lengths).cumsum(dtype="<u8"))
+
+    def add_keys(self, columns: dict[str, NDArray[Any]]) -> None:
+        """Computes the columns `own_key` and `borrowed_key`; all texts are written by now."""
+        texts, lengths = Texts(self._folder), numpy.concatenate(self._lengths)[1:]
+        for which in ("own", "borrowed"):
+            kept = columns[f"{which}_tokens"]
+            cut = kept < lengths[columns[which]]
+            keys = [
+                digest(
+                    self._digest(prompt)
+                    + (digest(texts.tokens(completion, most).tobytes()) if short else self._digest(completion))
+                )
+                for prompt, completion, most, short in zip(
+                    columns["prompt"].tolist(), columns[which].tolist(), kept.tolist(), cut.tolist(), strict=True
+                )
+            ]
+            columns[f"{which}_key"] = numpy.frombuffer(b"".join(keys), "V16")
+
+    def _digest(self, text: int) -> bytes:
+        return bytes(self._digests[16 * text : 16 * text + 16])
+
+
+def digest(data: bytes) -> bytes:
+    """16 bytes that name some bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def seal(folder: Path, columns: Mapping[str, NDArray[Any]], report: EncodingReport) -> None:
+    """Writes the columns, and store.json over all files."""
+    for name in COLUMNS:
+        numpy.save(folder / f"{name}.npy", columns[name])
+    hashes = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    facts = {**vars(report), "left_out": dict(report.left_out)}
+    whole = {"version": VERSION, "report": facts, "files": hashes}
+    write_json(folder / MANIFEST, {**whole, "seal": text_hash(json.dumps(whole, sort_keys=True))})
+
+
+def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
+    """Opens a store whose every byte is as it was written.
+
+    Raises:
+        BadInput: something of it is missing or damaged; says what.
+    """
+    manifest = read_json(folder / MANIFEST, "tokenized rows")
+    seal = manifest.pop("seal", None) if isinstance(manifest, dict) else None
+    if seal != text_hash(json.dumps(manifest, sort_keys=True)):
+        raise BadInput(f"{folder / MANIFEST} is damaged.")
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or file_sha256(path) != expected:
+            raise BadInput(f"{path} is {'damaged' if path.is_file() else 'missing'}.")
+    report = manifest["report"]
+    return TokenStore(folder), EncodingReport(**{**report, "left_out": Counter(report["left_out"])})
