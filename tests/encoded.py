@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from kto_cli.core.mismatch import mismatched_partners
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data_dir import Row
 from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
-from kto_cli.token_store import EncodedRows, open_store
-from kto_cli.tokenizing import write_store
+from kto_cli.token_files import open_store
+from kto_cli.token_store import EncodedRows
+from kto_cli.tokenizing import Batch, Read, write_store
 
 
 class OneByOne(Encoder):
@@ -27,15 +27,23 @@ class OneByOne(Encoder):
         return self.completion_ids([completion])[0]
 
     def fitted(self, prompt: Any, completion: Sequence[int]) -> tuple[int, ...]:
-        return self.fit([prompt], [len(completion)])[0].ids
+        return self.fit([prompt], [len(completion)], [0])[0].ids
+
+
+def reader(rows: Sequence[Row], batch: int) -> Read:
+    """Reads columns of rows that are in memory, a few rows at a time."""
+
+    def read(names: Sequence[str]) -> Iterator[Batch]:
+        for start in range(0, len(rows), batch):
+            yield {name: [getattr(row, name) for row in rows[start : start + batch]] for name in names}
+
+    return read
 
 
 def stored_rows(rows: Sequence[Row], encoder: Encoder, *, batch: int = 3) -> tuple[EncodedRows, EncodingReport]:
     """Rows written to a store, a few at a time, and opened. The folder is gone; what is open can still be read."""
     with tempfile.TemporaryDirectory() as folder:
-        write_store(
-            Path(folder), lambda: (rows[start : start + batch] for start in range(0, len(rows), batch)), encoder
-        )
+        write_store(Path(folder), reader(rows, batch), encoder)
         store, report = open_store(Path(folder))
         return EncodedRows([store]), report
 
@@ -46,9 +54,16 @@ def encode_rows(rows: Sequence[Row], encoder: Encoder) -> tuple[list[EncodedRow]
     return list(stored), report
 
 
+def naive_spelling(text: Any) -> str:
+    """What a completion is called on the ring of partners: another name would lend rows other completions."""
+    if isinstance(text, str):
+        return f"t{text}"
+    return "".join("\n".join([turn["role"], str(len(turn["content"])), turn["content"]]) for turn in text)
+
+
 def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow], EncodingReport]:
     """What a store must hold: every row encoded on its own, nothing shared, every partner found by text."""
-    partners = mismatched_partners([row.prompt_id for row in rows], [json.dumps(row.completion) for row in rows])
+    partners = mismatched_partners([row.prompt_id for row in rows], [naive_spelling(row.completion) for row in rows])
     completions = [encoder.completion(row.completion) for row in rows]
     report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), left_out=Counter())
     encoded = []

@@ -16,22 +16,22 @@ from kto_cli.core.rows import TokenSequence
 
 VOCAB = 131
 CONTEXT = 128
+SIZES = {"vocab_size": VOCAB, "hidden_size": 32}
+ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+SPECIAL = {**ENDS, "pad_token_id": 0}
 
 
 def _llama_like(config: str, model: str, **extra: Any) -> Any:
     import transformers
 
     settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
+        **SIZES,
+        **SPECIAL,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": CONTEXT,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
     }
     return getattr(transformers, model)(getattr(transformers, config)(**settings | extra))
 
@@ -39,9 +39,8 @@ def _llama_like(config: str, model: str, **extra: Any) -> Any:
 def _gpt2(**extra: Any) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    ends = {"bos_token_id": 1, "eos_token_id": 2}
     sizes = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
-    return GPT2LMHeadModel(GPT2Config(**sizes | ends | extra))
+    return GPT2LMHeadModel(GPT2Config(**sizes | ENDS | extra))
 
 
 def _gpt_neo() -> Any:
@@ -49,15 +48,13 @@ def _gpt_neo() -> Any:
 
     return GPTNeoForCausalLM(
         GPTNeoConfig(
-            vocab_size=VOCAB,
-            hidden_size=32,
             num_layers=2,
             num_heads=4,
             attention_types=[[["global", "local"], 1]],
             window_size=8,
             max_position_embeddings=CONTEXT,
-            bos_token_id=1,
-            eos_token_id=2,
+            **SIZES,
+            **ENDS,
         )
     )
 
@@ -68,16 +65,13 @@ def _opt() -> Any:
 
     return OPTForCausalLM(
         OPTConfig(
-            vocab_size=VOCAB,
-            hidden_size=32,
             ffn_dim=48,
             num_hidden_layers=2,
             num_attention_heads=4,
             word_embed_proj_dim=16,
             max_position_embeddings=CONTEXT,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=0,
+            **SIZES,
+            **SPECIAL,
         )
     )
 
@@ -86,8 +80,7 @@ def _bloom() -> Any:
     """ALiBi: takes no position ids."""
     from transformers import BloomConfig, BloomForCausalLM
 
-    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4}
-    return BloomForCausalLM(BloomConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+    return BloomForCausalLM(BloomConfig(n_layer=2, n_head=4, **SIZES, **SPECIAL))
 
 
 def _with_experts(config: str, model: str, **extra: Any) -> Any:
@@ -101,8 +94,7 @@ def _mamba() -> Any:
     """State-space layers: no attention at all."""
     from transformers import MambaConfig, MambaForCausalLM
 
-    sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
-    return MambaForCausalLM(MambaConfig(**sizes, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+    return MambaForCausalLM(MambaConfig(num_hidden_layers=2, state_size=4, **SIZES, **SPECIAL))
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {

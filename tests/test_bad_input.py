@@ -110,7 +110,7 @@ def test_binarize_refuses_a_file(kto: Command, workplace: Path, name: str, conte
         (["nobody/nothing"], ["nobody/nothing", "cannot be reached", "Give a local file"]),
         (["hh-rlhf", "--from", "missing"], ["missing", "does not exist"]),
         (["hh-rlhf", "--subset", "helpful-bse"], ["helpful-bse", "It has: harmless-base"]),
-        (["good.jsonl", "--from", "elsewhere"], ["--from", "hh-rlhf only"]),
+        (["good.jsonl", "--from", "elsewhere"], ["--from goes with a named source", "NAME:PATH"]),
         (["good.jsonl", "--holdout", "1.5"], ["--holdout 1.5", "0.05"]),
         (["good.jsonl", "--out", "full"], ["full is not empty", "--out"]),
         (["good.jsonl", "--out", "good.jsonl"], ["good.jsonl cannot be the output", "--out"]),

@@ -36,19 +36,9 @@ def shape(floor: Any) -> Any:
 def counted(shape: Any, length: int, *, backward: bool) -> int:
     """What torch counts for one sequence through a Llama of this shape, the head at every position."""
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        tie_word_embeddings=shape.tied,
-        attn_implementation="eager",  # its products are counted, the CPU's flash attention is not
-    )
-    model = LlamaForCausalLM(config)
+    # Eager attention's products are counted, the CPU's flash attention is not
+    model = importlib.import_module("versus_trl.shapes").llama(shape, attn_implementation="eager")
     assert model.num_parameters() == shape.parameters
     with FlopCounterMode(display=False) as counter:
         logits = model(torch.arange(length)[None], use_cache=False).logits

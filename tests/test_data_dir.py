@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from kto_cli import data_dir
-from kto_cli.data_dir import Row, find_data_dir, load_data_dir, write_data_dir
+from kto_cli import data_dir, data_writer, files
+from kto_cli.data_dir import Row, find_data_dir, load_data_dir
+from kto_cli.data_writer import write_data_dir
 from kto_cli.errors import BadInput
+from kto_cli.files import replacing_folder
 
 
 def row(number: int, *, label: bool = True, chat: bool = True) -> Row:
@@ -43,13 +47,13 @@ def test_what_is_written_is_read(tmp_path, chat):
     assert data.manifest == manifest
     assert (manifest["format"], manifest["note"]) == ("kto-data", "n")
     found = sorted(path.name for path in folder.iterdir())
-    assert found == ["held_out.parquet", "manifest.json", "rejects.jsonl", "train.parquet"]
+    assert found == ["findings.jsonl", "held_out.parquet", "manifest.json", "rejects.jsonl", "train.parquet"]
     assert json.loads((folder / "rejects.jsonl").read_text("utf-8"))["raw"] == "half a pair \ud83d, é"
     assert [path.name for path in folder.parent.iterdir()] == ["set"]
 
 
 def test_rows_beyond_one_row_group_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_dir, "ROWS_PER_GROUP", 3)
+    monkeypatch.setattr(data_writer, "ROWS_PER_GROUP", 3)
     write(tmp_path / "set", count=12)
     assert [item.prompt_id for item in load_data_dir(tmp_path / "set").train] == [f"p{number}" for number in range(10)]
 
@@ -120,12 +124,22 @@ def test_a_failure_half_way_leaves_the_earlier_dataset(tmp_path, monkeypatch):
     folder = tmp_path / "set"
     write(folder)
     before = load_data_dir(folder)
-    monkeypatch.setattr(data_dir, "file_sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(data_writer, "file_sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(folder, count=9, overwrite=True)
     monkeypatch.undo()
     assert load_data_dir(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_of_what_fails_no_folder_stays(tmp_path, monkeypatch):
+    """Not the temporary one, nor those that were made above it; one that was there before stays."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(data_writer, "file_sha256", lambda path: 1 / 0)
+    for place in (tmp_path / "deep" / "er" / "set", tmp_path / "there" / "set"):
+        with pytest.raises(ZeroDivisionError):
+            write(place)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["there"]
 
 
 # --- noticing damage --------------------------------------------------------------------------
@@ -205,3 +219,39 @@ def test_the_only_dataset_is_found_and_several_are_listed(tmp_path, monkeypatch)
         find_data_dir("data/three")
     with pytest.raises(BadInput, match="does not exist"):
         load_data_dir(Path("data/three"))
+
+
+def test_an_earlier_dataset_survives_a_kill_between_the_two_renames(tmp_path):
+    """The earlier one was moved aside, the new one not in its place yet: the next run begins with the earlier one."""
+    write(tmp_path / "set")
+    (tmp_path / "set").rename(tmp_path / ".set.old")
+    with suppress(ZeroDivisionError), replacing_folder(tmp_path / "set"):
+        assert load_data_dir(tmp_path / "set").train
+        raise ZeroDivisionError
+    assert load_data_dir(tmp_path / "set").train
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_rename_that_fails_brings_the_earlier_dataset_back(tmp_path, monkeypatch):
+    """The new folder cannot be moved into place."""
+    write(tmp_path / "set")
+    rename = os.replace
+
+    def failing(source, target):
+        if str(source).endswith(".tmp"):
+            raise PermissionError(13, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(PermissionError):
+        write(tmp_path / "set", overwrite=True, count=8)
+    assert len(load_data_dir(tmp_path / "set").train) == 4
+
+
+def test_two_processes_never_write_one_folder(tmp_path):
+    """The second is told so, and the first goes on."""
+    with replacing_folder(tmp_path / "set") as first:
+        (first / "file").write_text("whole")
+        with pytest.raises(BadInput, match="Another process is writing"), replacing_folder(tmp_path / "set"):
+            raise AssertionError("never here")
+    assert (tmp_path / "set/file").read_text() == "whole"

@@ -95,10 +95,10 @@ def test_the_run_is_the_same_after_a_dry_run(kto, workplace, given):
 
 
 def test_everything_that_would_stop_it_is_said_at_once(kto, workplace, given, monkeypatch):
-    from kto_cli.workflows import dry_run
+    from kto_cli.workflows import dry_run, probe
 
     monkeypatch.setattr(dry_run, "free_disk", lambda path: 1000)
-    monkeypatch.setattr(dry_run, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(probe, "free_memory", lambda device: 1000)
     (workplace / "checkpoint").mkdir()
     (workplace / "checkpoint/thesis.tex").write_text("x")
     ran = kto("train", *given, "--dry-run", "--json")

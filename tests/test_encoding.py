@@ -139,6 +139,20 @@ def test_a_tokenizer_without_end_is_refused(built_in: Any):
         OneByOne(built_in, max_length=500)
 
 
+def test_a_template_of_one_turn_renders_prompts_of_one_turn(built_in: Any):
+    """That it refuses longer chats matters to longer chats alone."""
+    built_in.chat_template = (
+        "{% if messages | length > 2 %}{{ raise_exception('one turn only') }}{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    encoder = OneByOne(built_in, max_length=64)
+    assert built_in.decode(encoder.prompt((user("Hi"),))) == "<|user|>Hi<|end|><|assistant|>"
+    assert built_in.decode(encoder.completion((bot("Yes"),))[0]) == "Yes<|end|>"
+    with pytest.raises(BadModel, match="one turn only"):
+        encoder.prompt((user("Hi"), bot("Yes"), user("And?")))
+
+
 def test_a_role_the_template_does_not_know(built_in: Any):
     encoder = OneByOne(built_in, max_length=500)
     with pytest.raises(BadModel, match="Unknown role: tool"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import pytest
 from conftest import SAMPLE, make_dataset
-from encoded import OneByOne, encode_rows, naive_rows, stored_rows
+from encoded import OneByOne, encode_rows, naive_rows, reader, stored_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,8 @@ from kto_cli.data_dir import Row, load_data_dir
 from kto_cli.errors import BadInput
 from kto_cli.models import load_tokenizer
 from kto_cli.reference import ReferenceCache
-from kto_cli.token_store import EncodedRows, open_store
+from kto_cli.token_files import open_store
+from kto_cli.token_store import EncodedRows
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,10 @@ def check_numbers(rows: EncodedRows) -> None:
 
 
 def naive_key(sequence: TokenSequence) -> bytes:
-    """As it ever was: cached log-probs stay valid only while this stays what it is."""
-    numbers = (len(sequence.prompt), *sequence.prompt, *sequence.completion)
-    return hashlib.blake2b(struct.pack(f"<{len(numbers)}I", *numbers), digest_size=16).digest()
+    """As since version 2 of the store: cached log-probs stay valid only while this stays what it is."""
+    parts = [struct.pack(f"<{len(part)}I", *part) for part in (sequence.prompt, sequence.completion)]
+    digests = [hashlib.blake2b(part, digest_size=16).digest() for part in parts]
+    return hashlib.blake2b(b"".join(digests), digest_size=16).digest()
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def test_shared_texts_are_stored_once(tokenizer: Any, tmp_path: Path):
     rows = [row(number, f"Question {number % 2}", texts[number % 3], True) for number in range(6)]
     (tmp_path / "store").mkdir()
     encoder = OneByOne(tokenizer, max_length=100)
-    write_store(tmp_path / "store", lambda: ([each] for each in rows), encoder)
+    write_store(tmp_path / "store", reader(rows, 1), encoder)
     assert len(numpy.load(tmp_path / "store/starts.npy")) == 5 + 1
     assert list(EncodedRows([open_store(tmp_path / "store")[0]])) == encode_rows(rows, encoder)[0]
 
@@ -196,11 +198,11 @@ def test_a_damaged_store_is_said_and_made_again(kto, workplace, given, name, dam
 def test_nothing_half_written_is_left(kto, workplace, given, monkeypatch):
     from kto_cli import tokenizing
 
-    monkeypatch.setattr(tokenizing, "seal", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        kto("precompute", *given, "--cache", "cache")
+    with monkeypatch.context() as patch:  # undo() would leave the workplace too
+        patch.setattr(tokenizing, "seal", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kto("precompute", *given, "--cache", "cache")
     assert stores(workplace / "cache") == []
-    monkeypatch.undo()
     assert kto("precompute", *given, "--cache", "cache").code == 0
 
 

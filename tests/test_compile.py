@@ -1,0 +1,79 @@
+"""`kto train --compile`: the layers run through torch.compile, and the numbers stay those of the run without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, save_pico_llama
+
+STEPS = 3
+LAYERS = 2
+TOLERANCE = 1e-5
+"""Float32, and fused operations round elsewhere; 3e-6 was measured, of a z_ref."""
+CLOCK = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
+"""What a step's record says of time."""
+
+
+def has_compiler() -> bool:
+    """A C++ compiler, which inductor needs on a CPU."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "c++")))
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[object]]:
+    """The functions handed to torch.compile; what it makes of them is kept for this test alone."""
+    handed: list[object] = []
+    compile_ = torch.compile
+
+    def counting(function: Any, **settings: Any) -> Any:
+        handed.append(function)
+        return compile_(function, **settings)
+
+    monkeypatch.setattr(torch, "compile", counting)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield handed
+    torch._dynamo.reset()
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The run's steps, less what they say of time, the held-out part as one number a name."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    numbers = [{**line, **{f"held_out {name}": value for name, value in line["held_out"].items()}} for line in lines]
+    return [{name: line[name] for name in line.keys() - CLOCK - {"held_out"}} for line in numbers]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_compiled_layers_give_the_same_run(
+    kto: Command, workplace: Path, pico_data: Path, compiled: list[object]
+) -> None:
+    """Each layer is handed over, Dynamo compiles every frame it meets, and three steps at a rate at which the loss
+    falls end with the same metrics and weights."""
+    from safetensors.torch import load_file
+
+    frames = torch._dynamo.utils.counters["frames"]
+    model = save_pico_llama(workplace / "pico", layers=LAYERS)
+    given = ["--data", pico_data, "--model", model, "--max-steps", STEPS, "--batch-size", 8, "--learning-rate", 1e-3]
+    assert kto("train", *given, "--out", "plain").code == 0
+    assert (len(compiled), frames["total"]) == (0, 0)
+    ran = kto("train", *given, "--out", "compiled", "--compile")
+    assert (ran.code, len(compiled)) == (0, LAYERS), ran.err
+    assert frames["ok"] == frames["total"] >= LAYERS
+
+    plain = records(workplace / "plain")
+    assert plain[-1]["held_out loss"] < 0.495, "it must learn, or equal numbers say little"
+    assert records(workplace / "compiled") == [pytest.approx(step, rel=0, abs=TOLERANCE) for step in plain]
+    weights = load_file(workplace / "plain/model.safetensors")
+    others = load_file(workplace / "compiled/model.safetensors")
+    assert weights.keys() == others.keys()
+    assert max((weights[name] - others[name]).abs().max().item() for name in weights) < TOLERANCE

@@ -1,0 +1,312 @@
+"""Held-out rows: families against union by hand, official splits kept, nothing shared between the sides."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kto_cli.feedback.order import priority, row_keys
+from kto_cli.feedback.split import DETAILS, Split, families, number_held_out, smallest_keys, split, to_learn_from
+
+ROW = st.tuples(
+    st.integers(0, 7),  # prompt
+    st.integers(0, 7),  # group
+    st.integers(-1, 3),  # cluster
+    st.sampled_from([0, 1]),  # label
+    st.sampled_from([False, False, False, True]),  # official
+    st.integers(0, 2),  # source
+    st.sampled_from([True, True, True, False]),  # used
+)
+ROWS = st.lists(ROW, max_size=30)
+
+
+def columns(rows: list[tuple]) -> list[numpy.ndarray]:
+    """Prompts, groups, clusters, labels, official, sources, used."""
+    kinds = (numpy.int64, numpy.int64, numpy.int64, numpy.int8, bool, numpy.int16, bool)
+    values = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    return [numpy.array(value, dtype=kind) for value, kind in zip(values, kinds, strict=True)]
+
+
+def split_rows(
+    rows: list[tuple], share: float = 0.5, seed: int = 0, *, clustered: bool = True, renumber: bool = False
+) -> Split:
+    prompts, groups, clusters, labels, official, sources, used = columns(rows)
+    group_keys = row_keys(groups)
+    if renumber:
+        prompts, groups, clusters = prompts * 5 % 8, groups * 3 % 8, numpy.where(clusters < 0, -1, 3 - clusters)
+    return split(
+        prompts=prompts,
+        groups=groups,
+        group_keys=group_keys,
+        labels=labels,
+        official=official,
+        sources=sources,
+        share=share,
+        seed=seed,
+        clusters=clusters if clustered else None,
+        rows=used,
+    )
+
+
+def plain(
+    count: int, *, label=lambda number: number % 2, official=lambda number: False, source=lambda number: 0
+) -> list:
+    """One row for each of `count` prompts, each its own group."""
+    return [(n, n, -1, label(n), official(n), source(n), True) for n in range(count)]
+
+
+def naive_families(rows: list[tuple], *, clustered: bool = True) -> list[set[int]]:
+    """Sets of row positions, merged while any two rows of different sets share something."""
+    sets = [{position} for position, row in enumerate(rows) if row[6]]
+
+    def linked(left: int, right: int) -> bool:
+        same = [rows[left][kind] == rows[right][kind] for kind in range(3)]
+        return same[0] or same[1] or (clustered and same[2] and rows[left][2] >= 0)
+
+    merged = True
+    while merged:
+        merged = False
+        for first in sets:
+            for second in sets:
+                if first is not second and any(linked(left, right) for left in first for right in second):
+                    first |= second
+                    sets.remove(second)
+                    merged = True
+                    break
+            if merged:
+                break
+    return sets
+
+
+# --- families ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, st.booleans())
+def test_families_as_naive(rows, clustered):
+    prompts, groups, clusters, *_, used = columns(rows)
+    names = families(prompts, groups, clusters if clustered else None, used)
+    found: dict[int, set[int]] = {}
+    for position in numpy.flatnonzero(used).tolist():
+        found.setdefault(int(names[position]), set()).add(position)
+    expected = naive_families(rows, clustered=clustered)
+    assert sorted(map(sorted, found.values())) == sorted(map(sorted, expected))
+    for name, members in found.items():
+        assert name == min(prompts[list(members)])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_chain_of_any_length_is_one_family(shuffle):
+    """Prompt 0 - group 0 - prompt 1 - group 1 ...: 20,000 links, numbered in order or not, are one component."""
+    prompts = numpy.repeat(numpy.arange(10_001), 2)[1:-1]
+    groups = numpy.repeat(numpy.arange(10_000), 2)
+    if shuffle:
+        renamed = numpy.random.default_rng(0).permutation(10_001)
+        prompts, groups = renamed[prompts], renamed[groups]
+    assert set(families(prompts, groups).tolist()) == {int(prompts.min())}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 2**64 - 1), st.booleans()), max_size=20))
+def test_smallest_keys_as_naive(rows):
+    names, first, second, used = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
+    keys = numpy.array([first, second], dtype=numpy.uint64).T.reshape(-1, 2)
+    found = smallest_keys(numpy.array(names, dtype=numpy.int64), keys, numpy.array(used, dtype=bool))
+    for name in range(max(names, default=-1) + 1):
+        of_family = [row[1:3] for row in rows if row[0] == name and row[3]]
+        assert tuple(found[name].tolist()) == min(of_family, default=(2**64 - 1, 2**64 - 1))
+
+
+# --- the split --------------------------------------------------------------------------------
+
+
+def test_number_held_out():
+    cases = [(0.05, 3), (0.05, 4), (0.05, 30), (0.05, 1000), (0.99, 10), (0.0, 1000), (0.5, 4)]
+    assert [number_held_out(*case) for case in cases] == [0, 2, 2, 50, 8, 0, 2]
+
+
+@settings(max_examples=250, deadline=None)
+@given(ROWS, st.sampled_from([0.0, 0.1, 0.5, 0.99]), st.integers(0, 5), st.booleans())
+def test_nothing_is_shared_and_every_row_has_one_place(rows, share, seed, clustered):
+    """Also where one prompt has several groups, one group several prompts, and sources overlap."""
+    result = split_rows(rows, share, seed, clustered=clustered)
+    prompts, groups, clusters, _, official, sources, used = columns(rows)
+    members = [prompts, groups, clusters] if clustered else [prompts, groups]
+    train = to_learn_from(used, result.held_out, members)
+    places = sum(flags.astype(int) for flags in (train, result.held_out, *result.left_out.values()))
+    assert (places == used).all()
+    for numbers in members:
+        assert not (set(numbers[train].tolist()) & set(numbers[result.held_out].tolist())) - {-1}
+    # official rows are held out, the other rows of their sources are not
+    own = set(sources[official & used].tolist())
+    for position, source in enumerate(sources.tolist()):
+        if source in own:
+            assert result.held_out[position] == (official & used)[position]
+    # why a row is left out: the first of prompt, group and cluster that it shares
+    for reason, numbers in zip(DETAILS, members, strict=False):
+        held = set(numbers[result.held_out].tolist()) - {-1}
+        assert all(number in held for number in numbers[result.left_out[reason]].tolist())
+    if not own:
+        assert not any(flags.any() for flags in result.left_out.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, st.integers(0, 5))
+def test_the_seeded_split_as_naive(rows, seed):
+    """Families by hand, ranked by the hash of their smallest group key; the whole draw undone if it takes a class."""
+    rows = [(*row[:4], False, 0, row[6]) for row in rows]
+    result = split_rows(rows, 0.4, seed)
+    sets = naive_families(rows)
+
+    def key(members: set[int]) -> tuple:
+        return min(tuple(row_keys(numpy.array([rows[member][1]]))[0].tolist()) for member in members)
+
+    def place(members: set[int]) -> int:
+        return int(priority(numpy.array([key(members)], dtype=numpy.uint64), seed, "held out")[0])
+
+    chosen = sorted(sets, key=place)[: number_held_out(0.4, len(sets))]
+    held = set().union(*chosen)
+    there = {position for position, row in enumerate(rows) if row[6]}
+    if {rows[position][3] for position in there - held} != {rows[position][3] for position in there}:
+        held = set()
+    assert set(numpy.flatnonzero(result.held_out).tolist()) == held
+    for members in sets:
+        assert {tuple(result.family_keys[member].tolist()) for member in members} == {key(members)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, st.integers(0, 5))
+def test_the_order_of_the_rows_is_nothing(rows, seed):
+    """Nor are the numbers of prompts and groups, which follow the order: keys are of the content."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    found = split_rows(rows, 0.4, seed)
+    shuffled = split_rows([rows[position] for position in order], 0.4, seed, renumber=True)
+    assert shuffled.held_out.tolist() == [found.held_out[position] for position in order]
+    used = numpy.array([rows[position][6] for position in order], dtype=bool)
+    assert (shuffled.family_keys[used] == found.family_keys[order][used]).all()
+    assert (shuffled.notes, shuffled.warnings) == (found.notes, found.warnings)
+
+
+def test_seeds_differ_and_repeat():
+    rows = plain(200)
+    sides = [tuple(split_rows(rows, 0.1, seed).held_out.tolist()) for seed in (0, 0, 1)]
+    assert sides[0] == sides[1] != sides[2]
+    assert sum(sides[0]) == sum(sides[2]) == 20
+
+
+def test_more_data_moves_few_families():
+    fewer, more = split_rows(plain(400), 0.1), split_rows(plain(420), 0.1)
+    assert int(fewer.held_out.sum()) == 40
+    assert int((fewer.held_out & more.held_out[:400]).sum()) >= 35
+
+
+def test_a_row_more_in_a_family_does_not_move_it():
+    """A conversation that goes on has more prompts and the same root."""
+    rows = plain(100)
+    more = [*rows, *((100 + n, n, -1, 1, False, 0, True) for n in range(100))]
+    assert split_rows(rows).held_out.tolist() == split_rows(more).held_out[:100].tolist()
+
+
+def test_large_families_are_not_drawn_more_often():
+    """Of 1,000 families half have ten rows and half one: the draw of 500 takes 250 of each, give or take 4 deviations
+    (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
+    rows = [(n * 10 + k, n * 10 + k, n, k % 2, False, 0, True) for n in range(1000) for k in range(10 if n % 2 else 1)]
+    held = split_rows(rows, 0.5).held_out
+    small = sum(bool(held[position]) for position, row in enumerate(rows) if row[2] % 2 == 0)
+    assert abs(small - 250) < 32
+
+
+# --- official splits --------------------------------------------------------------------------
+
+
+def test_an_official_split_is_kept_and_what_touches_it_is_left_out():
+    rows = [
+        (0, 0, 0, 1, True, 0, True),
+        (0, 1, 1, 1, False, 0, True),  # same prompt
+        (1, 0, 1, 0, False, 0, True),  # same conversation
+        (2, 2, 0, 0, False, 0, True),  # nearly the same prompt
+        (3, 3, -1, 0, False, 0, True),
+        (4, 4, -1, 1, True, 0, False),  # gone
+        (4, 5, -1, 1, False, 0, True),
+    ]
+    result = split_rows(rows, 0.5)
+    assert numpy.flatnonzero(result.held_out).tolist() == [0]
+    assert {reason: numpy.flatnonzero(flags).tolist() for reason, flags in result.left_out.items()} == {
+        "prompt_held_out": [1],
+        "conversation_held_out": [2],
+        "near_duplicate_held_out": [3],
+    }
+    assert result.notes == [
+        "The source's own test split is held out; --holdout is not used.",
+        "3 train rows left out: they share a prompt, a near-duplicate or a conversation with held-out rows.",
+    ]
+    assert result.warnings == ["The held-out rows are all of one class: no AUC."]
+    assert set(result.left_out) <= set(DETAILS)
+
+
+def test_in_a_mix_each_source_without_a_split_gets_a_seeded_one():
+    """Source 0 has 10 official rows of 50; of the 100 prompts of source 1, one in ten is drawn."""
+    rows = plain(150, official=lambda n: n < 10, source=lambda n: int(n >= 50), label=lambda n: n % 3 % 2)
+    result = split_rows(rows, 0.1)
+    assert result.held_out[:50].tolist() == [True] * 10 + [False] * 40
+    assert int(result.held_out[50:].sum()) == 10
+    assert result.notes == [
+        "The own test split of 1 of 2 sources is held out.",
+        "Held out: 10 of 100 prompts or conversations of the other sources, seed 0.",
+    ]
+
+
+def test_in_a_mix_train_rows_of_any_source_that_touch_held_out_rows_are_left_out():
+    """Prompt 0 is official in source 0 and a train row in source 1; every drawn prompt of source 1 that source 0
+    has in train leaves there."""
+    official = [(0, 0, -1, 1, True, 0, True)]
+    own = [(n, n, -1, n % 2, False, 0, True) for n in range(1, 30)]
+    other = [(n, n, -1, n % 2, False, 1, True) for n in range(30)]
+    result = split_rows([*official, *own, *other], 0.2, clustered=False)
+    drawn = {n for n in range(30) if result.held_out[30 + n]}
+    assert len(drawn) == 6
+    left = {row for row in range(60) if result.left_out["prompt_held_out"][row]}
+    assert left == {n for n in drawn if n > 0} | ({30} - {30 + n for n in drawn})
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def test_few_prompts_and_whole_classes():
+    few = split_rows(plain(3), 0.5)
+    assert few.warnings == ["Nothing is held out: 3 prompts are too few (4 needed). kto eval will need other rows."]
+    assert not few.held_out.any()
+    assert split_rows(plain(3), 0.0).warnings == []
+    assert split_rows([], 0.5).warnings == []
+    for seed in range(8):
+        one = split_rows(plain(4, label=lambda n: int(n > 0)), 0.5, seed)
+        assert not one.held_out[0]
+        why = "Nothing is held out: all rows of one class would be among the held-out ones."
+        assert one.held_out.any() or one.warnings == [f"{why} kto eval will need other rows."]
+
+
+def test_one_class_alone_can_be_held_out_but_is_said():
+    result = split_rows(plain(20, label=lambda n: 1), 0.2)
+    assert int(result.held_out.sum()) == 4
+    assert result.notes == ["Held out: 4 of 20 prompts or conversations, seed 0."]
+    assert result.warnings == ["The held-out rows are all of one class: no AUC."]
+
+
+def test_a_split_of_another_source_that_takes_a_class_does_not_undo_the_draw():
+    """Source 0's own test split has the only undesirable row; source 1 is drawn from all the same."""
+    rows = [(0, 0, -1, 0, True, 0, True), *((n, n, -1, 1, False, 1, True) for n in range(1, 41))]
+    assert int(split_rows(rows, 0.1).held_out.sum()) == 5
+
+
+def test_the_chosen_of_two_seeds_are_unlike():
+    """No seed's order is another's shifted: places under neighbouring seeds are uncorrelated (|r| < 4 / sqrt(n))."""
+    keys = row_keys(numpy.arange(10_000))
+    places = [priority(keys, seed, "held out").astype(float) for seed in range(4)]
+    for left, right in pairwise(places):
+        assert abs(numpy.corrcoef(left, right)[0, 1]) < 0.04
