@@ -85,12 +85,12 @@ def arguments() -> argparse.Namespace:
 def built_in_sample(folder: Path) -> str:
     """The built-in sample, binarized."""
     from kto_cli import files
-    from kto_cli.config import BinarizeConfig
+    from kto_cli.binarize_config import BinarizeConfig
     from kto_cli.display import Screen
     from kto_cli.workflows import binarize
 
     sample = str(files.sample_data() / "hh-rlhf")
-    binarize.run(BinarizeConfig(source="hh-rlhf", from_path=sample, out=str(folder)), Screen(quiet=True))
+    binarize.run(BinarizeConfig(("hh-rlhf",), from_path=sample, out=str(folder)), Screen(quiet=True))
     return str(folder)
 
 

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from process_memory import Memory
 
-from kto_cli.config import BinarizeConfig, TrainConfig
+from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.config import TrainConfig
 from kto_cli.core import logps
 from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
-from kto_cli.data_dir import load_data_dir, write_data_dir
+from kto_cli.data_dir import load_data_dir
+from kto_cli.data_writer import write_data_dir
 from kto_cli.display import Screen
 from kto_cli.distributed import wrap
 from kto_cli.engine import Engine, References, StepOutput
@@ -66,7 +68,7 @@ def set_up(job: dict[str, Any]) -> dict[str, Any]:
     """
     work = Path(job["work"])
     screen = Screen(quiet=True)
-    binarize.run(BinarizeConfig(source="hh-rlhf", from_path=job["source"], out=str(work / "all")), screen)
+    binarize.run(BinarizeConfig(("hh-rlhf",), from_path=job["source"], out=str(work / "all")), screen)
     rows = list(load_data_dir(work / "all").train)
     texts = [message["content"] for row in rows for message in (*row.prompt, *row.completion)]
     tokenizer = train_tokenizer(texts)

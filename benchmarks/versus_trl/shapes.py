@@ -58,25 +58,28 @@ ON_GPU = Shape("1B", 2048, 8192, 16, 32, 8, 128256)
 """Llama 3.2 1B's sizes."""
 
 
+def llama(shape: Shape, **more: Any) -> Any:
+    """A Llama of this shape with random weights; `more` goes to its config."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "tie_word_embeddings": shape.tied,
+    }
+    return LlamaForCausalLM(LlamaConfig(**sizes, **more))
+
+
 def write_model(shape: Shape, tokenizer: Any, folder: Path) -> None:
     """A model folder that both sides load: random weights, float32."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    model = LlamaForCausalLM(config)
+    model = llama(shape, max_position_embeddings=CONTEXT, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
     assert model.num_parameters() == shape.parameters, asdict(shape)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
