@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
-from binarizing import Given, bot, user, write_lines
+from binarizing import Given, binarize, bot, user, write_lines
 from binarizing import read as read_up_to_labels
 
 from kto_cli.errors import BadInput
 from kto_cli.sources.lines import line_records
 from kto_cli.sources.records import Output, Pair, root
+from kto_cli.sources.registry import source
 
 ASK = "\n\nHuman: Hi\n\nAssistant:"
 GOOD = {"chosen": f"{ASK} Hello!", "rejected": f"{ASK} Go away."}
@@ -345,3 +346,13 @@ def test_files_that_cannot_be_used_are_refused_in_one_line(tmp_path, make, says)
     with pytest.raises(BadInput, match=re.escape(says)) as error:
         read(make(tmp_path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["shp", "oasst", "ultrafeedback", "alpaca-eval", "halos", "llama-factory"])
+def test_a_file_of_another_source_is_told_by_its_columns(tmp_path, name):
+    """Each source's own example, given without its name."""
+    lines = source(name).example
+    path = tmp_path / ("f.json" if lines[0].startswith("[") else "f.jsonl")
+    path.write_text("\n".join(lines))
+    with pytest.raises(BadInput, match=f"look like those of {name}: kto binarize {name}:FILE"):
+        binarize(path, tmp_path / "out")

@@ -31,6 +31,15 @@ KINDS = {
 }
 WANTED = ("prompt", "chosen", "rejected", "completion", "label", "messages")
 EXPECTED = "paired rows (prompt, chosen, rejected) or unpaired rows (prompt, completion, label)"
+SIGNS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "shp": (("history", "human_ref_A", "human_ref_B"),),
+    "oasst": (("message_tree_id", "prompt"), ("message_id", "parent_id", "text")),
+    "ultrafeedback": (("instruction", "completions"),),
+    "alpaca-eval": (("instruction", "output_1", "output_2", "preference"),),
+    "halos": (("type", "prompt", "output"), ("type", "prompt", "output_A")),
+    "llama-factory": (("conversations",), ("instruction", "output", "kto_tag"), ("messages", "kto_tag")),
+}
+"""Columns that tell another source's files."""
 FIRST = 32
 """Records that are looked at before the first is read."""
 
@@ -46,8 +55,16 @@ def table_kind(name: str, columns: Sequence[str]) -> str:
         raise BadInput(f"{name} has the columns of both paired and unpaired rows.", f"Keep those of one: {EXPECTED}.")
     if not fits:
         found = ", ".join(columns[:20]) or "none"
-        raise BadInput(f"{name} has the columns {found}.", f"kto needs {EXPECTED}; rename yours to these.")
+        raise BadInput(f"{name} has the columns {found}.", other_ways(columns))
     return fits[0]
+
+
+def other_ways(columns: Sequence[str]) -> str:
+    """What to do with a file of other columns: the source whose columns they are, else rules over them."""
+    for source, signs in SIGNS.items():
+        if any(set(some) <= set(columns) for some in signs):
+            return f"They look like those of {source}: kto binarize {source}:FILE"
+    return f"kto needs {EXPECTED}; rename yours to these, or say what they mean: kto binarize log:FILE --desirable RULE"
 
 
 def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iterable[Record]) -> None:
