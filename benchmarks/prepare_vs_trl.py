@@ -1,7 +1,7 @@
 """Times `kto` against TRL 1.16 from a raw hh-rlhf file to tokenized rows with mismatched pairs.
 
     python benchmarks/prepare_vs_trl.py                       # ../shared/data's file, else the built-in sample
-    python benchmarks/prepare_vs_trl.py --copies 8            # the file eight times over (each copy other prompts)
+    python benchmarks/prepare_vs_trl.py --copies 8            # the file eight times over (each copy other texts)
     python benchmarks/prepare_vs_trl.py --trl-python PATH     # a Python that has trl 1.16; else one is set up by pip
 
 Both sides have one process, start from the file and end with token ids on disk: kto with `kto binarize` (findings,
@@ -18,6 +18,7 @@ import argparse
 import gzip
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from train_vs_trl import FILE, ROOT, source_of, trl_python
 from versus_trl import shapes
 
 SIDES = ("kto", "TRL")
+MARKER = re.compile("(\n\n(?:Human|Assistant):)")
 MAX_LENGTH = 1024
 TEMPLATE = (
     "{% for message in messages %}{{ '\n\nHuman: ' if message['role'] == 'user' else '\n\nAssistant: ' }}"
@@ -72,14 +74,15 @@ def arguments() -> argparse.Namespace:
 
 
 def copied(source: Path, copies: int, out: Path) -> Path:
-    """The source's lines, again and again; each copy's first turn says which it is, so that no prompt comes twice."""
+    """The source's lines, again and again; each copy's turns say which it is, so that no text comes twice."""
     data = source.read_bytes()
     lines = (gzip.decompress(data) if source.suffix == ".gz" else data).decode().splitlines()
     with out.open("w") as target:
         for copy in range(copies):
-            first = f"\n\nHuman: ({copy}) " if copy else "\n\nHuman: "
             for line in lines:
-                pair = {side: text.replace("\n\nHuman: ", first, 1) for side, text in json.loads(line).items()}
+                pair = json.loads(line)
+                if copy:
+                    pair = {side: MARKER.sub(rf"\1 ({copy})", text) for side, text in pair.items()}
                 target.write(json.dumps(pair) + "\n")
     return out
 

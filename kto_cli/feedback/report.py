@@ -83,7 +83,9 @@ def show(result: dict[str, Any], screen: Screen) -> None:
     interval = f"lambda_d in [{low_d:.4g}, {high_d:.4g}] with lambda_u 1, or lambda_u in [{low_u:.4g}, {high_u:.4g}]"
     screen.say(f"Weights (Eq. 8): {interval} with lambda_d 1.")
     if result["out"] is None:
-        screen.say("Nothing was written (--check). A run without it lists every row of these findings in findings.jsonl.")
+        screen.say(
+            "Nothing was written (--check). A run without it lists every row of these findings in findings.jsonl."
+        )
         return
     screen.say(f"Written to {result['out']}." + (" rejects.jsonl says why rows are not used." if lost else ""))
     for path, count in result["exports"].items():
