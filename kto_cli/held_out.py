@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from kto_cli.core.metrics import Scores, auc, class_means
+from kto_cli.core.areas import auc
+from kto_cli.core.metrics import Scores, class_means
 from kto_cli.engine import Engine, References
 from kto_cli.token_store import EncodedRows
 

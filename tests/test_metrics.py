@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kto_cli.core.metrics import Scores, auc, class_means, held_out_metrics, step_metrics
+from kto_cli.core.areas import auc
+from kto_cli.core.metrics import Scores, class_means, held_out_metrics, step_metrics
 
 BETA, LAMBDA_D, LAMBDA_U = 0.1, 1.0, 1.5
 
@@ -211,8 +212,8 @@ def test_every_estimate_lies_in_its_interval():
     found = measured(made_up())
     names = [name.removesuffix("_interval") for name in found if name.endswith("_interval")]
     assert set(names) == {
-        *("loss", "z_ref", "reward_desirable", "reward_undesirable", "margin", "accuracy"),
-        *("auc", "auc_length", "auc_length_matched", "paired_accuracy"),
+        *("loss", "z_ref", "kl", "reward_desirable", "reward_undesirable", "margin", "accuracy"),
+        *("auc", "auc_length", "auc_length_matched", "auc_length_adjusted", "paired_accuracy"),
     }
     for name in names:
         low, high = found[f"{name}_interval"]
