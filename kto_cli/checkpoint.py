@@ -89,6 +89,12 @@ def fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[st
     return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
 
 
+def trained_on(folder: Path) -> dict[str, str] | None:
+    """The `folder` and `fingerprint` of the data that the run of this checkpoint learned from; None without a run."""
+    home = _run_folder(folder)
+    return None if home is None else read_settings(RunDir(home))["data"]
+
+
 def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
     """The model in `folder`. An adapter goes, in place, on the reference if that is its base (then the reference is no
     more), else on its base, loaded for it."""

@@ -10,6 +10,7 @@ from kto_cli.display import Screen, number
 LABELS = {
     "loss": "loss",
     "z_ref": "z_ref (nats)",
+    "kl": "KL to the reference (nats)",
     "reward_desirable": "reward, desirable",
     "reward_undesirable": "reward, undesirable",
     "margin": "margin",
@@ -17,6 +18,7 @@ LABELS = {
     "auc": "AUC",
     "auc_length": "AUC of length alone",
     "auc_length_matched": "AUC between rows of like length",
+    "auc_length_adjusted": "AUC adjusted for length",
     "paired_accuracy": "accuracy within pairs",
 }
 
@@ -63,5 +65,7 @@ def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
             low, high = metrics[f"{name}_interval"]
             if name == "auc_length":
                 label += f" ({metrics['auc_length_direction']} is desirable)"
+            if name == "kl":
+                label += f", SE {number(metrics['kl_se'])}"
             rows.append([label, metrics[name], f"{number(low)} to {number(high)}"])
     screen.table(title, ["", "value", "90 % interval"], rows)

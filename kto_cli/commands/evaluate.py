@@ -13,9 +13,12 @@ from kto_cli.config import EvalConfig
 class EvalFlags(ModelFlags):
     """In the order of `kto eval --help`."""
 
-    checkpoint: Annotated[str, typer.Argument(help="A run directory, a step of one, or a model folder or Hub id.")] = (
-        REQUIRED
-    )
+    checkpoint: Annotated[
+        list[str],
+        typer.Argument(
+            help="A run directory, a step of one, or a model folder or Hub id. Several are compared with the first."
+        ),
+    ] = REQUIRED
     data: Data
     reference: Annotated[str | None, typer.Option(help="The model it was trained from. Default: the run's own.")] = (
         EvalConfig.model
@@ -30,8 +33,10 @@ class EvalFlags(ModelFlags):
 def evaluate(context: typer.Context) -> None:
     """Show what a checkpoint learned, on held-out rows."""
     settings = values(context)
-    config = EvalConfig(model=settings.pop("reference"), **settings)
+    model, checkpoints = settings.pop("reference"), settings.pop("checkpoint")
+    configs = [EvalConfig(checkpoint=checkpoint, model=model, **settings) for checkpoint in checkpoints]
+    from kto_cli.workflows import compare
     from kto_cli.workflows import evaluate as workflow
 
     screen = screen_of(context)
-    screen.json(workflow.run(config, screen))
+    screen.json(workflow.run(configs[0], screen) if len(configs) == 1 else compare.run(configs, screen))

@@ -32,6 +32,18 @@ class Scores(NamedTuple):
     prompt_ids: Sequence[str]
     pair_ids: Sequence[str | None]
 
+    def take(self, rows: Sequence[int]) -> Scores:
+        """Some of the rows, in this order."""
+        chosen = torch.tensor(rows, dtype=torch.int64)
+        return Scores(
+            self.log_ratios[chosen],
+            self.mismatched_log_ratios[chosen],
+            self.desirable[chosen],
+            self.lengths[chosen],
+            [self.prompt_ids[row] for row in rows],
+            [self.pair_ids[row] for row in rows],
+        )
+
 
 def class_means(values: Tensor, desirable: Tensor) -> tuple[float, float]:
     """Mean over desirable rows and over undesirable rows; NaN for a class with no rows."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kto_cli import files
 from kto_cli.checkpoint import fill_from_run, load_policy, locate, results_folder
 from kto_cli.config import EvalConfig
-from kto_cli.core.metrics import Scores, held_out_metrics
+from kto_cli.core.metrics import Scores
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.weights import choose_weights
-from kto_cli.data_dir import Row
 from kto_cli.display import Screen
 from kto_cli.engine import References
 from kto_cli.errors import BadData
+from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
+from kto_cli.eval_tables import listed_ids, show_details
 from kto_cli.held_out import score_rows
 from kto_cli.preparation import (
     Prepared,
@@ -29,20 +29,41 @@ from kto_cli.preparation import (
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
 from kto_cli.tables import metrics_table
-from kto_cli.verdict import Verdict, judge
+from kto_cli.verdict import judge
+
+
+class Evaluated(NamedTuple):
+    """One checkpoint, evaluated: what is said of it, and what a comparison needs."""
+
+    result: dict[str, Any]
+    scores: Scores
+    ids: list[str]
+    """[rows] of the scores."""
+    weights: Weights
+    reference: str
+    """The fingerprint of the reference."""
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     """Evaluates.
 
     Returns:
-        The keys of `held_out_metrics`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `samples`.
+        The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `samples`.
 
     Raises:
         KtoError: bad input, data or model; no held-out rows.
     """
+    return evaluate(config, screen).result
+
+
+def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
+    """Scores the held-out rows, answers a few prompts, writes and shows the results.
+
+    Raises:
+        KtoError: as `run`.
+    """
     called, folder = locate(config)
-    config, weights = fill_from_run(config, folder)
+    config, chosen = fill_from_run(config, folder)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     prepared = prepare(config, accelerator, screen, needs_train=False)
@@ -53,24 +74,16 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     answers = {"reference": _answers(prepared.model, prompts, prepared, config, screen)}
     policy = _policy_scorer(folder, prepared, config, accelerator)
     scores = _score(policy, prepared, references, config, accelerator, screen)
-    metrics = _metrics(scores, config, weights)
     answers["policy"] = _answers(policy.model, prompts, prepared, config, screen)
     samples = _samples(prepared, prompts, answers)
+    weights = _weights(scores, config, chosen)
     out = _place_of_results(config, folder, screen)
+    found = find_out(scores, prepared.held_out, prepared.data, weights)
     if accelerator.is_main_process:
-        _write(out, metrics, samples, scores, prepared, config, called)
-    metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {prepared.source.name}", metrics)
-    verdict = judge(metrics, [])
-    _show(screen, samples, verdict, out)
-    return {
-        **metrics,
-        "verdict": verdict.word,
-        "sentence": verdict.sentence,
-        "checkpoint": called,
-        "reference": prepared.source.name,
-        "eval": str(out),
-        "samples": samples,
-    }
+        facts = _facts(called, prepared, weights, found.metrics)
+        write(out, facts, samples, rows_table(scores, prepared.held_out, found))
+    result = _show(screen, found.metrics, prepared, samples, called, out)
+    return Evaluated(result, scores, prepared.held_out.ids, weights, prepared.source.fingerprint)
 
 
 def _refuse_nothing_held_out(prepared: Prepared) -> None:
@@ -101,12 +114,12 @@ def _policy_scorer(folder: Path, prepared: Prepared, config: EvalConfig, acceler
     return policy
 
 
-def _metrics(scores: Scores, config: EvalConfig, weights: Mapping[str, float]) -> dict[str, Any]:
-    """`held_out_metrics` with the run's own weights, else those chosen from the held-out rows' classes."""
+def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> Weights:
+    """The run's own, else those that training would choose for the held-out rows' classes."""
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
-    chosen = choose_weights(*counts, lambda_d=weights.get("lambda_d"), lambda_u=weights.get("lambda_u"))
-    return held_out_metrics(scores, beta=config.beta or 0.1, lambda_d=chosen.lambda_d, lambda_u=chosen.lambda_u)
+    found = choose_weights(*counts, lambda_d=chosen.get("lambda_d"), lambda_u=chosen.get("lambda_u"))
+    return Weights(config.beta or 0.1, found.lambda_d, found.lambda_u)
 
 
 def _answers(
@@ -119,8 +132,7 @@ def _answers(
 
 def _samples(prepared: Prepared, prompts: list[EncodedRow], answers: dict[str, list[str]]) -> list[dict[str, str]]:
     """Answers to the same held-out prompts, side by side."""
-    chosen = {row.id for row in prompts}
-    texts: dict[str, Row] = {row.id: row for row in prepared.data.held_out if row.id in chosen}
+    texts = texts_of(prepared.data, [row.id for row in prompts])
     return [
         {"id": row.id, "prompt": last_words(texts[row.id].prompt), "reference": before, "policy": after}
         for row, before, after in zip(prompts, answers["reference"], answers["policy"], strict=True)
@@ -140,7 +152,29 @@ def _place_of_results(config: EvalConfig, folder: Path, screen: Screen) -> Path:
     return out
 
 
-def _show(screen: Screen, samples: list[dict[str, str]], verdict: Verdict, out: Path) -> None:
+def _facts(called: str, prepared: Prepared, weights: Weights, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json holds."""
+    return {
+        "checkpoint": called,
+        "reference": {"name": prepared.source.name, "fingerprint": prepared.source.fingerprint},
+        "data": {"folder": str(prepared.data.folder), "fingerprint": prepared.data.fingerprint},
+        **weights._asdict(),
+        "metrics": metrics,
+    }
+
+
+def _show(
+    screen: Screen,
+    metrics: dict[str, Any],
+    prepared: Prepared,
+    samples: list[dict[str, str]],
+    called: str,
+    out: Path,
+) -> dict[str, Any]:
+    """Tables, answers and the verdict; returns the result of the command."""
+    name, verdict = prepared.source.name, judge(metrics, [])
+    metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {name}", metrics)
+    show_details(screen, metrics, texts_of(prepared.data, listed_ids(metrics)))
     if samples:
         screen.texts(
             "The same held-out prompts, answered by both",
@@ -149,51 +183,12 @@ def _show(screen: Screen, samples: list[dict[str, str]], verdict: Verdict, out: 
         )
     screen.say(verdict.sentence)
     screen.say(f"Written to {out}")
-
-
-def _table(prepared: Prepared, scores: Scores, beta: float) -> Any:
-    """One line per held-out row."""
-    import pyarrow
-
-    origins = {row.id: row.origin for row in prepared.data.held_out}
-    return pyarrow.table(
-        {
-            "id": prepared.held_out.ids,
-            "prompt_id": prepared.held_out.prompt_ids,
-            "pair_id": prepared.held_out.pair_ids,
-            "origin": [origins[name] for name in prepared.held_out.ids],
-            "label": scores.desirable.tolist(),
-            "completion_tokens": scores.lengths.tolist(),
-            "log_ratio": scores.log_ratios.tolist(),
-            "mismatched_log_ratio": scores.mismatched_log_ratios.tolist(),
-            "reward": (beta * scores.log_ratios).tolist(),
-        }
-    )
-
-
-def _write(
-    out: Path,
-    metrics: dict[str, Any],
-    samples: list[dict[str, str]],
-    scores: Scores,
-    prepared: Prepared,
-    config: EvalConfig,
-    called: str,
-) -> None:
-    """metrics.json, rows.parquet (one line per held-out row) and samples.jsonl."""
-    import pyarrow.parquet
-
-    facts = {
+    return {
+        **metrics,
+        "verdict": verdict.word,
+        "sentence": verdict.sentence,
         "checkpoint": called,
-        "reference": {"name": prepared.source.name, "fingerprint": prepared.source.fingerprint},
-        "data": {"folder": str(prepared.data.folder), "fingerprint": prepared.data.fingerprint},
-        "beta": config.beta or 0.1,
-        "metrics": metrics,
+        "reference": name,
+        "eval": str(out),
+        "samples": samples,
     }
-    with files.saying_disk_full(out):
-        files.make_folder(out)
-        with files.replacing(out / "rows.parquet") as temporary:
-            pyarrow.parquet.write_table(_table(prepared, scores, config.beta or 0.1), temporary)
-        with files.replacing(out / "samples.jsonl") as temporary:
-            temporary.write_text(files.json_lines(samples), encoding="utf-8")
-        files.write_json(out / "metrics.json", facts)

@@ -1,0 +1,80 @@
+"""Is the second of two checkpoints better than the first? Differences on the same rows, with paired intervals."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from kto_cli.core.intervals import draws, numbered, percentiles
+from kto_cli.core.metrics import Scores, estimates, resamples_for
+
+COMPARED = (
+    "auc",
+    "auc_length_matched",
+    "auc_length_adjusted",
+    "paired_accuracy",
+    "accuracy",
+    "margin",
+    "reward_desirable",
+    "reward_undesirable",
+    "kl",
+)
+"""In the order shown. The loss is left out: with other weights it is another quantity."""
+BETTER_WHEN_HIGHER = ("auc", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")
+"""Shares do not depend on beta; a larger margin or KL alone says only that more has changed."""
+
+
+class Side(NamedTuple):
+    """One checkpoint's scores and its run's own beta and weights."""
+
+    scores: Scores
+    beta: float
+    lambda_d: float
+    lambda_u: float
+
+
+def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Second minus first, on the same rows in the same order.
+
+    Both are computed from the same resamples of the prompts, and their difference taken in each (a paired bootstrap):
+    what makes a prompt easy or hard for both cancels, so a difference can be sure where the two checkpoints' own
+    intervals overlap.
+
+    Returns:
+        For each of `COMPARED` that both have: first, second, difference, interval (90 %) and
+        verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear"; for quantities that
+        are not better for being higher "differs" instead.
+    """
+    ours = first.scores
+    clusters, count = numbered(ours.prompt_ids)
+    positives = int(ours.desirable.sum())
+    resamples = resamples_for((positives, len(ours.desirable) - positives))
+    ones = torch.ones(1, len(clusters), dtype=torch.float64)
+    whole = [_estimates(side, ones) for side in (first, second)]
+    parts = [[_estimates(side, drawn) for side in (first, second)] for drawn in draws(clusters, count, resamples, seed)]
+    found = {}
+    for name in [name for name in COMPARED if name in whole[0] and name in whole[1]]:
+        left, right = whole[0][name].item(), whole[1][name].item()
+        interval = percentiles(torch.cat([after[name] - before[name] for before, after in parts]))
+        found[name] = {
+            "first": left,
+            "second": right,
+            "difference": right - left,
+            "interval": interval,
+            "verdict": _verdict(name, interval),
+        }
+    return found
+
+
+def _estimates(side: Side, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    return estimates(side.scores, weights, beta=side.beta, lambda_d=side.lambda_d, lambda_u=side.lambda_u)
+
+
+def _verdict(name: str, interval: list[float]) -> str:
+    low, high = interval
+    if not (low > 0 or high < 0):  # NaN is unclear too
+        return "unclear"
+    if name not in BETTER_WHEN_HIGHER:
+        return "differs"
+    return "second" if low > 0 else "first"

@@ -1,0 +1,146 @@
+"""How the results of `kto eval` look on the screen, beside the table of metrics (tables.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kto_cli.data_dir import Row
+from kto_cli.display import Screen, number
+from kto_cli.tables import LABELS
+
+LISTED = 3
+"""Rows shown of each kind; metrics.json has more, rows.parquet all."""
+SNIPPET = 60
+"""Characters shown of a completion."""
+
+
+def listed_ids(metrics: dict[str, Any]) -> list[str]:
+    """The rows whose texts `show_details` wants."""
+    return [row["id"] for _, row in _listed(metrics)]
+
+
+def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row]) -> None:
+    """By class, by source (where there are several), calibration, and single rows to look at.
+
+    Args:
+        texts: the rows named by `listed_ids`.
+    """
+    _classes(screen, metrics["by_class"])
+    if len(metrics["by_source"]) > 1:
+        _sources(screen, metrics["by_source"])
+    _calibration(screen, metrics["calibration"])
+    rows = [
+        [
+            kind,
+            "desirable" if row["label"] else "undesirable",
+            f"{row['log_ratio']:+.1f}",
+            row["origin"],
+            _begins(texts[row["id"]]),
+        ]
+        for kind, row in _listed(metrics)
+    ]
+    if rows:
+        title = "Rows to look at (saturated on the wrong side: is the label right? Then those that moved most)"
+        screen.table(title, ["", "label", "log-ratio", "raw row", "completion"], rows)
+
+
+def _listed(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(what it is, row), mislabelled rows first, no row twice."""
+    found = [("wrong side", row) for row in metrics["likely_mislabelled"][: 2 * LISTED]]
+    for moved in metrics["biggest_movers"].values():
+        for direction, rows in moved.items():
+            found += [(f"moved {direction}", row) for row in rows[:LISTED]]
+    first = {row["id"]: place for place, (_, row) in reversed(list(enumerate(found)))}
+    return [found[place] for place in sorted(first.values())]
+
+
+def _begins(row: Row) -> str:
+    """The beginning of a completion in one line."""
+    text = row.completion if isinstance(row.completion, str) else row.completion[-1]["content"]
+    words = " ".join(text.split())
+    return words if len(words) <= SNIPPET else words[: SNIPPET - 3] + "..."
+
+
+def _classes(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
+    screen.table(
+        "By class, with 90 % intervals (Wilson): saturated rows teach nothing more",
+        ["", "rows", "tokens", "reward", "right of z_ref", "saturated, right", "saturated, wrong"],
+        [
+            [
+                name,
+                one["rows"],
+                f"{one['completion_tokens']:.0f}",
+                f"{one['reward']:+.3f}",
+                *(_share(one, name) for name in ("accuracy", "saturated_right", "saturated_wrong")),
+            ]
+            for name, one in found.items()
+        ],
+    )
+
+
+def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
+    screen.table(
+        "By source, with 90 % intervals",
+        ["", "rows", "desirable", "margin", "AUC", "right of z_ref"],
+        [
+            [
+                name,
+                one["rows"],
+                one["desirable"],
+                f"{one['margin']:+.3f} ({_range(one['margin_interval'])})",
+                f"{one['auc']:.3f} ({_range(one['auc_interval'])})",
+                _share(one, "accuracy"),
+            ]
+            for name, one in found.items()
+        ],
+    )
+
+
+def _calibration(screen: Screen, found: dict[str, Any]) -> None:
+    screen.table(
+        f"sigmoid(reward - beta z_ref) as the chance of desirable: ECE {found['ece']:.3f} "
+        f"(by chance up to {found['ece_by_chance']:.3f}), Brier {found['brier']:.3f} "
+        f"(always saying {found['desirable_share']:.0%}: {found['brier_of_share']:.3f})",
+        ["said", "rows", "mean", "desirable", "90 % interval"],
+        [
+            [
+                f"{one['low']:.3f} to {one['high']:.3f}",
+                one["rows"],
+                f"{one['said']:.3f}",
+                f"{one['desirable']:.3f}",
+                _range(one["desirable_wilson"]),
+            ]
+            for one in found["bins"]
+        ],
+    )
+
+
+def _share(one: dict[str, Any], name: str) -> str:
+    low, high = one[f"{name}_wilson"]
+    return "-" if not one["rows"] else f"{one[name]:.0%} ({low:.0%} to {high:.0%})"
+
+
+def _range(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{number(low)} to {number(high)}"
+
+
+def comparison_table(screen: Screen, first: str, second: str, rows: int, found: dict[str, dict[str, Any]]) -> None:
+    """Two checkpoints side by side; the last column answers whether the second is better."""
+    words = {"second": "yes", "first": "NO, worse", "differs": "differs", "unclear": "not shown"}
+    screen.table(
+        f"Is {second} better than {first}? The same {rows:,} held-out rows, paired 90 % intervals",
+        ["", first, second, "difference", "90 % interval", "better?"],
+        [
+            [
+                LABELS[name],
+                one["first"],
+                one["second"],
+                f"{one['difference']:+.4f}",
+                _range(one["interval"]),
+                words[one["verdict"]],
+            ]
+            for name, one in found.items()
+        ],
+    )

@@ -1,0 +1,102 @@
+"""`kto eval A B C`: several checkpoints on the same held-out rows, each against the first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from kto_cli.checkpoint import fill_from_run, locate, trained_on
+from kto_cli.config import EvalConfig
+from kto_cli.core.comparison import Side, compare
+from kto_cli.data_dir import find_data_dir, load_data_dir
+from kto_cli.display import Screen
+from kto_cli.errors import BadData, BadInput
+from kto_cli.eval_tables import comparison_table
+from kto_cli.workflows.evaluate import Evaluated, evaluate
+
+
+def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
+    """Evaluates each (results in its own eval folder), then compares the later ones with the first.
+
+    All are evaluated on the data of the first (or --data): only on the same rows is a difference one of checkpoints.
+
+    Returns:
+        `checkpoints`: each one's result as of `evaluate.run`; `comparisons`: for each later one `first`, `second`
+        (names), `rows`, and `differences` as of `core.comparison.compare`.
+
+    Raises:
+        KtoError: as `evaluate.run`; a checkpoint named twice; no row that both have.
+    """
+    screen = screen if os.environ.get("RANK", "0") == "0" else Screen(quiet=True)
+    data = _data_of_all(configs, screen)
+    inner = Screen(as_json=True, quiet=screen.quiet)  # one table of all says more than the tables of each
+    evaluated = []
+    for config in configs:
+        screen.heading(f"kto eval {config.checkpoint}")
+        evaluated.append(evaluate(replace(config, data=data), inner))
+    first, *others = evaluated
+    comparisons = [_compared(first, other, screen) for other in others]
+    _show_answers(evaluated, screen)
+    for one in evaluated:
+        screen.say(f"{one.result['checkpoint']}: {one.result['sentence']} Written to {one.result['eval']}")
+    return {"checkpoints": [one.result for one in evaluated], "comparisons": comparisons}
+
+
+def _data_of_all(configs: Sequence[EvalConfig], screen: Screen) -> str:
+    """The folder all are evaluated on; says where a run has learned from another."""
+    places = [locate(config) for config in configs]
+    folders = [folder.resolve() for _, folder in places]
+    for place, folder in enumerate(folders):
+        if folder in folders[:place]:
+            raise BadInput(f"{places[place][0]} is named twice.", "Name different checkpoints to compare them.")
+    for config, (_, folder) in zip(configs, places, strict=True):
+        fill_from_run(config, folder)  # what cannot be evaluated is said before anything is
+    first = fill_from_run(configs[0], folders[0])[0]
+    data = load_data_dir(find_data_dir(first.data))
+    for called, folder in places:
+        own = trained_on(folder)
+        if own is not None and own["fingerprint"] != data.fingerprint:
+            screen.warn(
+                f"{called} was trained on {own['folder']}, not on {data.folder}: if it learned from rows that are held "
+                "out there, its numbers are too good."
+            )
+    return str(data.folder)
+
+
+def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, Any]:
+    """The second against the first on the rows that both have."""
+    names = (first.result["checkpoint"], second.result["checkpoint"])
+    left, right = ({name: row for row, name in enumerate(one.ids)} for one in (first, second))
+    common = [name for name in left if name in right]
+    if not common:
+        raise BadData(f"{names[0]} and {names[1]} have no held-out row in common.", "Raise --max-length.")
+    if len(common) < max(len(left), len(right)):
+        screen.note(f"Compared on {len(common):,} rows; others do not fit {names[0]} or {names[1]}.")
+    if first.reference != second.reference:
+        screen.note(f"{names[0]} and {names[1]} have other references: each is measured against its own.")
+    if first.weights.beta != second.weights.beta:
+        screen.note(
+            f"{names[0]} has beta {first.weights.beta:g}, {names[1]} {second.weights.beta:g}: rewards and margins are "
+            "in each one's own units; AUCs and accuracies do not depend on them."
+        )
+    sides = [
+        Side(one.scores.take([places[name] for name in common]), **one.weights._asdict())
+        for one, places in ((first, left), (second, right))
+    ]
+    found = compare(*sides)
+    comparison_table(screen, *names, len(common), found)
+    return {"first": names[0], "second": names[1], "rows": len(common), "differences": found}
+
+
+def _show_answers(evaluated: Sequence[Evaluated], screen: Screen) -> None:
+    """The same prompts, answered by all; prompts are the same where the rows are."""
+    samples = [{row["id"]: row for row in one.result["samples"]} for one in evaluated]
+    common = [name for name in samples[0] if all(name in rows for rows in samples)]
+    if common:
+        screen.texts(
+            "The same held-out prompts, answered by all",
+            ["prompt", *(one.result["checkpoint"] for one in evaluated)],
+            [[samples[0][name]["prompt"], *(rows[name]["policy"] for rows in samples)] for name in common],
+        )
