@@ -11,7 +11,8 @@ from kto_cli.tables import LABELS
 
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet all."""
-SNIPPET = 60
+WRONG = "wrong side"
+SNIPPET = 50
 """Characters shown of a completion."""
 
 
@@ -32,22 +33,34 @@ def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row])
     _calibration(screen, metrics["calibration"])
     rows = [
         [
-            kind,
+            _begins(texts[row["id"]]),
             "desirable" if row["label"] else "undesirable",
+            kind,
             f"{row['log_ratio']:+.1f}",
             row["origin"],
-            _begins(texts[row["id"]]),
         ]
         for kind, row in _listed(metrics)
     ]
     if rows:
-        title = "Rows to look at (saturated on the wrong side: is the label right? Then those that moved most)"
-        screen.table(title, ["", "label", "log-ratio", "raw row", "completion"], rows)
+        screen.table("Rows to look at", ["completion", "label", "", "log-ratio", "raw row"], rows)
+    if any(kind == WRONG for kind, _ in _listed(metrics)):
+        screen.say(_advice(metrics["by_class"]))
+
+
+def _advice(classes: dict[str, dict[str, Any]]) -> str:
+    """What rows on the wrong side may mean."""
+    fallen = [name for name, one in classes.items() if one["rows"] and one["accuracy"] < 0.5]
+    if fallen:
+        return (
+            f"Most {' and '.join(fallen)} rows are on the wrong side of z_ref: those far out say more of the policy "
+            "than of their labels."
+        )
+    return "Saturated on the wrong side: the policy takes these for the other class. Look at their labels first."
 
 
 def _listed(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(what it is, row), mislabelled rows first, no row twice."""
-    found = [("wrong side", row) for row in metrics["likely_mislabelled"][: 2 * LISTED]]
+    found = [(WRONG, row) for row in metrics["likely_mislabelled"][: 2 * LISTED]]
     for moved in metrics["biggest_movers"].values():
         for direction, rows in moved.items():
             found += [(f"moved {direction}", row) for row in rows[:LISTED]]
@@ -99,9 +112,7 @@ def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
 
 def _calibration(screen: Screen, found: dict[str, Any]) -> None:
     screen.table(
-        f"sigmoid(reward - beta z_ref) as the chance of desirable: ECE {found['ece']:.3f} "
-        f"(by chance up to {found['ece_by_chance']:.3f}), Brier {found['brier']:.3f} "
-        f"(always saying {found['desirable_share']:.0%}: {found['brier_of_share']:.3f})",
+        "sigmoid(reward - beta z_ref), read as the chance of desirable",
         ["said", "rows", "mean", "desirable", "90 % interval"],
         [
             [
@@ -113,6 +124,10 @@ def _calibration(screen: Screen, found: dict[str, Any]) -> None:
             ]
             for one in found["bins"]
         ],
+    )
+    screen.say(
+        f"Calibration error (ECE) {found['ece']:.3f}, by chance up to {found['ece_by_chance']:.3f}; Brier score "
+        f"{found['brier']:.3f}, of always saying {found['desirable_share']:.0%} {found['brier_of_share']:.3f}."
     )
 
 

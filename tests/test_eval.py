@@ -1,0 +1,167 @@
+"""`kto eval`: its files lead back to the raw feedback, its numbers agree with each other, checkpoints are compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import call, pairs, write_lines
+
+from kto_cli.core.areas import auc
+from kto_cli.data_dir import read_batches
+
+LOG = ("--desirable", "label == true", "--undesirable", "label == false")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """Two files of pairs in one dataset: 40 rows, a part held out."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rows = pairs(20)
+    write_lines(folder / "one.jsonl", rows[:12])
+    csv = ["prompt,completion,label"]
+    for row in rows[12:]:
+        csv += [f'"{row["prompt"]}","{row["chosen"]}",true', f'"{row["prompt"]}","{row["rejected"]}",false']
+    (folder / "two.csv").write_text("\n".join(csv) + "\n", encoding="utf-8")
+    files = (folder / "one.jsonl", f"log:{folder / 'two.csv'}")
+    ran = call("binarize", *files, *LOG, "--out", folder / "set", "--holdout", 0.5)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(mixed, pico, tmp_path_factory) -> Path:
+    """Two runs on it: a of 3 steps at a high learning rate, b of 1 step with another beta."""
+    home = tmp_path_factory.mktemp("runs")
+    for name, flags in (("a", ("--max-steps", 3, "--learning-rate", 0.01)), ("b", ("--max-steps", 1, "--beta", 0.2))):
+        words = ("--data", mixed / "set", "--model", pico, "--batch-size", 8, "--out", home / name, *flags)
+        assert call("train", *words).code == 0
+    return home
+
+
+@pytest.fixture
+def run(runs, workplace) -> Path:
+    shutil.copytree(runs, workplace / "runs")
+    return workplace / "runs"
+
+
+def test_rows_lead_back_to_the_raw_files(run, mixed):
+    import pyarrow.parquet
+
+    result = call("eval", run / "a", "--samples", 0, "--json").json
+    rows = pyarrow.parquet.read_table(run / "a/eval/rows.parquet").to_pylist()
+    texts = {row.id: row for part in read_batches(mixed / "set/held_out.parquet") for row in part}
+    assert len(rows) == result["rows"] == len(texts)
+    assert {row["source"] for row in rows} == set(result["by_source"])
+    assert len(result["by_source"]) == 2
+    for row in rows:
+        text = texts[row["id"]]
+        name, line = row["origin"].rsplit(":", 1)
+        raw = (mixed / name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+        assert text.completion[-1]["content"] in raw
+        assert text.prompt[-1]["content"] in raw
+        assert (row["label"], row["prompt_id"], row["pair_id"]) == (text.label, text.prompt_id, text.pair_id)
+        sign, u = (1 if row["label"] else -1), row["reward"] - 0.1 * result["z_ref"]
+        chance = 1 / (1 + math.exp(-u))
+        assert row["reward"] == pytest.approx(0.1 * row["log_ratio"])
+        assert row["probability"] == pytest.approx(chance)
+        assert row["gradient_weight"] == pytest.approx(4 * chance * (1 - chance))
+        assert row["saturated"] == (row["gradient_weight"] < 0.01)
+        assert row["right_side"] == (sign * u > 0)
+        assert row["prompt_tokens"] > 0 < row["completion_tokens"]
+
+
+def test_metrics_are_those_of_the_rows(run):
+    import pyarrow.parquet
+
+    result = call("eval", run / "a", "--samples", 0, "--json").json
+    stored = json.loads((run / "a/eval/metrics.json").read_text())
+    assert stored["metrics"] == {name: result[name] for name in stored["metrics"]}
+    rows = pyarrow.parquet.read_table(run / "a/eval/rows.parquet").to_pylist()
+    for name, label in (("desirable", True), ("undesirable", False)):
+        part = [row for row in rows if row["label"] == label]
+        found = result["by_class"][name]
+        assert found["rows"] == len(part) == result[name]
+        assert found["reward"] == pytest.approx(result[f"reward_{name}"], abs=1e-6)
+        assert found["accuracy"] == pytest.approx(sum(row["right_side"] for row in part) / len(part))
+        moved = sorted(part, key=lambda row: row["log_ratio"])
+        assert [row["id"] for row in result["biggest_movers"][name]["down"]] == [
+            row["id"] for row in moved[:10] if row["log_ratio"] < 0
+        ]
+    for name, found in result["by_source"].items():
+        part = [row for row in rows if row["source"] == name]
+        area = auc(torch.tensor([row["reward"] for row in part]), torch.tensor([row["label"] for row in part]))
+        assert found["auc"] == pytest.approx(area)
+    wrong = [row for row in rows if row["saturated"] and not row["right_side"]]
+    assert {row["id"] for row in result["likely_mislabelled"]} == {row["id"] for row in wrong}
+    brier = sum((row["probability"] - row["label"]) ** 2 for row in rows) / len(rows)
+    assert result["calibration"]["brier"] == pytest.approx(brier)
+    mean = sum(row["mismatched_log_ratio"] for row in rows) / len(rows)
+    assert result["kl"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_what_people_see(run):
+    text = call("eval", run / "a", "--samples", 1).out
+    for words in (
+        "By class",
+        "By source",
+        "chance of desirable",
+        "Rows to look at",
+        "one.jsonl:",
+        "adjusted for length",
+    ):
+        assert words in text
+    assert max(map(len, text.splitlines()[:-3])) <= 120
+
+
+def test_two_checkpoints_are_compared_on_the_same_rows(run, mixed):
+    ran = call("eval", run / "a", run / "b", "--samples", 1, "--json")
+    result = ran.json
+    assert "beta 0.1" in ran.err
+    assert "0.2" in ran.err
+    alone = [call("eval", run / name, "--samples", 0, "--json").json for name in ("a", "b")]
+    (found,) = result["comparisons"]
+    assert (found["first"], found["second"]) == (str(run / "a"), str(run / "b"))
+    assert found["rows"] == alone[0]["rows"]
+    for name, one in found["differences"].items():
+        assert one["first"] == pytest.approx(alone[0][name], abs=1e-6)
+        assert one["second"] == pytest.approx(alone[1][name], abs=1e-6)
+        assert one["difference"] == pytest.approx(alone[1][name] - alone[0][name], abs=1e-6)
+        low, high = one["interval"]
+        assert low <= high
+    assert [one["checkpoint"] for one in result["checkpoints"]] == [str(run / "a"), str(run / "b")]
+    assert all((run / name / "eval/rows.parquet").is_file() for name in ("a", "b")), "each in its own folder"
+
+
+def test_a_step_against_its_run_and_a_third_as_people_see_it(run):
+    step = sorted((run / "a/steps").iterdir())[0]
+    ran = call("eval", step, run / "a", run / "b", "--samples", 1)
+    assert ran.code == 0, ran.err
+    folded = " ".join(ran.out.split())
+    assert folded.count("better than") == 2
+    assert "answered by all" in folded
+    assert ran.out.count("Written to") == 3
+    assert (run / "a/eval" / step.name / "metrics.json").is_file()
+
+
+def test_comparing_one_with_itself_or_with_what_is_no_checkpoint_is_refused_before_any_work(run):
+    twice = call("eval", run / "a", run / "a", "--json")
+    assert (twice.code, twice.out) == (1, "")
+    assert "named twice" in twice.err
+    missing = call("eval", run / "a", run / "nothing", "--json")
+    assert missing.code == 1
+    assert "nothing" in missing.err
+    assert not (run / "a/eval").exists()
+
+
+def test_a_run_on_other_data_is_compared_on_the_rows_of_the_first_and_it_is_said(run, pico_data, pico, workplace):
+    words = ("--data", pico_data, "--model", pico, "--batch-size", 8, "--max-steps", 1, "--out", "other")
+    assert call("train", *words).code == 0
+    ran = call("eval", run / "a", "other", "--samples", 0, "--json")
+    assert "other was trained on" in ran.err
+    rows = {one["rows"] for one in ran.json["checkpoints"]}
+    assert rows == {ran.json["comparisons"][0]["rows"]}
