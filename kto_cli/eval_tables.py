@@ -150,10 +150,10 @@ def comparison_table(screen: Screen, first: str, second: str, rows: int, found: 
         [
             [
                 LABELS[name],
-                one["first"],
-                one["second"],
+                f"{one['first']:.4f}",
+                f"{one['second']:.4f}",
                 f"{one['difference']:+.4f}",
-                _range(one["interval"]),
+                "{:+.4f} to {:+.4f}".format(*one["interval"]),
                 words[one["verdict"]],
             ]
             for name, one in found.items()

@@ -161,7 +161,7 @@ def test_kl_may_be_negative_where_z_ref_is_zero():
 def test_calibration_is_scikit_learns(rows: int, bins: int):
     generator = torch.Generator().manual_seed(rows)
     said = torch.rand(rows, generator=generator, dtype=torch.float64)
-    labels = torch.rand(rows, generator=generator) < said**2
+    labels = torch.rand(rows, generator=generator) < (4 * said - 1.5)  # said too low at the top, too high below
     found = calibration(said, labels, bins=bins)
     happened, mean = calibration_curve(labels.numpy(), said.numpy(), n_bins=bins, strategy="quantile")
     assert [one["said"] for one in found["bins"]] == pytest.approx(mean.tolist())
@@ -171,7 +171,7 @@ def test_calibration_is_scikit_learns(rows: int, bins: int):
     assert counts.max() - counts.min() <= 1
     assert found["ece"] == pytest.approx(float((counts * abs(happened - mean)).sum() / rows))
     assert found["brier"] == pytest.approx(brier_score_loss(labels.numpy(), said.numpy()))
-    assert found["ece"] > found["ece_by_chance"] or rows < 100, "said**2 is not said"
+    assert found["ece"] > found["ece_by_chance"] or rows < 100, "not honest"
 
 
 def test_calibration_by_hand():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +28,6 @@ def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
     Raises:
         KtoError: as `evaluate.run`; a checkpoint named twice; no row that both have.
     """
-    screen = screen if os.environ.get("RANK", "0") == "0" else Screen(quiet=True)
     data = _data_of_all(configs, screen)
     inner = Screen(as_json=True, quiet=screen.quiet)  # one table of all says more than the tables of each
     evaluated = []
