@@ -12,7 +12,7 @@ from kto_cli.tables import LABELS
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet all."""
 WRONG = "wrong side"
-SNIPPET = 50
+SNIPPET = 40
 """Characters shown of a completion."""
 
 
@@ -34,15 +34,14 @@ def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row])
     rows = [
         [
             _begins(texts[row["id"]]),
-            "desirable" if row["label"] else "undesirable",
-            kind,
+            f"{'desirable' if row['label'] else 'undesirable'}, {kind}",
             f"{row['log_ratio']:+.1f}",
             row["origin"],
         ]
         for kind, row in _listed(metrics)
     ]
     if rows:
-        screen.table("Rows to look at", ["completion", "label", "", "log-ratio", "raw row"], rows)
+        screen.table("Rows to look at", ["completion", "label", "log-ratio", "raw row"], rows)
     if any(kind == WRONG for kind, _ in _listed(metrics)):
         screen.say(_advice(metrics["by_class"]))
 
