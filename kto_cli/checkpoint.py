@@ -44,7 +44,7 @@ def _unfinished(folder: Path) -> BadInput:
     )
 
 
-def _run_folder(folder: Path) -> Path | None:
+def run_folder(folder: Path) -> Path | None:
     """The run directory a checkpoint belongs to: itself, or the one whose step it is."""
     for candidate in (folder, folder.resolve().parent.parent):
         if RunDir(candidate).started:
@@ -58,7 +58,7 @@ def fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[st
     Raises:
         BadInput: the checkpoint belongs to no run and no reference was named.
     """
-    home = _run_folder(folder)
+    home = run_folder(folder)
     if home is None:
         if config.model is None and adapters.is_adapter(folder):
             return replace(config, model=adapters.base_of(folder)), {}
@@ -91,7 +91,7 @@ def fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[st
 
 def trained_on(folder: Path) -> dict[str, str] | None:
     """The `folder` and `fingerprint` of the data that the run of this checkpoint learned from; None without a run."""
-    home = _run_folder(folder)
+    home = run_folder(folder)
     return None if home is None else read_settings(RunDir(home))["data"]
 
 
@@ -110,7 +110,7 @@ def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
 
 def _made_for_reference(folder: Path, prepared: Prepared) -> bool:
     """The reference is the adapter's base: by content for an adapter of a run, else by place."""
-    home = _run_folder(folder)
+    home = run_folder(folder)
     if home is not None:
         return bool(read_settings(RunDir(home))["reference"]["fingerprint"] == prepared.source.fingerprint)
     _, base = locate_model(adapters.base_of(folder))
@@ -119,7 +119,7 @@ def _made_for_reference(folder: Path, prepared: Prepared) -> bool:
 
 def results_folder(name: str, folder: Path) -> Path:
     """checkpoint/eval; a step's results under its run's eval/; a Hub model's under ./eval."""
-    home = _run_folder(folder)
+    home = run_folder(folder)
     if home is not None and home.resolve() != folder.resolve():
         return home / "eval" / folder.name
     if Path(name).is_dir():

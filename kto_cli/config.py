@@ -180,6 +180,8 @@ class EvalConfig(ModelConfig):
     """Held-out prompts that reference and policy answer side by side."""
     max_new_tokens: int = 80
     """Longest sampled answer."""
+    report_only: bool = False
+    """Make the report of results that are there already; nothing is computed."""
 
     def __post_init__(self) -> None:
         _require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")

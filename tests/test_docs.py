@@ -239,7 +239,7 @@ def test_the_map_of_the_readme_has_every_module_and_no_other():
     tree = re.search(r"```\nkto_cli/\n(.*?)\n(?:docs|sample_data)/", README.read_text(encoding="utf-8"), re.DOTALL)
     assert tree is not None
     package = REPOSITORY / "kto_cli"
-    folders = ("commands", "workflows", "sources", "feedback", "core")
+    folders = ("commands", "workflows", "sources", "feedback", "report", "core")
     assert sorted(folders) == sorted(path.parent.name for path in package.glob("*/__init__.py"))
     named = set(re.findall(r"\w+\.py", tree[1]))
     there = [package, *(package / folder for folder in folders[2:])]

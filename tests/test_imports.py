@@ -22,6 +22,7 @@ HEAVY = (
     "numpy",
     "safetensors",
     "huggingface_hub",
+    "matplotlib",
 )
 HELP = """
 import sys

@@ -124,7 +124,7 @@ def test_eval_adds_one_folder(kto, workplace, finished, pico_data):
     before = {path.name: sha(path) for path in run.iterdir() if path.is_file()}
     assert kto("eval", "run", "--data", pico_data, "--samples", 1, "--json").code == 0
     assert names(run) == FINISHED | {"eval"}
-    assert {"metrics.json", "rows.parquet", "samples.jsonl"} <= names(run / "eval")
+    assert {"metrics.json", "rows.parquet", "samples.jsonl", "report.html"} <= names(run / "eval")
     assert {path.name: sha(path) for path in run.iterdir() if path.is_file()} == before
 
 

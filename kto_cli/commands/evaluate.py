@@ -26,6 +26,9 @@ class EvalFlags(ModelFlags):
     beta: Annotated[float | None, typer.Option(help="Default: the run's own, else 0.1.")]
     samples: Annotated[int, typer.Option(help="Held-out prompts to answer side by side.")]
     max_new_tokens: Annotated[int, typer.Option(help="Longest sampled answer.")]
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Make report.html anew from the results that are there.")
+    ]
 
 
 @takes(EvalFlags, EvalConfig)
@@ -35,8 +38,12 @@ def evaluate(context: typer.Context) -> None:
     settings = values(context)
     model, checkpoints = settings.pop("reference"), settings.pop("checkpoint")
     configs = [EvalConfig(checkpoint=checkpoint, model=model, **settings) for checkpoint in checkpoints]
-    from kto_cli.workflows import compare
+    from kto_cli.workflows import compare, report
     from kto_cli.workflows import evaluate as workflow
 
     screen = screen_of(context)
+    if settings["report_only"]:
+        reports = [report.run(config, screen) for config in configs]
+        screen.json(reports[0] if len(reports) == 1 else {"checkpoints": reports})
+        return
     screen.json(workflow.run(configs[0], screen) if len(configs) == 1 else compare.run(configs, screen))

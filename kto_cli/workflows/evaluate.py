@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.checkpoint import fill_from_run, load_policy, locate, results_folder
+from kto_cli.checkpoint import fill_from_run, load_policy, locate, results_folder, run_folder
 from kto_cli.config import EvalConfig
 from kto_cli.core.metrics import Scores
 from kto_cli.core.rows import EncodedRow
@@ -26,6 +26,7 @@ from kto_cli.preparation import (
     scoring_engine,
     start_accelerator,
 )
+from kto_cli.report.page import write_report
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
 from kto_cli.tables import metrics_table
@@ -48,7 +49,8 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     """Evaluates.
 
     Returns:
-        The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `samples`.
+        The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `report`,
+        `samples`.
 
     Raises:
         KtoError: bad input, data or model; no held-out rows.
@@ -82,6 +84,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     if accelerator.is_main_process:
         facts = _facts(called, prepared, weights, found.metrics)
         write(out, facts, samples, rows_table(scores, prepared.held_out, found))
+        write_report(out, run_folder(folder))
     result = _show(screen, found.metrics, prepared, samples, called, out)
     return Evaluated(result, scores, prepared.held_out.ids, weights, prepared.source.fingerprint)
 
@@ -182,7 +185,7 @@ def _show(
             [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
         )
     screen.say(verdict.sentence)
-    screen.say(f"Written to {out}")
+    screen.say(f"Written to {out}; report.html shows it all.")
     return {
         **metrics,
         "verdict": verdict.word,
@@ -190,5 +193,6 @@ def _show(
         "checkpoint": called,
         "reference": name,
         "eval": str(out),
+        "report": str(out / "report.html"),
         "samples": samples,
     }

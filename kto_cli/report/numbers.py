@@ -1,0 +1,215 @@
+"""Numbers as tables: whatever sections metrics.json has, each number with its interval and the key it comes from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+from kto_cli.display import number
+from kto_cli.tables import LABELS
+
+MOST_ROWS = 20
+"""Of a list of results; the file has the rest."""
+FEW = 4
+"""So many groups stand side by side as columns; more are rows."""
+MEANINGS = {
+    "loss": "the KTO loss over held-out rows, weighted as in training; lower is better",
+    "z_ref": "how far the model has moved from the reference: an estimate of the KL divergence, in nats",
+    "z_ref_se": "standard error of z_ref: how noisy that estimate is",
+    "reward_desirable": "beta x (log-prob by the model - log-prob by the reference), mean over desirable answers",
+    "reward_undesirable": "the same over undesirable answers",
+    "margin": "desirable reward minus undesirable reward; above 0 is the right direction",
+    "accuracy": "share of rows on the right side of z_ref: desirable above it, undesirable below",
+    "auc": "chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing",
+    "auc_length": "the same chance if answers were ranked by their length alone",
+    "auc_length_matched": "the same chance among answers whose lengths differ by at most a fifth",
+    "paired_accuracy": "share of pairs with one prompt in which the desirable answer is rewarded more",
+    "log_ratio_per_token_desirable": "nats per token gained on the reference; far below 0, the model forgets",
+    "log_ratio_per_token_undesirable": "the same for undesirable answers",
+    "auc_length_direction": "which answers people liked, going by length",
+    "kl": "mean log-ratio of completions of other prompts: an estimate of the KL divergence in nats; z_ref is it, "
+    "clamped at 0",
+    "kl_se": "standard error of that estimate",
+    "auc_length_adjusted": "the same chance between answers of the same length, by taking out what length explains",
+    "mean_said": "the chance of being desirable that rewards imply, sigmoid(reward - beta x z_ref), on average",
+    "desirable_share": "how often rows are desirable",
+    "ece": "expected calibration error: mean distance between the chance implied and the share observed",
+    "ece_by_chance": "what a perfectly calibrated model stays below in 95 % of draws of so few rows",
+    "brier": "mean squared distance between the chance implied and the label; lower is better",
+    "brier_of_share": "what always saying the share of desirable rows would give",
+    "prompts": "different prompts among the held-out rows; intervals are drawn over these",
+}
+ENDINGS = {"_interval": "", "_wilson": "Wilson "}
+"""A list of two numbers under NAME and one of these is an interval of NAME; how its kind is said."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number."""
+
+    name: str
+    value: str
+    interval: str
+    key: str
+    """Where it stands in the file: metrics.auc"""
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    source: str
+    """The file and keys it comes from."""
+    note: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column: its cells are numbers, shares or nothing, and stand right-aligned."""
+        return [
+            bool(self.rows) and all(re.match(r"[-+]?\d|-$|$", row[index]) for row in self.rows) and index > 0
+            for index in range(len(self.columns))
+        ]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Numbers that belong together, and tables below them."""
+
+    title: str
+    key: str
+    entries: list[Entry] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
+    folded: bool = False
+    """A list to look things up in, not to read."""
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, (list, tuple)):
+        texts = [shown(item) for item in value]
+        return (", ".join(texts) or "none") if len(texts) <= FEW * 2 else f"{len(texts)} values"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    return number(value)
+
+
+def is_interval(value: Any) -> bool:
+    """Two numbers."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    )
+
+
+def is_known_interval(value: Any) -> TypeGuard[Sequence[float]]:
+    """Two finite numbers."""
+    return is_interval(value) and all(math.isfinite(item) for item in value)
+
+
+def interval_text(value: Any) -> str:
+    """0.61 to 0.72; empty for what is no interval or has no numbers."""
+    if not is_known_interval(value):
+        return ""
+    return f"{number(float(value[0]))} to {number(float(value[1]))}"
+
+
+def titled(name: str) -> str:
+    """per_source -> Per source"""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def sections(value: dict[str, Any], key: str, title: str, *, top: bool = True) -> list[Section]:
+    """A section for the numbers of `value`, known ones first, then one for each section within.
+
+    `top`: the titles of those within need not name this one.
+    """
+    names = [*(name for name in LABELS if name in value), *(name for name in value if name not in LABELS)]
+    entries = [one for name in names for one in _entries(value, name, key)]
+    found = [Section(title, key, entries)] if entries else []
+    for name in names:
+        inner, path = value[name], f"{key}.{name}" if key else name
+        called = titled(name) if top else f"{title}, {titled(name).lower()}"
+        if isinstance(inner, dict) and inner:
+            found += _within(inner, path, called)
+        elif isinstance(inner, list) and inner and all(isinstance(item, dict) for item in inner):
+            grid = _listed(inner, path)
+            found.append(Section(called, path, grids=[grid], folded=len(grid.columns) > FEW))
+    return found
+
+
+def _within(inner: dict[str, Any], path: str, title: str) -> list[Section]:
+    """Groups with the same keys become one table, anything else sections of their own."""
+    if not all(isinstance(item, dict) and item and _is_flat(item) for item in inner.values()):
+        return sections(inner, path, title, top=False)
+    return [Section(title, path, grids=[_grouped(inner, path)])]
+
+
+def _is_flat(value: dict[str, Any]) -> bool:
+    return not any(_is_nested(item) for item in value.values())
+
+
+def _is_nested(item: Any) -> bool:
+    """A section, or a list with sections in it."""
+    return isinstance(item, dict) or (isinstance(item, list) and any(isinstance(one, dict) for one in item))
+
+
+def _entries(value: dict[str, Any], name: str, key: str) -> list[Entry]:
+    item = value[name]
+    base = next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), None)
+    if _is_nested(item) or (base in value and is_interval(item)):
+        return []
+    interval = _intervals(value, name)
+    label = LABELS.get(name, name.replace("_", " "))
+    return [Entry(label, shown(item), interval, f"{key}.{name}" if key else name, MEANINGS.get(name, ""))]
+
+
+def _intervals(value: dict[str, Any], name: str) -> str:
+    """The intervals of a number; that of another kind than usual by its name."""
+    found = ((ending, interval_text(value.get(name + ending))) for ending in ENDINGS)
+    return "; ".join(ENDINGS[ending] + text for ending, text in found if text)
+
+
+def _cell(value: dict[str, Any], name: str) -> str:
+    """A number and, in brackets, its interval."""
+    if name not in value:
+        return "-"
+    interval = _intervals(value, name)
+    return shown(value[name]) + (f" ({interval})" if interval else "")
+
+
+def _columns(values: Sequence[dict[str, Any]]) -> list[str]:
+    """Names in any of them, in order of appearance, those of intervals left out."""
+    names = list(dict.fromkeys(name for value in values for name in value))
+    bases = {name + end for name in names for end in ENDINGS}
+    return [name for name in names if name not in bases]
+
+
+def _grouped(groups: dict[str, dict[str, Any]], path: str) -> Grid:
+    """A few groups side by side, many below one another."""
+    names = _columns(list(groups.values()))
+    if len(groups) <= FEW < len(names):
+        rows = [
+            [LABELS.get(name, name.replace("_", " ")), *(_cell(one, name) for one in groups.values())] for name in names
+        ]
+        return Grid(["", *groups], rows, path, note=_left(len(rows), len(rows)))
+    every = [[group, *(_cell(one, name) for name in names)] for group, one in groups.items()]
+    columns = ["", *(LABELS.get(name, name.replace("_", " ")) for name in names)]
+    return Grid(columns, every[:MOST_ROWS], path, note=_left(len(every), MOST_ROWS))
+
+
+def _listed(values: list[dict[str, Any]], path: str) -> Grid:
+    names = _columns(values)
+    rows = [[_cell(one, name) for name in names] for one in values[:MOST_ROWS]]
+    return Grid([name.replace("_", " ") for name in names], rows, path, note=_left(len(values), MOST_ROWS))
+
+
+def _left(count: int, most: int) -> str:
+    return f"The first {most} of {count:,}; the file has all." if count > most else ""
