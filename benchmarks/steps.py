@@ -200,7 +200,7 @@ def kto_precompute(
     """What `kto precompute` does, into an empty cache."""
     from dataclasses import replace
 
-    from kto_cli.preparation import reference_logps
+    from kto_cli.reference_pass import reference_logps
 
     rows = prepared.train[: options.rows]
     memory, counter = Memory(), TokenCounter(scorer)
@@ -241,7 +241,7 @@ def kto_step(
 
     from kto_cli.core.metrics import step_metrics
     from kto_cli.engine import Engine, References
-    from kto_cli.preparation import reference_logps
+    from kto_cli.reference_pass import reference_logps
 
     batches = planned(prepared, options)
     with tempfile.TemporaryDirectory() as cache:

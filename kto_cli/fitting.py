@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from kto_cli.data_dir import HELD_OUT, TRAIN, Row, read_batches
 from kto_cli.encoding import LEAST_COMPLETION, Encoder
 from kto_cli.models import context_length, load_tokenizer, locate_model
 from kto_cli.preparation import greatest_length
+from kto_cli.tokenizing import unfit
 
 LEFT_OUT, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
 ADVICE = {
@@ -90,10 +93,15 @@ def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]
     names: dict[str, int] = {}
     numbers = [names.setdefault(row.prompt_id, len(names)) for row in rows]
     fitted = encoder.fit([row.prompt for row in rows], own, numbers)
-    for row, tokens, prompt in zip(rows, own, fitted, strict=True):
+    lengths = numpy.array([len(prompt.ids) for prompt in fitted])
+    for row, tokens, prompt, empty, no_room in zip(
+        rows, own, fitted, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
+    ):
         room = encoder.max_length - len(prompt.ids)
         sizes = f"prompt {len(prompt.ids):,} tokens, answer {tokens:,}"
-        if room < min(LEAST_COMPLETION, tokens):
+        if empty:
+            yield row, LEFT_OUT, "the prompt has no tokens"
+        elif no_room:
             yield row, LEFT_OUT, f"{sizes}: fewer than {LEAST_COMPLETION} of the answer would fit"
         elif tokens > room:
             yield row, CUT, f"{sizes}: {tokens - room:,} of the answer's do not fit"

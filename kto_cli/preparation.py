@@ -7,34 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
 from kto_cli.config import ModelConfig
-from kto_cli.core.batches import cut, outline
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data_dir import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
 from kto_cli.display import Screen, stdout_kept_free
 from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder
-from kto_cli.engine import Engine, References
-from kto_cli.errors import BadData, BadInput, Diverged
+from kto_cli.errors import BadData, BadInput
 from kto_cli.memory import default_token_budget, keep_freed_memory
 from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
 from kto_cli.precision import Precision, choose_precision
-from kto_cli.reference import ReferenceCache, default_cache
+from kto_cli.reference import default_cache
 from kto_cli.scoring import CompletionScorer
-from kto_cli.token_store import EncodedRows, Sequences
+from kto_cli.token_store import EncodedRows
 from kto_cli.tokenized import tokenized_rows
-
-
-@dataclass
-class CacheUse:
-    """How many distinct sequences were needed, and where their log-probs came from."""
-
-    sequences: int = 0
-    computed: int = 0
-    cached: int = 0
 
 
 @dataclass
@@ -211,93 +199,3 @@ def check_sequences(rows: EncodedRows) -> list[TokenSequence]:
     order = rows.own.lengths.argsort(kind="stable").tolist()
     first, second, longest = order[0], order[min(1, len(order) - 1)], order[-1]
     return [rows.own[first], rows.own[second], rows.mismatched[first], rows.own[longest]]
-
-
-def reference_logps(
-    prepared: Prepared,
-    rows: EncodedRows,
-    scorer: CompletionScorer,
-    config: ModelConfig,
-    accelerator: Any,
-    screen: Screen,
-) -> tuple[References, CacheUse]:
-    """The reference's log-probs of rows and of their mismatched pairs: from the cache, else computed and stored.
-
-    `scorer` holds the reference's weights. Each process computes and stores its share.
-
-    Raises:
-        Diverged: the reference gives a log-prob that is not a number.
-    """
-    cache = open_cache(prepared, config)
-    keys, first, places = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
-    # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
-    values = torch.zeros(len(keys), dtype=torch.float64)
-    if accelerator.is_main_process:
-        values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
-    if accelerator.num_processes > 1:
-        values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
-    for name in cache.mended:
-        screen.warn(
-            f"The reference cache had a torn or damaged part ({cache.folder / name}); "
-            "it is removed, and what it held is computed again."
-        )
-    missing = values.isnan().nonzero()[:, 0]
-    if len(missing):
-        sequences = rows.sequences.take(first[missing])
-        engine = scoring_engine(scorer, prepared, accelerator)
-        values[missing] = _compute(keys[missing], sequences, engine, cache, accelerator, screen)
-    both = values[torch.from_numpy(places)].float()
-    use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
-    return References(both[: len(rows)], both[len(rows) :]), use
-
-
-def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
-    """The cache of this reference model's log-probs in this dtype."""
-    precision = prepared.precision
-    dtype = str(precision.compute) if precision.weights == torch.float32 else precision.name
-    return ReferenceCache(cache_folder(config), fingerprint=prepared.source.fingerprint, dtype=dtype)
-
-
-def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:
-    """[sequences] what the cache holds, nats; NaN for what it lacks or holds with another token count."""
-    logps, tokens = cache.read(keys)
-    return torch.from_numpy(numpy.where(tokens == completion_lengths, logps, numpy.nan))
-
-
-def _compute(
-    keys: Any,
-    sequences: Sequences,
-    engine: Engine,
-    cache: ReferenceCache,
-    accelerator: Any,
-    screen: Screen,
-) -> torch.Tensor:
-    """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [missing] float64.
-
-    Micro-batches are cut from the sequences in an order of their own (largest first, then by key), so an
-    interrupted pass goes on with the very batches it would have had, and ends with the same bits.
-
-    Args:
-        keys: [missing] ascending.
-    """
-
-    def store(positions: list[int], logps: torch.Tensor) -> None:
-        if not logps.isfinite().all():
-            raise Diverged(
-                "The reference model gives a log-prob that is not a finite number.",
-                "Check the model, or use --dtype float32.",
-            )
-        counts = lengths[positions].tolist()
-        cache.append(list(zip(keys[positions].tolist(), logps.tolist(), counts, strict=True)))
-        screen.tick(len(positions))
-
-    lengths = sequences.completion_lengths
-    (batches,) = cut(outline(sequences), token_budget=engine.token_budget, packed=engine.packs)
-    mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
-    with screen.progress("reference log-probs", mine):
-        return engine.log_probs(sequences, batches=batches, done=store).double()
-
-
-def scoring_engine(scorer: Any, prepared: Prepared, accelerator: Any) -> Engine:
-    """An engine that only scores."""
-    return Engine(accelerator, scorer, None, token_budget=prepared.token_budget, max_grad_norm=0.0)

@@ -193,6 +193,18 @@ class _Prompts:
         return self._shortened.get((number, dropped), -1) if dropped else int(self._whole[number])
 
 
+def unfit(
+    prompt: NDArray[Any], own: NDArray[Any], max_length: int
+) -> tuple[NDArray[numpy.bool_], NDArray[numpy.bool_]]:
+    """[rows] whether a row is left out because its prompt has no tokens, or because it leaves too little room.
+
+    Args:
+        prompt, own: [rows] tokens of the prompt, as much of it as is kept, and of the completion, uncut.
+    """
+    empty = prompt == 0
+    return empty, ~empty & (max_length - prompt < numpy.minimum(LEAST_COMPLETION, own))
+
+
 def _cut(columns: dict[str, NDArray[Any]], max_length: int) -> tuple[EncodingReport, NDArray[numpy.bool_]]:
     """Cuts completions to the room their prompts leave, in place.
 
@@ -201,8 +213,7 @@ def _cut(columns: dict[str, NDArray[Any]], max_length: int) -> tuple[EncodingRep
     """
     prompt, own, borrowed = (columns[name].astype("i8") for name in ("prompt_tokens", "own_tokens", "borrowed_tokens"))
     room = max_length - prompt
-    empty = prompt == 0
-    no_room = ~empty & (room < numpy.minimum(LEAST_COMPLETION, own))
+    empty, no_room = unfit(prompt, own, max_length)
     kept = ~(empty | no_room)
     report = EncodingReport(
         rows=len(kept),

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.feedback.columns import NO_LABEL, Columns
-from kto_cli.feedback.doctor import examine, families, mend_mask, prompt_clusters
-from kto_cli.feedback.findings import as_json, mark, other_row, report_rows
+from kto_cli.feedback.doctor import examine, mend_mask, prompt_clusters
+from kto_cli.feedback.findings import as_json, mark, other_row
 from kto_cli.feedback.length_bias import NORMAL_90, length_auc, longer_in_pairs
 from kto_cli.feedback.sketch import sketch
+from kto_cli.feedback.split import families
 from kto_cli.feedback.texts import Found
 
 TAKING_ROWS = ("contradictions", "refusals", "urls", "echoes", "duplicates")
@@ -166,7 +167,18 @@ def test_near_duplicate_prompts_and_families():
     assert finding.facts == {"prompts": 3, "clusters": 1, "largest": 6, "clusters_in_both_splits": 1}
     unsplit = by_name(columns, clusters=clusters)["near_duplicates"]
     assert not unsplit.warns
-    assert families(columns, clusters).tolist() == [0, 0, 0, 0, 2, 2, 0, 0, 0, 0]
+    assert families(columns.prompts, columns.groups, clusters[columns.prompts]).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        2,
+        2,
+        0,
+        0,
+        0,
+        0,
+    ]
     assert "near_duplicates" not in by_name(columns)
 
 
@@ -182,8 +194,11 @@ def test_families_are_the_connected_components(members):
     """Rows (group, cluster); each row is a prompt of its own."""
     rows = [{"prompt": n, "group": group} for n, (group, _) in enumerate(members)]
     numbers = [cluster for _, cluster in members]
-    made = families(columns_of(rows), numpy.array([numbers.index(number) for number in numbers])).tolist()
-    naive = [group for group, _ in members]
+    columns = columns_of(rows)
+    made = families(
+        columns.prompts, columns.groups, numpy.array([numbers.index(number) for number in numbers])
+    ).tolist()
+    naive = list(range(len(members)))
     for _ in members:
         for n, one in enumerate(members):
             for m, two in enumerate(members):
@@ -343,7 +358,7 @@ def test_nothing_there():
     assert examine(columns_of([]), ("one",)) == []
     assert examine(columns_of([(0, 0, NO_LABEL)]), ("one",)) == []
     assert mend_mask(columns_of([]), frozenset(TAKING_ROWS))["duplicates"].tolist() == []
-    assert families(columns_of([]), numpy.zeros(0, numpy.int64)).tolist() == []
+    assert families(*[numpy.zeros(0, numpy.int64)] * 3).tolist() == []
 
 
 def test_as_table_as_json_and_as_marks():
@@ -359,9 +374,8 @@ def test_as_table_as_json_and_as_marks():
         "balance",
         "one_label_prompts",
     ]
-    table = report_rows(found, 4)
-    assert table[0] == ("contradictions", 3, 0.75, "--mend contradictions leaves all of them out")
-    assert table[4][:3] == (found[4].summary, None, None)
+    assert (found[0].advice, len(found[0].rows)) == ("--mend contradictions leaves all of them out", 3)
+    assert not len(found[4].rows)
     written = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert written[0]["rows"] == 3
     assert written[0]["severity"] == "warning"

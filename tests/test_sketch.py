@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT, shared
 
-from kto_cli.feedback.families import _ones, agree, join, near_duplicates
+from kto_cli.feedback.components import joined
+from kto_cli.feedback.families import _ones, agree, near_duplicates
 from kto_cli.feedback.sketch import ALIKE, HASHES, KEY_BITS, WIDTH, asked, features, folded_words, sketch
 
 SYLLABLES = ["ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu"]
@@ -209,7 +210,7 @@ def test_join_makes_connected_components(edges):
     parents = numpy.arange(16)
     for start in range(0, len(edges), 7):
         part = numpy.array(edges[start : start + 7]).reshape(-1, 2)
-        parents = join(parents, part[:, 0], part[:, 1])
+        parents = joined(parents, part[:, 0], part[:, 1])
     naive = list(range(16))
     for _ in range(16):
         for left, right in edges:

@@ -32,7 +32,8 @@ from kto_cli.estimates import step_cost, step_tokens
 from kto_cli.layers import checkpoint_layers, compile_layers
 from kto_cli.optimizer import make_optimizer
 from kto_cli.precision import keep_float32_gradients
-from kto_cli.preparation import Prepared, make_scorer, prepare, reference_logps, start_accelerator
+from kto_cli.preparation import Prepared, make_scorer, prepare, start_accelerator
+from kto_cli.reference_pass import reference_logps
 from kto_cli.token_store import EncodedRows
 from kto_cli.workflows import binarize
 from versus_trl import naive

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kto_cli.feedback import overall
 from kto_cli.feedback.columns import I8, Columns, Flags
-from kto_cli.feedback.families import join, near_duplicates
+from kto_cli.feedback.families import near_duplicates
 from kto_cli.feedback.findings import NO_ROWS, Finding
 from kto_cli.feedback.texts import ABOUT, Found
 
@@ -156,17 +156,6 @@ def prompt_clusters(columns: Columns) -> I8:
     """[prompts] which prompts are nearly the same (`families.near_duplicates`)."""
     _, first = numpy.unique(columns.prompts, return_index=True)
     return near_duplicates(columns.sketches[first])
-
-
-def families(columns: Columns, clusters: I8) -> I8:
-    """[rows] what must not be split: conversations joined where they hold prompts that are nearly the same."""
-    if not len(columns):
-        return NO_ROWS
-    parents = numpy.arange(int(columns.groups.max()) + 1)
-    cluster = clusters[columns.prompts]
-    first = numpy.full(len(clusters), len(parents))
-    numpy.minimum.at(first, cluster, columns.groups)
-    return join(parents, columns.groups, first[cluster])[columns.groups]
 
 
 def mend_mask(columns: Columns, mends: frozenset[str], *, among: Flags | None = None) -> dict[str, Flags]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy
 
 from kto_cli.feedback.columns import I8, U8, Flags
+from kto_cli.feedback.components import joined
 from kto_cli.feedback.sketch import ALIKE, BANDS, HASHES, KEY_BITS, NEIGHBOURS, RELATED
 
 MOST_ROUNDS = 64
@@ -37,7 +38,7 @@ def near_duplicates(sketches: U8) -> I8:
             at = numpy.flatnonzero(keys[step:] == keys[:-step])
             left, right = order[at], order[at + step]
             near = agree(seen, left, right, ALIKE)
-            parents = join(parents, left[near], right[near])
+            parents = joined(parents, left[near], right[near])
     return firsts[_led(seen, parents)][which]
 
 
@@ -82,22 +83,6 @@ def _distinct(sketches: U8) -> tuple[I8, I8]:
 def _keys(sketches: U8, band: int) -> U8:
     shift = numpy.uint64(KEY_BITS * (band % 3))
     return (sketches[:, 2 + band // 3] >> shift) & numpy.uint64((1 << KEY_BITS) - 1)
-
-
-def join(parents: I8, left: I8, right: I8) -> I8:
-    """The parents (each the lowest of its component) after the edges left-right are added."""
-    while len(left):
-        left, right = parents[left], parents[right]
-        apart = left != right
-        low, high = numpy.minimum(left, right)[apart], numpy.maximum(left, right)[apart]
-        numpy.minimum.at(parents, high, low)
-        while True:
-            above = parents[parents]
-            if numpy.array_equal(above, parents):
-                break
-            parents = above
-        left, right = low, high
-    return parents
 
 
 def _led(sketches: U8, parents: I8) -> I8:

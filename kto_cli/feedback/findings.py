@@ -36,17 +36,6 @@ class Finding:
     """Numbers for the manifest."""
 
 
-def report_rows(findings: Sequence[Finding], total: int) -> list[tuple[str, int | None, float | None, str]]:
-    """(finding, rows, share of the `total` rows, what to do) of each; for what is said of all rows the sentence
-    stands in place of the name."""
-    return [
-        (finding.name.replace("_", " "), len(finding.rows), len(finding.rows) / total, finding.advice)
-        if len(finding.rows)
-        else (finding.summary, None, None, finding.advice)
-        for finding in findings
-    ]
-
-
 def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """For manifest.json; the affected rows as a count."""
     return [

@@ -14,6 +14,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.feedback.columns import I8, U8, Flags
+from kto_cli.feedback.components import joined
 from kto_cli.feedback.order import keep_exactly, priority
 
 FEWEST_TO_SPLIT = 4
@@ -40,35 +41,6 @@ class Split:
     warnings: list[str] = field(default_factory=list)
 
 
-def roots(first: I8, second: I8, count: int) -> I8:
-    """The smallest member of each node's connected component, by hooking and pointer jumping.
-
-    Every root hooks onto the smallest root it has a link to, then all paths are cut short, until no link joins two
-    roots (after Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", 1982): few passes over arrays
-    instead of one step of Python for each link.
-
-    Args:
-        first, second: [links] the two ends.
-        count: of nodes.
-
-    Returns:
-        [count].
-    """
-    parent = numpy.arange(count, dtype=numpy.int64)
-    while len(first):
-        low, high = numpy.minimum(first, second), numpy.maximum(first, second)
-        numpy.minimum.at(parent, high, low)
-        while True:
-            grandparent = parent[parent]
-            if numpy.array_equal(grandparent, parent):
-                break
-            parent = grandparent
-        first, second = parent[low], parent[high]
-        apart = first != second
-        first, second = first[apart], second[apart]
-    return parent
-
-
 def families(prompts: I8, groups: I8, clusters: I8 | None = None, rows: Flags | None = None) -> I8:
     """Each row's family: rows that share a prompt, a group or a cluster are of one, however long the chain.
 
@@ -90,7 +62,7 @@ def families(prompts: I8, groups: I8, clusters: I8 | None = None, rows: Flags | 
         first = numpy.concatenate((first, prompts[near]))
         second = numpy.concatenate((second, clusters[near] + total))
         total += int(clusters.max(initial=-1)) + 1
-    return roots(first, second, total)[prompts]
+    return joined(numpy.arange(total), first, second)[prompts]
 
 
 def smallest_keys(names: I8, keys: U8, rows: Flags) -> U8:

@@ -123,12 +123,12 @@ def read_pair(record: Record, config: BinarizeConfig) -> Pair | LeftOut:
 def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
     """One annotation as a pair, or as why it is none (two rows)."""
     if record.values is None:
-        yield fields.unreadable(record, 2)
+        yield fields.rejected(record, 2)
         return
     try:
         yield read_pair(record, config)
     except RowFault as fault:
-        yield fields.rejected(record, fault, 2)
+        yield fields.rejected(record, 2, fault)
 
 
 SOURCE = Source(
@@ -140,7 +140,6 @@ SOURCE = Source(
     licence="CC-BY-NC-4.0",
     patterns=PATTERNS,
     options=("--margin", "--subset", "--text"),
-    rows_per_record=2,
     wanted=(*NEEDED, "input"),
     raw_files=raw_files,
     check=check,

@@ -26,13 +26,10 @@ def json_text(values: Any) -> str:
         return ""
 
 
-def unreadable(record: Record, rows: int) -> Reject:
-    """The reject of a record without values."""
-    return Reject(record.origin, record.reason, record.detail, rows, record.raw)
-
-
-def rejected(record: Record, fault: RowFault, rows: int) -> Reject:
-    """The reject of a record with a fault."""
+def rejected(record: Record, rows: int, fault: RowFault | None = None) -> Reject:
+    """A record as what is wrong with it: `fault`, or what its reader found."""
+    if fault is None:
+        return Reject(record.origin, record.reason, record.detail, rows, record.raw)
     return Reject(record.origin, fault.reason, fault.detail, rows, raw_text(record))
 
 
@@ -107,11 +104,23 @@ def turns(values: dict[str, Any], name: str) -> tuple[Message, ...]:
     value = values.get(name)
     if value is None:
         raise RowFault("missing_field", f"no {name!r}; found {spell_names(values)}")
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(turn, dict) for turn in value):
-        raise RowFault("not_messages", f"{name} is no list of messages")
+    if isinstance(value, (list, tuple)) and not value:
+        raise RowFault("not_messages", f"{name} is an empty list")
+    return messages_of(value, name)
+
+
+def messages_of(value: Any, what: str) -> tuple[Message, ...]:
+    """A list of chat messages, role and content alone.
+
+    Raises:
+        RowFault: it is something else.
+    """
+    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
+        raise RowFault("not_messages", f"{what} is neither text nor a list of messages")
     return tuple(
         message(
-            check_text(turn.get("role"), f"a role in {name}"), check_text(turn.get("content"), f"a content in {name}")
+            check_text(turn.get("role"), f"a role in {what}"),
+            check_text(turn.get("content"), f"a content in {what}"),
         )
         for turn in value
     )

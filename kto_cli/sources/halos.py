@@ -19,11 +19,11 @@ from typing import Any
 
 from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.errors import BadInput
-from kto_cli.sources.fields import is_absent, number
+from kto_cli.sources.fields import is_absent, number, rejected
 from kto_cli.sources.labels import as_number, label_value
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import HELD_OUT, LeftOut, Pair, Result, RowFault, Scored, printable, root
-from kto_cli.sources.rows import answer_of, labelled, pair, prompt_of, rejected
+from kto_cli.sources.rows import answer_of, labelled, pair, prompt_of
 from kto_cli.sources.source import RawFile, Source
 
 WANTED = (

@@ -152,7 +152,6 @@ SOURCE = Source(
     patterns=("*.jsonl", "*.jsonl.gz"),
     unused=(UNUSED_SUBSET,),
     options=("--subset",),
-    rows_per_record=2,
     parts=SUBSETS,
     wanted=WANTED,
     has_texts=False,

@@ -20,6 +20,7 @@ from typing import Any
 
 from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.errors import BadInput
+from kto_cli.sources.fields import rejected
 from kto_cli.sources.lines import Record
 from kto_cli.sources.llama_factory_info import (
     INFO,
@@ -32,7 +33,7 @@ from kto_cli.sources.llama_factory_info import (
     with_splits,
 )
 from kto_cli.sources.records import Message, Result, RowFault, Text, check_text, message, printable
-from kto_cli.sources.rows import labelled, pair, rejected
+from kto_cli.sources.rows import labelled, pair
 from kto_cli.sources.source import RawFile, Source
 
 MORE_THAN_TEXT = ("tools", "images", "videos", "audios")

@@ -27,12 +27,13 @@ from typing import Any, cast
 
 from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.errors import BadInput
+from kto_cli.sources.fields import messages_of
 from kto_cli.sources.labels import is_missing
 from kto_cli.sources.lines import Record, parse_json
 from kto_cli.sources.log_columns import filled, notes, settled
 from kto_cli.sources.log_labels import NoFeedback, Values, judged
 from kto_cli.sources.records import LeftOut, Output, Pair, Reject, Result, RowFault, Scored, Text, check_text, root
-from kto_cli.sources.rows import answer_of, messages_of, prompt_of
+from kto_cli.sources.rows import answer_of, prompt_of
 from kto_cli.sources.rule_truth import NotApplicable, cell_of
 from kto_cli.sources.source import RawFile, Source
 

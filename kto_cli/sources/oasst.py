@@ -195,7 +195,7 @@ def compared(
 def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
     """One tree as ranked lists (or scored rows), and every other reply with its reason."""
     if record.values is None:
-        yield fields.unreadable(record, 1)
+        yield fields.rejected(record, 1)
         return
     tree = nodes(record)
     if not tree:
@@ -226,7 +226,6 @@ SOURCE = Source(
     patterns=PATTERNS,
     subsets_are_files=False,
     options=("--subset", "--ranked", "--both-labels", "--score", "--cut", "--margin"),
-    rows_per_record=1,
     wanted=(*MESSAGE_COLUMNS, *WHOLE_TREE),
     raw_files=raw_files,
     records=records,

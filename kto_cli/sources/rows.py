@@ -10,16 +10,14 @@ label_missing, label_not_binary, label_not_accepted  see labels.py
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from kto_cli.sources.fields import as_prompt, messages_of
 from kto_cli.sources.labels import label_value
-from kto_cli.sources.lines import Record
 from kto_cli.sources.records import (
     Message,
     Output,
     Pair,
-    Reject,
     RowFault,
     Scored,
     Text,
@@ -29,31 +27,6 @@ from kto_cli.sources.records import (
     root,
     spell,
 )
-
-
-def rejected(record: Record, rows: int, fault: RowFault | None = None) -> Reject:
-    """A record as what is wrong with it: `fault`, or what its reader found."""
-    raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
-    if fault is None:
-        return Reject(record.origin, record.reason, record.detail, rows, raw)
-    return Reject(record.origin, fault.reason, fault.detail, rows, raw)
-
-
-def messages_of(value: Any, what: str) -> tuple[Message, ...]:
-    """A list of chat messages, role and content alone.
-
-    Raises:
-        RowFault: it is something else.
-    """
-    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
-        raise RowFault("not_messages", f"{what} is neither text nor a list of messages")
-    return tuple(
-        message(
-            check_text(turn.get("role"), f"a role in {what}"),
-            check_text(turn.get("content"), f"a content in {what}"),
-        )
-        for turn in value
-    )
 
 
 def prompt_of(value: Any, as_text: bool) -> Text:
@@ -67,7 +40,7 @@ def prompt_of(value: Any, as_text: bool) -> Text:
     if isinstance(value, str):
         if not check_text(value, "the prompt").strip():
             raise RowFault("empty_prompt", "the prompt is empty")
-        return value if as_text else (message("user", value),)
+        return as_prompt(value, as_text)
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
     chat = messages_of(value, "the prompt")

@@ -152,12 +152,12 @@ def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair
 def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
     """One line as a pair, or as why it is none (two rows)."""
     if record.values is None:
-        yield fields.unreadable(record, 2)
+        yield fields.rejected(record, 2)
         return
     try:
         yield read_pair(record, raw_file, config)
     except RowFault as fault:
-        yield fields.rejected(record, fault, 2)
+        yield fields.rejected(record, 2, fault)
 
 
 SOURCE = Source(
@@ -171,7 +171,6 @@ SOURCE = Source(
     licence="Reddit's API terms; see the dataset card",
     patterns=PATTERNS,
     options=("--min-ratio", "--max-pairs", "--subset", "--text"),
-    rows_per_record=2,
     wanted=(*NEEDED, "score_A", "score_B", "score_ratio", "post_id", "domain"),
     raw_files=raw_files,
     check=check,

@@ -60,8 +60,6 @@ class Source:
     """Folders of the dataset that hold no feedback."""
     options: tuple[str, ...] = ()
     """Flags that mean something for it, beyond those for every source."""
-    rows_per_record: int = 1
-    """Rows that a record which cannot be parsed counts for."""
     cut: str | None = None
     """The --cut for its scores where none is given; None: it has to be given."""
     max_pairs: int | None = None

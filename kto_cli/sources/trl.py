@@ -18,10 +18,11 @@ from typing import Any
 
 from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.errors import BadInput
+from kto_cli.sources.fields import rejected
 from kto_cli.sources.lines import Record
 from kto_cli.sources.readers import parsed, records
 from kto_cli.sources.records import Result, RowFault, printable
-from kto_cli.sources.rows import labelled, pair, rejected
+from kto_cli.sources.rows import labelled, pair
 from kto_cli.sources.source import RawFile, Source
 
 KINDS = {

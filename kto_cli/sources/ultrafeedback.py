@@ -140,7 +140,7 @@ def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
             raise RowFault("missing_field", "completions is no list")
     except RowFault as fault:
         if rows:
-            yield fields.rejected(record, fault, rows)
+            yield fields.rejected(record, rows, fault)
         return
     which = config.score or SCORES[0]
     prompt = fields.as_prompt(instruction, config.text)
@@ -198,14 +198,14 @@ def read_pair(record: Record, raw_file: RawFile) -> Pair | LeftOut:
 def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
     """One line of the original as scored rows, or one of the binarized form as a pair."""
     if record.values is None:
-        yield fields.unreadable(record, 2 if "_prefs" in raw_file.name else COMPLETIONS)
+        yield fields.rejected(record, 2 if "_prefs" in raw_file.name else COMPLETIONS)
     elif "completions" in record.values or "chosen" not in record.values:
         yield from scored_rows(record, config)
     else:
         try:
             yield read_pair(record, raw_file)
         except RowFault as fault:
-            yield fields.rejected(record, fault, 2)
+            yield fields.rejected(record, 2, fault)
 
 
 SOURCE = Source(
@@ -219,7 +219,6 @@ SOURCE = Source(
     licence="MIT",
     patterns=PATTERNS,
     options=("--score", "--cut", "--margin", "--subset", "--text"),
-    rows_per_record=COMPLETIONS,
     wanted=(*ORIGINAL, *BINARIZED, "score_chosen", "score_rejected"),
     raw_files=raw_files,
     check=check,

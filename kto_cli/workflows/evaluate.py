@@ -17,15 +17,8 @@ from kto_cli.errors import BadData
 from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
 from kto_cli.eval_tables import listed_ids, show_details
 from kto_cli.held_out import score_rows
-from kto_cli.preparation import (
-    Prepared,
-    check_sequences,
-    make_scorer,
-    prepare,
-    reference_logps,
-    scoring_engine,
-    start_accelerator,
-)
+from kto_cli.preparation import Prepared, check_sequences, make_scorer, prepare, start_accelerator
+from kto_cli.reference_pass import reference_logps, scoring_engine
 from kto_cli.report.page import write_report
 from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer

@@ -9,7 +9,8 @@ from typing import Any
 from kto_cli.config import ModelConfig
 from kto_cli.display import Screen
 from kto_cli.errors import Interrupted
-from kto_cli.preparation import make_scorer, prepare, reference_logps, say_if_built_in, start_accelerator
+from kto_cli.preparation import make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.reference_pass import reference_logps
 
 
 def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:

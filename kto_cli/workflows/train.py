@@ -19,14 +19,8 @@ from kto_cli.memory import choose_token_budget
 from kto_cli.model_card import model_card
 from kto_cli.optimizer import make_optimizer
 from kto_cli.precision import keep_float32_gradients
-from kto_cli.preparation import (
-    Prepared,
-    make_scorer,
-    prepare,
-    reference_logps,
-    say_if_built_in,
-    start_accelerator,
-)
+from kto_cli.preparation import Prepared, make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.reference_pass import reference_logps
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.snapshots import latest_sound_step, load_snapshot
