@@ -11,9 +11,13 @@ from encoded import OneByOne, stored_rows
 from made_feedback import lines_of
 from shared import shared
 
+from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.data_dir import HELD_OUT, TRAIN, read_batches
+from kto_cli.display import Screen
 from kto_cli.encoding import LEAST_COMPLETION
+from kto_cli.errors import KtoError
 from kto_cli.fitting import CUT, LEFT_OUT, SHORTENED, encoder_of, examine_fit
+from kto_cli.workflows import binarize as binarize_workflow
 
 FILES = {
     "multi-turn": ("llama-factory", "llama-factory/kto_en_demo.json", ()),
@@ -122,3 +126,14 @@ def test_the_length_is_the_model_s_unless_told_and_never_more(model, kto, tmp_pa
     ran = kto("binarize", source, "--model", tmp_path / "nothing", "--out", tmp_path / "set")
     assert ran.code == 1
     assert not (tmp_path / "set").exists()
+
+
+def test_a_wrong_model_is_said_before_anything_is_read(tmp_path, monkeypatch):
+    """Two million rows are not read for nothing."""
+    monkeypatch.setattr(binarize_workflow, "read", lambda *_: pytest.fail("rows were read"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Q", "completion": "A", "label": true}\n')
+    config = BinarizeConfig((str(rows),), out=str(tmp_path / "out"), model=str(tmp_path / "nowhere"))
+    with pytest.raises(KtoError, match="nowhere"):
+        binarize_workflow.run(config, Screen(quiet=True))
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kto_cli.binarize_config import BinarizeConfig
 from kto_cli.data_dir import FINDINGS, REJECTS, check_out
@@ -26,6 +26,9 @@ from kto_cli.feedback.writing import write_rows
 from kto_cli.files import saying_disk_full
 from kto_cli.sources.records import LeftOut, Reject
 from kto_cli.sources.select import Chosen, choose, default_name
+
+if TYPE_CHECKING:
+    from kto_cli.encoding import Encoder
 
 NO_ROWS, NOT_WRITTEN = "No rows are left to learn from.", "Nothing is written."
 
@@ -49,6 +52,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.warn(text)
         for text in one.notes:
             screen.note(text)
+    encoder = None if config.model is None else tokenizer_of(config)  # a wrong --model is said before all the reading
     with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
         lost = read(sources, config, spool, writer, screen)
         if not spool.rows:
@@ -62,8 +66,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         result = account(columns, decision, lost.counts, lost.lines, sources)
         del columns, decision
         writer.close_tables()
-        if config.model is not None:
-            result["findings"] += look_at_fit(config, writer, screen)
+        if encoder is not None:
+            result["findings"] += look_at_fit(encoder, writer, screen)
         result["exports"] = write_exports(writer.folder, config.formats, writer.folder, name=out.name)
         result["options"] = asdict(config)
         manifest = finish(writer, result)
@@ -120,12 +124,22 @@ def lose(one: Reject | LeftOut, lost: Lost, writer: DataWriter) -> None:
     writer.line(REJECTS, {"kind": kind, **asdict(one), "raw": getattr(one, "raw", "")})
 
 
-def look_at_fit(config: BinarizeConfig, writer: DataWriter, screen: Screen) -> list[dict[str, Any]]:
-    """Findings on rows that will not fit; each of them is a line of findings.jsonl."""
-    from kto_cli.fitting import encoder_of, examine_fit
+def tokenizer_of(config: BinarizeConfig) -> Encoder:
+    """What turns rows into tokens as --model would.
+
+    Raises:
+        BadInput, BadModel: there is no such model, or it cannot be used.
+    """
+    from kto_cli.fitting import encoder_of
 
     assert config.model is not None
-    encoder = encoder_of(config.model, config.max_length)
+    return encoder_of(config.model, config.max_length)
+
+
+def look_at_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict[str, Any]]:
+    """Findings on rows that will not fit; each of them is a line of findings.jsonl."""
+    from kto_cli.fitting import examine_fit
+
     with screen.progress("looking at lengths", None):
         fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)
     screen.note(
