@@ -96,6 +96,8 @@ def test_every_source_is_named_as_it_says_and_its_hub_ids_are_its_own():
         ("nothing", {}, "no known source"),
         ("missing.csv", {}, "missing.csv does not exist"),
         ("a/b/c", {}, "does not exist"),
+        ("hh-rlfh", {}, "hh-rlfh is no known source and no file. Did you mean hh-rlhf?"),
+        ("oast:trees.jsonl", {}, "oast:trees.jsonl does not exist. Did you mean oasst?"),
         ("hh-rlhf", {"text": True}, "--text does not go with hh-rlhf"),
         ("missing.csv", {"from_path": "x"}, "--from goes with a named source"),
         ("missing.csv", {"subsets": ("x",)}, "--subset goes with a named source"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ def _choose(text: str, config: BinarizeConfig) -> Chosen:
     if _is_hub_id(text):
         return _dataset(text)
     what = "does not exist" if suffix(text) in SUFFIXES or "/" in text else "is no known source and no file"
+    meant = get_close_matches(text.partition(":")[0], MODULES, 1)
+    if meant:
+        raise BadInput(f"{text} {what}.", f"Did you mean {meant[0]}?")
     step = f"Give one of {', '.join(MODULES)}, a JSONL, CSV or Parquet file, or a Hub id owner/name."
     raise BadInput(f"{text} {what}.", step)
 
