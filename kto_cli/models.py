@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +131,19 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
+@contextlib.contextmanager
+def collecting_later() -> Iterator[None]:
+    """No garbage collection meanwhile: what is imported and loaded stays, and each would walk over all of it again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@collecting_later()
 def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
     """Loads a tokenizer with a chat template; the flag says whether it is our fallback.
 
@@ -153,6 +169,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
+@collecting_later()
 def load_model(
     folder: Path,
     *,

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from kto_cli.core.intervals import BLOCK
-
-LIKE_LENGTH = 1.2
-"""Two completions are of like length when the longer has at most this many times the shorter's tokens."""
 
 
 def auc(scores: Tensor, desirable: Tensor) -> float:
@@ -28,6 +24,36 @@ def auc(scores: Tensor, desirable: Tensor) -> float:
     return ((ranks[desirable].sum() - positives * (positives + 1) / 2) / (positives * negatives)).item()
 
 
+class Standing(NamedTuple):
+    """Where desirable rows stand among the undesirable ones: what an AUC needs of scores, whatever the weights."""
+
+    desirable: Tensor
+    """[rows] bool."""
+    order: Tensor
+    """[undesirable] places from the lowest score to the highest."""
+    below: Tensor
+    """[desirable] undesirable rows with lower scores."""
+    upto: Tensor
+    """[desirable] those and the ties."""
+
+
+def standing(scores: Tensor, desirable: Tensor) -> Standing:
+    """Sorts scores [rows] once for all resamples."""
+    lower = scores[~desirable].sort()
+    wanted = scores[desirable].contiguous()
+    below, upto = (torch.searchsorted(lower.values, wanted, right=right) for right in (False, True))
+    return Standing(desirable, lower.indices, below, upto)
+
+
+def standing_auc(found: Standing, weights: Tensor) -> Tensor:
+    """`weighted_auc` of scores that are sorted already."""
+    up, down = weights[:, found.desirable].double(), weights[:, ~found.desirable].double()
+    sums = torch.zeros(len(weights), down.shape[1] + 1, dtype=torch.float64)
+    torch.cumsum(down[:, found.order], 1, out=sums[:, 1:])
+    beaten = (sums[:, found.below] + sums[:, found.upto]) / 2
+    return (up * beaten).sum(1) / (up.sum(1) * down.sum(1))
+
+
 def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
     """`auc` of rows that count several times: for each draw the weight of the pairs that are won, over that of all.
 
@@ -38,7 +64,8 @@ def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
     Returns:
         [draws] float64; NaN where a class has no weight.
     """
-    scores = scores.expand(len(weights), -1)
+    if scores.dim() == 1:
+        return standing_auc(standing(scores, desirable), weights)
     order = scores[:, ~desirable].sort(dim=1)
     down = weights[:, ~desirable].double().gather(1, order.indices)
     below = torch.cat([torch.zeros(len(weights), 1, dtype=torch.float64), down.cumsum(1)], dim=1)
@@ -72,35 +99,3 @@ def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weig
     together = (controls * from_mean * (y - (controls @ y)[:, None] / total)).sum(1)
     slopes = torch.where(spread > 1e-12 * total[:, 0], together / spread, torch.zeros_like(spread))
     return weighted_auc(values - slopes[:, None] * logs, desirable, weights)
-
-
-def pair_areas(log_ratios: Tensor, by_length: Tensor, lengths: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
-    """Three AUCs as weighted sums over (desirable, undesirable) pairs, a block of pairs at a time.
-
-    Returns:
-        [3, draws]: of the log-ratios, of length, and of the log-ratios among pairs of like length.
-    """
-    up, down = weights[:, desirable].float(), weights[:, ~desirable].float()
-    wins, totals = (torch.zeros(3, len(weights), dtype=torch.float64) for _ in range(2))
-    block = max(1, BLOCK // max(1, down.shape[1]))
-    for start in range(0, up.shape[1], block):
-        part = slice(start, start + block)
-        left = up[:, part]
-        better = _wins(log_ratios[desirable][part], log_ratios[~desirable])
-        longer = _wins(by_length[desirable][part], by_length[~desirable])
-        like = _like_length(lengths[desirable][part], lengths[~desirable])
-        for index, won in enumerate((better, longer, better * like)):
-            wins[index] += ((left @ won) * down).sum(1).double()
-        totals[2] += ((left @ like) * down).sum(1).double()
-    totals[:2] = up.sum(1).double() * down.sum(1).double()
-    return wins / totals
-
-
-def _wins(upper: Tensor, lower: Tensor) -> Tensor:
-    """[u], [l] -> [u, l]: 1 where the first is larger, one half where they tie."""
-    return ((upper[:, None] - lower).sign() + 1).float() / 2
-
-
-def _like_length(upper: Tensor, lower: Tensor) -> Tensor:
-    """[u], [l] token counts -> [u, l] float: 1 where they are of like length."""
-    return (torch.maximum(upper[:, None], lower) <= LIKE_LENGTH * torch.minimum(upper[:, None], lower)).float()

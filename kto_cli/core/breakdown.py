@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, sigmoid
 
-from kto_cli.core.areas import weighted_auc
+from kto_cli.core.areas import standing, standing_auc
 from kto_cli.core.intervals import draws, numbered, percentiles, wilson
 from kto_cli.core.losses import saturation, signs_and_weights
 from kto_cli.core.metrics import SATURATED_BELOW, Scores, resamples_for
@@ -108,15 +108,15 @@ def _shares(counts: dict[str, float], rows: int) -> dict[str, Any]:
 
 
 def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str], seed: int) -> dict[str, Any]:
+    sorted_rewards = standing(rewards, desirable)
+
     def both(weights: Tensor) -> tuple[Tensor, Tensor]:
         up, down = weights * desirable, weights * ~desirable
         margin = (up @ rewards) / up.sum(1) - (down @ rewards) / down.sum(1)
-        return margin, weighted_auc(rewards, desirable, weights)
+        return margin, standing_auc(sorted_rewards, weights)
 
     clusters, count = numbered(prompts)
-    positives = int(desirable.sum())
-    resamples = resamples_for((positives, len(desirable) - positives))
-    parts = [both(drawn) for drawn in draws(clusters, count, resamples, seed)]
+    parts = [both(drawn) for drawn in draws(clusters, count, resamples_for(len(desirable)), seed)]
     found: dict[str, Any] = {}
     whole = both(torch.ones(1, len(desirable), dtype=torch.float64))
     for name, value, drawn in zip(("margin", "auc"), whole, zip(*parts, strict=True), strict=True):

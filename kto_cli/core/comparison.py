@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kto_cli.core.intervals import draws, numbered, percentiles
-from kto_cli.core.metrics import Scores, estimates, resamples_for
+from kto_cli.core.metrics import Scores, estimator, resamples_for
 
 COMPARED = (
     "auc",
@@ -48,11 +48,13 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
     """
     ours = first.scores
     clusters, count = numbered(ours.prompt_ids)
-    positives = int(ours.desirable.sum())
-    resamples = resamples_for((positives, len(ours.desirable) - positives))
-    ones = torch.ones(1, len(clusters), dtype=torch.float64)
-    whole = [_estimates(side, ones) for side in (first, second)]
-    parts = [[_estimates(side, drawn) for side in (first, second)] for drawn in draws(clusters, count, resamples, seed)]
+    ways = [
+        estimator(side.scores, beta=side.beta, lambda_d=side.lambda_d, lambda_u=side.lambda_u)
+        for side in (first, second)
+    ]
+    whole = [estimate(torch.ones(1, len(clusters), dtype=torch.float64)) for estimate in ways]
+    resamples = resamples_for(len(clusters))
+    parts = [[estimate(drawn) for estimate in ways] for drawn in draws(clusters, count, resamples, seed)]
     found = {}
     for name in [name for name in COMPARED if name in whole[0] and name in whole[1]]:
         left, right = whole[0][name].item(), whole[1][name].item()
@@ -65,10 +67,6 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
             "verdict": _verdict(name, interval),
         }
     return found
-
-
-def _estimates(side: Side, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-    return estimates(side.scores, weights, beta=side.beta, lambda_d=side.lambda_d, lambda_u=side.lambda_u)
 
 
 def _verdict(name: str, interval: list[float]) -> str:

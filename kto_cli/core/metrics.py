@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kto_cli.core.areas import auc, length_adjusted_auc, pair_areas
+from kto_cli.core.areas import auc, length_adjusted_auc, standing, standing_auc
 from kto_cli.core.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
+from kto_cli.core.like_length import like_length_auc, prepare
 from kto_cli.core.losses import kto_losses, reference_point, saturation, signs_and_weights
 
 SATURATED_BELOW = 0.01
 """A row is saturated when its gradient weight is under this share of its maximum (Prop. 4.1)."""
-_PAIR_BUDGET = 1e10
-"""Pair comparisons a bootstrap may cost; the number of resamples falls (never below 100) to stay within."""
+ROW_BUDGET = 10_000_000
+"""Rows that a bootstrap may draw in all: more rows than 10,000 are resampled less often, but at least 100 times."""
 
 
 class Scores(NamedTuple):
@@ -96,28 +97,27 @@ def held_out_metrics(
     KL(policy || reference). Its completions are the data's, not the policy's own, so it may be negative.
 
     Returns:
-        `rows`, `desirable`, `undesirable`, `prompts`; `NAME` and `NAME_interval` for the names in `estimates`;
-        accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (pairs taken for independent), kl_se (by
-        prompts); log_ratio_per_token_desirable / _undesirable (nats).
+        `rows`, `desirable`, `undesirable`, `prompts`, `resamples` (of the bootstrap); `NAME` and `NAME_interval` for
+        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (pairs taken for
+        independent), kl_se (by prompts); log_ratio_per_token_desirable / _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
     clusters, cluster_count = numbered(scores.prompt_ids)
     counts = (int(desirable.sum()), int((~desirable).sum()))
-    weights = {"beta": beta, "lambda_d": lambda_d, "lambda_u": lambda_u}
-    ones = torch.ones(1, len(desirable), dtype=torch.float64)
-    parts = [
-        estimates(scores, drawn, **weights) for drawn in draws(clusters, cluster_count, resamples_for(counts), seed)
-    ]
+    estimate = estimator(scores, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+    resamples = resamples_for(len(desirable))
+    parts = [estimate(drawn) for drawn in draws(clusters, cluster_count, resamples, seed)]
     result: dict[str, object] = {
         "rows": len(desirable),
         "desirable": counts[0],
         "undesirable": counts[1],
         "prompts": cluster_count,
+        "resamples": resamples,
         "z_ref_se": reference_point(mismatched).standard_error,
         "kl_se": clustered_error(mismatched, clusters, cluster_count),
         "auc_length_direction": length_direction(scores),
     }
-    for name, value in estimates(scores, ones, **weights).items():
+    for name, value in estimate(torch.ones(1, len(desirable), dtype=torch.float64)).items():
         result[name] = value.item()
         result[f"{name}_interval"] = percentiles(torch.cat([part[name] for part in parts]))
     pairs = len(pair_outcomes(scores)[1])
@@ -134,28 +134,36 @@ def length_direction(scores: Scores) -> str:
     return "longer" if auc(-scores.lengths.double(), scores.desirable) < 0.5 else "shorter"
 
 
-def estimates(scores: Scores, weights: Tensor, *, beta: float, lambda_d: float, lambda_u: float) -> dict[str, Tensor]:
-    """Every estimate of many resamples at once.
+def estimator(
+    scores: Scores, *, beta: float, lambda_d: float, lambda_u: float
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Every estimate of many resamples at once, as a function of weights [draws, rows], how often a row is in a draw.
 
-    Args:
-        weights: [draws, rows] how often a row is in a draw.
+    What is sorted is sorted here, once for all resamples.
 
     Returns:
-        [draws] each: loss, z_ref, kl, reward_desirable, reward_undesirable, margin, accuracy, auc, auc_length,
-        auc_length_matched, auc_length_adjusted and (rows in pairs) paired_accuracy; NaN in a draw without a class.
+        That function, which returns [draws] each: loss, z_ref, kl, reward_desirable, reward_undesirable, margin,
+        accuracy, auc, auc_length, auc_length_matched, auc_length_adjusted and (rows in pairs) paired_accuracy; NaN in a
+        draw without a class.
     """
     desirable, lengths, log_ratios = scores.desirable, scores.lengths.double(), scores.log_ratios.double()
     mismatched = scores.mismatched_log_ratios.double()
-    found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
-    by_length = lengths if length_direction(scores) == "longer" else -lengths
-    areas = pair_areas(log_ratios, by_length, lengths, desirable, weights)
-    found |= dict(zip(("auc", "auc_length", "auc_length_matched"), areas, strict=True))
-    found["auc_length_adjusted"] = length_adjusted_auc(log_ratios, lengths, desirable, weights)
+    by_length = standing(lengths if length_direction(scores) == "longer" else -lengths, desirable)
+    by_ratio, alike = standing(log_ratios, desirable), prepare(log_ratios, lengths, desirable)
     winners, pairs = pair_outcomes(scores)
-    if len(pairs):
-        pair_weights = weights[:, pairs]
-        found["paired_accuracy"] = (pair_weights * winners).sum(1) / pair_weights.sum(1)
-    return found
+
+    def estimate(weights: Tensor) -> dict[str, Tensor]:
+        found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+        found["auc"] = standing_auc(by_ratio, weights)
+        found["auc_length"] = standing_auc(by_length, weights)
+        found["auc_length_matched"] = like_length_auc(alike, weights)
+        found["auc_length_adjusted"] = length_adjusted_auc(log_ratios, lengths, desirable, weights)
+        if len(pairs):
+            pair_weights = weights[:, pairs]
+            found["paired_accuracy"] = (pair_weights * winners).sum(1) / pair_weights.sum(1)
+        return found
+
+    return estimate
 
 
 def _means(
@@ -201,6 +209,6 @@ def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
     return ((log_ratios[up] - log_ratios[down]).sign() + 1) / 2, up
 
 
-def resamples_for(counts: tuple[int, int]) -> int:
-    """How often to resample so many desirable and undesirable rows."""
-    return int(min(RESAMPLES, max(100, _PAIR_BUDGET / max(1, counts[0] * counts[1]))))
+def resamples_for(rows: int) -> int:
+    """How often to resample so many rows."""
+    return min(RESAMPLES, max(100, ROW_BUDGET // max(1, rows)))
