@@ -16,15 +16,14 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.errors import BadInput
-from kto_cli.files import make_folder, replacing, saying_disk_full, sync_folder
+from kto_cli.files import replacing
+from kto_cli.segments import Segment, new_path
 
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
@@ -42,7 +41,7 @@ class ReferenceCache:
     def __init__(self, root: Path, *, fingerprint: str, dtype: str) -> None:
         self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
-        self._segment: Path | None = None
+        self._segment = Segment(self.folder, ".segment")
         self.mended: list[str] = []
         """Segments in which a torn or damaged frame was found."""
 
@@ -76,27 +75,7 @@ class ReferenceCache:
             DiskFull: no space left. BadInput: the cache folder cannot be written to.
         """
         payload = numpy.array([(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD).tobytes()
-        frame = self._frame(payload)
-        created = self._segment is None
-        if self._segment is None:
-            try:
-                make_folder(self.folder)
-            except BadInput as error:
-                raise BadInput(
-                    f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR."
-                ) from error
-            self._segment = self.folder / f"{time.time_ns():x}-{os.getpid()}.segment"
-        with saying_disk_full(self.folder), self._segment.open("ab") as file:
-            start = file.tell()
-            try:
-                file.write(frame)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(start)
-                raise
-        if created:
-            sync_folder(self.folder)
+        self._segment.append(self._frame(payload))
 
     def _frame(self, payload: bytes) -> bytes:
         frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
@@ -133,6 +112,6 @@ class ReferenceCache:
         """Copies a segment's sound frames to a new one and removes it."""
         self.mended.append(path.name)
         if payloads:
-            with replacing(path.with_name(f"{time.time_ns():x}-{os.getpid()}-mended.segment")) as temporary:
+            with replacing(new_path(path.parent, "-mended.segment")) as temporary:
                 temporary.write_bytes(b"".join(self._frame(payload) for payload in payloads))
         path.unlink(missing_ok=True)
