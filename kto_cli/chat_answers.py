@@ -1,0 +1,56 @@
+"""Reading what a chat server sends back: its answer, its complaint, and how long it asks to be left alone."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from typing import Any
+
+
+def json_object(body: str) -> dict[str, Any] | None:
+    """A JSON object, or None."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def is_completion(answer: dict[str, Any]) -> bool:
+    """There is a message (its content may be empty)."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return False
+    return isinstance(choices[0].get("message"), dict)
+
+
+def is_list(answer: dict[str, Any]) -> bool:
+    """There is a list of models."""
+    return isinstance(answer.get("data"), list)
+
+
+def complaint(body: str) -> str:
+    """What the server says is wrong: {"error": {"message": ..., "code": ...}}, {"error": ...}, {"detail": ...}, or all
+    of a body of another form."""
+    answer = json_object(body)
+    if answer is None:
+        return body
+    error = answer.get("error", answer.get("detail", answer.get("message", "")))
+    if isinstance(error, dict):
+        return " ".join(str(error[name]) for name in ("message", "code") if error.get(name))
+    return str(error or "")
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds from now (RFC 9110, 10.2.3: a number of them, or a date); None where there is none that can be read."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None

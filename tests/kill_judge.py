@@ -1,0 +1,34 @@
+"""Judges some duels in a process of its own, to be killed: URL CACHE DUELS WORKERS."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from kto_cli.chat_keys import key_for
+from kto_cli.chat_server import CallBudget, ChatServer
+from kto_cli.errors import Interrupted
+from kto_cli.judging.duels import Duel
+from kto_cli.judging.judge import judge_all
+from kto_cli.judging.server_judge import ServerJudge
+from kto_cli.judging.verdicts import VerdictStore
+
+
+def duels(count: int) -> list[Duel]:
+    return [Duel(f"{place}", f"Question {place}?", f"Ours {place}.", f"Theirs {place}.") for place in range(count)]
+
+
+def main() -> None:
+    url, cache, count, workers = sys.argv[1:]
+    server = ChatServer(url, key=key_for(url), calls=CallBudget(10_000))
+    judge = ServerJudge(server, "judge-1")
+    store = VerdictStore(Path(cache), judge.identity)
+    try:
+        judge_all(judge, duels(int(count)), store, workers=int(workers))
+    except Interrupted as stopped:
+        print(stopped)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
