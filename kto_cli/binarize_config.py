@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
+from kto_cli.config import require
 from kto_cli.errors import BadInput
 
 RANKED = ("best-worst", "middle", "adjacent")
@@ -128,30 +128,30 @@ class BinarizeConfig:
     """Processes that parse."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.holdout < 1, "--holdout", self.holdout, "a share from 0 to below 1, such as 0.05")
+        require(0 <= self.holdout < 1, "--holdout", self.holdout, "a share from 0 to below 1, such as 0.05")
         _one_of("--ranked", self.ranked, RANKED)
         for flag, given, known in (("--mend", self.mend, (*MENDS, "all")), ("--format", self.formats, FORMATS)):
             for value in given:
                 _one_of(flag, value, known)
         for flag, share in (("--keep-desirable", self.keep_desirable), ("--keep-undesirable", self.keep_undesirable)):
-            _require(0 < share <= 1, flag, share, "a share above 0 and up to 1, such as 0.1")
+            require(0 < share <= 1, flag, share, "a share above 0 and up to 1, such as 0.1")
         for flag, count in (
             ("--max-per-prompt", self.max_per_prompt),
             ("--max-pairs", self.max_pairs),
             ("--limit", self.limit),
             ("--workers", self.workers),
         ):
-            _require(count is None or count >= 1, flag, count, "1 or above")
-        _require(0 <= self.margin < math.inf, "--margin", self.margin, "0 or above")
-        _require(self.min_ratio is None or self.min_ratio >= 1, "--min-ratio", self.min_ratio, "1 or above")
-        _require(
+            require(count is None or count >= 1, flag, count, "1 or above")
+        require(0 <= self.margin < math.inf, "--margin", self.margin, "0 or above")
+        require(self.min_ratio is None or self.min_ratio >= 1, "--min-ratio", self.min_ratio, "1 or above")
+        require(
             self.logistic_scale is None or self.logistic_scale > 0, "--logistic-scale", self.logistic_scale, "above 0"
         )
-        _require(
+        require(
             all(0 < weight < math.inf for weight in self.weights), "--weights", self.weights, "numbers above 0, as 2,1"
         )
         if self.cut is not None and self.cut not in CUTS:
-            _require(_is_number(self.cut), "--cut", self.cut, f"a number or one of {', '.join(CUTS)}")
+            require(_is_number(self.cut), "--cut", self.cut, f"a number or one of {', '.join(CUTS)}")
         if self.weights and len(self.weights) != len(self.sources):
             raise BadInput(
                 f"--weights names {len(self.weights)} weights for {len(self.sources)} sources.",
@@ -189,14 +189,4 @@ def _is_number(text: str) -> bool:
 
 
 def _one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
-    _require(value in known, flag, value, f"one of {', '.join(known)}")
-
-
-def _require(holds: bool, flag: str, value: Any, what: str) -> None:
-    """Refuses a flag's value.
-
-    Raises:
-        BadInput: it does not hold.
-    """
-    if not holds:
-        raise BadInput(f"{flag} {value} is not possible.", f"Give {what}.")
+    require(value in known, flag, value, f"one of {', '.join(known)}")

@@ -1,4 +1,5 @@
-"""One frozen dataclass per command. Every default lives here once; the flags in commands/ read them."""
+"""One frozen dataclass per command (binarize_config.py and eval_config.py have theirs). Every default lives here once;
+the flags in commands/ read them."""
 
 from __future__ import annotations
 
@@ -40,14 +41,14 @@ class ModelConfig:
     """The folder of cached reference log-probs and tokenized rows; default $KTO_CACHE or ~/.cache/kto."""
 
     def __post_init__(self) -> None:
-        _require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")
-        _require(
+        require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")
+        require(
             self.micro_batch_tokens is None or self.micro_batch_tokens >= AUTO_TOKENS,
             "--micro-batch-tokens",
             self.micro_batch_tokens,
             "1 or above, or auto",
         )
-        _require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+        require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -102,44 +103,48 @@ class TrainConfig(ModelConfig):
     """Learn magnitude and direction of the weights apart (DoRA)."""
     merge: bool = False
     """Write the whole model with the adapters added to its weights, instead of the adapters."""
+    track: str | None = None
+    """Where each step's numbers go besides metrics.jsonl: trackio, tensorboard, wandb; several with commas between."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
+        require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
         for flag, weight in (("--lambda-d", self.lambda_d), ("--lambda-u", self.lambda_u)):
-            _require(weight is None or 0 <= weight < math.inf, flag, weight, "0 or above, and finite")
-        _require(
+            require(weight is None or 0 <= weight < math.inf, flag, weight, "0 or above, and finite")
+        require(
             (self.lambda_d, self.lambda_u) != (0, 0),
             "--lambda-d and --lambda-u",
             0,
             "not both 0: nothing would be learned",
         )
-        _require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or above")
-        _require(
+        require(self.batch_size >= 1, "--batch-size", self.batch_size, "1 or above")
+        require(
             self.learning_rate is None or 0 < self.learning_rate < 1,
             "--learning-rate",
             self.learning_rate,
             "between 0 and 1",
         )
-        _require(self.epochs >= 1, "--epochs", self.epochs, "1 or above")
-        _require(self.max_steps is None or self.max_steps >= 1, "--max-steps", self.max_steps, "1 or above")
-        _require(0 <= self.warmup < math.inf, "--warmup", self.warmup, "0 or above")
-        _require(self.optimizer in OPTIMIZERS, "--optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
-        _require(
+        require(self.epochs >= 1, "--epochs", self.epochs, "1 or above")
+        require(self.max_steps is None or self.max_steps >= 1, "--max-steps", self.max_steps, "1 or above")
+        require(0 <= self.warmup < math.inf, "--warmup", self.warmup, "0 or above")
+        require(self.optimizer in OPTIMIZERS, "--optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
+        require(
             self.optimizer == "adamw" or self.dtype != "bfloat16-pure",
             "--dtype bfloat16-pure with --optimizer",
             self.optimizer,
             "adamw: the others lose updates too small for bfloat16 weights",
         )
-        _require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
-        _require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
-        _require(
+        require(self.schedule in SCHEDULES, "--schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        require(self.max_grad_norm >= 0, "--max-grad-norm", self.max_grad_norm, "0 or above")
+        require(
             self.gradient_checkpointing in SWITCH,
             "--gradient-checkpointing",
             self.gradient_checkpointing,
             f"one of {', '.join(SWITCH)}",
         )
         for flag, every in (("--save-every", self.save_every), ("--eval-every", self.eval_every)):
-            _require(every is None or every >= 1, flag, every, "1 or above")
+            require(every is None or every >= 1, flag, every, "1 or above")
+        for name in self.trackers:
+            require(name in TRACKERS, "--track", name or "''", f"one or more of {', '.join(TRACKERS)}, commas between")
         self._check_adapters()
         super().__post_init__()
 
@@ -148,10 +153,15 @@ class TrainConfig(ModelConfig):
         """`lora_alpha`, or twice the rank."""
         return self.lora_alpha or 2 * (self.lora_r or 0)
 
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names in `track`, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.track.split(","))) if self.track is not None else ()
+
     def _check_adapters(self) -> None:
         for flag, number in (("--lora-r", self.lora_r), ("--lora-alpha", self.lora_alpha)):
-            _require(number is None or number >= 1, flag, number, "1 or above")
-        _require(bool(self.lora_targets.strip()), "--lora-targets", "''", f"{ALL_LINEAR} or names of layers")
+            require(number is None or number >= 1, flag, number, "1 or above")
+        require(bool(self.lora_targets.strip()), "--lora-targets", "''", f"{ALL_LINEAR} or names of layers")
         asked = {
             "--lora-alpha": self.lora_alpha is not None,
             "--lora-targets": self.lora_targets != TrainConfig.lora_targets,
@@ -168,38 +178,22 @@ class TrainConfig(ModelConfig):
             )
 
 
-@dataclass(frozen=True)
-class EvalConfig(ModelConfig):
-    """`kto eval`. `model` is the reference (--reference); default: the run's own."""
-
-    checkpoint: str = "checkpoint"
-    """A run directory, a step of one, or any Hugging Face model folder or id."""
-    beta: float | None = None
-    """Default: the run's own, else 0.1."""
-    samples: int = 4
-    """Held-out prompts that reference and policy answer side by side."""
-    max_new_tokens: int = 80
-    """Longest sampled answer."""
-    report_only: bool = False
-    """Make the report of results that are there already; nothing is computed."""
-
-    def __post_init__(self) -> None:
-        _require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
-        _require(self.samples >= 0, "--samples", self.samples, "0 or above")
-        _require(self.max_new_tokens >= 1, "--max-new-tokens", self.max_new_tokens, "1 or above")
-        super().__post_init__()
-
-
 SCHEDULES = ("linear", "cosine", "constant")
 ALL_LINEAR = "all-linear"
 SWITCH = ("auto", "on", "off")
 DTYPES = ("auto", "float32", "bfloat16", "bfloat16-pure")
 OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw-8bit")
+TRACKERS = ("trackio", "tensorboard", "wandb")
 AUTO_TOKENS = 0
 """`--micro-batch-tokens auto`."""
 
 
-def _require(holds: bool, flag: str, value: object, wanted: str) -> None:
+def require(holds: bool, flag: str, value: object, wanted: str) -> None:
+    """What a setting must be.
+
+    Raises:
+        BadInput: it does not hold.
+    """
     if not holds:
         raise BadInput(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
 

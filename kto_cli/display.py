@@ -9,17 +9,38 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.table import Table
 
 from kto_cli.errors import KtoError
 from kto_cli.files import finite
+from kto_cli.terminal_curves import Row
+
+ROLES = {
+    "title": Style(bold=True),
+    "axis": Style(dim=True),
+    "band": Style(dim=True),
+    "level": Style(dim=True),
+    "first": Style(color="cyan"),
+    "second": Style(color="yellow"),
+    "both": Style(color="green"),
+}
+"""How the pieces of a drawing look; they can be told apart without."""
+LEAST_WIDTH, LEAST_HEIGHT = 80, 24
+"""Of a terminal that curves are drawn on."""
+LEAST_PAUSE = 0.25
+"""Seconds between two drawings, and of each drawing's own time at most this share:"""
+DRAWING_SHARE = 0.005
 
 
 def visible(text: str) -> str:
@@ -49,9 +70,11 @@ def stdout_kept_free() -> AbstractContextManager[Any]:
 class Screen:
     """Where a workflow's notes, progress and results go."""
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, curves: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self.curves = curves
+        """Curves are wanted, where they can be drawn."""
         self._out = Console(quiet=quiet or as_json, highlight=False)
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
         self._progress: Progress | None = None
@@ -95,6 +118,39 @@ class Screen:
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[-1], count)
 
+    @property
+    def draws_curves(self) -> bool:
+        """Curves are wanted, and stderr is a terminal that is large enough and can draw in place."""
+        able = self._err.is_interactive and not self._err.is_dumb_terminal and self._err.file.isatty()
+        large = self._err.width >= LEAST_WIDTH and self._err.height >= LEAST_HEIGHT
+        return self.curves and not self.quiet and able and large
+
+    @contextmanager
+    def redrawn(self, draw: Callable[[int, int, bool], list[Row]]) -> Iterator[Callable[[], None]]:
+        """A drawing on stderr that is made anew in place; what is noted meanwhile stands above it. The last one stays.
+
+        Args:
+            draw: from columns, lines and whether the terminal knows Unicode to rows of (text, role of `ROLES`).
+
+        Yields:
+            what asks for a new drawing; it is made where the last one was long enough ago.
+        """
+        unicode = self._err.encoding.startswith("utf")
+        due = 0.0
+        with Live(console=self._err, auto_refresh=False, vertical_overflow="crop") as live:
+
+            def now() -> None:
+                nonlocal due
+                began = time.perf_counter()
+                live.update(_segments(draw(self._err.width - 1, self._err.height - 1, unicode)), refresh=True)
+                ended = time.perf_counter()
+                due = ended + max(LEAST_PAUSE, (ended - began) / DRAWING_SHARE)
+
+            try:
+                yield lambda: now() if time.perf_counter() >= due else None
+            finally:
+                now()
+
     def line(self, text: str) -> None:
         """A line of running numbers on stderr, above the progress bar if one is open; cut to the width."""
         width = self._err.width if self._err.is_terminal else len(text)
@@ -131,6 +187,14 @@ class Screen:
         if self.as_json and not self.quiet:
             sys.stdout.write(json.dumps(finite(value), ensure_ascii=False) + "\n")
             sys.stdout.flush()
+
+
+def _segments(rows: Sequence[Row]) -> Segments:
+    found = []
+    for row in rows:
+        found += [Segment(text, ROLES.get(role)) for text, role in row]
+        found.append(Segment.line())
+    return Segments(found[:-1])
 
 
 def number(value: Any) -> str:

@@ -6,6 +6,7 @@ kto_config.json                                 settings, versions, fingerprints
 metrics.jsonl                                   one line per step
 steps/step-000200/                              a model folder with optimizer.safetensors and state.json
 README.md                                       model card
+tracking/                                       of `--track`: TensorBoard's and wandb's files, names of the run
 eval/                                           written by `kto eval`
 """
 

@@ -20,9 +20,10 @@ from kto_cli.distributed import how_spread
 from kto_cli.errors import BadInput
 from kto_cli.preparation import Prepared, class_counts
 from kto_cli.run_dir import RunDir, read_settings
+from kto_cli.tracking import refuse_missing_trackers
 
-MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens")
-"""What a resumed run may be given anew: places (their contents are compared by hash) and memory."""
+MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
+"""What a resumed run may be given anew: places (their contents are compared by hash), memory, and who else is told."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,19 @@ def resolve(
     """The config of this run, and, if it goes on with one, that run's kto_config.json.
 
     Raises:
-        BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named).
+        BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named); a tracker
+            that is not installed.
     """
     where = f"The config file {config_file}" if config_file else "The command line"
     given = dict(read_config_file(Path(config_file))) if config_file else {}
     given |= flags
     config = train_config(given, where=where)
     directory = RunDir(Path(config.out))
-    if not (resume and directory.started):
-        return config, None
-    return _resumed(config, given, directory)
+    stored = None
+    if resume and directory.started:
+        config, stored = _resumed(config, given, directory)
+    refuse_missing_trackers(config.trackers)
+    return config, stored
 
 
 def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -> tuple[TrainConfig, dict[str, Any]]:

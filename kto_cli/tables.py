@@ -33,7 +33,6 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
     """One line of running numbers, below a line of names now and then."""
     if first or record["step"] % 20 == 0:
         screen.line(COLUMNS)
-    eta = int(record["eta_seconds"])
     screen.line(
         f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
         f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(43)
@@ -41,7 +40,7 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
         f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
         f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
         f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
-        f"{eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+        f"{clock(record['eta_seconds'])}"
     )
     if "held_out" in record:
         seen = record["held_out"]
@@ -50,6 +49,23 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
             + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
             f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
         )
+
+
+def step_words(record: dict[str, Any]) -> list[str]:
+    """What `show_step` says of a step beyond what curves show."""
+    return [
+        f"saturated {record['saturated']:.0%}",
+        f"|grad| {record['gradient_norm']:.2g}",
+        f"lr {record['learning_rate']:.1e}",
+        f"{record['rows_per_second']:.0f} rows/s",
+        f"{record['tokens_per_second']:,.0f} tokens/s",
+    ]
+
+
+def clock(seconds: float) -> str:
+    """1:02:03"""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def _plain(value: float, form: str) -> str:

@@ -7,13 +7,11 @@ model, the optimizer and four counters; everything else is a pure function of th
 from __future__ import annotations
 
 import math
-import signal
 import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,12 +25,13 @@ from kto_cli.display import Screen
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.errors import BadModel, Diverged, Interrupted
 from kto_cli.held_out import glance, glance_rows, score_rows
+from kto_cli.interrupts import interrupt_flag
 from kto_cli.layers import checkpoint_layers
+from kto_cli.live import Show, watching
 from kto_cli.memory import within_memory
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings
 from kto_cli.snapshots import save_snapshot
-from kto_cli.tables import show_step
 from kto_cli.token_store import EncodedRows
 
 
@@ -65,8 +64,8 @@ class Run:
     """Activations are computed again because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     """Of the last steps: the time left is estimated from them."""
-    first_step: int = 1
-    """The first step of this process; later than 1 in a resumed run."""
+    track: Callable[[dict[str, Any]], None] = lambda record: None
+    """Where each step's record goes besides metrics.jsonl."""
 
 
 def run_steps(run: Run) -> None:
@@ -83,15 +82,20 @@ def run_steps(run: Run) -> None:
     planned, batches = -1, []
     with (
         interrupt_flag() as stop,
-        run.screen.progress("training", settings.total_steps, done=run.counters.step),
+        watching(
+            run.screen,
+            settings.total_steps,
+            done=run.counters.step,
+            earlier=run.directory.read_metrics,
+            held_out=bool(run.held_out),
+        ) as show,
     ):
         while run.counters.step < settings.total_steps:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
                 batches = plan_epoch(labels, prompts, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
                 planned = epoch
-            interrupted = _one_step(run, batches[index], stop)
-            run.screen.tick()
+            interrupted = _one_step(run, batches[index], stop, show)
             if interrupted:
                 _save(run)
                 raise Interrupted(
@@ -100,7 +104,7 @@ def run_steps(run: Run) -> None:
                 )
 
 
-def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
+def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> bool:
     """One optimizer step, its record, and the looks and saves due after it; True if asked to stop."""
     settings, config = run.settings, run.settings.config
     rows = [run.rows[index] for index in batch]
@@ -145,9 +149,10 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event) -> bool:
     last = run.counters.step == settings.total_steps
     if run.held_out and (last or run.counters.step % settings.eval_every == 0):
         record["held_out"] = _glance(run)
-    show_step(run.screen, record, settings.total_steps, first=run.counters.step == run.first_step)
+    show(record)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
+    run.track(record)
     if not last and run.counters.step % settings.save_every == 0:
         _save(run)
     return output.interrupted and not last
@@ -225,25 +230,3 @@ def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
             "or the arithmetic is too coarse."
         )
     return noise
-
-
-@contextmanager
-def interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C (or SIGTERM, as schedulers send it) sets the flag and lets the step end; a second one stops at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in wanted}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -21,5 +21,5 @@ def demo(
     """Run all of it on built-in data with a built-in tiny model (under three minutes)."""
     from kto_cli.workflows import demo as workflow
 
-    screen = Screen(as_json=json)
+    screen = Screen(as_json=json, curves=not json)
     screen.json(workflow.run(keep, screen))

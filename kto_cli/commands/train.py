@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from kto_cli.commands.shared import Data, Model, ModelFlags, answering, screen_of, takes, typed
-from kto_cli.config import OPTIMIZERS, TrainConfig
+from kto_cli.config import OPTIMIZERS, TRACKERS, TrainConfig
 from kto_cli.errors import BadInput
 
 
 class TrainFlags(ModelFlags):
-    """In the order of `kto train --help`; the last three are of the command, not of TrainConfig."""
+    """In the order of `kto train --help`; the last four are of the command, not of TrainConfig."""
 
     data: Data
     model: Model
@@ -67,6 +67,10 @@ class TrainFlags(ModelFlags):
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the whole model with the adapters in it, not the adapters.")
     ]
+    track: Annotated[
+        str | None,
+        typer.Option(help=f"Send each step's numbers to {', '.join(TRACKERS)} (several: commas between)."),
+    ]
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would need and take, and what would stop it.")
@@ -75,6 +79,9 @@ class TrainFlags(ModelFlags):
         str | None,
         typer.Option(help="A YAML or JSON file of settings, or a run's kto_config.json. Flags win over it."),
     ] = None
+    curves: Annotated[
+        bool, typer.Option("--curves/--no-curves", help="Draw curves while training, in a terminal of 80x24 or more.")
+    ] = True
 
 
 @takes(TrainFlags, TrainConfig)
@@ -83,7 +90,7 @@ def train(context: typer.Context) -> None:
     """Train with the KTO loss."""
     flags = typed(context)
     config_file, resuming = flags.pop("config", None), flags.pop("resume", False)
-    looking_ahead = flags.pop("dry_run", False)
+    looking_ahead, curves = flags.pop("dry_run", False), flags.pop("curves", True)
     if looking_ahead and resuming:
         raise BadInput("--dry-run looks at a new run, not at one that is resumed.", "Leave out --resume.")
     TrainConfig(**flags)  # a wrong flag is said before anything heavy is loaded
@@ -96,4 +103,5 @@ def train(context: typer.Context) -> None:
     from kto_cli.workflows import train as workflow
 
     screen = screen_of(context)
+    screen.curves = curves and not screen.as_json
     screen.json(workflow.run(flags, config_file=config_file, resume=resuming, screen=screen))

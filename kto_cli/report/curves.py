@@ -10,10 +10,11 @@ from typing import Any
 import numpy
 
 from kto_cli.display import number
-from kto_cli.report.charts import DESIRABLE, PLAIN, TEXT, draw
+from kto_cli.panels import PANELS, Panel, looks
+from kto_cli.report.charts import DESIRABLE, PLAIN, TEXT, Chart, draw
 from kto_cli.report.evidence import Evidence, is_number
-from kto_cli.report.figures import LOOKS, Chart
-from kto_cli.report.numbers import Grid, is_known_interval
+from kto_cli.report.figures import LOOKS
+from kto_cli.report.numbers import Grid, interval_text, is_known_interval
 
 MOST_POINTS = 200
 """Of a curve; of a longer run each point is the mean of consecutive steps."""
@@ -32,80 +33,8 @@ class Curve:
     """(step, value); NaN values are left out."""
     spread: list[float] = field(default_factory=list)
     """Half the width of a band around each point."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """What a training chart shows: (name, key in a line of metrics.jsonl) of each curve."""
-
-    name: str
-    title: str
-    says: str
-    training: tuple[tuple[str, str], ...] = ()
-    held_out: tuple[tuple[str, str], ...] = ()
-    level: float | None = None
-    """A thin line that means something."""
-    spread: str | None = None
-    share: bool = False
-    """From 0 up, in percent."""
-
-
-PANELS = (
-    Panel(
-        "loss",
-        "Loss",
-        "What training minimizes; it falls slowly from half the mean row weight.",
-        (("training", "loss"),),
-        (("held out", "loss"),),
-    ),
-    Panel(
-        "z_ref",
-        "z_ref: distance from the reference",
-        "An estimate of the KL divergence in nats, clamped at 0; the band is the mean before the clamp, "
-        "plus and minus one standard error.",
-        (("training", "z_ref"),),
-        (("held out", "z_ref"),),
-        level=0,
-        spread="z_ref_se",
-    ),
-    Panel(
-        "rewards",
-        "Rewards by class, in training",
-        "How much more likely an answer has become, times beta. Both classes falling: the learning rate is too high.",
-        (("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
-        level=0,
-    ),
-    Panel(
-        "held_rewards",
-        "Rewards by class, held out",
-        "The same on held-out rows, which nothing was learned from.",
-        held_out=(("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
-        level=0,
-    ),
-    Panel(
-        "margin",
-        "Margin",
-        "Desirable reward minus undesirable reward; it should grow.",
-        (("training", "margin"),),
-        (("held out", "margin"),),
-        level=0,
-    ),
-    Panel(
-        "auc",
-        "Held-out AUC",
-        "The chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing.",
-        held_out=(("held out", "auc"),),
-        level=0.5,
-    ),
-    Panel(
-        "saturated",
-        "Saturated rows",
-        "Share of the rows of a step that no longer teach: gradient weight under 1 % of its maximum.",
-        (("training", "saturated"),),
-        level=0,
-        share=True,
-    ),
-)
+    interval: list[tuple[float, float]] = field(default_factory=list)
+    """(low, high) at each point; NaN where it is not known."""
 
 
 def training_charts(evidence: Evidence) -> list[Chart]:
@@ -128,19 +57,30 @@ def _final_auc(evidence: Evidence) -> Final | None:
 
 def _curves(panel: Panel, steps: Sequence[dict[str, Any]]) -> list[Curve]:
     curves = [_curve(name, key, steps, panel.spread) for name, key in panel.training]
-    seen = [{"step": line["step"], **line["held_out"]} for line in steps if isinstance(line.get("held_out"), dict)]
-    return [
-        curve for curve in [*curves, *(_curve(name, key, seen, None) for name, key in panel.held_out)] if curve.points
-    ]
+    seen = looks(steps)
+    curves += [_curve(name, key, seen, None, panel.interval) for name, key in panel.held_out]
+    return [curve for curve in curves if curve.points]
 
 
-def _curve(name: str, key: str, lines: Sequence[dict[str, Any]], spread: str | None) -> Curve:
+def _curve(
+    name: str, key: str, lines: Sequence[dict[str, Any]], spread: str | None, interval: str | None = None
+) -> Curve:
     """Points of at most `MOST_POINTS` bins of consecutive steps."""
     kept = [line for line in lines if is_number(line.get(key))]
     size = max(1, math.ceil(len(kept) / MOST_POINTS))
     bins = [kept[start : start + size] for start in range(0, len(kept), size)]
     points = [(_mean(part, "step"), _mean(part, key)) for part in bins]
-    return Curve(name, points, [_mean(part, spread) for part in bins] if spread else [])
+    edges = [_interval(part[-1].get(interval)) for part in bins] if interval else []
+    return Curve(
+        name,
+        points,
+        [_mean(part, spread) for part in bins] if spread else [],
+        edges if any(map(is_known_interval, edges)) else [],
+    )
+
+
+def _interval(value: Any) -> tuple[float, float]:
+    return (value[0], value[1]) if is_known_interval(value) else (math.nan, math.nan)
 
 
 def _mean(lines: Sequence[dict[str, Any]], key: str) -> float:
@@ -179,6 +119,8 @@ def _paint_curve(axes: Any, curve: Curve, middle: list[float]) -> None:
     if curve.spread and len(middle) == len(steps):
         around, half = numpy.array(middle), numpy.array(curve.spread)
         axes.fill_between(steps, around - half, around + half, color=PLAIN, alpha=0.22, linewidth=0)
+    if curve.interval:
+        axes.fill_between(steps, *zip(*curve.interval, strict=True), color=PLAIN, alpha=0.22, linewidth=0)
 
 
 def _says(panel: Panel, steps: int, final: Final | None) -> str:
@@ -191,6 +133,7 @@ def _says(panel: Panel, steps: int, final: Final | None) -> str:
 def _source(panel: Panel, final: Final | None, evidence: Evidence) -> str:
     keys = [key for _, key in panel.training] + [f"held_out.{key}" for _, key in panel.held_out]
     keys += [panel.spread, "z_ref_mean"] if panel.spread else []
+    keys += [f"held_out.{panel.interval}"] if panel.interval else []
     also = f"; {evidence.results_folder}/metrics.json: metrics.auc" if final else ""
     return f"metrics.jsonl: {', '.join(keys)}{also}"
 
@@ -209,15 +152,20 @@ def _description(curves: list[Curve]) -> str:
 def _curve_table(curves: list[Curve], source: str) -> Grid:
     """One line per step that any curve has a point at, thinned evenly."""
     values = [{step: number(value) for step, value in curve.points} for curve in curves]
-    bands = [dict(zip((step for step, _ in curve.points), curve.spread, strict=False)) for curve in curves]
+    bands = [dict(zip((step for step, _ in curve.points), _bands(curve), strict=False)) for curve in curves]
     steps = sorted({step for curve in curves for step, _ in curve.points})
     every = math.ceil(len(steps) / MOST_LINES)
     kept = [*steps[:-1:every], steps[-1]]
 
     def cell(index: int, step: float) -> str:
-        band = bands[index].get(step, math.nan)
-        return values[index].get(step, "-") + ("" if math.isnan(band) else f" +- {number(band)}")
+        return values[index].get(step, "-") + bands[index].get(step, "")
 
     rows = [[f"{step:g}", *(cell(index, step) for index in range(len(curves)))] for step in kept]
     note = "" if len(kept) == len(steps) else f"{len(kept)} of {len(steps)} points."
     return Grid(["step", *(curve.name for curve in curves)], rows, source, note=note)
+
+
+def _bands(curve: Curve) -> list[str]:
+    """What the table says of the band at each point."""
+    halves = [f" +- {number(half)}" if math.isfinite(half) else "" for half in curve.spread]
+    return halves or [f" ({text})" if (text := interval_text(edges)) else "" for edges in curve.interval]

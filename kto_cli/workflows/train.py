@@ -25,6 +25,7 @@ from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.snapshots import latest_sound_step, load_snapshot
 from kto_cli.tables import metrics_table
+from kto_cli.tracking import tracking
 from kto_cli.training import Counters, Run, run_steps
 from kto_cli.verdict import Verdict, judge
 
@@ -63,8 +64,12 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     if stored is not None:
         refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
+    recorded = max((line["step"] for line in directory.read_metrics()), default=0) if config.track else 0
     _begin(this_run, described, stored, screen)
-    run_steps(this_run)
+    trackers = config.trackers if accelerator.is_main_process else ()
+    done = this_run.counters.step
+    with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as this_run.track:
+        run_steps(this_run)
     return _finish(this_run, prepared, screen)
 
 
@@ -160,7 +165,6 @@ def _go_on(this_run: Run, screen: Screen) -> None:
     trusted = this_run.settings.config.trust_remote_code
     load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
-    this_run.first_step = state["step"] + 1
     screen.note(f"Going on from {folder} (step {state['step']} of {this_run.settings.total_steps})")
 
 

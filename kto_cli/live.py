@@ -1,0 +1,164 @@
+"""A run seen while it goes: its curves, redrawn in place, or a line of numbers a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kto_cli.display import Screen
+from kto_cli.panels import PANELS, Panel, looks
+from kto_cli.tables import clock, show_step, step_words
+from kto_cli.terminal_curves import LEAST_HEIGHT, Line, Plot, Row, bar, draw
+
+SHOWN = tuple(panel for panel in PANELS if panel.name != "saturated")
+"""The share of saturated rows stands among the numbers."""
+MOST_POINTS = 128
+"""Of a curve, kept (at times twice as many); of a longer run each is the mean of as many steps as that takes."""
+SIDE_BY_SIDE = ((3, 150), (2, 76), (1, 0))
+"""(charts, columns that so many take)"""
+MOST_HEIGHT = 16
+FIXED = 2
+"""Lines below the charts: numbers and bar."""
+Show = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Series:
+    """Values by step, thinned so that memory does not grow with the run."""
+
+    bins: list[tuple[float, ...]] = field(default_factory=list)
+    """(step, values...), each the mean of `size` points, of the last bin of `filled` ones."""
+    size: int = 1
+    filled: int = 0
+
+    def add(self, *point: float) -> None:
+        """A step and its values; left out where one of them is not a number."""
+        if not all(map(math.isfinite, point)):
+            return
+        if not self.bins or self.filled == self.size:
+            if len(self.bins) == 2 * MOST_POINTS:
+                pairs = zip(self.bins[::2], self.bins[1::2], strict=True)
+                self.bins = [tuple((a + b) / 2 for a, b in zip(*pair, strict=True)) for pair in pairs]
+                self.size *= 2
+            self.bins.append(point)
+            self.filled = 1
+            return
+        self.filled += 1
+        self.bins[-1] = tuple(mean + (new - mean) / self.filled for mean, new in zip(self.bins[-1], point, strict=True))
+
+
+@dataclass
+class History:
+    """What the charts show of the records so far."""
+
+    series: dict[tuple[str, str], Series] = field(default_factory=dict)
+    """By panel and curve; a panel's band is its curve "band"."""
+    last: dict[str, Any] = field(default_factory=dict)
+    """The last record."""
+
+    def add(self, record: dict[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        self.last = record
+        for panel in SHOWN:
+            for name, key in panel.training:
+                self._put(panel, name, record, key)
+            if panel.spread:
+                middle, half = _number(record.get("z_ref_mean")), _number(record.get(panel.spread))
+                self._series(panel, "band").add(record["step"], middle - half, middle + half)
+        for seen in looks([record]):
+            for panel in SHOWN:
+                for name, key in panel.held_out:
+                    self._put(panel, name, seen, key)
+                low, high = seen.get(panel.interval or "") or (math.nan, math.nan)
+                self._series(panel, "band").add(record["step"], _number(low), _number(high))
+
+    def plot(self, panel: Panel) -> Plot:
+        """A panel as it is now."""
+        names = [name for name, _ in (*panel.training, *panel.held_out)]
+        lines = [Line(name, [(step, value) for step, value in self._series(panel, name).bins]) for name in names]
+        band = [(step, low, high) for step, low, high in self._series(panel, "band").bins]
+        return Plot(panel.short, lines, band, panel.level, panel.share)
+
+    def _put(self, panel: Panel, name: str, line: dict[str, Any], key: str) -> None:
+        self._series(panel, name).add(line["step"], _number(line.get(key)))
+
+    def _series(self, panel: Panel, name: str) -> Series:
+        return self.series.setdefault((panel.name, name), Series())
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+@contextmanager
+def watching(
+    screen: Screen, total: int, *, done: int, earlier: Callable[[], Iterable[dict[str, Any]]], held_out: bool
+) -> Iterator[Show]:
+    """Shows a run's steps as they are done.
+
+    Args:
+        total: steps of the run. done: steps before this process. earlier: their records, asked for if they are drawn.
+        held_out: there are rows to look at on the way.
+
+    Yields:
+        what is to be called with the record of each step.
+    """
+    if not screen.draws_curves:
+        with screen.progress("training", total, done=done):
+
+            def say(record: dict[str, Any]) -> None:
+                show_step(screen, record, total, first=record["step"] == done + 1)
+                screen.tick()
+
+            yield say
+        return
+    history = History()
+    for record in earlier():
+        history.add(record)
+    with screen.redrawn(lambda *size: frame(history, total, *size, held_out=held_out)) as redraw:
+        redraw()
+
+        def show(record: dict[str, Any]) -> None:
+            history.add(record)
+            redraw()
+
+        yield show
+
+
+def frame(history: History, total: int, width: int, height: int, unicode: bool, *, held_out: bool) -> list[Row]:
+    """At most `height` lines of at most `width` columns: charts side by side, numbers, a bar of the steps done."""
+    panels = [panel for panel in SHOWN if held_out or panel.training]
+    across = next(count for count, needed in SIDE_BY_SIDE if width >= needed)
+    down = min(-(-len(panels) // across), (height - FIXED) // LEAST_HEIGHT)
+    rows: list[Row] = []
+    if down:
+        columns, lines = (width - 2 * (across - 1)) // across, min(MOST_HEIGHT, (height - FIXED) // down)
+        plots = [history.plot(panel) for panel in panels[: across * down]]
+        drawn = [draw(plot, columns, lines, unicode=unicode) for plot in plots]
+        for start in range(0, len(drawn), across):
+            rows += [_beside(pieces, columns) for pieces in zip(*drawn[start : start + across], strict=True)]
+    return [*rows, *_below(history.last, total, width, unicode)]
+
+
+def _beside(pieces: Iterable[Row], columns: int) -> Row:
+    """Rows of several charts as one."""
+    whole: Row = []
+    for row in pieces:
+        if whole:
+            whole.append(("  ", ""))
+        whole += row
+        whole.append((" " * (columns - sum(len(text) for text, _ in row)), ""))
+    return whole
+
+
+def _below(record: dict[str, Any], total: int, width: int, unicode: bool) -> list[Row]:
+    """The step's other numbers, and how far the run is."""
+    step = record.get("step", 0)
+    words = step_words(record) if record else ["the first step is on its way"]
+    ends = f"training {step:,}/{total:,} ", f" {clock(record['eta_seconds'])} left" if record else ""
+    room = max(0, width - sum(map(len, ends)))
+    numbers = "   ".join(words)[:width]
+    return [[(numbers, "")], [(ends[0], ""), *bar(step / total, room, unicode=unicode), (ends[1], "")]]

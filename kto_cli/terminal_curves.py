@@ -1,0 +1,249 @@
+"""A chart as lines of text: curves in braille dots (or ASCII), a band, a level, numbered axes, a legend.
+
+Each line is a row of (text, role) pieces: what a piece is, not how it looks. Two curves are told apart by their dots
+(the second is dotted), so no colour is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+Row = list[tuple[str, str]]
+"""Pieces of a line: (text, role); roles are title, axis, band, level, first, second, both."""
+Interval = tuple[float, float, float]
+"""(x, low, high)"""
+
+LABEL = 8
+"""Columns of the numbers beside a chart."""
+LEAST_HEIGHT = 5
+"""Lines of a chart: title, three of drawing, numbers of the x axis."""
+# Unicode, Braille Patterns: dot 1-8 of a cell two wide and four high, as bits of U+2800 + bits.
+DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+BRAILLE = 0x2800
+ASCII = {"first": "*", "second": "o", "both": "#"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name and its finite points, x ascending."""
+
+    name: str
+    points: Sequence[tuple[float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What a chart shows: at most two curves, a band behind them, a level that means something."""
+
+    title: str
+    lines: Sequence[Line]
+    band: Sequence[Interval] = ()
+    level: float | None = None
+    share: bool = False
+    """Numbers in percent."""
+
+
+@dataclass
+class Canvas:
+    """Dots two by four to a cell (one by one in ASCII), kept apart by curve."""
+
+    columns: int
+    rows: int
+    unicode: bool
+    dots: list[dict[tuple[int, int], int]] = field(default_factory=lambda: [{}, {}])
+    """Of each curve: bits by (column, row)."""
+
+    @property
+    def per_cell(self) -> tuple[int, int]:
+        """Dots across and down a cell."""
+        return (2, 4) if self.unicode else (1, 1)
+
+    def put(self, curve: int, x: int, y: int) -> None:
+        """A dot of a curve; x from the left, y from the top, in dots."""
+        across, down = self.per_cell
+        cell = (x // across, y // down)
+        self.dots[curve][cell] = self.dots[curve].get(cell, 0) | DOTS[x % across][y % down]
+
+
+def curve(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[str]:
+    """`draw` without the roles."""
+    return ["".join(text for text, _ in row) for row in draw(plot, width, height, unicode=unicode)]
+
+
+def draw(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[Row]:
+    """A chart of exactly `height` lines (at least `LEAST_HEIGHT`), each at most `width` columns."""
+    rows: list[Row] = [_title(plot, width, unicode)]
+    columns, lines = width - LABEL - 1, height - 2
+    bounds = _bounds(plot)
+    if bounds is None:
+        rows += [[(" " * (LABEL + 1) + "no number yet", "axis")]] + [[] for _ in range(lines)]
+        return rows
+    left, right, low, high = bounds
+    canvas = Canvas(columns, lines, unicode)
+    for index, line in enumerate(plot.lines[:2]):
+        _trace(canvas, index, line.points, bounds)
+    band = _band_rows(canvas, plot.band, bounds)
+    level = None if plot.level is None else _row_of(plot.level, low, high, lines)
+    edge = "│" if unicode else "|"
+    labels = _labels(plot, low, high, lines)
+    for row, cells in enumerate(_cells(canvas, band, level)):
+        rows.append([(f"{labels.get(row, ''):>{LABEL}}{edge}", "axis"), *_merged(cells)])
+    rows.append([(_x_axis(left, right, columns), "axis")])
+    return rows
+
+
+def _title(plot: Plot, width: int, unicode: bool) -> Row:
+    """The name, and of each curve its mark, name and last value; names become shorter where there is no room."""
+    marks = ("━", "┄") if unicode else ("*", "o")
+    lines = list(zip(("first", "second"), marks, plot.lines, strict=False))
+    values = [compact(line.points[-1][1], share=plot.share) if line.points else "-" for _, _, line in lines]
+    several = len(lines) > 1
+    for letters in (99, 5, 1):
+        names = [_shortened(line.name, letters) + " " if several else "" for _, _, line in lines]
+        pieces = [
+            (f"  {mark} {name}{value}", role) for (role, mark, _), name, value in zip(lines, names, values, strict=True)
+        ]
+        if len(plot.title) + sum(len(text) for text, _ in pieces) <= width:
+            return [(plot.title, "title"), *pieces]
+    return [(plot.title[:width], "title")]
+
+
+def _shortened(name: str, letters: int) -> str:
+    """undesirable, undes. or U"""
+    if len(name) <= letters:
+        return name
+    return f"{name[:letters].rstrip()}." if letters > 1 else name[0].upper()
+
+
+def _bounds(plot: Plot) -> tuple[float, float, float, float] | None:
+    """(left, right, low, high), never empty, or None without a point; of a wide band as much as leaves the curves a
+    third of the height."""
+    points = [point for line in plot.lines for point in line.points]
+    if not points:
+        return None
+    xs = [x for x, _ in points]
+    ys = [y for _, y in points] + ([] if plot.level is None else [plot.level])
+    least, most = min(ys), max(ys)
+    room = (most - least) or math.inf
+    low = max(min([least, *(low for _, low, _ in plot.band)]), least - room)
+    high = min(max([most, *(high for _, _, high in plot.band)]), most + room)
+    # Up to rounding all values are one: half of it on either side.
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        room = abs(low) / 2 or 0.5
+        low, high = low - room, high + room
+    return min(xs), max(xs), low, high
+
+
+def _share_of(value: float, low: float, high: float) -> float:
+    """Where a value lies between two, in [0, 1]; safe where their distance is more than a float can hold."""
+    return 0.0 if high == low else min(1.0, max(0.0, (value / 2 - low / 2) / (high / 2 - low / 2)))
+
+
+def _row_of(value: float, low: float, high: float, rows: int) -> int:
+    """The row, from the top, that a value lies in."""
+    return round((1 - _share_of(value, low, high)) * (rows - 1))
+
+
+def _trace(canvas: Canvas, index: int, points: Sequence[tuple[float, float]], bounds: tuple[float, ...]) -> None:
+    """The points of a column as their mean, joined by straight lines; of the second curve every other dot is left."""
+    left, right, low, high = bounds
+    across, down = canvas.per_cell
+    width, height = canvas.columns * across, canvas.rows * down
+    before: tuple[int, int] | None = None
+    for column, mean in _means(width, points, left, right).items():
+        here = (column, _row_of(mean, low, high, height))
+        for x, y in _straight(before or here, here):
+            if index == 0 or not canvas.unicode or (x + y) % 4 < 2 or before is None:
+                canvas.put(index, x, y)
+        before = here
+
+
+def _means(columns: int, points: Sequence[tuple[float, float]], left: float, right: float) -> dict[int, float]:
+    """The mean of the values that fall into a column, by column."""
+    found: dict[int, tuple[float, int]] = {}
+    scale = (columns - 1) / ((right - left) or 1)
+    for x, y in points:
+        column = min(columns - 1, max(0, round((x - left) * scale)))
+        mean, count = found.get(column, (0.0, 0))
+        found[column] = (mean + (y - mean) / (count + 1), count + 1)
+    return {column: mean for column, (mean, _) in found.items()}
+
+
+def _straight(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """The dots from one to another, both included."""
+    (x0, y0), (x1, y1) = start, end
+    steps = max(abs(x1 - x0), abs(y1 - y0))
+    if not steps:
+        return [start]
+    return [(round(x0 + (x1 - x0) * n / steps), round(y0 + (y1 - y0) * n / steps)) for n in range(steps + 1)]
+
+
+def _band_rows(canvas: Canvas, band: Sequence[Interval], bounds: tuple[float, ...]) -> dict[int, tuple[int, int]]:
+    """The (upper, lower) row of the band in each column, means of its points there; between two the earlier goes on."""
+    left, right, low, high = bounds
+    means = [_means(canvas.columns, [(x, edges[side]) for x, *edges in band], left, right) for side in (0, 1)]
+    found = {
+        column: (_row_of(means[1][column], low, high, canvas.rows), _row_of(bottom, low, high, canvas.rows))
+        for column, bottom in means[0].items()
+    }
+    if found:
+        for column in range(min(found), max(found)):
+            found.setdefault(column + 1, found[column])
+    return found
+
+
+def _cells(canvas: Canvas, band: dict[int, tuple[int, int]], level: int | None) -> list[list[tuple[str, str]]]:
+    """(character, role) by row and column; curves cover the band, that the level."""
+    unicode = canvas.unicode
+    cells = [[(" ", "")] * canvas.columns for _ in range(canvas.rows)]
+    if level is not None:
+        cells[level] = [("╌" if unicode else "-", "level")] * canvas.columns
+    for column, (upper, lower) in band.items():
+        for row in range(upper, lower + 1):
+            cells[row][column] = ("░" if unicode else ":", "band")
+    first, second = canvas.dots
+    for column, row in {**first, **second}:
+        place = (column, row)
+        role = "both" if place in first and place in second else "first" if place in first else "second"
+        dots = chr(BRAILLE | first.get(place, 0) | second.get(place, 0))
+        cells[row][column] = (dots if unicode else ASCII[role], role)
+    return cells
+
+
+def _merged(cells: Sequence[tuple[str, str]]) -> Row:
+    """Neighbours of one role become one piece."""
+    return [("".join(text for text, _ in group), role) for role, group in groupby(cells, key=itemgetter(1))]
+
+
+def _labels(plot: Plot, low: float, high: float, rows: int) -> dict[int, str]:
+    """Numbers beside the rows: the greatest, the least, and the level where it is between them."""
+    labels = {0: compact(high, share=plot.share), rows - 1: compact(low, share=plot.share)}
+    if plot.level is not None:
+        labels.setdefault(_row_of(plot.level, low, high, rows), compact(plot.level, share=plot.share))
+    return labels
+
+
+def _x_axis(left: float, right: float, columns: int) -> str:
+    """The first step below the left end, the last below the right one."""
+    first, last = f"step {left:.0f}", f"{right:.0f}" if right > left else ""
+    return " " * (LABEL + 1) + first + last.rjust(columns - len(first))
+
+
+def compact(value: float, *, share: bool = False) -> str:
+    """A number in at most seven characters."""
+    if share:
+        return f"{value:.0%}"
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.0e}" if math.isfinite(value) else "-"
+
+
+def bar(share: float, width: int, *, unicode: bool = True) -> Row:
+    """How much is done, [0, 1]."""
+    full = min(width, max(0, int(share * width)))
+    done, left = ("━", "╌") if unicode else ("=", "-")
+    return [(done * full, "first"), (left * (width - full), "axis")]
