@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters
-from kto_cli.config import EvalConfig, TrainConfig
+from kto_cli import adapters, files
+from kto_cli.config import TrainConfig
 from kto_cli.errors import BadInput
-from kto_cli.models import load_model, locate_model
+from kto_cli.eval_config import EvalConfig
+from kto_cli.models import load_model, locate_model, open_source
 from kto_cli.preparation import Prepared
 from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.snapshots import refuse_slices
@@ -96,16 +97,47 @@ def trained_on(folder: Path) -> dict[str, str] | None:
 
 
 def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
-    """The model in `folder`. An adapter goes, in place, on the reference if that is its base (then the reference is no
-    more), else on its base, loaded for it."""
-    weights, in_4bit = prepared.precision.weights, prepared.dtype if config.load_in_4bit else None
+    """The model in `folder`. An adapter goes, in place, on the reference if that is its base, else on its base, loaded
+    for it. Either way the reference is no more: `prepared` lets it go before another model is loaded."""
+    reference, prepared.model = prepared.model, None
+    if adapters.is_adapter(folder) and reference is not None and _made_for_reference(folder, prepared):
+        return adapters.attach(reference, folder).get_base_model()
+    del reference
+    return load_alone(folder, prepared, config)
+
+
+def load_alone(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
+    """The model in `folder`, an adapter on its base, in the precision of the others."""
+    base = locate_model(adapters.base_of(folder))[1] if adapters.is_adapter(folder) else folder
+    model = load_model(
+        base,
+        trust_remote_code=config.trust_remote_code,
+        dtype=prepared.precision.weights,
+        in_4bit=prepared.dtype if config.load_in_4bit else None,
+    )
+    return model if base is folder else adapters.attach(model, folder).get_base_model()
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of a checkpoint lies: beside its weights, of a bare adapter beside those of its base."""
+    if adapters.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        return locate_model(adapters.base_of(folder))[1]
+    return folder
+
+
+def weights_of(folder: Path, prepared: Prepared, config: EvalConfig) -> str:
+    """Names the weights of a checkpoint by content, as `models.fingerprint`; an adapter with those of its base.
+
+    Raises:
+        BadModel: there are no weights.
+    """
     if not adapters.is_adapter(folder):
-        return load_model(folder, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
-    model = prepared.model
-    if not _made_for_reference(folder, prepared):
-        _, base = locate_model(adapters.base_of(folder))
-        model = load_model(base, trust_remote_code=config.trust_remote_code, dtype=weights, in_4bit=in_4bit)
-    return adapters.attach(model, folder).get_base_model()
+        return open_source(str(folder), in_4bit=config.load_in_4bit).fingerprint
+    if _made_for_reference(folder, prepared):
+        base = prepared.source.fingerprint
+    else:
+        base = open_source(adapters.base_of(folder), in_4bit=config.load_in_4bit).fingerprint
+    return files.text_hash(base, *(files.file_sha256(path) for path in sorted(folder.glob("adapter_*"))))
 
 
 def _made_for_reference(folder: Path, prepared: Prepared) -> bool:

@@ -1,4 +1,4 @@
-"""What `kto eval` finds out about held-out rows, and its files: metrics.json, rows.parquet, samples.jsonl."""
+"""What `kto eval` finds out about held-out rows: metrics.json and rows.parquet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kto_cli.core.breakdown import RowValues, biggest_movers, by_class, by_sourc
 from kto_cli.core.calibration import calibration
 from kto_cli.core.metrics import Scores, held_out_metrics
 from kto_cli.data_dir import HELD_OUT, DataDir, Row, read_batches, read_columns
+from kto_cli.eval_files import METRICS, ROWS
 from kto_cli.token_store import EncodedRows
 
 MISLABELLED, MOVERS = 50, 10
@@ -121,14 +122,12 @@ def rows_table(scores: Scores, rows: EncodedRows, findings: Findings) -> Any:
     )
 
 
-def write(out: Path, facts: dict[str, Any], samples: list[dict[str, str]], table: Any) -> None:
-    """metrics.json, rows.parquet (one line per held-out row) and samples.jsonl; whole or not at all, each."""
+def write(out: Path, facts: dict[str, Any], table: Any) -> None:
+    """metrics.json and rows.parquet (one line per held-out row); whole or not at all, each."""
     import pyarrow.parquet
 
     with files.saying_disk_full(out):
         files.make_folder(out)
-        with files.replacing(out / "rows.parquet") as temporary:
+        with files.replacing(out / ROWS) as temporary:
             pyarrow.parquet.write_table(table, temporary)
-        with files.replacing(out / "samples.jsonl") as temporary:
-            temporary.write_text(files.json_lines(samples), encoding="utf-8")
-        files.write_json(out / "metrics.json", facts)
+        files.write_json(out / METRICS, facts)

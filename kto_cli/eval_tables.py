@@ -142,17 +142,21 @@ def _range(interval: Sequence[float]) -> str:
 
 def comparison_table(screen: Screen, first: str, second: str, rows: int, found: dict[str, dict[str, Any]]) -> None:
     """Two checkpoints side by side; the last column answers whether the second is better."""
+
+    def interval(one: dict[str, Any]) -> str:
+        return "{:+.4f} to {:+.4f}".format(*one["interval"]) if one["interval"] else "-"
+
     words = {"second": "yes", "first": "NO, worse", "differs": "differs", "unclear": "not shown"}
     screen.table(
         f"Is {second} better than {first}? The same {rows:,} held-out rows, paired 90 % intervals",
         ["", first, second, "difference", "90 % interval", "better?"],
         [
             [
-                LABELS[name],
+                LABELS.get(name, name.replace("_", " ")),
                 f"{one['first']:.4f}",
                 f"{one['second']:.4f}",
                 f"{one['difference']:+.4f}",
-                "{:+.4f} to {:+.4f}".format(*one["interval"]),
+                interval(one),
                 words[one["verdict"]],
             ]
             for name, one in found.items()

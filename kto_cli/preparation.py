@@ -17,7 +17,7 @@ from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, 
 from kto_cli.encoding import Encoder
 from kto_cli.errors import BadData, BadInput
 from kto_cli.memory import default_token_budget, keep_freed_memory
-from kto_cli.models import ModelSource, context_length, load_model, load_tokenizer, open_source
+from kto_cli.models import ModelSource, collecting_later, context_length, load_model, load_tokenizer, open_source
 from kto_cli.precision import Precision, choose_precision
 from kto_cli.reference import default_cache
 from kto_cli.scoring import CompletionScorer
@@ -32,6 +32,8 @@ class Prepared:
     data: DataDir
     source: ModelSource
     tokenizer: Any
+    own_template: bool
+    """The tokenizer's chat template is the model's or the user's, not our fallback."""
     model: Any
     precision: Precision
     max_length: int
@@ -46,6 +48,7 @@ class Prepared:
         return self.precision.compute
 
 
+@collecting_later()
 def start_accelerator() -> Any:
     """The processes of this launch; one when nothing was launched.
 
@@ -106,7 +109,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
     )
     max_length = greatest_length(config.max_length, context_length(model.config))
-    encoder = Encoder(tokenizer, max_length=max_length, end_ids=_end_ids(model))
+    encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model))
     cache = cache_folder(config)
     kept = []
     for file, what in ((TRAIN, "training"), (HELD_OUT, "held-out")):
@@ -121,6 +124,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         data=data,
         source=source,
         tokenizer=tokenizer,
+        own_template=not fallback,
         model=model,
         precision=precision,
         max_length=max_length,
@@ -149,7 +153,8 @@ def greatest_length(asked: int | None, context: int | None) -> int:
     return asked or min(1024, context or 1024)
 
 
-def _end_ids(model: Any) -> list[int]:
+def end_ids(model: Any) -> list[int]:
+    """Token ids that end a turn, as the model itself says."""
     ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []
     return [ends] if isinstance(ends, int) else list(ends)
 

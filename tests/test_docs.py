@@ -1,7 +1,8 @@
 """What docs/feedback.md and the README say of feedback is true: their examples run, their flags and names exist.
 
 A fenced block with a title is a file, a block of `sh` is commands, and the comment after a command claims what comes
-of it: `# 2 desirable, 1 undesirable, left out: no_label 1`.
+of it: `# 2 desirable, 1 undesirable, left out: no_label 1`. test_docs_evaluation.py does the same for
+docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from kto_cli.sources.rules import compile_rule
 from kto_cli.sources.source import RawFile
 
 PAGE, README = REPOSITORY / "docs" / "feedback.md", REPOSITORY / "README.md"
+PAGES = (*sorted((REPOSITORY / "docs").glob("*.md")), README)
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 OTHER_FLAGS: set[str] = set()
@@ -221,7 +223,7 @@ def test_the_list_of_sources_reads_well(width, monkeypatch):
 
 
 def test_links_within_the_repository_lead_somewhere():
-    for page in (PAGE, README):
+    for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if target.startswith("http"):
@@ -239,7 +241,10 @@ def test_the_map_of_the_readme_has_every_module_and_no_other():
     tree = re.search(r"```\nkto_cli/\n(.*?)\n(?:docs|sample_data)/", README.read_text(encoding="utf-8"), re.DOTALL)
     assert tree is not None
     package = REPOSITORY / "kto_cli"
-    folders = ("commands", "workflows", "sources", "feedback", "report", "core")
+    folders = (
+        *("commands", "workflows", "sources", "feedback"),
+        *("generation", "judging", "benchmarking", "report", "core"),
+    )
     assert sorted(folders) == sorted(path.parent.name for path in package.glob("*/__init__.py"))
     named = set(re.findall(r"\w+\.py", tree[1]))
     there = [package, *(package / folder for folder in folders[2:])]

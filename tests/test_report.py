@@ -10,27 +10,47 @@ import subprocess
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy
 import pyarrow
 import pytest
 import torch
-from conftest import call, make_dataset, save_pico_llama
+from conftest import call, make_dataset, save_pico_llama, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from test_tasks import entry
 
 from kto_cli.core.losses import saturation
+from kto_cli.core.win_rates import judged, win_rates
+from kto_cli.eval_files import write_part
+from kto_cli.generation.records import Answer, Decoding
+from kto_cli.generation.statistics import describe
 from kto_cli.report import curves, figures
 from kto_cli.report.curves import MOST_POINTS, training_charts
 from kto_cli.report.differences import MOST_WORDS, word_differences
 from kto_cli.report.evidence import Evidence, gather
 from kto_cli.report.figures import BINS, calibration_chart, reward_chart
+from kto_cli.report.interval_chart import Measured, interval_chart
 from kto_cli.report.numbers import sections
 from kto_cli.report.page import render, write_report
 from kto_cli.report.saturation import gradient_shares, leanings, odd_rows, saturation_grid
+from kto_cli.workflows import eval_judge, eval_tasks
 
-SECTIONS = ("verdict", "run", "data", "training", "rewards", "saturation", "held-out", "answers")
+SECTIONS = (
+    "verdict",
+    "run",
+    "data",
+    "training",
+    "rewards",
+    "saturation",
+    "held-out",
+    "answers",
+    "win-rate",
+    "benchmarks",
+)
 HOSTILE = [
     "<script>alert(1)</script>",
     "a </style> b",
@@ -455,6 +475,113 @@ def test_any_json_gives_tables_whose_rows_are_whole(value):
             assert len(grid.numeric) == len(grid.columns)
 
 
+# --- all parts -----------------------------------------------------------------------------
+
+
+def add_parts(run: Path, word: str) -> dict[str, dict[str, Any]]:
+    """Every part there can be beside an evaluation, as `kto eval` makes it, with `word` wherever a name or an answer
+    from outside may stand: an answer of another checkpoint, judge, benchmarks, the other checkpoint compared with."""
+    out = run / "eval"
+    of = json.loads((out / "metrics.json").read_text())["of"]
+    answers = {
+        "reference": [Answer("It is so and it is so and it is so.", 9, False), Answer("No.", 2, True)],
+        "policy": [Answer("Gladly, it is.", 4, True), Answer(word, 3, True)],
+        word: [Answer(word, 5, True), Answer(f"{word} {word}", 8, False)],
+    }
+    samples = [
+        {"id": f"row{place}", "prompt": f"{word}?", **{name: given[place].text for name, given in answers.items()}}
+        for place in range(2)
+    ]
+    write_lines(out / "samples.jsonl", samples)
+    scores = [(1.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (None, 1.0)]
+    duels = [judged(f"{n}", score, "one two three" * (n + 1), "four five") for n, score in enumerate(scores)]
+    facts = {"judge": word, "for": word, "ours": word, "theirs": word, **win_rates(duels)}
+    tasks = {"tasks": {word: entry([1.0, 0.0, 1.0, 1.0], subtasks={word: {"value": 0.5, "stderr": 0.1, "n": 4}})}}
+    before = {"tasks": {word: entry([0.0] * 4)}}
+    difference = {"first": 0.5, "second": 0.75, "difference": 0.25, "interval": [0.1, 0.4], "verdict": "second"}
+    parts: dict[str, dict[str, Any]] = {
+        "generations.json": describe(answers, Decoding(max_new_tokens=8), "auto"),
+        "win_rate.json": {**facts, "sentence": eval_judge.sentence(facts)},
+        "benchmarks.json": {**eval_tasks.together({**tasks, "lm_eval": word, "limit": None}, before)},
+        "comparisons.json": {
+            "comparisons": [
+                {"first": word, "second": "run", "rows": 8, "differences": {"auc": difference, word: difference}}
+            ]
+        },
+    }
+    for name, content in parts.items():
+        write_part(out, name, of, content)
+    return parts
+
+
+def test_all_parts_have_a_section_with_their_numbers(copied):
+    """Of 4 readable duels 2 are won and 1 is a tie: 2.5 / 4."""
+    parts = add_parts(copied, "Fern")
+    found = Page(remade(copied))
+    ids = [given["id"] for tag, given in found.elements if tag == "section"]
+    assert ids == [*SECTIONS, "comparisons"]
+    for said in (
+        parts["win_rate.json"]["sentence"],
+        parts["generations.json"]["sentence"],
+        "62.5%",
+        "how often its answer beats",
+        "win_rate.json",
+        "benchmarks.json",
+        "comparisons.json",
+        "generations.json",
+        "is run better?",
+        "+0.25",
+    ):
+        assert spaceless(said).lower() in spaceless(found.text).lower(), said
+    assert parts["benchmarks.json"]["against_reference"]["Fern"]["difference"] == 0.75
+    charts = [given for tag, given in found.elements if tag == "svg"]
+    assert len(charts) == len([tag for tag, _ in Page(remade_without(copied)).elements if tag == "svg"]) + 2
+    assert all(given.get("role") == "img" for given in charts)
+    named = {given.get("aria-labelledby") for given in charts}
+    assert len(named) == len(charts), "each has a text of its own"
+
+
+@pytest.mark.parametrize("name", ["$x_{$", r"$\frac{$", "a\x00\x1b\nb", "x" * 300, "", " ", *HOSTILE])
+@pytest.mark.filterwarnings("error")
+def test_any_name_can_be_drawn(name):
+    chart = interval_chart("n", "T", "d", [Measured(name, 0.1, [0, 0.2])], line=0, axis="a", source="s")
+    assert chart is not None
+    labels = ["".join(one.itertext()) for one in ElementTree.fromstring(clean(chart.svg)).iter("text")]
+    seen = "".join(char for char in name if char.isprintable())
+    assert spaceless(seen[:40]) in spaceless("".join(labels))
+    assert chart.table.rows[0][0] == name
+
+
+def clean(svg: str) -> str:
+    """Without what HTML takes and XML does not."""
+    return "".join(char for char in svg if char.isprintable() or char == "\n")
+
+
+def remade_without(run: Path) -> str:
+    """The page when the parts are of something else."""
+    results = json.loads((run / "eval/metrics.json").read_text())
+    (run / "eval/metrics.json").write_text(json.dumps(results | {"of": "another"}))
+    html = remade(run)
+    (run / "eval/metrics.json").write_text(json.dumps(results))
+    assert "Fern" not in Page(html).text.partition("Win rate")[2].partition("Held")[0]
+    return html
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_names_and_answers_in_all_parts_are_text(copied, undrawn, word):
+    add_parts(copied, "Fern")
+    before = Counter(tag for tag, _ in Page(remade(copied)).elements)
+    add_parts(copied, word)
+    html = remade(copied)
+    found = Page(html)
+    after = Counter(tag for tag, _ in found.elements)
+    for tag in ("script", "img", "style", "b", "section", "table"):
+        assert after[tag] == before[tag], tag
+    assert spaceless(found.text).count(spaceless(word)) > 10
+    assert "<script" not in html.lower()
+    assert html.count("</style>") == 1
+
+
 # --- a browser ---------------------------------------------------------------------------------
 
 
@@ -472,6 +599,15 @@ def chromium(*words: str) -> subprocess.CompletedProcess[str]:
         "--allow-file-access-from-files",
     ]
     return subprocess.run([program, *flags, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_a_browser_takes_a_page_with_all_parts(copied):
+    add_parts(copied, HOSTILE[0])
+    remade(copied)
+    ran = chromium("--dump-dom", (copied / "eval/report.html").as_uri())
+    assert "CONSOLE" not in ran.stderr
+    ids = [given.get("id") for tag, given in Page(ran.stdout).elements if tag == "section"]
+    assert ids == [*SECTIONS, "comparisons"]
 
 
 def test_a_browser_has_nothing_to_complain_about(run, copied, tmp_path):
@@ -493,10 +629,15 @@ def test_a_browser_has_nothing_to_complain_about(run, copied, tmp_path):
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_nothing_is_wider_than_the_screen(run, tmp_path, width):
-    """In a frame of the screen's width (Chromium's own window has at least 500 pixels)."""
+@pytest.mark.parametrize("word", ["", "a-word-that-has-no-end" * 12], ids=["plain", "long"])
+def test_nothing_is_wider_than_the_screen(copied, tmp_path, width, word):
+    """In a frame of the screen's width (Chromium's own window has at least 500 pixels); also with all parts and names
+    that cannot be broken between words."""
+    if word:
+        add_parts(copied, word)
+        remade(copied)
     script = "document.title = `w${this.contentDocument.documentElement.scrollWidth}`"
-    address = (run / "eval/report.html").as_uri()
+    address = (copied / "eval/report.html").as_uri()
     frame = f"<iframe src='{address}' style='width:{width}px;border:0' onload='{script}'></iframe>"
     (tmp_path / "frame.html").write_text(f"<!doctype html><title></title>{frame}")
     ran = chromium("--dump-dom", "--virtual-time-budget=4000", (tmp_path / "frame.html").as_uri())

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from kto_cli.commands.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
-from kto_cli.config import EvalConfig
+from kto_cli.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
+
+ANSWERS, JUDGE, TASKS = "Answers to held-out prompts", "Win rate", "Benchmarks (needs the extra: tasks)"
 
 
 class EvalFlags(ModelFlags):
@@ -24,17 +26,88 @@ class EvalFlags(ModelFlags):
         EvalConfig.model
     )
     beta: Annotated[float | None, typer.Option(help="Default: the run's own, else 0.1.")]
-    samples: Annotated[int, typer.Option(help="Held-out prompts to answer side by side.")]
-    max_new_tokens: Annotated[int, typer.Option(help="Longest sampled answer.")]
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Make report.html anew from the results that are there.")
+    ]
+
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Held-out prompts to answer; 0: none. Default: {SAMPLES}, with a judge {JUDGED}.",
+            rich_help_panel=ANSWERS,
+        ),
+    ]
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.", rich_help_panel=ANSWERS)]
+    temperature: Annotated[
+        float, typer.Option(help="Of sampling; 0 takes the likeliest token.", rich_help_panel=ANSWERS)
+    ]
+    top_p: Annotated[
+        float, typer.Option(help="Sample among the likeliest tokens of this share.", rich_help_panel=ANSWERS)
+    ]
+    seed: Annotated[int, typer.Option(help="Of sampling.", rich_help_panel=ANSWERS)]
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help=f"{', '.join(ENGINES)}, or the URL of an OpenAI-compatible server that serves the models (its key: "
+            "$KTO_ENGINE_KEY).",
+            rich_help_panel=ANSWERS,
+        ),
+    ]
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The other side: target (the data's desirable completions), reference, another checkpoint, or a JSON "
+            "file of answers in AlpacaEval's format. Default: target.",
+            rich_help_panel=ANSWERS,
+        ),
+    ]
+
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="An OpenAI-compatible server to ask which answer is better. Its key is read from $KTO_JUDGE_KEY (for "
+            "api.openai.com also $OPENAI_API_KEY) and kept nowhere.",
+            rich_help_panel=JUDGE,
+        ),
+    ]
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            help="The judge: its name on that server; without --judge-url the folder or Hub id of a reward or "
+            "classifier model.",
+            rich_help_panel=JUDGE,
+        ),
+    ]
+    judge_for: Annotated[str, typer.Option(help="What makes an answer better.", rich_help_panel=JUDGE)]
+    judge_calls: Annotated[
+        int, typer.Option(help="Most requests to the judge, repeated ones counted.", rich_help_panel=JUDGE)
+    ]
+    judge_workers: Annotated[int, typer.Option(help="Requests under way at once.", rich_help_panel=JUDGE)]
+
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas: mmlu, gsm8k, humaneval, bbh with the paper's shots, or any task of lm-eval.",
+            rich_help_panel=TASKS,
+        ),
+    ]
+    task_folder: Annotated[str | None, typer.Option(help="A folder with lm-eval tasks.", rich_help_panel=TASKS)]
+    task_limit: Annotated[int | None, typer.Option(help="Questions of each task. Default: all.", rich_help_panel=TASKS)]
+    allow_code_execution: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code-execution",
+            help="Run the code that the model writes, on this machine (humaneval).",
+            rich_help_panel=TASKS,
+        ),
     ]
 
 
 @takes(EvalFlags, EvalConfig)
 @answering
 def evaluate(context: typer.Context) -> None:
-    """Show what a checkpoint learned, on held-out rows."""
+    """Show what a checkpoint learned, how it answers, and whether anything broke."""
     settings = values(context)
     model, checkpoints = settings.pop("reference"), settings.pop("checkpoint")
     configs = [EvalConfig(checkpoint=checkpoint, model=model, **settings) for checkpoint in checkpoints]

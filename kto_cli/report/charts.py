@@ -9,8 +9,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
+
+from kto_cli.report.numbers import Grid
 
 DESIRABLE, UNDESIRABLE, PLAIN, TEXT, LINE = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
 VARIABLES = {
@@ -24,6 +27,7 @@ WIDTH = 3.75
 """Inches of 96 CSS pixels: a phone shows a chart at its own size, so its letters stay legible."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollar signs is no formula
     "font.size": 8.5,
     "axes.edgecolor": LINE,
     "axes.labelcolor": TEXT,
@@ -43,6 +47,17 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
 }
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with the words and the numbers that go with it."""
+
+    title: str
+    says: str
+    """What is seen, in a line for people who do not know the term."""
+    svg: str
+    table: Grid
 
 
 def draw(name: str, title: str, description: str, paint: Callable[[Any], None], *, height: float = 2.35) -> str:

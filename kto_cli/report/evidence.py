@@ -13,6 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.data_dir import HELD_OUT, MANIFEST, TRAIN
+from kto_cli.eval_files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
 from kto_cli.files import text_hash
 from kto_cli.run_dir import RunDir
 
@@ -40,6 +41,8 @@ class Evidence:
     rows: Columns | None = None
     """rows.parquet: `NEEDED`, one entry per held-out row."""
     samples: list[dict[str, str]] = field(default_factory=list)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """File name -> what is in it: the other parts of the results, as far as they are of the same as metrics.json."""
     config_file: str = "kto_config.json"
     results_folder: str = "eval"
     """What these are called where a number's origin is said."""
@@ -50,6 +53,11 @@ class Evidence:
         found = self.results.get("metrics")
         return with_nan(found) if isinstance(found, dict) else {}
 
+    def part(self, name: str) -> dict[str, Any]:
+        """Of the file with this name; null is NaN."""
+        found: dict[str, Any] = with_nan(self.parts.get(name, {}))
+        return found
+
     @property
     def beta(self) -> float:
         """Reward per nat."""
@@ -58,8 +66,8 @@ class Evidence:
 
 def gather(out: Path, home: Path | None) -> Evidence:
     """Reads the results in `out` and, of the run in `home`, what led to them."""
-    results = _object(out / "metrics.json")
-    settings = _object(RunDir(home).config) if home else {}
+    results = read_object(out / METRICS)
+    settings = read_object(RunDir(home).config) if home else {}
     manifest, note = _manifest(results, settings)
     return Evidence(
         called=str(results.get("checkpoint") or (home or out).name),
@@ -68,8 +76,9 @@ def gather(out: Path, home: Path | None) -> Evidence:
         steps=_steps(home, out) if home else [],
         manifest=manifest,
         data_note=note,
-        rows=_rows(out / "rows.parquet"),
-        samples=_samples(out / "samples.jsonl"),
+        rows=_rows(out / ROWS),
+        samples=_samples(out / SAMPLES),
+        parts={name: read_part(out, name, results.get("of")) for name in PARTS},
         results_folder=out.relative_to(home).as_posix() if home and out.is_relative_to(home) else out.name,
     )
 
@@ -104,14 +113,6 @@ def with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _steps(home: Path, out: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl that hold a step; those of an evaluated step end with it."""
     lines = [
@@ -127,7 +128,7 @@ def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[s
     folder = data.get("folder")
     if not isinstance(folder, str):
         return {}, "The results do not say which dataset they are of, so its audit is not shown."
-    manifest = _object(Path(folder) / MANIFEST)
+    manifest = read_object(Path(folder) / MANIFEST)
     if not manifest:
         return {}, f"The dataset {folder} is not there any more, so its audit is not shown."
     hashes = part(manifest, "files")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
 from kto_cli.display import number
-from kto_cli.report.charts import DESIRABLE, LINE, PLAIN, TEXT, UNDESIRABLE, draw
+from kto_cli.report.charts import DESIRABLE, PLAIN, TEXT, UNDESIRABLE, Chart, draw
 from kto_cli.report.evidence import Evidence, as_floats, is_number, objects, part
+from kto_cli.report.interval_chart import Measured, interval_chart
 from kto_cli.report.numbers import Grid, interval_text, is_known_interval
 from kto_cli.tables import LABELS
 
@@ -22,17 +22,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "held out": {"color": TEXT, "linestyle": (0, (1, 1.2)), "marker": "o", "markersize": 4},
 }
 """A class or a split is told by its line as well as by its colour."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with the words and the numbers that go with it."""
-
-    title: str
-    says: str
-    """What is seen, in a line for people who do not know the term."""
-    svg: str
-    table: Grid
 
 
 def reward_chart(evidence: Evidence) -> Chart | None:
@@ -77,33 +66,19 @@ def share_chart(evidence: Evidence) -> Chart | None:
     """AUCs and accuracies with their intervals on one scale, against guessing."""
     metrics = evidence.metrics
     known = [
-        (LABELS.get(name, name), float(metrics[name]), metrics[f"{name}_interval"])
+        Measured(LABELS.get(name, name), float(metrics[name]), metrics[f"{name}_interval"])
         for name in SHARES
         if is_number(metrics.get(name)) and is_known_interval(metrics.get(f"{name}_interval"))
     ]
-    if not known:
-        return None
-
-    def paint(axes: Any) -> None:
-        for place, (_, value, (low, high)) in enumerate(known):
-            axes.plot([low, high], [place, place], color=PLAIN, linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.plot([value], [place], color=PLAIN, marker="D", markersize=5)
-        axes.axvline(0.5, color=TEXT, linewidth=0.7)
-        axes.set_yticks(range(len(known)), [name.replace(" between", "\nbetween") for name, _, _ in known])
-        axes.set_ylim(len(known) - 0.5, -0.5)
-        axes.set_xlabel("0.5 is guessing")
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_color(LINE)
-
-    rows = [[name, number(value), f"{number(low)} to {number(high)}"] for name, value, (low, high) in known]
-    described = " ".join(f"{name}: {value}, 90 % interval {interval}." for name, value, interval in rows)
-    svg = draw("shares", "How well rewards tell the classes apart", described, paint, height=2.3)
-    source = f"{evidence.results_folder}/metrics.json: metrics.{', '.join(name for name in SHARES if name in metrics)}"
-    return Chart(
+    names = ", ".join(name for name in SHARES if name in metrics)
+    return interval_chart(
+        "shares",
         "How well rewards tell the classes apart",
         "Marks are estimates, bars their 90 % intervals. An AUC no better than that of length alone shows nothing.",
-        svg,
-        Grid(["", "value", "90 % interval"], rows, source),
+        known,
+        line=0.5,
+        axis="0.5 is guessing",
+        source=f"{evidence.results_folder}/metrics.json: metrics.{names}",
     )
 
 

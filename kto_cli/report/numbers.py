@@ -42,6 +42,20 @@ MEANINGS = {
     "brier_of_share": "what always saying the share of desirable rows would give",
     "prompts": "different prompts among the held-out rows; intervals are drawn over these",
 }
+NAMES = {
+    **LABELS,
+    "z_ref_se": "z_ref, standard error",
+    "kl_se": "KL, standard error",
+    "auc_length_direction": "liked by length",
+    "log_ratio_per_token_desirable": "log-ratio a token, desirable",
+    "log_ratio_per_token_undesirable": "log-ratio a token, undesirable",
+    "ece": "ECE",
+    "ece_by_chance": "ECE by chance",
+    "brier": "Brier score",
+    "brier_of_share": "Brier score of the share",
+    "resamples": "bootstrap resamples",
+}
+"""How numbers are called; others by their key."""
 ENDINGS = {"_interval": "", "_wilson": "Wilson "}
 """A list of two numbers under NAME and one of these is an interval of NAME; how its kind is said."""
 
@@ -167,7 +181,7 @@ def _entries(value: dict[str, Any], name: str, key: str) -> list[Entry]:
     if _is_nested(item) or (base in value and is_interval(item)):
         return []
     interval = _intervals(value, name)
-    label = LABELS.get(name, name.replace("_", " "))
+    label = NAMES.get(name, name.replace("_", " "))
     return [Entry(label, shown(item), interval, f"{key}.{name}" if key else name, MEANINGS.get(name, ""))]
 
 
@@ -197,11 +211,11 @@ def _grouped(groups: dict[str, dict[str, Any]], path: str) -> Grid:
     names = _columns(list(groups.values()))
     if len(groups) <= FEW < len(names):
         rows = [
-            [LABELS.get(name, name.replace("_", " ")), *(_cell(one, name) for one in groups.values())] for name in names
+            [NAMES.get(name, name.replace("_", " ")), *(_cell(one, name) for one in groups.values())] for name in names
         ]
         return Grid(["", *groups], rows, path, note=_left(len(rows), len(rows)))
     every = [[group, *(_cell(one, name) for name in names)] for group, one in groups.items()]
-    columns = ["", *(LABELS.get(name, name.replace("_", " ")) for name in names)]
+    columns = ["", *(NAMES.get(name, name.replace("_", " ")) for name in names)]
     return Grid(columns, every[:MOST_ROWS], path, note=_left(len(every), MOST_ROWS))
 
 

@@ -11,20 +11,28 @@ from markupsafe import Markup
 
 from kto_cli import __version__, files
 from kto_cli.config import TrainConfig
+from kto_cli.report.charts import Chart
 from kto_cli.report.curves import training_charts
 from kto_cli.report.differences import Piece, word_differences
 from kto_cli.report.evidence import Evidence, gather, is_number, objects, part
-from kto_cli.report.figures import Chart, calibration_chart, reward_chart, share_chart
+from kto_cli.report.figures import calibration_chart, reward_chart, share_chart
+from kto_cli.report.generations import generations
 from kto_cli.report.numbers import MEANINGS, Entry, Grid, is_known_interval, sections, shown
+from kto_cli.report.rivals import rivalries
 from kto_cli.report.saturation import odd_rows, saturation_grid
+from kto_cli.report.summary import questions
+from kto_cli.report.tasks import examination
+from kto_cli.report.verdicts import judgement
 from kto_cli.tables import LABELS
 from kto_cli.verdict import Verdict, judge
 
 NAME = "report.html"
 HEADLINES = (("auc",), ("margin",), ("reward_desirable",), ("kl", "z_ref"))
 """Of each group the first that is known."""
-OUTSIDE_SECTIONS = ("checkpoint", "reference", "data", "beta", "lambda_d", "lambda_u", "metrics")
+OUTSIDE_SECTIONS = ("checkpoint", "weights", "of", "reference", "data", "beta", "lambda_d", "lambda_u", "metrics")
 """Keys of metrics.json that have a place of their own on the page."""
+OPEN_ANSWERS = 12
+"""Prompts whose answers are shown at once; the others are folded."""
 VERDICTS = {
     "learned": ("✓", "Learned"),
     "length": ("!", "Perhaps length alone"),
@@ -70,6 +78,7 @@ def render(evidence: Evidence) -> str:
     verdict = _verdict(evidence)
     held_out = sections(evidence.metrics, "metrics", "On all held-out rows")
     others = {key: value for key, value in evidence.results.items() if key not in OUTSIDE_SECTIONS}
+    judged, tasks, manner = judgement(evidence), examination(evidence), generations(evidence)
     page = environment.get_template("report.html.j2").render(
         version=__version__,
         evidence=evidence,
@@ -77,7 +86,6 @@ def render(evidence: Evidence) -> str:
         verdict=verdict,
         mark=VERDICTS.get(verdict.word, VERDICTS["unknown"])[0],
         word=VERDICTS.get(verdict.word, ("", verdict.word))[1],
-        sentence=_after_word(verdict),
         name=Path(evidence.called).name if Path(evidence.called).is_absolute() else evidence.called,
         headlines=_headlines(evidence.metrics),
         run=_run_tables(evidence),
@@ -93,6 +101,14 @@ def render(evidence: Evidence) -> str:
         held_out=held_out,
         others=sections(others, "", "Other results"),
         answers=[(sample.get("id", ""), sample["prompt"], _answers(sample)) for sample in evidence.samples],
+        open_answers=OPEN_ANSWERS,
+        generations=manner,
+        questions=questions(_after_word(verdict), judged, manner, tasks),
+        judged=judged,
+        win_chart=_safe(judged.chart) if judged else None,
+        tasks=tasks,
+        task_chart=_safe(tasks.chart) if tasks else None,
+        rivals=rivalries(evidence),
         shown=shown,
     )
     return page.strip() + "\n"

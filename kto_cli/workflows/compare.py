@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kto_cli.benchmarking.compare import compare_tasks
 from kto_cli.checkpoint import fill_from_run, locate, trained_on
-from kto_cli.config import EvalConfig
 from kto_cli.core.comparison import Side, compare
+from kto_cli.core.win_rates import compare_rates
 from kto_cli.data_dir import find_data_dir, load_data_dir
 from kto_cli.display import Screen
 from kto_cli.errors import BadData, BadInput
+from kto_cli.eval_config import EvalConfig
+from kto_cli.eval_files import COMPARISONS, write_part
 from kto_cli.eval_tables import comparison_table
+from kto_cli.report.page import write_report
+from kto_cli.workflows.eval_answers import SHOWN
 from kto_cli.workflows.evaluate import Evaluated, evaluate
 
 
 def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
-    """Evaluates each (results in its own eval folder), then compares the later ones with the first.
+    """Evaluates each (results in its own eval folder), then compares the later ones with the first: held-out numbers,
+    win rates against the same other side, benchmarks.
 
     All are evaluated on the data of the first (or --data): only on the same rows is a difference one of checkpoints.
 
@@ -36,9 +42,11 @@ def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
         evaluated.append(evaluate(replace(config, data=data), inner))
     first, *others = evaluated
     comparisons = [_compared(first, other, screen) for other in others]
+    _keep(evaluated, comparisons)
     _show_answers(evaluated, screen)
     for one in evaluated:
-        screen.say(f"{one.result['checkpoint']}: {one.result['sentence']} Written to {one.result['eval']}")
+        won = f" Win rate {one.result['win_rate']['sentence']}" if "win_rate" in one.result else ""
+        screen.say(f"{one.result['checkpoint']}: {one.result['sentence']}{won} Written to {one.result['eval']}")
     return {"checkpoints": [one.result for one in evaluated], "comparisons": comparisons}
 
 
@@ -84,8 +92,37 @@ def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, 
         for one, places in ((first, left), (second, right))
     ]
     found = compare(*sides)
+    if first.duels and second.duels:
+        found["win_rate"] = compare_rates(first.duels, second.duels)
+    if first.benchmarks and second.benchmarks:
+        found |= _benchmarks(first.benchmarks, second.benchmarks)
     comparison_table(screen, *names, len(common), found)
     return {"first": names[0], "second": names[1], "rows": len(common), "differences": found}
+
+
+def _benchmarks(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Benchmarks of both, in the shape of other differences."""
+    words = {"better": "second", "worse": "first", "not shown": "unclear"}
+    return {
+        name: {
+            "first": one["reference"],
+            "second": one["policy"],
+            "difference": one["difference"],
+            "interval": one["interval"],
+            "verdict": words[one["verdict"]],
+        }
+        for name, one in compare_tasks(second, first).items()
+        if one["difference"] is not None
+    }
+
+
+def _keep(evaluated: Sequence[Evaluated], comparisons: Sequence[dict[str, Any]]) -> None:
+    """Each checkpoint's comparisons.json, and its report with them in it."""
+    for one in evaluated:
+        called = one.result["checkpoint"]
+        mine = [found for found in comparisons if called in (found["first"], found["second"])]
+        write_part(one.out, COMPARISONS, one.of, {"comparisons": mine})
+        write_report(one.out, one.home)
 
 
 def _show_answers(evaluated: Sequence[Evaluated], screen: Screen) -> None:
@@ -96,5 +133,5 @@ def _show_answers(evaluated: Sequence[Evaluated], screen: Screen) -> None:
         screen.texts(
             "The same held-out prompts, answered by all",
             ["prompt", *(one.result["checkpoint"] for one in evaluated)],
-            [[samples[0][name]["prompt"], *(rows[name]["policy"] for rows in samples)] for name in common],
+            [[samples[0][name]["prompt"], *(rows[name]["policy"] for rows in samples)] for name in common[:SHOWN]],
         )

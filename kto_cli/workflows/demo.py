@@ -10,10 +10,11 @@ from typing import Any
 
 from kto_cli import files
 from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.config import EvalConfig
 from kto_cli.display import Screen
 from kto_cli.errors import BadInput
+from kto_cli.eval_config import EvalConfig
 from kto_cli.workflows import binarize, evaluate, train
+from kto_cli.workflows.eval_answers import SHOWN
 
 
 def run(keep: str | None, screen: Screen) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def run(keep: str | None, screen: Screen) -> dict[str, Any]:
 def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
     # The parts' own tables would bury the one that matters; they still narrate on stderr.
-    inner = Screen(as_json=True, quiet=screen.quiet)
+    inner = Screen(as_json=True, quiet=screen.quiet, curves=screen.curves)
     sample = files.sample_data() / "hh-rlhf"
     screen.heading("1  kto binarize hh-rlhf --from (the built-in sample)")
     rows = binarize.run(
@@ -82,7 +83,7 @@ def _show(rows: dict[str, Any], trained: dict[str, Any], seen: dict[str, Any], s
     screen.texts(
         "The same unseen prompts, answered before and after",
         ["prompt", "before", "after"],
-        [[sample["prompt"], sample["reference"], sample["policy"]] for sample in seen["samples"]],
+        [[sample["prompt"], sample["reference"], sample["policy"]] for sample in seen["samples"][:SHOWN]],
     )
     screen.say(
         f"{trained['steps']} steps on {rows['desirable'] + rows['undesirable']} thumbs-up / thumbs-down rows; "

@@ -1,4 +1,9 @@
-"""`kto eval`: what a checkpoint learned, on held-out rows, and how it answers."""
+"""`kto eval`: what a checkpoint learned on held-out rows, how it answers, and whether anything broke.
+
+One model is in memory at a time: first the reference does all its work, then the checkpoint, then whom it is measured
+against. Each part of the results is written as soon as it is there (eval_files.py); the report shows what there is,
+also where a later part fails or is stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.checkpoint import fill_from_run, load_policy, locate, results_folder, run_folder
-from kto_cli.config import EvalConfig
+from kto_cli.checkpoint import load_policy
 from kto_cli.core.metrics import Scores
-from kto_cli.core.rows import EncodedRow
 from kto_cli.core.weights import choose_weights
+from kto_cli.core.win_rates import Judged
 from kto_cli.display import Screen
 from kto_cli.engine import References
-from kto_cli.errors import BadData
+from kto_cli.eval_config import REFERENCE, EvalConfig
+from kto_cli.eval_files import BENCHMARKS, REPORT, forget_others, write_part
 from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
 from kto_cli.eval_tables import listed_ids, show_details
 from kto_cli.held_out import score_rows
-from kto_cli.preparation import Prepared, check_sequences, make_scorer, prepare, start_accelerator
+from kto_cli.preparation import check_sequences, make_scorer
 from kto_cli.reference_pass import reference_logps, scoring_engine
-from kto_cli.report.page import write_report
-from kto_cli.samples import answer_all, pick_prompts
 from kto_cli.scoring import CompletionScorer
 from kto_cli.tables import metrics_table
-from kto_cli.verdict import judge
+from kto_cli.verdict import judge as say_verdict
+from kto_cli.workflows import eval_tasks
+from kto_cli.workflows.eval_judge import Rivals, hold_duels, judgements, show_win_rate, write_duels
+from kto_cli.workflows.eval_session import Session, facts_of, open_session, other_side, report_whatever_happens
 
 
 class Evaluated(NamedTuple):
@@ -36,6 +42,13 @@ class Evaluated(NamedTuple):
     weights: Weights
     reference: str
     """The fingerprint of the reference."""
+    of: str
+    """Names what was evaluated."""
+    out: Path
+    home: Path | None
+    """The run directory it belongs to."""
+    duels: list[Judged]
+    benchmarks: dict[str, Any]
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
@@ -43,71 +56,87 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
 
     Returns:
         The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `report`,
-        `samples`.
+        `samples`; where asked for `generations`, `win_rate`, `benchmarks`: what the files of these names hold.
 
     Raises:
-        KtoError: bad input, data or model; no held-out rows.
+        KtoError: bad input, data or model; no held-out rows; a judge or server that gives up.
     """
     return evaluate(config, screen).result
 
 
 def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
-    """Scores the held-out rows, answers a few prompts, writes and shows the results.
+    """Does all parts, writes and shows the results.
 
     Raises:
         KtoError: as `run`.
     """
-    called, folder = locate(config)
-    config, chosen = fill_from_run(config, folder)
-    accelerator = start_accelerator()
-    screen = screen if accelerator.is_main_process else Screen(quiet=True)
-    prepared = prepare(config, accelerator, screen, needs_train=False)
-    _refuse_nothing_held_out(prepared)
-    reference = make_scorer(prepared, accelerator, screen)
-    references, _ = reference_logps(prepared, prepared.held_out, reference, config, accelerator, screen)
-    prompts = pick_prompts(prepared.held_out, config.samples)
-    answers = {"reference": _answers(prepared.model, prompts, prepared, config, screen)}
-    policy = _policy_scorer(folder, prepared, config, accelerator)
-    scores = _score(policy, prepared, references, config, accelerator, screen)
-    answers["policy"] = _answers(policy.model, prompts, prepared, config, screen)
-    samples = _samples(prepared, prompts, answers)
-    weights = _weights(scores, config, chosen)
-    out = _place_of_results(config, folder, screen)
+    session, chosen = open_session(config, screen)
+    references, reference_tasks = _work_of_reference(session)
+    policy = _policy_scorer(session)
+    scores = _score(policy, session, references)
+    weights = _weights(scores, session.config, chosen)
+    metrics = _held_out(session, scores, weights)
+    parts: dict[str, Any] = {}
+    duels: list[Judged] = []
+    with report_whatever_happens(session):
+        parts |= _answers(session, policy)
+        parts |= _benchmarks(session, policy.model, reference_tasks)
+        del policy
+        parts |= _duels(session, duels)
+    result = _conclude(session, metrics) | parts
+    return Evaluated(
+        result,
+        scores,
+        session.prepared.held_out.ids,
+        weights,
+        session.prepared.source.fingerprint,
+        session.of,
+        session.out,
+        session.home,
+        duels,
+        parts.get("benchmarks", {}),
+    )
+
+
+def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
+    """Its log-probs, its answers, and its benchmarks where asked for."""
+    prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
+    scorer = make_scorer(prepared, accelerator, screen)
+    references, _ = reference_logps(prepared, prepared.held_out, scorer, config, accelerator, screen)
+    source, tasks = prepared.source, {}
+    session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, prepared.model)
+    if session.tasks is not None:
+        tasks = eval_tasks.examine(session.tasks, config, prepared, prepared.model, source.fingerprint, screen)
+    return references, tasks
+
+
+def _held_out(session: Session, scores: Scores, weights: Weights) -> dict[str, Any]:
+    """All numbers of the held-out rows, written and shown."""
+    prepared, screen = session.prepared, session.screen
     found = find_out(scores, prepared.held_out, prepared.data, weights)
-    if accelerator.is_main_process:
-        facts = _facts(called, prepared, weights, found.metrics)
-        write(out, facts, samples, rows_table(scores, prepared.held_out, found))
-        write_report(out, run_folder(folder))
-    result = _show(screen, found.metrics, prepared, samples, called, out)
-    return Evaluated(result, scores, prepared.held_out.ids, weights, prepared.source.fingerprint)
+    if session.accelerator.is_main_process:
+        forget_others(session.out, session.of)
+        facts = facts_of(session, weights, found.metrics)
+        write(session.out, facts, rows_table(scores, prepared.held_out, found))
+    title = f"{session.called} on {found.metrics['rows']} held-out rows, against {prepared.source.name}"
+    metrics_table(screen, title, found.metrics)
+    show_details(screen, found.metrics, texts_of(prepared.data, listed_ids(found.metrics)))
+    return found.metrics
 
 
-def _refuse_nothing_held_out(prepared: Prepared) -> None:
-    if not prepared.held_out:
-        raise BadData(
-            f"{prepared.data.folder} has no held-out rows to evaluate on.",
-            "Binarize again with a larger --holdout.",
-        )
-
-
-def _score(
-    policy: CompletionScorer,
-    prepared: Prepared,
-    references: References,
-    config: EvalConfig,
-    accelerator: Any,
-    screen: Screen,
-) -> Scores:
-    with screen.progress("held-out rows", 2 * len(prepared.held_out)):
-        return score_rows(
-            scoring_engine(policy, prepared, accelerator), prepared.held_out, references, tick=screen.tick
-        )
-
-
-def _policy_scorer(folder: Path, prepared: Prepared, config: EvalConfig, accelerator: Any) -> CompletionScorer:
-    policy = CompletionScorer(load_policy(folder, prepared, config), prepared.dtype).to(accelerator.device)
+def _policy_scorer(session: Session) -> CompletionScorer:
+    prepared = session.prepared
+    model = load_policy(session.folder, prepared, session.config)
+    policy = CompletionScorer(model, prepared.dtype).to(session.accelerator.device)
     policy.trust_or_fall_back(check_sequences(prepared.held_out))
     return policy
+
+
+def _score(policy: CompletionScorer, session: Session, references: References) -> Scores:
+    rows = session.prepared.held_out
+    with session.screen.progress("held-out rows", 2 * len(rows)):
+        engine = scoring_engine(policy, session.prepared, session.accelerator)
+        return score_rows(engine, rows, references, tick=session.screen.tick)
 
 
 def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> Weights:
@@ -118,74 +147,59 @@ def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) ->
     return Weights(config.beta or 0.1, found.lambda_d, found.lambda_u)
 
 
-def _answers(
-    model: Any, prompts: list[EncodedRow], prepared: Prepared, config: EvalConfig, screen: Screen
-) -> list[str]:
-    """Greedy answers of a model; those of the reference come before the policy is loaded (see `load_policy`)."""
-    with screen.progress("answers", len(prompts)):
-        return answer_all(model, prepared.tokenizer, prompts, max_new_tokens=config.max_new_tokens, tick=screen.tick)
+def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:
+    """The checkpoint's answers beside the reference's."""
+    answering = session.answering
+    answering.by("policy", session.called, session.folder, session.name, policy.model)
+    return _keep_answers(session, show=session.rival is None)
 
 
-def _samples(prepared: Prepared, prompts: list[EncodedRow], answers: dict[str, list[str]]) -> list[dict[str, str]]:
-    """Answers to the same held-out prompts, side by side."""
-    texts = texts_of(prepared.data, [row.id for row in prompts])
-    return [
-        {"id": row.id, "prompt": last_words(texts[row.id].prompt), "reference": before, "policy": after}
-        for row, before, after in zip(prompts, answers["reference"], answers["policy"], strict=True)
-    ]
+def _keep_answers(session: Session, *, show: bool) -> dict[str, Any]:
+    """All answers so far, and what they are like."""
+    found = session.answering.write(session.out, session.of) if session.accelerator.is_main_process else {}
+    if found and show:
+        session.answering.show(found)
+    return found
 
 
-def last_words(prompt: Any) -> str:
-    """The part of a prompt that is answered: a text as it is, of a chat its last turn."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict[str, Any]:
+    if session.tasks is None:
+        return {}
+    policy = eval_tasks.examine(session.tasks, session.config, session.prepared, model, session.name, session.screen)
+    found = eval_tasks.together(policy, reference)
+    write_part(session.out, BENCHMARKS, session.of, found)
+    eval_tasks.show_benchmarks(session.screen, session.called, found)
+    return {"benchmarks": found}
 
 
-def _place_of_results(config: EvalConfig, folder: Path, screen: Screen) -> Path:
-    """Where results go; says if earlier ones are replaced."""
-    out = results_folder(config.checkpoint, folder)
-    if (out / "metrics.json").exists():
-        screen.note(f"Replacing the earlier results in {out}")
-    return out
+def _duels(session: Session, duels: list[Judged]) -> dict[str, Any]:
+    """The answers of the other side, and what the judge says of both; fills `duels`."""
+    theirs = other_side(session)
+    parts = {} if session.rival is None else _keep_answers(session, show=True)
+    if session.judge is None or not session.accelerator.is_main_process:
+        return parts
+    ours = Rivals(session.called, list(session.answering.texts("policy")))
+    found, held, verdicts = hold_duels(
+        session.judge, session.config, session.answering.prompts, ours, theirs, session.screen
+    )
+    write_duels(session.out, session.of, found, held, verdicts)
+    show_win_rate(session.screen, found)
+    duels += judgements(held, verdicts)
+    return {**parts, "win_rate": found}
 
 
-def _facts(called: str, prepared: Prepared, weights: Weights, metrics: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json holds."""
-    return {
-        "checkpoint": called,
-        "reference": {"name": prepared.source.name, "fingerprint": prepared.source.fingerprint},
-        "data": {"folder": str(prepared.data.folder), "fingerprint": prepared.data.fingerprint},
-        **weights._asdict(),
-        "metrics": metrics,
-    }
-
-
-def _show(
-    screen: Screen,
-    metrics: dict[str, Any],
-    prepared: Prepared,
-    samples: list[dict[str, str]],
-    called: str,
-    out: Path,
-) -> dict[str, Any]:
-    """Tables, answers and the verdict; returns the result of the command."""
-    name, verdict = prepared.source.name, judge(metrics, [])
-    metrics_table(screen, f"{called} on {metrics['rows']} held-out rows, against {name}", metrics)
-    show_details(screen, metrics, texts_of(prepared.data, listed_ids(metrics)))
-    if samples:
-        screen.texts(
-            "The same held-out prompts, answered by both",
-            ["prompt", "reference", "policy"],
-            [[sample["prompt"], sample["reference"], sample["policy"]] for sample in samples],
-        )
+def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The verdict; returns the result of the command."""
+    verdict, out, screen = say_verdict(metrics, []), session.out, session.screen
     screen.say(verdict.sentence)
-    screen.say(f"Written to {out}; report.html shows it all.")
+    screen.say(f"Written to {out}; {REPORT} shows it all.")
     return {
         **metrics,
         "verdict": verdict.word,
         "sentence": verdict.sentence,
-        "checkpoint": called,
-        "reference": name,
+        "checkpoint": session.called,
+        "reference": session.prepared.source.name,
         "eval": str(out),
-        "report": str(out / "report.html"),
-        "samples": samples,
+        "report": str(out / REPORT),
+        "samples": session.answering.samples(),
     }

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from kto_cli.checkpoint import locate, results_folder, run_folder
-from kto_cli.config import EvalConfig
 from kto_cli.display import Screen
 from kto_cli.errors import BadInput
+from kto_cli.eval_config import EvalConfig
+from kto_cli.eval_files import METRICS
 from kto_cli.report.page import write_report
 
 
@@ -22,7 +23,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     """
     called, folder = locate(config)
     out = results_folder(config.checkpoint, folder)
-    if not (out / "metrics.json").is_file():
+    if not (out / METRICS).is_file():
         raise BadInput(f"There are no results in {out} to report.", f"Make them with: kto eval {called}")
     page = write_report(out, run_folder(folder))
     screen.say(f"Written to {page}")

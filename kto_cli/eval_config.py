@@ -1,0 +1,141 @@
+"""The settings of `kto eval`. Every default lives here once; the flags in commands/evaluate.py read them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kto_cli.config import ModelConfig, require
+from kto_cli.errors import BadInput
+
+SAMPLES, JUDGED = 16, 128
+"""Held-out prompts that are answered; with a judge."""
+TARGET, REFERENCE = "target", "reference"
+"""Words for `against`, where it is no checkpoint: the data's desirable completions, the reference's answers."""
+ENGINES = ("auto", "continuous", "padded", "vllm")
+
+
+@dataclass(frozen=True)
+class EvalConfig(ModelConfig):
+    """`kto eval`. `model` is the reference (--reference); default: the run's own."""
+
+    checkpoint: str = "checkpoint"
+    """A run directory, a step of one, or any Hugging Face model folder or id."""
+    beta: float | None = None
+    """Default: the run's own, else 0.1."""
+    report_only: bool = False
+    """Make the report of results that are there already; nothing is computed."""
+
+    samples: int | None = None
+    """Held-out prompts that the models answer; left out, `SAMPLES`, with a judge `JUDGED`."""
+    max_new_tokens: int = 128
+    """Longest answer."""
+    temperature: float = 0.7
+    """Of sampling, as in the KTO authors' code (HALOs, train/sample.py); 0 takes the likeliest token."""
+    top_p: float = 0.95
+    """Sampling is among the likeliest tokens that make up this share (nucleus sampling); likewise."""
+    seed: int = 0
+    """An answer depends on the model, its prompt, and this."""
+    engine: str = "auto"
+    """How answers are generated: one of `ENGINES`, or the URL of an OpenAI-compatible server that serves the models."""
+    against: str | None = None
+    """The other side of the win rate; left out, `TARGET`. Also `REFERENCE`, another checkpoint, or a JSON file of
+    answers (AlpacaEval's format)."""
+
+    judge_url: str | None = None
+    """An OpenAI-compatible server to ask which answer is better."""
+    judge_model: str | None = None
+    """The judge's name on that server; without one, the folder or Hub id of a reward or classifier model."""
+    judge_for: str = "helpful, harmless and concise"
+    """What makes an answer better, as in the paper."""
+    judge_calls: int = 1000
+    """Requests the judge may be sent, repeated ones counted; nothing is asked if it will not do."""
+    judge_workers: int = 8
+    """Requests under way at once."""
+
+    tasks: str | None = None
+    """Benchmarks of lm-eval, with commas between."""
+    task_folder: str | None = None
+    """A folder with lm-eval tasks of one's own."""
+    task_limit: int | None = None
+    """Questions of each task; left out, all."""
+    allow_code_execution: bool = False
+    """Run code that the model writes: humaneval needs it."""
+
+    def __post_init__(self) -> None:
+        require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
+        require(self.samples is None or self.samples >= 0, "--samples", self.samples, "0 or above")
+        require(self.max_new_tokens >= 1, "--max-new-tokens", self.max_new_tokens, "1 or above")
+        require(0 <= self.temperature < math.inf, "--temperature", self.temperature, "0 or above")
+        require(0 < self.top_p <= 1, "--top-p", self.top_p, "above 0 and at most 1")
+        require(
+            self.engine in ENGINES or is_url(self.engine),
+            "--engine",
+            self.engine,
+            f"one of {', '.join(ENGINES)} or a URL such as http://localhost:8000/v1",
+        )
+        self._check_judge()
+        self._check_tasks()
+        self._check_against()
+        self._check_report_only()
+        require(self.task_limit is None or self.task_limit >= 1, "--task-limit", self.task_limit, "1 or above")
+        super().__post_init__()
+
+    def _check_judge(self) -> None:
+        url = self.judge_url
+        require(url is None or is_url(url), "--judge-url", url, "a URL such as http://localhost:8000/v1")
+        require(bool(self.judge_for.strip()), "--judge-for", "''", "what makes an answer better, such as 'helpful'")
+        require(self.judge_calls >= 1, "--judge-calls", self.judge_calls, "1 or above")
+        require(self.judge_workers >= 1, "--judge-workers", self.judge_workers, "1 or above")
+        require(self.judge_model != "", "--judge-model", "''", "a name on the server, or the folder of a reward model")
+        if url is not None and self.judge_model is None:
+            raise BadInput("--judge-url needs --judge-model.", "Name the model to ask, as the server calls it.")
+        if self.judge_model is not None and self.samples == 0:
+            raise BadInput("With --samples 0 there are no answers to judge.", "Leave out --samples or --judge-model.")
+
+    def _check_tasks(self) -> None:
+        if self.task_names:
+            return
+        if self.tasks is not None:
+            raise BadInput("--tasks names no benchmark.", "Name some, such as --tasks mmlu,gsm8k.")
+        given = {
+            "--task-folder": self.task_folder is not None,
+            "--task-limit": self.task_limit is not None,
+            "--allow-code-execution": self.allow_code_execution,
+        }
+        for flag, is_given in given.items():
+            if is_given:
+                raise BadInput(f"{flag} needs --tasks.", "Name benchmarks, such as --tasks mmlu,gsm8k.")
+
+    def _check_against(self) -> None:
+        require(self.against != "", "--against", "''", f"{TARGET}, {REFERENCE}, a checkpoint or a JSON file of answers")
+        if self.against is not None and self.samples == 0:
+            raise BadInput(
+                f"With --samples 0 there are no answers to put beside those of {self.against}.",
+                "Leave out --samples or --against.",
+            )
+
+    def _check_report_only(self) -> None:
+        given = ("judge_url", "judge_model", "tasks", "against", "samples")
+        named = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name) is not None]
+        if self.report_only and named:
+            raise BadInput(
+                f"--report-only computes nothing, and {' and '.join(named)} would have to.",
+                "Leave out one or the other.",
+            )
+
+    @property
+    def prompts(self) -> int:
+        """How many held-out prompts are answered."""
+        return self.samples if self.samples is not None else JUDGED if self.judge_model else SAMPLES
+
+    @property
+    def task_names(self) -> list[str]:
+        """`tasks`, one by one."""
+        return [name.strip() for name in (self.tasks or "").split(",") if name.strip()]
+
+
+def is_url(text: str) -> bool:
+    """An http or https address."""
+    return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
