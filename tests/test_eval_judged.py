@@ -419,3 +419,19 @@ def test_of_two_processes_none_hangs_where_the_judge_refuses(kto: Command, place
     with pytest.raises(AssertionError) as caught:
         launch(TWO, "-m", "kto_cli", "eval", "a", *judged(server))
     assert "cannot be reached" in str(caught.value)
+
+
+def test_ties_without_a_question_and_damaged_verdicts_are_said(kto: Command, place):
+    """A greedy answer is the same twice; a verdict whose line is damaged is asked for again."""
+    with serving(fair) as server:
+        ran = kto("eval", "a", *judged(server, "--against", "./a", "--temperature", 0))
+        assert "4 duels are of an answer with itself: ties, and nothing to ask" in ran.err
+        assert not server.asked
+        assert kto("eval", "a", *judged(server)).code == 0
+        asked = len(server.asked)
+        (kept,) = (place / "cache/verdicts").rglob("*.jsonl")
+        first, rest = kept.read_bytes().split(b"\n", 1)
+        kept.write_bytes(first[:-9] + b"\n" + rest)
+        again = kto("eval", "a", *judged(server))
+    assert ": 1. They are asked for again." in " ".join(again.err.split())
+    assert len(server.asked) == asked + 1

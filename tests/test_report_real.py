@@ -44,6 +44,8 @@ def test_a_run_over_real_feedback_has_its_whole_report_in_a_browser(workplace):
     for sample in samples:
         for name in ("prompt", "reference", "policy", "target"):
             assert spaceless(sample[name]) in text, name
+        assert sample["<b>other</b>"] == HOSTILE
+    assert text.count(spaceless(HOSTILE)) >= len(samples), "each as text, beside the others"
     found = json.loads((workplace / "run/eval/win_rate.json").read_text())
     assert found["win_rate"] == 0.5
     assert found["ties"] == found["duels"] == 6

@@ -180,6 +180,14 @@ def test_what_is_too_long_loses_its_beginning(tmp_path):
     assert long["input_ids"][-4:] == short["input_ids"][-4:]
 
 
+def test_that_texts_were_shortened_is_said(tmp_path):
+    said: list[str] = []
+    judge = RewardJudge(made(tmp_path / "judge"), say=said.append)
+    said.clear()
+    judge_all(judge, [Duel("long", "word " * 2000, "Yes.", "No.")], VerdictStore(tmp_path, judge.identity))
+    assert said == ["2 texts lost their beginning: the judge reads 512 tokens."]
+
+
 def test_an_encoder_without_a_chat_template_reads_pairs(tmp_path):
     """BERT: [CLS] prompt [SEP] answer [SEP], with segments; against one text at a time."""
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer

@@ -54,8 +54,8 @@ def choose(
 
 
 def _automatic(subject: Subject, questions: Sequence[Question], say: Callable[[str], None]) -> Engine:
-    """Continuous batching where the model can: on one CPU core 1.2 times as fast as padded batches for 31M weights, 0.4
-    to 0.7 times for under one million, where nothing takes long (benchmarks/generation.py)."""
+    """Continuous batching where the model can: on a CPU 1.5 times as fast as padded batches for 31M weights, 0.4 times
+    for one million, where nothing takes long (benchmarks/generation.py)."""
     trouble = probe(subject, questions)
     if trouble is None:
         say(f"{subject.name} answers through transformers' continuous batching.")

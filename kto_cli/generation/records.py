@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from kto_cli.errors import BadInput
+from kto_cli.eval_config import EvalConfig
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Decoding:
     """How answers are drawn. Temperature and top-p are the defaults of the KTO authors' code
     (github.com/ContextualAI/HALOs, train/sample.py)."""
 
-    max_new_tokens: int = 128
-    temperature: float = 0.7
+    max_new_tokens: int = EvalConfig.max_new_tokens
+    temperature: float = EvalConfig.temperature
     """0 takes the likeliest token every time."""
-    top_p: float = 0.95
+    top_p: float = EvalConfig.top_p
     """Only the likeliest tokens that together reach this share are drawn (nucleus sampling, Holtzman et al. 2020)."""
-    seed: int = 0
+    seed: int = EvalConfig.seed
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

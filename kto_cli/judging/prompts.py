@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from kto_cli.data_dir import Text
+from kto_cli.eval_config import EvalConfig
 from kto_cli.files import text_hash
 from kto_cli.judging.duels import Question
 
 WORDING = 1
 """Part of what names a verdict: raise it whenever `question_text` changes."""
-FOR_WHAT = "helpful, harmless and concise"
+FOR_WHAT = EvalConfig.judge_for
 Side = Literal["A", "B", "tie"]
 
 _TEXT = """\

@@ -77,11 +77,12 @@ class RewardJudge:
             BadModel: the folder is no reward model, or cannot be loaded.
         """
         self.folder = folder
+        self._say = say
         self._print = models.fingerprint(folder)
         self._dtype = dtype
         config = read_json(folder / "config.json", "the judge's config")
         self.weights = torch.tensor(score_weights(config, folder), dtype=torch.float64)
-        self.tokenizer, self.in_pairs = self._load_tokenizer(say)
+        self.tokenizer, self.in_pairs = self._load_tokenizer()
         self.model = _load(folder, dtype).to(device)
         self.longest = models.context_length(self.model.config)
         self._own_pad = self.model.config.get_text_config().pad_token_id
@@ -89,13 +90,13 @@ class RewardJudge:
         """Texts that lost their beginning to fit."""
         self._texts: dict[Asked, tuple[Text, str]] = {}
 
-    def _load_tokenizer(self, say: Callable[[str], None]) -> tuple[Any, bool]:
+    def _load_tokenizer(self) -> tuple[Any, bool]:
         tokenizer, fallback = models.load_tokenizer(self.folder, chat_template=None, trust_remote_code=False)
         in_pairs = fallback and tokenizer.sep_token is not None
         if in_pairs:
-            say("The judge has no chat template: it reads prompt and answer as a pair of texts.")
+            self._say("The judge has no chat template: it reads prompt and answer as a pair of texts.")
         elif fallback:
-            say("The judge has no chat template: it reads the turns as in hh-rlhf (Human: ... Assistant: ...).")
+            self._say("The judge has no chat template: it reads the turns as in hh-rlhf (Human: ... Assistant: ...).")
         return tokenizer, in_pairs
 
     @property
@@ -135,6 +136,8 @@ class RewardJudge:
             BadModel: a score is not a number.
         """
         ids = {asked: self.encode(*self._texts[asked]) for asked in todo}
+        if self.shortened:
+            self._say(f"{self.shortened:,} texts lost their beginning: the judge reads {self.longest:,} tokens.")
         for batch in _batches(sorted(todo, key=lambda asked: -len(ids[asked]["input_ids"])), ids):
             scores = self.scores([ids[asked] for asked in batch])
             if not all(torch.isfinite(scores)):
@@ -145,8 +148,8 @@ class RewardJudge:
             tick(len(batch))
 
     def encode(self, prompt: Text, answer: str) -> dict[str, list[int]]:
-        """Token ids (and segment ids where the model has them) of a prompt and its answer; the prompt's beginning goes
-        if they do not fit."""
+        """Token ids (and segment ids where the model has them) of a prompt and its answer; where they do not fit, the
+        beginning goes (of a pair of texts that of the longer one)."""
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if self.in_pairs:
             asked = prompt if isinstance(prompt, str) else "\n\n".join(turn["content"] for turn in turns)

@@ -144,7 +144,7 @@ class Answering:
 
     def show(self, found: dict[str, Any]) -> None:
         """A few answers, then what all of them are like."""
-        shown = [name for name in self.answers if name != TARGET]
+        shown = list(self.answers)
         samples = self.samples()[:SHOWN]
         if not samples:
             return

@@ -16,7 +16,7 @@ from kto_cli.eval_config import TARGET, EvalConfig
 from kto_cli.eval_files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
 from kto_cli.judging.duels import Duel, Verdicts
 from kto_cli.judging.export import export, instruction
-from kto_cli.judging.judge import Judge, estimate, judge_all
+from kto_cli.judging.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.judging.server_judge import ServerJudge
 from kto_cli.judging.verdicts import VerdictStore
 from kto_cli.models import locate_model
@@ -109,11 +109,7 @@ def hold_duels(
         screen.note(f"Judged: {len(duels):,} of {len(prompts):,} prompts; to the others {theirs.name} has no answer.")
     store = VerdictStore(cache_folder(config), judge.identity)
     needed = estimate(judge, duels, store)
-    if needed.calls or needed.cached:
-        screen.note(
-            f"Judge {config.judge_model}: {needed.calls:,} calls (about {needed.tokens:,} tokens to read), "
-            f"{needed.cached:,} verdicts known from before, at most {config.judge_calls:,} calls allowed"
-        )
+    _say_what_it_takes(needed, store, config, screen)
     needed.refuse_above(config.judge_calls)
     with screen.progress(f"verdicts on {ours.name}", needed.calls or 2 * len(duels)):
         verdicts = judge_all(judge, duels, store, workers=config.judge_workers, tick=screen.tick)
@@ -126,6 +122,18 @@ def hold_duels(
         **found,
     }
     return {**facts, "sentence": sentence(facts)}, duels, verdicts
+
+
+def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig, screen: Screen) -> None:
+    if needed.calls or needed.cached:
+        screen.note(
+            f"Judge {config.judge_model}: {needed.calls:,} calls (about {needed.tokens:,} tokens to read), "
+            f"{needed.cached:,} verdicts known from before, at most {config.judge_calls:,} calls allowed"
+        )
+    if needed.identical:
+        screen.note(f"{needed.identical:,} duels are of an answer with itself: ties, and nothing to ask")
+    if store.damaged:
+        screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
 
 
 def judgements(duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> list[Judged]:

@@ -94,11 +94,7 @@ def open_session(config: EvalConfig, screen: Screen) -> tuple[Session, dict[str,
         screen.note(f"Replacing the earlier results in {out}")
     prompts = choose_prompts(prepared.held_out, prepared.data, config.prompts)
     given = _given(config, prompts)
-    if config.judge_url is not None and 2 * len(prompts) > config.judge_calls:
-        screen.warn(
-            f"Judging {len(prompts)} prompts in both orders takes up to {2 * len(prompts):,} calls, and --judge-calls "
-            f"allows {config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
-        )
+    _warn_of_calls(config, len(prompts), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen)
     if given is not None and given.name != TARGET:
         answering.beside[given.name] = given.answers
@@ -109,6 +105,15 @@ def open_session(config: EvalConfig, screen: Screen) -> tuple[Session, dict[str,
         config, called, folder, name, prepared, accelerator, screen, out, tasks, judge, rival, given, answering
     )
     return session, chosen
+
+
+def _warn_of_calls(config: EvalConfig, prompts: int, screen: Screen) -> None:
+    """That a limit may be too low is known before the answers are there; by how much, only then."""
+    if config.judge_url is not None and 2 * prompts > config.judge_calls:
+        screen.warn(
+            f"Judging {prompts:,} prompts in both orders takes up to {2 * prompts:,} calls, and --judge-calls allows "
+            f"{config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
+        )
 
 
 def _rival(config: EvalConfig) -> tuple[str, Path] | None:

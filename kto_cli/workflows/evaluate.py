@@ -1,8 +1,8 @@
 """`kto eval`: what a checkpoint learned on held-out rows, how it answers, and whether anything broke.
 
-One model is in memory at a time: first the reference does all its work, then the checkpoint, then whom it is measured
-against. Each part of the results is written as soon as it is there (eval_files.py); the report shows what there is,
-also where a later part fails or is stopped.
+One of these models is in memory at a time (a reward model that judges is beside them): first the reference does all its
+work, then the checkpoint, then whom it is measured against. Each part of the results is written as soon as it is there
+(eval_files.py); the report shows what there is, also where a later part fails or is stopped.
 """
 
 from __future__ import annotations
