@@ -112,57 +112,126 @@ def test_the_module_runs_as_a_command():
     assert ran.stdout == f"kto {__version__}\n"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=name_of)
+LAYERS = {
+    "cli": 7,
+    "workflows": 6,
+    "evaluation": 5,
+    "training": 4,
+    "model": 3,
+    "data": 2,
+    "core": 1,
+    "common": 1,
+}
+"""The eight rooms of kto_cli, by height: a room imports itself and rooms below it. core and common know nothing of each
+other."""
+FACE = ("kto_cli", "kto_cli.__init__", "kto_cli.__main__")
+
+
+def room_of(name: str) -> str | None:
+    """The room a module lies in; None for the package's face."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else None
+
+
+def upward(name: str, names: set[str]) -> list[str]:
+    """Of the modules that `name` imports, those in rooms beside or above its own."""
+    own = room_of(name)
+    others = [(other, room_of(other)) for other in sorted(ours(names))]
+    return [other for other, room in others if own and room and room != own and LAYERS[room] >= LAYERS[own]]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_down(path):
+    assert not upward(name_of(path), imports(path))
+
+
+def test_an_upward_import_is_noticed_in_any_folder():
+    """The guard works on dotted names, so a nested folder is no way around it."""
+    assert upward("kto_cli.data.log.rules", {"kto_cli.model.load", "kto_cli.common.errors"}) == ["kto_cli.model.load"]
+    assert upward("kto_cli.core.statistics.auc", {"kto_cli.common.files"}) == ["kto_cli.common.files"]
+    assert upward("kto_cli.model.tokens.store", {"kto_cli.core.rows", "kto_cli.model.load"}) == []
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Names that import each other in a circle; none: an empty list."""
+    done: set[str] = set()
+    trail: list[str] = []
+
+    def visit(name: str) -> list[str]:
+        if name in trail:
+            return [*trail[trail.index(name) :], name]
+        if name in done:
+            return []
+        trail.append(name)
+        for other in sorted(arrows.get(name, ())):
+            if found := visit(other):
+                return found
+        trail.pop()
+        done.add(name)
+        return []
+
+    for name in sorted(arrows):
+        if found := visit(name):
+            return found
+    return []
+
+
+def children_and_arrows(folder: Path) -> dict[str, set[str]]:
+    """For each file and sub-folder of `folder`, which of the others it imports."""
+    here = name_of(folder / "__init__.py")
+    arrows: dict[str, set[str]] = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = name_of(path)
+        if name == here:
+            continue
+        child = name.removeprefix(f"{here}.").split(".")[0]
+        within = {other for other in ours(imports(path)) if other.startswith(f"{here}.")}
+        found = {other.removeprefix(f"{here}.").split(".")[0] for other in within}
+        arrows.setdefault(child, set()).update(found - {child})
+    return {child: found & set(arrows) for child, found in arrows.items()}
+
+
+FOLDERS = sorted({path.parent for path in MODULES if (path.parent / "__init__.py") in MODULES})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: name_of(folder / "__init__.py"))
+def test_no_circle_in_any_folder(folder):
+    assert circle(children_and_arrows(folder)) == []
+
+
+def test_a_circle_is_noticed():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+CORE = [path for path in MODULES if room_of(name_of(path)) == "core"]
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
 def test_core_is_torch_and_the_standard_library(path):
-    names = imports(path)
-    assert roots(names) <= {"torch", "kto_cli", *sys.stdlib_module_names}
-    assert all(name.startswith("kto_cli.core") for name in ours(names))
+    assert roots(imports(path)) <= {"torch", "kto_cli", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", CORE, ids=name_of)
 def test_core_touches_no_files(path):
     assert not roots(imports(path)) & {"pathlib", "os", "io", "shutil", "tempfile", "subprocess", "socket"}
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     assert not [node for node in calls if isinstance(node.func, ast.Name) and node.func.id in ("open", "input")]
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "sources").glob("*.py")), ids=name_of)
-def test_sources_know_neither_torch_nor_what_is_above_them(path):
-    names = imports(path)
-    assert not roots(names) & {"torch", "transformers", "accelerate"}
-    allowed = ("kto_cli.sources", "kto_cli.errors", "kto_cli.files", "kto_cli.binarize_config")
-    if path.name == "select.py":  # a folder that kto wrote is a source too
-        allowed = (*allowed, "kto_cli.data_dir")
-    assert all(name.startswith(allowed) or name == "kto_cli" for name in ours(names))
-    above = ("kto_cli.cli", "kto_cli.commands", "kto_cli.workflows", "kto_cli.core")
-    assert not {name for name in names if name.startswith(above)}
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(name_of(path)) == "data"], ids=name_of)
+def test_data_knows_no_model(path):
+    assert not roots(imports(path)) & {"torch", "transformers", "accelerate"}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "feedback").glob("*.py")), ids=name_of)
-def test_feedback_knows_no_model(path):
-    assert not roots(imports(path)) & {"torch", "transformers", "accelerate", "datasets", "huggingface_hub"}
-
-
-def test_importing_sources_and_feedback_imports_nothing_heavy():
-    """Nor what they import in turn; NumPy is all that feedback needs."""
-    names = [name_of(path) for part in ("sources", "feedback") for path in sorted((PACKAGE / part).glob("*.py"))]
-    assert len(names) > 40
-    names += ["kto_cli.workflows.binarize", "kto_cli.workflows.list_sources", "kto_cli.data_dir", "kto_cli.data_writer"]
+def test_importing_data_imports_nothing_heavy():
+    """Nor what it imports in turn; NumPy is all that reading feedback needs."""
+    names = [name_of(path) for path in MODULES if room_of(name_of(path)) == "data"]
+    names += ["kto_cli.workflows.binarize", "kto_cli.workflows.list_sources"]
     code = f"import sys, importlib\n[importlib.import_module(name) for name in {names!r}]\n"
     ran = run_python("-c", f"{code}print(sorted(set({HEAVY!r}) & set(sys.modules)))")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "['numpy']"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_down(path):
-    """cli -> commands -> workflows -> the rest: a layer imports itself and what is below it."""
-    layers = ("kto_cli.cli", "kto_cli.commands", "kto_cli.workflows")
-    name, names = name_of(path), ours(imports(path))
-    if name == "kto_cli.__main__":
-        return
-    own = next((height for height, layer in enumerate(layers) if name.startswith(layer)), len(layers))
-    assert not {other for other in names if other.startswith(layers[:own])}
 
 
 NAMES = ("cli", "config", "binarize_config", "errors", "display", "files", "data_dir")
