@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from versus_trl.shapes import BODY_HEAVY, llama
 
-from kto_cli import files
+from kto_cli.common import files
 from kto_cli.generation.continuous import Continuous
 from kto_cli.generation.padded import Padded
 from kto_cli.generation.records import Answer, Decoding, Question, Subject

@@ -84,9 +84,9 @@ def arguments() -> argparse.Namespace:
 
 def built_in_sample(folder: Path) -> str:
     """The built-in sample, binarized."""
-    from kto_cli import files
-    from kto_cli.binarize_config import BinarizeConfig
-    from kto_cli.display import Screen
+    from kto_cli.common import files
+    from kto_cli.common.binarize_config import BinarizeConfig
+    from kto_cli.common.screen import Screen
     from kto_cli.workflows import binarize
 
     sample = str(files.sample_data() / "hh-rlhf")
@@ -179,8 +179,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Loads, warms up, times; the numbers of one way."""
     import torch
 
-    from kto_cli.config import TrainConfig
-    from kto_cli.display import Screen
+    from kto_cli.common.screen import Screen
+    from kto_cli.common.train_config import TrainConfig
     from kto_cli.preparation import make_scorer, prepare, start_accelerator
 
     if options.threads:

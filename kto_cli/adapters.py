@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from kto_cli import files
-from kto_cli.config import ALL_LINEAR, TrainConfig
-from kto_cli.errors import BadInput, BadModel
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.train_config import ALL_LINEAR, TrainConfig
 
 CONFIG = "adapter_config.json"
 """A folder with this file, and without config.json, holds an adapter."""

@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 JUDGE_KEY, ENGINE_KEY = "KTO_JUDGE_KEY", "KTO_ENGINE_KEY"
 """Where keys are read from: one for the judge, one for the server that answers; neither goes to the other."""

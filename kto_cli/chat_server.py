@@ -20,7 +20,7 @@ import httpx2 as httpx
 
 from kto_cli.chat_answers import complaint, is_completion, is_list, json_object, retry_after
 from kto_cli.chat_keys import ENDPOINT, JUDGE_KEY, Key, base_url, travels_open
-from kto_cli.errors import BadInput, KtoError
+from kto_cli.common.errors import BadInput, KtoError
 
 TRIES = 6
 TIMEOUT = 120.0

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters, files
-from kto_cli.config import TrainConfig
-from kto_cli.errors import BadInput
-from kto_cli.eval_config import EvalConfig
+from kto_cli import adapters
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.models import load_model, locate_model, open_source
 from kto_cli.preparation import Prepared
 from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings

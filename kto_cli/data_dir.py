@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kto_cli.binarize_config import FORMATS
-from kto_cli.errors import BadInput
-from kto_cli.files import file_sha256, read_json, text_hash
+from kto_cli.common.binarize_config import FORMATS
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import file_sha256, read_json, text_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from kto_cli.common.files import file_sha256, finite, replacing_folder, write_json
 from kto_cli.data_dir import (
     FILES,
     FINDINGS,
@@ -21,7 +22,6 @@ from kto_cli.data_dir import (
     check_out,
     schema,
 )
-from kto_cli.files import file_sha256, finite, replacing_folder, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

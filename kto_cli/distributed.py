@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from kto_cli import zero
-from kto_cli.config import AUTO_TOKENS, TrainConfig
-from kto_cli.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
 from kto_cli.gathering import is_dtensor, whole
 
 

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kto_cli import files
+from kto_cli.common import files
 
 METRICS, ROWS, SAMPLES, REPORT = "metrics.json", "rows.parquet", "samples.jsonl", "report.html"
 GENERATIONS, WIN_RATE, BENCHMARKS, COMPARISONS = (

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli import files
+from kto_cli.common import files
 from kto_cli.core.breakdown import RowValues, biggest_movers, by_class, by_source, likely_mislabelled, row_values
 from kto_cli.core.calibration import calibration
 from kto_cli.core.metrics import Scores, held_out_metrics

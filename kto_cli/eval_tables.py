@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kto_cli.common.screen import Screen, number
+from kto_cli.common.tables import LABELS
 from kto_cli.data_dir import Row
-from kto_cli.display import Screen, number
-from kto_cli.tables import LABELS
 
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet all."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 
 def settings(dtype: torch.dtype) -> Any:

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
 
 
 def start_missing_processes() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kto_cli.errors import BadModel
+from kto_cli.common.errors import BadModel
 from kto_cli.scoring import CompletionScorer
 
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kto_cli.display import Screen
-from kto_cli.panels import PANELS, Panel, looks
-from kto_cli.tables import clock, show_step, step_words
-from kto_cli.terminal_curves import LEAST_HEIGHT, Line, Plot, Row, bar, draw
+from kto_cli.common.chart_panels import PANELS, Panel, looks
+from kto_cli.common.screen import Screen
+from kto_cli.common.tables import clock, show_step, step_words
+from kto_cli.common.text_chart import LEAST_HEIGHT, Line, Plot, Row, bar, draw
 
 SHOWN = tuple(panel for panel in PANELS if panel.name != "saturated")
 """The share of saturated rows stands among the numbers."""

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from kto_cli.common.errors import OutOfMemory
 from kto_cli.core.batches import pack, pad
 from kto_cli.core.rows import TokenSequence
-from kto_cli.errors import OutOfMemory
 from kto_cli.scoring import CompletionScorer
 from kto_cli.token_store import EncodedRows
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from kto_cli import adapters, files, four_bit
-from kto_cli.errors import BadInput, BadModel
+from kto_cli import adapters, four_bit
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput, BadModel
 
 FALLBACK_TEMPLATE = (
     "{{ BOS }}{% for message in messages %}"

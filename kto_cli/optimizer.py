@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from kto_cli.common.errors import BadInput
 from kto_cli.core.optimizers import SplitAdamW
-from kto_cli.errors import BadInput
 
 _EIGHT_BIT = {"adamw-8bit": "AdamW8bit", "paged-adamw-8bit": "PagedAdamW8bit"}
 """Their names in bitsandbytes."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 
 class Precision(NamedTuple):

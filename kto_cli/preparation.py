@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from kto_cli.config import ModelConfig
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.errors import BadData, BadInput
+from kto_cli.common.screen import Screen, stdout_kept_free
+from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data_dir import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
-from kto_cli.display import Screen, stdout_kept_free
 from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder
-from kto_cli.errors import BadData, BadInput
 from kto_cli.memory import default_token_budget, keep_freed_memory
 from kto_cli.models import ModelSource, collecting_later, context_length, load_model, load_tokenizer, open_source
 from kto_cli.precision import Precision, choose_precision
-from kto_cli.reference import default_cache
 from kto_cli.scoring import CompletionScorer
 from kto_cli.token_store import EncodedRows
 from kto_cli.tokenized import tokenized_rows
@@ -132,11 +131,6 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         train=kept[0],
         held_out=kept[1],
     )
-
-
-def cache_folder(config: ModelConfig) -> Path:
-    """Where reference log-probs and tokenized rows are kept."""
-    return Path(config.cache) if config.cache else default_cache()
 
 
 def greatest_length(asked: int | None, context: int | None) -> int:

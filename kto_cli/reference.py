@@ -14,7 +14,6 @@ segment are copied to a new segment, the old one is removed, and what is missing
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +21,12 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.files import replacing
-from kto_cli.segments import Segment, new_path
+from kto_cli.common.cache import Segment, new_path
+from kto_cli.common.files import replacing
 
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
 _RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
-
-
-def default_cache() -> Path:
-    """$KTO_CACHE, or ~/.cache/kto."""
-    return Path(os.environ.get("KTO_CACHE") or "~/.cache/kto").expanduser()
 
 
 class ReferenceCache:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy
 import torch
 
-from kto_cli.config import ModelConfig
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.errors import Diverged
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.batches import cut, outline
-from kto_cli.display import Screen
 from kto_cli.engine import Engine, References
-from kto_cli.errors import Diverged
-from kto_cli.preparation import Prepared, cache_folder
+from kto_cli.preparation import Prepared
 from kto_cli.reference import ReferenceCache
 from kto_cli.scoring import CompletionScorer
 from kto_cli.token_store import EncodedRows, Sequences

@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
-from kto_cli import adapters, files
-from kto_cli.errors import BadInput
+from kto_cli import adapters
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput
 
 LAST_FILES = ("config.json", adapters.CONFIG)
 """Of a whole model or of an adapter: put in place after all others, so it says that they are there."""

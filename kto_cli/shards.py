@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli import files
+from kto_cli.common import files
 
 PATTERN = "state-*-of-*.safetensors"
 

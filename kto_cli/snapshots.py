@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from kto_cli import adapters, distributed, gathering
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.gathering import ReadRows
 from kto_cli.models import load_model
 from kto_cli.run_dir import RunDir, save_model_folder

@@ -14,9 +14,9 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import file_sha256, read_json, text_hash, write_json
 from kto_cli.encoding import EncodingReport
-from kto_cli.errors import BadInput
-from kto_cli.files import file_sha256, read_json, text_hash, write_json
 from kto_cli.token_store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, Texts, TokenStore
 
 NATIVE = sys.byteorder == "little" and array("I").itemsize == 4

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kto_cli import files
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
 from kto_cli.data_dir import DataDir, count_rows, read_columns
-from kto_cli.display import Screen
 from kto_cli.encoding import Encoder, EncodingReport
-from kto_cli.errors import BadInput
 from kto_cli.token_files import open_store
 from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore
 from kto_cli.tokenizing import write_store

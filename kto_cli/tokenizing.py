@@ -16,10 +16,10 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.errors import BadData
 from kto_cli.core.mismatch import partners_on_ring, ring_place
 from kto_cli.data_dir import Text, spelled
 from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
-from kto_cli.errors import BadData
 from kto_cli.token_files import TextWriter, seal
 
 Batch = dict[str, list[Any]]

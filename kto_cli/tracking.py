@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kto_cli import files
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
 from kto_cli.trackers import OPENERS, PATIENCE, Opened, Place, in_short
 
 FOLDER = "tracking"

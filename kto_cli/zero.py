@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kto_cli.display import stdout_kept_free
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import stdout_kept_free
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.display import Screen
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.screen import Screen
 from kto_cli.feedback.drafts import drafts
 from kto_cli.feedback.fates import FIRST_REASON, Fates
 from kto_cli.feedback.reading import blocks

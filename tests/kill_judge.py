@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kto_cli.chat_keys import key_for
 from kto_cli.chat_server import CallBudget, ChatServer
-from kto_cli.errors import Interrupted
+from kto_cli.common.errors import Interrupted
 from kto_cli.judging.duels import Duel
 from kto_cli.judging.judge import judge_all
 from kto_cli.judging.server_judge import ServerJudge

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.files import file_sha256
+from kto_cli.common.screen import Screen
 from kto_cli.data_dir import load_data_dir
-from kto_cli.display import Screen
-from kto_cli.files import file_sha256
 from kto_cli.workflows.binarize import run
 
 WORDS = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern", "spoon")

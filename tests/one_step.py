@@ -18,7 +18,7 @@ from pico import BUILDERS
 from torch import nn
 
 from kto_cli.adapters import add_adapters
-from kto_cli.config import TrainConfig
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.distributed import is_sharded, place, wrap
 from kto_cli.engine import Engine, References

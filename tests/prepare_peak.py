@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet  # noqa: F401  (what any preparation imports counts for none)
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-from kto_cli.config import TrainConfig
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.data_dir import Row
 from kto_cli.data_writer import write_data_dir
-from kto_cli.display import Screen
 from kto_cli.preparation import prepare, start_accelerator
 
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import shared
 
+from kto_cli.common.errors import BadData, BadInput
 from kto_cli.core.weights import lambda_interval
 from kto_cli.data_dir import Row, load_data_dir
 from kto_cli.data_dir import spelled as canonical
-from kto_cli.errors import BadData, BadInput
 from kto_cli.sources.records import Text
 
 KEYS = {"rows_in", "desirable", "undesirable", "held_out", "left_out", "rejected", "lambda_interval"}

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kto_cli import data_dir, data_writer, files
+from kto_cli import data_dir, data_writer
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import replacing_folder
 from kto_cli.data_dir import Row, find_data_dir, load_data_dir
 from kto_cli.data_writer import write_data_dir
-from kto_cli.errors import BadInput
-from kto_cli.files import replacing_folder
 
 
 def row(number: int, *, label: bool = True, chat: bool = True) -> Row:

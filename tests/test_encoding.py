@@ -12,10 +12,10 @@ import pytest
 from encoded import OneByOne, encode_rows
 from shared import shared
 
-from kto_cli import files
+from kto_cli.common import files
+from kto_cli.common.errors import BadData, BadModel
 from kto_cli.data_dir import Row
 from kto_cli.encoding import LEAST_COMPLETION, bos_prefix
-from kto_cli.errors import BadData, BadModel
 from kto_cli.models import load_tokenizer
 
 FOLDERS: dict[str, Callable[[], Path]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLE, call
 
-from kto_cli import files
+from kto_cli.common import files
 from kto_cli.sources import select
 
 METRICS = ("loss", "z_ref", "margin", "accuracy", "auc", "auc_length", "auc_length_matched")

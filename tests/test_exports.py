@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trl_step import take_step
 
-from kto_cli.binarize_config import FORMATS, BinarizeConfig
+from kto_cli.common.binarize_config import FORMATS, BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.data_dir import HELD_OUT, TRAIN, Row, Text, schema
 from kto_cli.data_writer import table_of
-from kto_cli.errors import BadInput
 from kto_cli.feedback.exports import FORMS, write_exports, write_rows
 from kto_cli.sources import halos, llama_factory, trl
 from kto_cli.sources import records as kinds

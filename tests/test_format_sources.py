@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import halos, llama_factory, trl
 from kto_cli.sources.lines import UNPARSED, Record, parsed
 from kto_cli.sources.llama_factory_info import INFO

@@ -11,7 +11,7 @@ import torch
 from conftest import SAMPLE
 from shared import shared
 
-from kto_cli.errors import BadInput, BadModel, OutOfMemory
+from kto_cli.common.errors import BadInput, BadModel, OutOfMemory
 from kto_cli.generation.choose import choose, probe
 from kto_cli.generation.continuous import Continuous
 from kto_cli.generation.noise import perturbed, seeds_tensor

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kto_cli.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.generation.choose import choose
 from kto_cli.generation.records import Answer, Decoding, Question, Subject
 from kto_cli.generation.server import Server

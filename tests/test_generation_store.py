@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.generation.records import Answer, Decoding, Question
 from kto_cli.generation.store import AnswerStore, answer_all
 

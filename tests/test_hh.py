@@ -12,7 +12,7 @@ import pytest
 from binarizing import Given, bot, read, user, write_lines
 from shared import shared
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import hh_rlhf
 from kto_cli.sources.places import raw_files
 from kto_cli.sources.records import Pair, RowFault

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from binarizing import Recorder, binarize, bot, read, user, write_lines
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import hub, select
 from kto_cli.sources.records import Output
 from kto_cli.sources.registry import MODULES, source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +200,18 @@ def test_no_circle_in_any_folder(folder):
     assert circle(children_and_arrows(folder)) == []
 
 
+ROOM_FOLDERS = [folder for folder in FOLDERS if room_of(name_of(folder / "__init__.py"))]
+
+
+@pytest.mark.parametrize("folder", ROOM_FOLDERS, ids=lambda folder: name_of(folder / "__init__.py"))
+def test_the_docstring_of_a_folder_names_all_its_files_and_no_other(folder):
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")), clean=False) or ""
+    named = re.findall(r"^(\w+(?:\.py|/))  +\S", docstring, re.MULTILINE)
+    files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").is_file()}
+    assert sorted(named) == sorted(files | folders)
+
+
 def test_a_circle_is_noticed():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) == ["a", "b", "c", "a"]
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
@@ -234,8 +247,7 @@ def test_importing_data_imports_nothing_heavy():
     assert ran.stdout.strip() == "['numpy']"
 
 
-NAMES = ("cli", "config", "binarize_config", "errors", "display", "files", "data_dir")
-LIGHT = [*(PACKAGE / f"{name}.py" for name in NAMES), *sorted((PACKAGE / "commands").glob("*.py"))]
+LIGHT = [path for path in MODULES if room_of(name_of(path)) in ("cli", "common")]
 
 
 @pytest.mark.parametrize("path", LIGHT, ids=name_of)
@@ -243,14 +255,19 @@ def test_light_modules_import_nothing_heavy(path):
     assert not roots(imports(path, top=True)) & set(HEAVY)
 
 
+APPS = ("cli.py", "app.py")
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_display_prints(path):
+def test_only_screen_prints(path):
     """`--version` is the one exception: it must not wait for Rich."""
-    if path.name == "display.py":
+    if path == PACKAGE / "common" / "screen.py":
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            printed = node.func.id == "print" and path.name == "cli.py" and "__version__" in ast.unparse(node)
+            printed = (
+                node.func.id == "print" and path.name in APPS and "__version__" in ast.unparse(node)
+            )
             assert node.func.id not in ("print", "Console") or printed, f"{path}:{node.lineno}"
         if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"):
             raise AssertionError(f"{path}:{node.lineno} reaches for {ast.unparse(node)}")

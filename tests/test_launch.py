@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kto_cli import launch
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.launch import number_asked_for
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from kto_cli.binarize_config import OF_SOURCES, BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import OF_SOURCES, BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.feedback.drafts import drafts
 from kto_cli.feedback.reading import blocks
 from kto_cli.sources.places import raw_files

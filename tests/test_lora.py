@@ -20,11 +20,11 @@ from test_end_to_end import METRICS, cache_use, check_held_out, sha
 from test_run_dir import MODEL_FILES, flip_a_byte, names, train_until_killed_in
 
 from kto_cli import adapters
-from kto_cli.config import TrainConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.batches import pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.engine import Engine, References
-from kto_cli.errors import BadInput
 from kto_cli.models import load_model
 from kto_cli.scoring import CompletionScorer
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
-from kto_cli.errors import OutOfMemory
+from kto_cli.common.errors import OutOfMemory
 from kto_cli.memory import SMALLEST, default_token_budget, find_token_budget, within_memory
 
 ROWS = 12

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from kto_cli.config import TrainConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core import optimizers
 from kto_cli.core.optimizers import SplitAdamW, join, split
-from kto_cli.errors import BadInput
 from kto_cli.gathering import flat_optimizer_state, put_moments
 from kto_cli.optimizer import make_optimizer
 from kto_cli.precision import keep_float32_gradients

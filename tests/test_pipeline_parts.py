@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_feedback import FORMS, Recorder, binarize, made, table, write
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.data_dir import FINDINGS, HELD_OUT, REJECTS, TRAIN, Row, schema
 from kto_cli.data_writer import DataWriter, finish, table_of
-from kto_cli.errors import BadInput
 from kto_cli.feedback import drafts, reading
 from kto_cli.feedback.columns import NO_LABEL, Columns
 from kto_cli.feedback.drafts import Block, Draft, key, texts_in_arrow

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import csv_rows, json_array, lines
 from kto_cli.sources.lines import UNPARSED, Record, parse_json
 from kto_cli.sources.readers import columns, parsed, records, suffix

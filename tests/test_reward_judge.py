@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import SAMPLE
 
-from kto_cli.errors import BadModel
+from kto_cli.common.errors import BadModel
 from kto_cli.judging import reward_judge
 from kto_cli.judging.duels import Duel, Verdicts
 from kto_cli.judging.judge import estimate, judge_all

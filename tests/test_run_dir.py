@@ -131,7 +131,7 @@ def test_eval_adds_one_folder(kto, workplace, finished, pico_data):
 def test_the_config_holds_every_setting(finished, pico_data):
     from dataclasses import fields
 
-    from kto_cli.config import TrainConfig
+    from kto_cli.common.train_config import TrainConfig
 
     config = json.loads((finished / "kto_config.json").read_text())
     assert {"train", "chosen", "data", "reference", "versions"} <= set(config)

@@ -11,7 +11,7 @@ import pytest
 from binarizing import Given, binarize, bot, user, write_lines
 from binarizing import read as read_up_to_labels
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.lines import line_records
 from kto_cli.sources.records import Output, Pair, root
 from kto_cli.sources.registry import source

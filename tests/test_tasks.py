@@ -26,8 +26,8 @@ from kto_cli.benchmarking.loading import load_task
 from kto_cli.benchmarking.plan import PAPER, plan_tasks
 from kto_cli.benchmarking.results import interval, read_results
 from kto_cli.benchmarking.run import Settings, Subject, run_tasks
+from kto_cli.common.errors import BadInput
 from kto_cli.core.intervals import NORMAL, wilson
-from kto_cli.errors import BadInput
 from kto_cli.models import load_model, load_tokenizer
 
 COLOURS = ["red", "dark green", "blue and white"]

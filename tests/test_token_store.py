@@ -14,9 +14,9 @@ from encoded import OneByOne, encode_rows, naive_rows, reader, stored_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.common.errors import BadInput
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data_dir import Row, load_data_dir
-from kto_cli.errors import BadInput
 from kto_cli.models import load_tokenizer
 from kto_cli.reference import ReferenceCache
 from kto_cli.token_files import open_store

@@ -16,8 +16,8 @@ import pytest
 from test_run_dir import FINISHED, Killed, train_until_killed_in
 
 from kto_cli import trackers, tracking
-from kto_cli.config import TRACKERS, TrainConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import TRACKERS, TrainConfig
 from kto_cli.trackers import OPENERS, Opened, Place
 from kto_cli.tracking import flat, refuse_missing_trackers
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kto_cli.benchmarking.plan import Asked, Plan, configs_of, is_own
 from kto_cli.benchmarking.quiet import quiet
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 
 def load_task(plan: Plan, task: str, asked: Asked, seed: int) -> dict[str, Any]:

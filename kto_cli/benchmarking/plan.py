@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.benchmarking.quiet import quiet
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 
 class Benchmark(NamedTuple):

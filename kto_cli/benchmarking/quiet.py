@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-from kto_cli.display import stdout_kept_free
+from kto_cli.common.screen import stdout_kept_free
 
 ALLOWS_CODE = "HF_ALLOW_CODE_EVAL"
 """The variable without which Hugging Face's code_eval refuses to execute anything."""

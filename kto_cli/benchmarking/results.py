@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from kto_cli.common.files import text_hash
 from kto_cli.core.intervals import NORMAL, wilson
-from kto_cli.files import text_hash
 
 
 def read_results(found: dict[str, Any], task: str, metric: str | None) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli import files
 from kto_cli.benchmarking.loading import documents_of, load_task, refuse_short_context, shots_of
 from kto_cli.benchmarking.plan import Asked, Plan
 from kto_cli.benchmarking.quiet import as_before, code_allowed, quiet
 from kto_cli.benchmarking.results import read_results
+from kto_cli.common import files
 from kto_cli.core.intervals import RESAMPLES
 
 Say = Callable[[str], None]

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.commands.shared import Json, answering, takes, values
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
 
 LABELS, LOG, SHAPE, DOCTOR = "From feedback to labels", "Columns of a log", "Which rows to keep", "Doctor"
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kto_cli.commands.shared import Json, answering
-from kto_cli.display import Screen
+from kto_cli.common.screen import Screen
 
 
 @answering

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kto_cli.commands.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
-from kto_cli.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
+from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
 
 ANSWERS, JUDGE, TASKS = "Answers to held-out prompts", "Win rate", "Benchmarks (needs the extra: tasks)"
 

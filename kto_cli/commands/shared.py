@@ -10,9 +10,9 @@ from typing import Annotated, Any, ParamSpec, get_type_hints
 
 import typer
 
-from kto_cli.config import AUTO_TOKENS
-from kto_cli.display import Screen, print_error
-from kto_cli.errors import Interrupted, KtoError
+from kto_cli.common.errors import Interrupted, KtoError
+from kto_cli.common.screen import Screen, print_error
+from kto_cli.common.train_config import AUTO_TOKENS
 
 P = ParamSpec("P")
 REQUIRED: Any = Parameter.empty

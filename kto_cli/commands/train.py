@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from kto_cli.commands.shared import Data, Model, ModelFlags, answering, screen_of, takes, typed
-from kto_cli.config import OPTIMIZERS, TRACKERS, TrainConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import OPTIMIZERS, TRACKERS, TrainConfig
 
 
 class TrainFlags(ModelFlags):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.feedback.columns import I8, U8, Columns
 from kto_cli.feedback.doctor import examine, mend_mask, prompt_clusters
 from kto_cli.feedback.fates import LEFT_OUT, Fates

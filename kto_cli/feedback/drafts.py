@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data_dir import spelled
 from kto_cli.feedback.columns import NO_LABEL
 from kto_cli.feedback.ranks import paired

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kto_cli.common.errors import BadInput
 from kto_cli.data_dir import HELD_OUT, TRAIN, Row, Text, count_rows, read_batches
-from kto_cli.errors import BadInput
 
 SPLITS = {"train": TRAIN, "held_out": HELD_OUT}
 """What a file is called elsewhere, and the file of ours that it is made of."""

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import OutOfMemory
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import OutOfMemory
 from kto_cli.feedback.drafts import Block, Drafts, drafts
 from kto_cli.sources import readers
 from kto_cli.sources.lines import Record

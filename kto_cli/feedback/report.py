@@ -6,10 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
 from kto_cli.core.weights import lambda_interval
 from kto_cli.data_dir import find_data_dir
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
 from kto_cli.feedback.columns import Columns, Flags
 from kto_cli.feedback.decide import Decision
 from kto_cli.feedback.fates import LEFT_OUT, REJECTED

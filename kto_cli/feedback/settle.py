@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy
 
-from kto_cli.binarize_config import CUTS, BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import CUTS, BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.feedback.columns import NO_LABEL, Columns, Flags
 from kto_cli.feedback.cuts import binary_labels, labels_from_scores
 from kto_cli.feedback.fates import LEFT_OUT, REJECTED, Fates

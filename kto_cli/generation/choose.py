@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from kto_cli.errors import BadInput, KtoError
-from kto_cli.eval_config import ENGINES, is_url
+from kto_cli.common.errors import BadInput, KtoError
+from kto_cli.common.eval_config import ENGINES, is_url
 from kto_cli.generation.continuous import Continuous
 from kto_cli.generation.noise import perturbed, seeds_tensor
 from kto_cli.generation.padded import Padded

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.errors import BadModel, OutOfMemory
+from kto_cli.common.errors import BadModel, OutOfMemory
 from kto_cli.generation.noise import perturbed, seeds_tensor
 from kto_cli.generation.padded import plainly
 from kto_cli.generation.records import Answer, Decoding, Question, Subject, answerable, prompt_seed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.errors import OutOfMemory
+from kto_cli.common.errors import OutOfMemory
 from kto_cli.generation.noise import perturbed, seeds_tensor
 from kto_cli.generation.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from kto_cli.errors import BadInput
-from kto_cli.eval_config import EvalConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import EvalConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from kto_cli.chat_server import ServerFault
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.generation.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
 
 NO_MODEL = "kto/no-such-model"

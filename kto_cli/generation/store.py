@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kto_cli.errors import BadModel
-from kto_cli.files import locked, saying_disk_full
+from kto_cli.common.cache import make_cache_folder
+from kto_cli.common.errors import BadModel
+from kto_cli.common.files import locked, saying_disk_full
 from kto_cli.generation.records import Answer, Decoding, Engine, Question
-from kto_cli.segments import make_cache_folder
 
 
 class AnswerStore:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kto_cli import files
-from kto_cli.errors import BadInput, BadModel
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.generation.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
 
 AT_ONCE = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.judging.duels import Ballot, Duel, Verdicts
 from kto_cli.judging.verdicts import Value, VerdictStore
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.files import text_hash
 from kto_cli.data_dir import Text
-from kto_cli.eval_config import EvalConfig
-from kto_cli.files import text_hash
 from kto_cli.judging.duels import Question
 
 WORDING = 1

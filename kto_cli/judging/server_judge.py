@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kto_cli.chat_server import ChatServer, ServerFault, Stopped
-from kto_cli.errors import Interrupted
+from kto_cli.common.errors import Interrupted
 from kto_cli.judging.duels import Ballot, Duel, Question
 from kto_cli.judging.judge import Asked, Tick
 from kto_cli.judging.prompts import FOR_WHAT, WORDING, Side, parse, question_text

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kto_cli.segments import Segment
+from kto_cli.common.cache import Segment
 
 Value = dict[str, Any]
 

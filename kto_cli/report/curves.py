@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy
 
-from kto_cli.display import number
-from kto_cli.panels import PANELS, Panel, looks
+from kto_cli.common.chart_panels import PANELS, Panel, looks
+from kto_cli.common.screen import number
 from kto_cli.report.charts import DESIRABLE, PLAIN, TEXT, Chart, draw
 from kto_cli.report.evidence import Evidence, is_number
 from kto_cli.report.figures import LOOKS

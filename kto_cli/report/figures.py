@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy
 
-from kto_cli.display import number
+from kto_cli.common.screen import number
+from kto_cli.common.tables import LABELS
 from kto_cli.report.charts import DESIRABLE, PLAIN, TEXT, UNDESIRABLE, Chart, draw
 from kto_cli.report.evidence import Evidence, as_floats, is_number, objects, part
 from kto_cli.report.interval_chart import Measured, interval_chart
 from kto_cli.report.numbers import Grid, interval_text, is_known_interval
-from kto_cli.tables import LABELS
 
 BINS = 24
 SHARES = ("auc", "auc_length", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")

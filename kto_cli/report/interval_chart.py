@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kto_cli.display import number
+from kto_cli.common.screen import number
 from kto_cli.report.charts import LINE, PLAIN, TEXT, Chart, draw
 from kto_cli.report.numbers import Grid
 

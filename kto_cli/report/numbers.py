@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from kto_cli.display import number
-from kto_cli.tables import LABELS
+from kto_cli.common.screen import number
+from kto_cli.common.tables import LABELS
 
 MOST_ROWS = 20
 """Of a list of results; the file has the rest."""

@@ -9,8 +9,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from kto_cli import __version__, files
-from kto_cli.config import TrainConfig
+from kto_cli import __version__
+from kto_cli.common import files
+from kto_cli.common.tables import LABELS
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.report.charts import Chart
 from kto_cli.report.curves import training_charts
 from kto_cli.report.differences import Piece, word_differences
@@ -23,7 +25,6 @@ from kto_cli.report.saturation import odd_rows, saturation_grid
 from kto_cli.report.summary import questions
 from kto_cli.report.tasks import examination
 from kto_cli.report.verdicts import judgement
-from kto_cli.tables import LABELS
 from kto_cli.verdict import Verdict, judge
 
 NAME = "report.html"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kto_cli.common.tables import LABELS
 from kto_cli.eval_files import COMPARISONS
 from kto_cli.report.evidence import Evidence, is_number, objects, part
 from kto_cli.report.numbers import Grid, is_known_interval, shown
-from kto_cli.tables import LABELS
 
 VERDICTS = {"second": "yes", "first": "no, worse", "differs": "differs", "unclear": "not shown"}
 """Whether the second is better than the first."""

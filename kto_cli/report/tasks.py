@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kto_cli.display import number
+from kto_cli.common.screen import number
 from kto_cli.eval_files import BENCHMARKS
 from kto_cli.report.charts import Chart
 from kto_cli.report.evidence import Evidence, is_number, part

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kto_cli.display import number
-from kto_cli.eval_config import TARGET
+from kto_cli.common.eval_config import TARGET
+from kto_cli.common.screen import number
 from kto_cli.eval_files import WIN_RATE
 from kto_cli.report.charts import Chart
 from kto_cli.report.evidence import Evidence, is_number, part

@@ -23,8 +23,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import fields, places
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import LeftOut, Pair, Result, RowFault

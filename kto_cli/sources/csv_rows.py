@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import lines
 from kto_cli.sources.byte_stream import Reached, open_text
 from kto_cli.sources.lines import Record, bounded_lines

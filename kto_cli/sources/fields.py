@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.labels import as_number
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import Message, Pair, Reject, RowFault, Text, check_text, message, printable, root

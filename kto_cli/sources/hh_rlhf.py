@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.sources.fields import need_columns
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import (

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.byte_stream import Reached, open_bytes, open_text
 from kto_cli.sources.records import printable
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.records import HELD_OUT, printable
 from kto_cli.sources.source import RawFile
 

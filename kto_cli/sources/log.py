@@ -25,8 +25,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.fields import messages_of
 from kto_cli.sources.labels import is_missing
 from kto_cli.sources.lines import Record, parse_json

@@ -17,8 +17,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.records import printable
 from kto_cli.sources.rules import Rule, compile_rule
 from kto_cli.sources.source import RawFile

@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.sources.labels import WORDS, as_number, is_missing
 from kto_cli.sources.log_columns import rules_of
 from kto_cli.sources.records import RowFault

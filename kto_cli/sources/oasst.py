@@ -29,8 +29,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources import fields, places
 from kto_cli.sources.lines import Record
 from kto_cli.sources.oasst_trees import MESSAGE_COLUMNS, WHOLE_TREE, Node, id_of, nodes, records

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.byte_stream import BUFFER, Reached, faults_named, first_line, packing_of, unpacked
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import printable, refuse_useless

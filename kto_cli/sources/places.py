@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.records import HELD_OUT
 from kto_cli.sources.source import RawFile, Source
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.byte_stream import starts_with
 from kto_cli.sources.csv_rows import csv_columns, csv_records
 from kto_cli.sources.json_array import json_array_records

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 Message = dict[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}"""

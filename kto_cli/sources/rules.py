@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.rule_tree import Contains, Every, IsNull, Member, Node, Not, Order, Some, Value, columns_of
 from kto_cli.sources.rule_truth import Truth, compiled
 from kto_cli.sources.rule_words import RuleFault, Word, read_number, words_of

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import sample_data
 from kto_cli.data_dir import HELD_OUT as HELD_OUT_FILE
 from kto_cli.data_dir import TRAIN, count_rows, is_ours
-from kto_cli.errors import BadInput
-from kto_cli.files import sample_data
 from kto_cli.sources import hub
 from kto_cli.sources.lines import line_records
 from kto_cli.sources.places import raw_files

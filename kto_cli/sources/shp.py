@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.sources import fields, places
 from kto_cli.sources.lines import Record
 from kto_cli.sources.records import HELD_OUT, LeftOut, Pair, Result, RowFault

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.errors import BadInput
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
 from kto_cli.sources.fields import rejected
 from kto_cli.sources.lines import Record
 from kto_cli.sources.readers import parsed, records

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kto_cli.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadData
+from kto_cli.common.files import saying_disk_full
+from kto_cli.common.screen import Screen
 from kto_cli.data_dir import FINDINGS, REJECTS, check_out
 from kto_cli.data_writer import DataWriter, finish, writing_data_dir
-from kto_cli.display import Screen
-from kto_cli.errors import BadData
 from kto_cli.feedback.columns import Columns
 from kto_cli.feedback.decide import Decision, decide
 from kto_cli.feedback.exports import write_exports
@@ -23,7 +24,6 @@ from kto_cli.feedback.reading import blocks, parsed_blocks
 from kto_cli.feedback.report import account, per_class, show, together
 from kto_cli.feedback.spool import Spool
 from kto_cli.feedback.writing import write_rows
-from kto_cli.files import saying_disk_full
 from kto_cli.sources.records import LeftOut, Reject
 from kto_cli.sources.select import Chosen, choose, default_name
 

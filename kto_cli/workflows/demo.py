@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kto_cli import files
-from kto_cli.binarize_config import BinarizeConfig
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
-from kto_cli.eval_config import EvalConfig
+from kto_cli.common import files
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.screen import Screen
 from kto_cli.workflows import binarize, evaluate, train
 from kto_cli.workflows.eval_answers import SHOWN
 

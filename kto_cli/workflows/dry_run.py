@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli import estimates
-from kto_cli.config import TrainConfig
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.errors import BadInput
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.data_dir import TRAIN, count_rows
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
 from kto_cli.estimates import DiskNeed, Work, readable
 from kto_cli.footprint import bytes_of, learning, tokenizer_bytes
-from kto_cli.preparation import Prepared, cache_folder, class_counts, prepare, say_if_built_in, start_accelerator
+from kto_cli.preparation import Prepared, class_counts, prepare, say_if_built_in, start_accelerator
 from kto_cli.run_dir import KEPT_STEPS, RunDir
 from kto_cli.settings import Settings, resolve, settle
 from kto_cli.workflows.probe import Probe, take_probe

@@ -12,16 +12,17 @@ from typing import Any
 from kto_cli import adapters
 from kto_cli.chat_keys import ENGINE_KEY, key_for
 from kto_cli.chat_server import CallBudget, ChatServer
-from kto_cli.display import Screen
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.screen import Screen
 from kto_cli.encoding import Encoder
-from kto_cli.eval_config import TARGET, EvalConfig
 from kto_cli.eval_files import GENERATIONS, SAMPLES, write_lines, write_part
 from kto_cli.generation.choose import Lazy
 from kto_cli.generation.records import Answer, Decoding, Question, Subject
 from kto_cli.generation.statistics import describe
 from kto_cli.generation.store import AnswerStore, answer_all
 from kto_cli.models import context_length, locate_model
-from kto_cli.preparation import Prepared, cache_folder, end_ids
+from kto_cli.preparation import Prepared, end_ids
 from kto_cli.prompts import HeldOutPrompts, messages, side_by_side
 
 SHOWN = 4

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from kto_cli.chat_keys import key_for
 from kto_cli.chat_server import CallBudget, ChatServer
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.screen import Screen
 from kto_cli.core.win_rates import Judged, judged, win_rates
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
-from kto_cli.eval_config import TARGET, EvalConfig
 from kto_cli.eval_files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
 from kto_cli.judging.duels import Duel, Verdicts
 from kto_cli.judging.export import export, instruction
@@ -20,7 +21,6 @@ from kto_cli.judging.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.judging.server_judge import ServerJudge
 from kto_cli.judging.verdicts import VerdictStore
 from kto_cli.models import locate_model
-from kto_cli.preparation import cache_folder
 from kto_cli.prompts import HeldOutPrompts, free_name, last_words
 
 BY_SCORE = "its score"

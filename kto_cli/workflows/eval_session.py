@@ -19,12 +19,12 @@ from kto_cli.checkpoint import (
     tokenizer_folder,
     weights_of,
 )
-from kto_cli.display import Screen
-from kto_cli.errors import BadData, BadInput
-from kto_cli.eval_config import REFERENCE, TARGET, EvalConfig, is_url
+from kto_cli.common.errors import BadData, BadInput
+from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
+from kto_cli.common.files import text_hash
+from kto_cli.common.screen import Screen
 from kto_cli.eval_files import METRICS
 from kto_cli.eval_results import Weights
-from kto_cli.files import text_hash
 from kto_cli.judging.judge import Judge
 from kto_cli.models import load_tokenizer
 from kto_cli.preparation import Prepared, prepare, start_accelerator

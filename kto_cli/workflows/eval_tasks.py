@@ -8,9 +8,10 @@ from typing import Any
 from kto_cli.benchmarking.compare import compare_tasks
 from kto_cli.benchmarking.plan import Plan, plan_tasks
 from kto_cli.benchmarking.run import Settings, Subject, run_tasks
-from kto_cli.display import Screen
-from kto_cli.eval_config import EvalConfig
-from kto_cli.preparation import Prepared, cache_folder
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.screen import Screen
+from kto_cli.preparation import Prepared
 
 
 def plan(config: EvalConfig) -> Plan | None:

@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from kto_cli.display import Screen
+from kto_cli.common.screen import Screen
 from kto_cli.sources.registry import all_sources
 from kto_cli.sources.source import Source
 

@@ -6,9 +6,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from kto_cli.config import ModelConfig
-from kto_cli.display import Screen
-from kto_cli.errors import Interrupted
+from kto_cli.common.errors import Interrupted
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import ModelConfig
 from kto_cli.preparation import make_scorer, prepare, say_if_built_in, start_accelerator
 from kto_cli.reference_pass import reference_logps
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from kto_cli import estimates
-from kto_cli.display import Screen
+from kto_cli.common.errors import Diverged
+from kto_cli.common.screen import Screen
 from kto_cli.engine import References
-from kto_cli.errors import Diverged
 from kto_cli.footprint import SavedForBackward, bytes_of, free_memory, learning, logits_tile_bytes
 from kto_cli.preparation import Prepared
 from kto_cli.run_dir import RunDir

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kto_cli.checkpoint import locate, results_folder, run_folder
-from kto_cli.display import Screen
-from kto_cli.errors import BadInput
-from kto_cli.eval_config import EvalConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.screen import Screen
 from kto_cli.eval_files import METRICS
 from kto_cli.report.page import write_report
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters, files
-from kto_cli.config import AUTO_TOKENS, TrainConfig
+from kto_cli import adapters
+from kto_cli.common import files
+from kto_cli.common.screen import Screen
+from kto_cli.common.tables import metrics_table
+from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
 from kto_cli.core.metrics import held_out_metrics
-from kto_cli.display import Screen
 from kto_cli.distributed import agree, refuse_together, wrap
 from kto_cli.engine import Engine
 from kto_cli.gathering import gathered_weights
@@ -24,7 +26,6 @@ from kto_cli.reference_pass import reference_logps
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.snapshots import latest_sound_step, load_snapshot
-from kto_cli.tables import metrics_table
 from kto_cli.tracking import tracking
 from kto_cli.training import Counters, Run, run_steps
 from kto_cli.verdict import Verdict, judge

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from kto_cli.config import require
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import require
 
 RANKED = ("best-worst", "middle", "adjacent")
 CUTS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")

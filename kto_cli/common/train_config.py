@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
 
-from kto_cli.errors import KtoError
-from kto_cli.files import finite
-from kto_cli.terminal_curves import Row
+from kto_cli.common.errors import KtoError
+from kto_cli.common.files import finite
+from kto_cli.common.text_chart import Row
 
 ROLES = {
     "title": Style(bold=True),

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kto_cli.errors import BadInput, DiskFull
+from kto_cli.common.errors import BadInput, DiskFull
 
 
 @contextmanager
@@ -239,8 +239,8 @@ def sample_data() -> Path:
     Raises:
         BadInput: the installation lacks it.
     """
-    here = Path(__file__).resolve().parent
-    for folder in (here / "sample_data", here.parent / "sample_data"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "sample_data", package.parent / "sample_data"):
         if (folder / "model").is_dir() or (folder / "hh-rlhf").is_dir():
             return folder
     raise BadInput("This installation of kto lacks its built-in sample data.", "Reinstall the package.")

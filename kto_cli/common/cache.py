@@ -6,8 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from kto_cli.errors import BadInput
-from kto_cli.files import make_folder, saying_disk_full, sync_folder
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
+from kto_cli.common.train_config import ModelConfig
 
 
 class Segment:
@@ -55,3 +56,13 @@ def make_cache_folder(folder: Path) -> None:
         make_folder(folder)
     except BadInput as error:
         raise BadInput(f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR.") from error
+
+
+def default_cache() -> Path:
+    """$KTO_CACHE, or ~/.cache/kto."""
+    return Path(os.environ.get("KTO_CACHE") or "~/.cache/kto").expanduser()
+
+
+def cache_folder(config: ModelConfig) -> Path:
+    """Where reference log-probs and tokenized rows are kept."""
+    return Path(config.cache) if config.cache else default_cache()

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kto_cli.config import ModelConfig, require
-from kto_cli.errors import BadInput
+from kto_cli.common.errors import BadInput
+from kto_cli.common.train_config import ModelConfig, require
 
 SAMPLES, JUDGED = 16, 128
 """Held-out prompts that are answered; with a judge."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kto_cli.display import Screen, number
+from kto_cli.common.screen import Screen, number
 
 LABELS = {
     "loss": "loss",
