@@ -239,7 +239,7 @@ def kto_step(
 
     import torch
 
-    from kto_cli.core.metrics import step_metrics
+    from kto_cli.core.statistics.metrics import step_metrics
     from kto_cli.engine import Engine, References
     from kto_cli.reference_pass import reference_logps
 

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.common import files
-from kto_cli.core.breakdown import RowValues, biggest_movers, by_class, by_source, likely_mislabelled, row_values
-from kto_cli.core.calibration import calibration
-from kto_cli.core.metrics import Scores, held_out_metrics
+from kto_cli.core.statistics.breakdown import (
+    RowValues,
+    biggest_movers,
+    by_class,
+    by_source,
+    likely_mislabelled,
+    row_values,
+)
+from kto_cli.core.statistics.calibration import calibration
+from kto_cli.core.statistics.metrics import Scores, held_out_metrics
 from kto_cli.data_dir import HELD_OUT, DataDir, Row, read_batches, read_columns
 from kto_cli.eval_files import METRICS, ROWS
 from kto_cli.token_store import EncodedRows

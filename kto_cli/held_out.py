@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from kto_cli.core.areas import auc, weighted_auc
-from kto_cli.core.intervals import draws, numbered, percentiles
-from kto_cli.core.metrics import Scores, class_means
+from kto_cli.core.statistics.auc import auc, weighted_auc
+from kto_cli.core.statistics.intervals import draws, numbered, percentiles
+from kto_cli.core.statistics.metrics import Scores, class_means
 from kto_cli.engine import Engine, References
 from kto_cli.token_store import EncodedRows
 

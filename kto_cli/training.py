@@ -19,10 +19,9 @@ import torch
 
 from kto_cli.common.errors import BadModel, Diverged, Interrupted
 from kto_cli.common.screen import Screen
-from kto_cli.core.metrics import step_metrics
-from kto_cli.core.plan import plan_epoch, steps_in_epoch
+from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
-from kto_cli.core.schedule import learning_rate_share
+from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.interrupts import interrupt_flag

@@ -23,7 +23,7 @@ from kto_cli.benchmarking.plan import PAPER, plan_tasks
 from kto_cli.chat_server import TRIES
 from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig, is_url
 from kto_cli.common.train_config import TRACKERS
-from kto_cli.core.intervals import wilson
+from kto_cli.core.statistics.intervals import wilson
 from kto_cli.generation import statistics
 from kto_cli.generation.vllm import AT_ONCE
 

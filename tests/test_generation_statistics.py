@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.intervals import wilson
+from kto_cli.core.statistics.intervals import wilson
 from kto_cli.generation.records import Answer, Decoding
 from kto_cli.generation.statistics import describe, distinct, ramble, repetition
 

@@ -15,12 +15,12 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from kto_cli.core.areas import auc, length_adjusted_auc, weighted_auc
-from kto_cli.core.breakdown import biggest_movers, by_class, by_source, likely_mislabelled, row_values
-from kto_cli.core.calibration import calibration
-from kto_cli.core.comparison import Side, compare
-from kto_cli.core.intervals import clustered_error, draws, numbered, percentiles, wilson
-from kto_cli.core.metrics import Scores, held_out_metrics
+from kto_cli.core.statistics.auc import auc, length_adjusted_auc, weighted_auc
+from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_source, likely_mislabelled, row_values
+from kto_cli.core.statistics.calibration import calibration
+from kto_cli.core.statistics.comparison import Side, compare
+from kto_cli.core.statistics.intervals import clustered_error, draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.metrics import Scores, held_out_metrics
 
 BETA = 0.1
 

@@ -15,8 +15,8 @@ import torch
 from conftest import REPOSITORY, call
 
 from kto_cli.core.losses import kto_loss
-from kto_cli.core.metrics import step_metrics
 from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.engine import References
 
 ROWS = 32

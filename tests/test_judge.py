@@ -27,7 +27,7 @@ from kto_cli.chat_keys import Key, base_url, key_for
 from kto_cli.chat_server import CallBudget, ChatServer, OutOfCalls, ServerFault
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput, Interrupted, KtoError
-from kto_cli.core.win_rates import judged, win_rates
+from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.judging.duels import Duel, Question, Verdicts
 from kto_cli.judging.export import annotated, export
 from kto_cli.judging.judge import estimate, judge_all

@@ -19,7 +19,7 @@ from conftest import SAMPLE, call
 from kill_judge import duels as made_duels
 
 from kto_cli.chat_server import CallBudget, ChatServer
-from kto_cli.core.win_rates import judged, win_rates
+from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.judging.duels import Duel, Verdicts
 from kto_cli.judging.judge import estimate, judge_all
 from kto_cli.judging.prompts import question_text

@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.areas import auc, standing, standing_auc, weighted_auc
-from kto_cli.core.like_length import LIKE_LENGTH, like_length_auc, prepare
-from kto_cli.core.metrics import RESAMPLES, Scores, held_out_metrics, resamples_for
+from kto_cli.core.statistics.auc import LIKE_LENGTH, auc, like_length_auc, prepare, standing, standing_auc, weighted_auc
+from kto_cli.core.statistics.metrics import RESAMPLES, Scores, held_out_metrics, resamples_for
 
 ROW = st.tuples(st.integers(-3, 3), st.integers(1, 40), st.booleans(), st.integers(0, 3), st.integers(0, 3))
 

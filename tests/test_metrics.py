@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kto_cli.core.areas import auc
-from kto_cli.core.metrics import Scores, class_means, held_out_metrics, step_metrics
+from kto_cli.core.statistics.auc import auc
+from kto_cli.core.statistics.metrics import Scores, class_means, held_out_metrics, step_metrics
 
 BETA, LAMBDA_D, LAMBDA_U = 0.1, 1.0, 1.5
 

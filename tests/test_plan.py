@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.plan import deal, packed_batches, padded_batches, plan_epoch, steps_in_epoch
+from kto_cli.core.packing import deal, packed_batches, padded_batches
+from kto_cli.core.plan import plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
 SIZES = st.integers(1, 20)

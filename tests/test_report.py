@@ -24,7 +24,7 @@ from pyarrow import parquet
 from test_tasks import entry
 
 from kto_cli.core.losses import saturation
-from kto_cli.core.win_rates import judged, win_rates
+from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.eval_files import write_part
 from kto_cli.generation.records import Answer, Decoding
 from kto_cli.generation.statistics import describe

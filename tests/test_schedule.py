@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.schedule import learning_rate_share
+from kto_cli.core.plan import learning_rate_share
 
 
 def shares(total: int, warmup: float, schedule: str) -> list[float]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from kto_cli.core.metrics import Scores, held_out_metrics, step_metrics
-from kto_cli.verdict import Verdict, curve_warnings, judge
+from kto_cli.core.statistics.metrics import Scores, held_out_metrics, step_metrics
+from kto_cli.core.statistics.verdict import Verdict, curve_warnings, judge
 
 
 def held_out(**changes: Any) -> dict[str, Any]:

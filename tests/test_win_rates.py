@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from kto_cli.core.win_rates import Judged, compare_rates, judged, length_controlled, relation, win_rates
+from kto_cli.core.statistics.win_rates import Judged, compare_rates, judged, length_controlled, relation, win_rates
 
 BALLOTS = st.sampled_from([1.0, 0.5, 0.0])
 WORDS = st.integers(0, 60)

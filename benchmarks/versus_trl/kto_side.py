@@ -21,9 +21,9 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core import logps
-from kto_cli.core.metrics import step_metrics
 from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
+from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.data_dir import load_data_dir
 from kto_cli.data_writer import write_data_dir
 from kto_cli.distributed import wrap

@@ -10,7 +10,7 @@ import torch
 
 from kto_cli.benchmarking.results import is_mean
 from kto_cli.common.errors import BadInput
-from kto_cli.core.intervals import NORMAL, clustered_error
+from kto_cli.core.statistics.intervals import NORMAL, clustered_error
 
 SETTINGS = ("lm_eval_name", "shots", "chat_template", "metric", "version", "n")
 """What must be the same for two results to be compared."""

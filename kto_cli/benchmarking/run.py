@@ -14,7 +14,7 @@ from kto_cli.benchmarking.plan import Asked, Plan
 from kto_cli.benchmarking.quiet import as_before, code_allowed, quiet
 from kto_cli.benchmarking.results import read_results
 from kto_cli.common import files
-from kto_cli.core.intervals import RESAMPLES
+from kto_cli.core.statistics.intervals import RESAMPLES
 
 Say = Callable[[str], None]
 LAYOUT = 1

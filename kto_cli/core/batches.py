@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.plan import deal, packed_batches, padded_batches
+from kto_cli.core.packing import deal, packed_batches, padded_batches
 from kto_cli.core.rows import TokenSequence
 
 

@@ -5,9 +5,8 @@ Nothing about data order is ever stored; a resumed run calls the same function a
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+import math
 from collections.abc import Hashable, Iterable, Sequence
-from heapq import heappop, heappush
 from random import Random
 
 
@@ -107,68 +106,24 @@ def _lift_empty(shares: list[int], sizes: list[int]) -> None:
             shares[batch] += 1
 
 
-def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Deals pieces of work to processes: positions, the largest first, each to whom has least so far.
-
-    Args:
-        sizes: tokens of each piece.
-    """
-    hands: list[list[int]] = [[] for _ in range(ranks)]
-    loads = [(0, rank) for rank in range(ranks)]
-    for position in _largest_first(sizes):
-        load, rank = heappop(loads)
-        hands[rank].append(position)
-        heappush(loads, (load + sizes[position], rank))
-    return hands
-
-
-def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Cuts sequences into padded batches of at most `token_budget` tokens, padding included.
-
-    Longest first and greedy, so a batch's size depends on its longest sequence alone. What remains
-    after any of the batches are done is cut the same way again: an interrupted pass over the data
-    goes on with the batches it would have had. A sequence longer than the budget is a batch of its own.
-
-    Args:
-        lengths: tokens of each sequence. token_budget: tokens, padding included.
-    """
-    order = _largest_first(lengths)
-    batches: list[list[int]] = []
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
-    return batches
-
-
-def packed_batches(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Packs pieces into batches of at most `token_budget` tokens: each, largest first, where it leaves least room.
-
-    As with `padded_batches`, what remains after any of the batches are done is packed the same way again,
-    and a piece larger than the budget is a batch of its own.
-
-    Args:
-        sizes: tokens of each piece.
-    """
-    batches: list[list[int]] = []
-    room: list[tuple[int, int]] = []
-    for position in _largest_first(sizes):
-        place = bisect_left(room, (sizes[position], -1))
-        if place < len(room):
-            free, batch = room.pop(place)
-            batches[batch].append(position)
-        else:
-            free, batch = token_budget, len(batches)
-            batches.append([position])
-        insort(room, (free - sizes[position], batch))
-    return batches
-
-
-def _largest_first(sizes: Sequence[int]) -> list[int]:
-    return sorted(range(len(sizes)), key=lambda position: (-sizes[position], position))
-
-
 def steps_in_epoch(rows: int, batch_size: int) -> int:
     """Optimizer steps of one epoch, the ragged last one included."""
     return -(-rows // batch_size)
+
+
+def learning_rate_share(step: int, *, total: int, warmup: float, schedule: str) -> float:
+    """Share of the peak learning rate at `step` (0-based) of `total`: linear warm-up, then the schedule.
+
+    Args:
+        warmup: a share of `total` if below 1, else a number of steps. The first step is never at 0.
+        schedule: linear or cosine (both reach 0 only after the last step) or constant.
+    """
+    warm = round(warmup * total) if warmup < 1 else int(warmup)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    passed = (step - warm) / max(1, total - warm)
+    if schedule == "linear":
+        return 1 - passed
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * passed)) / 2
+    return 1.0

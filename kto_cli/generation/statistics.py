@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.intervals import RESAMPLES, draws, percentiles, wilson
+from kto_cli.core.statistics.intervals import RESAMPLES, draws, percentiles, wilson
 from kto_cli.generation.records import Answer, Decoding
 
 WORDS = 4

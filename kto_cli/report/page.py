@@ -13,6 +13,7 @@ from kto_cli import __version__
 from kto_cli.common import files
 from kto_cli.common.tables import LABELS
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.core.statistics.verdict import Verdict, judge
 from kto_cli.report.charts import Chart
 from kto_cli.report.curves import training_charts
 from kto_cli.report.differences import Piece, word_differences
@@ -25,7 +26,6 @@ from kto_cli.report.saturation import odd_rows, saturation_grid
 from kto_cli.report.summary import questions
 from kto_cli.report.tasks import examination
 from kto_cli.report.verdicts import judgement
-from kto_cli.verdict import Verdict, judge
 
 NAME = "report.html"
 HEADLINES = (("auc",), ("margin",), ("reward_desirable",), ("kl", "z_ref"))

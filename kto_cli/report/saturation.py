@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.screen import number
-from kto_cli.core.metrics import SATURATED_BELOW
+from kto_cli.core.statistics.metrics import SATURATED_BELOW
 from kto_cli.report.evidence import Columns, Evidence, as_floats, number_or_nan, part, texts_of
 from kto_cli.report.numbers import Grid
 

@@ -13,7 +13,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
-from kto_cli.core.win_rates import Judged, judged, win_rates
+from kto_cli.core.statistics.win_rates import Judged, judged, win_rates
 from kto_cli.eval_files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
 from kto_cli.judging.duels import Duel, Verdicts
 from kto_cli.judging.export import export, instruction

@@ -15,9 +15,10 @@ from kto_cli.checkpoint import load_policy
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
-from kto_cli.core.metrics import Scores
+from kto_cli.core.statistics.metrics import Scores
+from kto_cli.core.statistics.verdict import judge as say_verdict
+from kto_cli.core.statistics.win_rates import Judged
 from kto_cli.core.weights import choose_weights
-from kto_cli.core.win_rates import Judged
 from kto_cli.engine import References
 from kto_cli.eval_files import BENCHMARKS, REPORT, forget_others, write_part
 from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
@@ -26,7 +27,6 @@ from kto_cli.held_out import score_rows
 from kto_cli.preparation import check_sequences, make_scorer
 from kto_cli.reference_pass import reference_logps, scoring_engine
 from kto_cli.scoring import CompletionScorer
-from kto_cli.verdict import judge as say_verdict
 from kto_cli.workflows import eval_tasks
 from kto_cli.workflows.eval_judge import Rivals, hold_duels, judgements, show_win_rate, write_duels
 from kto_cli.workflows.eval_session import Session, facts_of, open_session, other_side, report_whatever_happens

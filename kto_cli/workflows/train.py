@@ -11,7 +11,8 @@ from kto_cli.common import files
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
-from kto_cli.core.metrics import held_out_metrics
+from kto_cli.core.statistics.metrics import held_out_metrics
+from kto_cli.core.statistics.verdict import Verdict, judge
 from kto_cli.distributed import agree, refuse_together, wrap
 from kto_cli.engine import Engine
 from kto_cli.gathering import gathered_weights
@@ -28,7 +29,6 @@ from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, s
 from kto_cli.snapshots import latest_sound_step, load_snapshot
 from kto_cli.tracking import tracking
 from kto_cli.training import Counters, Run, run_steps
-from kto_cli.verdict import Verdict, judge
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, screen: Screen) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.areas import auc, length_adjusted_auc, standing, standing_auc
-from kto_cli.core.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
-from kto_cli.core.like_length import like_length_auc, prepare
 from kto_cli.core.losses import kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.statistics.auc import auc, length_adjusted_auc, like_length_auc, prepare, standing, standing_auc
+from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
 
 SATURATED_BELOW = 0.01
 """A row is saturated when its gradient weight is under this share of its maximum (Prop. 4.1)."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.intervals import RESAMPLES, draws, percentiles, wilson
+from kto_cli.core.statistics.intervals import RESAMPLES, draws, percentiles, wilson
 
 LIKE_LENGTH = 0.8
 """The shorter answer has at least so much of the longer one's words: a fifth apart at most."""

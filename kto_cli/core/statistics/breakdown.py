@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, sigmoid
 
-from kto_cli.core.areas import standing, standing_auc
-from kto_cli.core.intervals import draws, numbered, percentiles, wilson
 from kto_cli.core.losses import saturation, signs_and_weights
-from kto_cli.core.metrics import SATURATED_BELOW, Scores, resamples_for
+from kto_cli.core.statistics.auc import standing, standing_auc
+from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
 
 CLASSES = ("desirable", "undesirable")
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.intervals import BLOCK, RESAMPLES, wilson
+from kto_cli.core.statistics.intervals import BLOCK, RESAMPLES, wilson
 
 BINS = 10
 

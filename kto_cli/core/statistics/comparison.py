@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kto_cli.core.intervals import draws, numbered, percentiles
-from kto_cli.core.metrics import Scores, estimator, resamples_for
+from kto_cli.core.statistics.intervals import draws, numbered, percentiles
+from kto_cli.core.statistics.metrics import Scores, estimator, resamples_for
 
 COMPARED = (
     "auc",
