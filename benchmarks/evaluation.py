@@ -46,7 +46,7 @@ PARTS = {
     CHECKS: ("scoring:CompletionScorer.trust_or_fall_back",),
     "micro-batches": ("engine:Engine.log_probs",),
     "load model and tokenizer": ("models:load_model", "models:load_tokenizer", "preparation:start_accelerator"),
-    "check and fingerprint": ("checkpoint:locate", "models:open_source", "data_dir:load_data_dir"),
+    "check and fingerprint": ("checkpoint:locate", "models:open_source", "data.dataset:load_data_dir"),
     "tokenize": ("tokenized:tokenized_rows",),
     "reference cache": ("reference_pass:reference_logps",),
     "statistics": ("eval_results:find_out",),
@@ -57,7 +57,7 @@ PARTS = {
     ),
     "report": ("report.page:write_report",),
     "screen": (
-        "tables:metrics_table",
+        "common.tables:metrics_table",
         "eval_tables:show_details",
         "workflows.eval_answers:Answering.show",
     ),

@@ -124,7 +124,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     """`kto binarize`, then the token store of its rows."""
     from kto_cli.common.binarize_config import BinarizeConfig
     from kto_cli.common.screen import Screen
-    from kto_cli.data_dir import load_data_dir
+    from kto_cli.data.dataset import load_data_dir
     from kto_cli.encoding import Encoder
     from kto_cli.models import load_tokenizer
     from kto_cli.preparation import start_accelerator

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
-from kto_cli.data_dir import Text
+from kto_cli.data.dataset import Text
 
 LEAST_COMPLETION = 16
 """A row is left out when fewer of its completion's tokens than this would remain (and it has more)."""

@@ -17,7 +17,7 @@ from kto_cli.core.statistics.breakdown import (
 )
 from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.metrics import Scores, held_out_metrics
-from kto_cli.data_dir import HELD_OUT, DataDir, Row, read_batches, read_columns
+from kto_cli.data.dataset import HELD_OUT, DataDir, Row, read_batches, read_columns
 from kto_cli.eval_files import METRICS, ROWS
 from kto_cli.token_store import EncodedRows
 

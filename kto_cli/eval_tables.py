@@ -7,7 +7,7 @@ from typing import Any
 
 from kto_cli.common.screen import Screen, number
 from kto_cli.common.tables import LABELS
-from kto_cli.data_dir import Row
+from kto_cli.data.dataset import Row
 
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet all."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from kto_cli.data_dir import HELD_OUT, TRAIN, Row, read_batches
+from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, read_batches
 from kto_cli.encoding import LEAST_COMPLETION, Encoder
 from kto_cli.models import context_length, load_tokenizer, locate_model
 from kto_cli.preparation import greatest_length

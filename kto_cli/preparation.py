@@ -13,7 +13,7 @@ from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.screen import Screen, stdout_kept_free
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
-from kto_cli.data_dir import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
+from kto_cli.data.dataset import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
 from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.encoding import Encoder
 from kto_cli.memory import default_token_budget, keep_freed_memory

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kto_cli.core.rows import EncodedRow
-from kto_cli.data_dir import DataDir, Text
+from kto_cli.data.dataset import DataDir, Text
 from kto_cli.eval_results import texts_of
 from kto_cli.token_store import EncodedRows
 

@@ -15,7 +15,7 @@ from typing import Any
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
-from kto_cli.data_dir import DataDir, count_rows, read_columns
+from kto_cli.data.dataset import DataDir, count_rows, read_columns
 from kto_cli.encoding import Encoder, EncodingReport
 from kto_cli.token_files import open_store
 from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore

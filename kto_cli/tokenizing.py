@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadData
 from kto_cli.core.mismatch import partners_on_ring, ring_place
-from kto_cli.data_dir import Text, spelled
+from kto_cli.data.dataset import Text, spelled
 from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.token_files import TextWriter, seal
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.screen import Screen
-from kto_cli.feedback.drafts import drafts
-from kto_cli.feedback.fates import FIRST_REASON, Fates
-from kto_cli.feedback.reading import blocks
-from kto_cli.feedback.settle import settle_labels
-from kto_cli.feedback.spool import Spool
-from kto_cli.sources.readers import parsed
-from kto_cli.sources.records import LeftOut, Output, Pair, Ranked, Reject, Scored
-from kto_cli.sources.select import choose
+from kto_cli.data.formats.records import LeftOut, Output, Pair, Ranked, Reject, Scored
+from kto_cli.data.pipeline.label import settle_labels
+from kto_cli.data.pipeline.outcome import FIRST_REASON, Fates
+from kto_cli.data.pipeline.parse import blocks
+from kto_cli.data.pipeline.row_spool import Spool
+from kto_cli.data.pipeline.to_rows import drafts
+from kto_cli.data.readers.any_file import parsed
+from kto_cli.data.select import choose
 from kto_cli.workflows.binarize import run
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kto_cli.core.mismatch import mismatched_partners
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.data_dir import Row
+from kto_cli.data.dataset import Row
 from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.token_files import open_store
 from kto_cli.token_store import EncodedRows

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.files import file_sha256
 from kto_cli.common.screen import Screen
-from kto_cli.data_dir import load_data_dir
+from kto_cli.data.dataset import load_data_dir
 from kto_cli.workflows.binarize import run
 
 WORDS = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern", "spoon")

@@ -11,8 +11,8 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.data_dir import Row
-from kto_cli.data_writer import write_data_dir
+from kto_cli.data.dataset import Row
+from kto_cli.data.dataset_writer import write_data_dir
 from kto_cli.preparation import prepare, start_accelerator
 
 

@@ -542,7 +542,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     kto: Command, workplace: Path, given: list[str], pico_data: Path, monkeypatch, where: str
 ) -> None:
     """In step 3: steps 1 and 2 stay, the rows are named, and the run goes on from there once it is mended."""
-    from kto_cli.data_dir import load_data_dir
+    from kto_cli.data.dataset import load_data_dir
 
     state = {"step": 0}
     with monkeypatch.context() as patch:

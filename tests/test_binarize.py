@@ -16,9 +16,9 @@ from shared import shared
 
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.core.weights import lambda_interval
-from kto_cli.data_dir import Row, load_data_dir
-from kto_cli.data_dir import spelled as canonical
-from kto_cli.sources.records import Text
+from kto_cli.data.dataset import Row, load_data_dir
+from kto_cli.data.dataset import spelled as canonical
+from kto_cli.data.formats.records import Text
 
 KEYS = {"rows_in", "desirable", "undesirable", "held_out", "left_out", "rejected", "lambda_interval"}
 

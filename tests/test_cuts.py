@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.feedback.columns import NO_LABEL
-from kto_cli.feedback.cuts import Cut, binary_labels, labels_from_scores, mean_of, median_of
-from kto_cli.feedback.order import priority, row_keys
+from kto_cli.data.columns import NO_LABEL
+from kto_cli.data.pipeline.thresholds import Cut, binary_labels, labels_from_scores, mean_of, median_of
+from kto_cli.data.seeded_order import priority, row_keys
 
 STARS = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4)), min_size=1, max_size=30)
 """(score in quarters, prompt): quarters are exact floats, so the naive code needs no tolerance."""

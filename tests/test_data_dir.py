@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kto_cli import data_dir, data_writer
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import replacing_folder
-from kto_cli.data_dir import Row, find_data_dir, load_data_dir
-from kto_cli.data_writer import write_data_dir
+from kto_cli.data import dataset, dataset_writer
+from kto_cli.data.dataset import Row, find_data_dir, load_data_dir
+from kto_cli.data.dataset_writer import write_data_dir
 
 
 def row(number: int, *, label: bool = True, chat: bool = True) -> Row:
@@ -54,7 +54,7 @@ def test_what_is_written_is_read(tmp_path, chat):
 
 
 def test_rows_beyond_one_row_group_keep_their_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_writer, "ROWS_PER_GROUP", 3)
+    monkeypatch.setattr(dataset_writer, "ROWS_PER_GROUP", 3)
     write(tmp_path / "set", count=12)
     assert [item.prompt_id for item in load_data_dir(tmp_path / "set").train] == [f"p{number}" for number in range(10)]
 
@@ -74,7 +74,7 @@ def test_datasets_loads_it(tmp_path, chat):
     write_data_dir(tmp_path / "set", [row(1, chat=chat), row(2, chat=chat)], [], [], {}, overwrite=False)
     path = tmp_path / "set" / "train.parquet"
     loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "c"), split="train")
-    assert list(loaded.column_names) == list(data_dir.COLUMNS)
+    assert list(loaded.column_names) == list(dataset.COLUMNS)
     first = loaded[0]
     assert first["label"] is True
     assert first["prompt"] == ([{"role": "user", "content": "Q1"}] if chat else "Q1")
@@ -125,7 +125,7 @@ def test_a_failure_half_way_leaves_the_earlier_dataset(tmp_path, monkeypatch):
     folder = tmp_path / "set"
     write(folder)
     before = load_data_dir(folder)
-    monkeypatch.setattr(data_writer, "file_sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(dataset_writer, "file_sha256", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(folder, count=9, overwrite=True)
     monkeypatch.undo()
@@ -136,7 +136,7 @@ def test_a_failure_half_way_leaves_the_earlier_dataset(tmp_path, monkeypatch):
 def test_of_what_fails_no_folder_stays(tmp_path, monkeypatch):
     """Not the temporary one, nor those that were made above it; one that was there before stays."""
     (tmp_path / "there").mkdir()
-    monkeypatch.setattr(data_writer, "file_sha256", lambda path: 1 / 0)
+    monkeypatch.setattr(dataset_writer, "file_sha256", lambda path: 1 / 0)
     for place in (tmp_path / "deep" / "er" / "set", tmp_path / "there" / "set"):
         with pytest.raises(ZeroDivisionError):
             write(place)
@@ -162,7 +162,7 @@ def forge(folder: Path, name: str, data: bytes) -> None:
     """Damage that the manifest agrees with, so that the reader itself has to find it."""
     (folder / name).write_bytes(data)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name] = data_dir.file_sha256(folder / name)
+    manifest["files"][name] = dataset.file_sha256(folder / name)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

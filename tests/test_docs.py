@@ -20,15 +20,15 @@ from conftest import REPOSITORY, call
 from kto_cli import fitting
 from kto_cli.commands.binarize import BinarizeFlags
 from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
-from kto_cli.data_dir import COLUMNS, FILES, MANIFEST
-from kto_cli.feedback import doctor, overall, shape
-from kto_cli.feedback.texts import ABOUT
-from kto_cli.sources import log_labels
-from kto_cli.sources.lines import Record
-from kto_cli.sources.records import LeftOut, Reject
-from kto_cli.sources.registry import MODULES, all_sources, source
-from kto_cli.sources.rules import compile_rule
-from kto_cli.sources.source import RawFile
+from kto_cli.data.audit import checks, dataset_checks
+from kto_cli.data.audit.text_checks import ABOUT
+from kto_cli.data.dataset import COLUMNS, FILES, MANIFEST
+from kto_cli.data.formats.records import LeftOut, Reject
+from kto_cli.data.formats.source import MODULES, RawFile, all_sources, source
+from kto_cli.data.log import labels
+from kto_cli.data.log.rules import compile_rule
+from kto_cli.data.pipeline import sample
+from kto_cli.data.readers.jsonl import Record
 
 PAGE, README = REPOSITORY / "docs" / "feedback.md", REPOSITORY / "README.md"
 PAGES = (*sorted((REPOSITORY / "docs").glob("*.md")), README)
@@ -172,7 +172,7 @@ def test_the_page_has_all_values_of_an_option(words):
 def test_the_page_has_the_names_of_all_findings():
     text = section(PAGE.read_text(encoding="utf-8"), "## What the doctor finds")
     names = {about.name for about in ABOUT.values()}
-    for module in (doctor, overall):
+    for module in (checks, dataset_checks):
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
             is_finding = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"
             if is_finding and isinstance(node.args[0], ast.Constant):
@@ -187,7 +187,7 @@ def test_the_shaping_table_is_in_the_order_of_the_steps():
     text = section(PAGE.read_text(encoding="utf-8"), "## Which rows to keep")
     rows = [line for line in text.splitlines() if line.startswith("| `--")]
     said = [flag.removeprefix("--").replace("-", "_") for row in rows for flag in FLAG.findall(row.split("|")[1])]
-    assert said == list(shape.DETAILS)
+    assert said == list(sample.DETAILS)
 
 
 def test_the_rules_of_the_page_can_be_read():
@@ -202,9 +202,9 @@ def test_the_rules_of_the_page_can_be_read():
 def test_an_empty_cell_is_no_complaint():
     """As the page says of `else`: the row with the empty cell is left out."""
     config = BinarizeConfig(("log",), desirable="stars >= 4", undesirable="else")
-    with pytest.raises(log_labels.NoFeedback):
-        log_labels.judged({"stars": ""}, config)
-    assert log_labels.judged({"stars": "3"}, config) is False
+    with pytest.raises(labels.NoFeedback):
+        labels.judged({"stars": ""}, config)
+    assert labels.judged({"stars": "3"}, config) is False
 
 
 @pytest.mark.parametrize("width", [80, 120])

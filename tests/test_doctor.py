@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.feedback.columns import NO_LABEL, Columns
-from kto_cli.feedback.doctor import examine, mend_mask, prompt_clusters
-from kto_cli.feedback.findings import as_json, mark, other_row
-from kto_cli.feedback.length_bias import NORMAL_90, length_auc, longer_in_pairs
-from kto_cli.feedback.sketch import sketch
-from kto_cli.feedback.split import families
-from kto_cli.feedback.texts import Found
+from kto_cli.data.audit.checks import examine, mend_mask, prompt_clusters
+from kto_cli.data.audit.dataset_checks import NORMAL_90, length_auc, longer_in_pairs
+from kto_cli.data.audit.findings import as_json, mark, other_row
+from kto_cli.data.audit.minhash import sketch
+from kto_cli.data.audit.text_checks import Found
+from kto_cli.data.columns import NO_LABEL, Columns
+from kto_cli.data.pipeline.split import families
 
 TAKING_ROWS = ("contradictions", "refusals", "urls", "echoes", "duplicates")
 

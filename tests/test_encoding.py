@@ -14,7 +14,7 @@ from shared import shared
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadData, BadModel
-from kto_cli.data_dir import Row
+from kto_cli.data.dataset import Row
 from kto_cli.encoding import LEAST_COMPLETION, bos_prefix
 from kto_cli.models import load_tokenizer
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import SAMPLE, call
 
 from kto_cli.common import files
-from kto_cli.sources import select
+from kto_cli.data import select
 
 METRICS = ("loss", "z_ref", "margin", "accuracy", "auc", "auc_length", "auc_length_matched")
 CHAIN = {

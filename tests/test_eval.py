@@ -12,7 +12,7 @@ import torch
 from conftest import call, pairs, write_lines
 
 from kto_cli.core.statistics.auc import auc
-from kto_cli.data_dir import read_batches
+from kto_cli.data.dataset import read_batches
 
 LOG = ("--desirable", "label == true", "--undesirable", "label == false")
 

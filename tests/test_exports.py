@@ -17,13 +17,13 @@ from trl_step import take_step
 
 from kto_cli.common.binarize_config import FORMATS, BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data_dir import HELD_OUT, TRAIN, Row, Text, schema
-from kto_cli.data_writer import table_of
-from kto_cli.feedback.exports import FORMS, write_exports, write_rows
-from kto_cli.sources import halos, llama_factory, trl
-from kto_cli.sources import records as kinds
-from kto_cli.sources.lines import Record
-from kto_cli.sources.source import RawFile, Source
+from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, Text, schema
+from kto_cli.data.dataset_writer import table_of
+from kto_cli.data.formats import halos, llama_factory, trl
+from kto_cli.data.formats import records as kinds
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.pipeline.export import FORMS, write_exports, write_rows
+from kto_cli.data.readers.jsonl import Record
 
 SOURCES = {"trl": trl.SOURCE, "llama-factory": llama_factory.SOURCE, "halos": halos.SOURCE}
 Plain = tuple[Text, Text, bool]

@@ -15,11 +15,11 @@ from shared import shared
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.sources import halos, llama_factory, trl
-from kto_cli.sources.lines import UNPARSED, Record, parsed
-from kto_cli.sources.llama_factory_info import INFO
-from kto_cli.sources.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
-from kto_cli.sources.source import RawFile, Source
+from kto_cli.data.formats import halos, llama_factory, trl
+from kto_cli.data.formats.llama_factory_info import INFO
+from kto_cli.data.formats.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
 
 CHAT = BinarizeConfig(("x",))
 TEXT = BinarizeConfig(("x",), text=True)

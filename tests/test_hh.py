@@ -13,9 +13,9 @@ from binarizing import Given, bot, read, user, write_lines
 from shared import shared
 
 from kto_cli.common.errors import BadInput
-from kto_cli.sources import hh_rlhf
-from kto_cli.sources.places import raw_files
-from kto_cli.sources.records import Pair, RowFault
+from kto_cli.data.formats import hh_rlhf
+from kto_cli.data.formats.listing import raw_files
+from kto_cli.data.formats.records import Pair, RowFault
 
 ASK = "\n\nHuman: Hi\n\nAssistant:"
 GOOD = {"chosen": f"{ASK} Hello!", "rejected": f"{ASK} Go away."}

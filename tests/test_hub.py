@@ -14,10 +14,10 @@ from binarizing import Recorder, binarize, bot, read, user, write_lines
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.sources import hub, select
-from kto_cli.sources.records import Output
-from kto_cli.sources.registry import MODULES, source
-from kto_cli.sources.select import choose, default_name, split_name
+from kto_cli.data import hub, select
+from kto_cli.data.formats.records import Output
+from kto_cli.data.formats.source import MODULES, source
+from kto_cli.data.select import choose, default_name, split_name
 
 # --- the Hub ----------------------------------------------------------------------------------
 

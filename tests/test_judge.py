@@ -28,15 +28,15 @@ from kto_cli.chat_server import CallBudget, ChatServer, OutOfCalls, ServerFault
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput, Interrupted, KtoError
 from kto_cli.core.statistics.win_rates import judged, win_rates
+from kto_cli.data.formats.alpaca_eval import SOURCE
+from kto_cli.data.formats.records import LeftOut, Pair
+from kto_cli.data.readers.jsonl import Record
 from kto_cli.judging.duels import Duel, Question, Verdicts
 from kto_cli.judging.export import annotated, export
 from kto_cli.judging.judge import estimate, judge_all
 from kto_cli.judging.prompts import parse, question_text
 from kto_cli.judging.server_judge import MORE_ROOM, ROOM, ServerJudge
 from kto_cli.judging.verdicts import VerdictStore
-from kto_cli.sources.alpaca_eval import SOURCE
-from kto_cli.sources.lines import Record
-from kto_cli.sources.records import LeftOut, Pair
 
 SECRET = "sk-judge-0123456789abcdefSECRET"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "x"}]}

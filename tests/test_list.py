@@ -8,11 +8,11 @@ import pytest
 
 from kto_cli.common.binarize_config import OF_SOURCES, BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.feedback.drafts import drafts
-from kto_cli.feedback.reading import blocks
-from kto_cli.sources.places import raw_files
-from kto_cli.sources.registry import MODULES, all_sources, source
-from kto_cli.sources.select import choose
+from kto_cli.data.formats.listing import raw_files
+from kto_cli.data.formats.source import MODULES, all_sources, source
+from kto_cli.data.pipeline.parse import blocks
+from kto_cli.data.pipeline.to_rows import drafts
+from kto_cli.data.select import choose
 
 SUFFIXES = {"log": "csv", "alpaca-eval": "json", "halos": "json", "llama-factory": "json"}
 OPTIONS = {"log": {"desirable": "resolved == true", "undesirable": "else"}}

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.sources.lines import UNPARSED, Record, parsed
-from kto_cli.sources.log import SOURCE, parse
-from kto_cli.sources.log_columns import settled
-from kto_cli.sources.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
-from kto_cli.sources.source import RawFile
+from kto_cli.data.formats.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
+from kto_cli.data.formats.source import RawFile
+from kto_cli.data.log.columns import settled
+from kto_cli.data.log.format import SOURCE, parse
+from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
 from tests.shared import shared
 
 FILE = RawFile(Path("tickets.csv"), "tickets.csv")

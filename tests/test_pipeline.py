@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_feedback import FORMS, binarize, both_splits, check_whole, first_turn, is_of, lines_of, made, table, write
 
-from kto_cli.data_dir import FILES
-from kto_cli.feedback import reading
+from kto_cli.data.dataset import FILES
+from kto_cli.data.pipeline import parse
 
 SOURCES = tuple(FORMS)
 
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_split(source, tm
 
 def test_several_processes_give_the_bytes_of_one(tmp_path, monkeypatch):
     """27 blocks of two sources, with rejects, pairs and scores among them: more than two processes have under way."""
-    monkeypatch.setattr(reading, "RECORDS", 100)
+    monkeypatch.setattr(parse, "RECORDS", 100)
     kinds = [place % FORMS["halos"].kinds for place in range(1300)]
     typed = []
     for source in ("halos", "hh-rlhf"):

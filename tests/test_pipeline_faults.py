@@ -16,9 +16,9 @@ import pytest
 from conftest import pairs, write_lines
 from made_feedback import FORMS, binarize, lines_of, made, table, write
 
-from kto_cli.data_writer import DataWriter
-from kto_cli.feedback import reading
-from kto_cli.feedback.spool import Spool
+from kto_cli.data.dataset_writer import DataWriter
+from kto_cli.data.pipeline import parse
+from kto_cli.data.pipeline.row_spool import Spool
 from kto_cli.workflows import binarize as workflow
 
 
@@ -219,14 +219,14 @@ def test_a_file_of_another_kind_in_a_mix_names_itself(workplace, kto, workers):
     assert not (workplace / "set").exists()
 
 
-def killed(block: reading.Block) -> Any:
+def killed(block: parse.Block) -> Any:
     """Work that ends its process, as the system does when the memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_is_killed_is_one_line(workplace, kto, monkeypatch):
     path = write_lines(workplace / "pairs.jsonl", pairs(20))
-    real = reading.parsed_blocks
+    real = parse.parsed_blocks
     monkeypatch.setattr(workflow, "parsed_blocks", lambda given, workers: real(given, workers, killed))
     ran = kto("binarize", path, "--out", "set", "--workers", 2)
     assert ran.code == 1

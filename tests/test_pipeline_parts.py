@@ -21,22 +21,22 @@ from made_feedback import FORMS, Recorder, binarize, made, table, write
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data_dir import FINDINGS, HELD_OUT, REJECTS, TRAIN, Row, schema
-from kto_cli.data_writer import DataWriter, finish, table_of
-from kto_cli.feedback import drafts, reading
-from kto_cli.feedback.columns import NO_LABEL, Columns
-from kto_cli.feedback.drafts import Block, Draft, key, texts_in_arrow
-from kto_cli.feedback.fates import LEFT_OUT, REJECTED, Fates
-from kto_cli.feedback.ranks import paired
-from kto_cli.feedback.settle import settle_labels
-from kto_cli.feedback.spool import Spool, codes
-from kto_cli.feedback.writing import Names, hexadecimal
-from kto_cli.sources import log, trl
-from kto_cli.sources.lines import UNPARSED, Record
-from kto_cli.sources.records import LeftOut, Pair, Ranked
-from kto_cli.sources.registry import source
-from kto_cli.sources.select import Chosen, choose
-from kto_cli.sources.source import RawFile
+from kto_cli.data.columns import NO_LABEL, Columns
+from kto_cli.data.dataset import FINDINGS, HELD_OUT, REJECTS, TRAIN, Row, schema
+from kto_cli.data.dataset_writer import DataWriter, finish, table_of
+from kto_cli.data.formats import trl
+from kto_cli.data.formats.records import LeftOut, Pair, Ranked
+from kto_cli.data.formats.source import RawFile, source
+from kto_cli.data.log import format
+from kto_cli.data.pipeline import parse, to_rows
+from kto_cli.data.pipeline.label import settle_labels
+from kto_cli.data.pipeline.outcome import LEFT_OUT, REJECTED, Fates
+from kto_cli.data.pipeline.rankings import paired
+from kto_cli.data.pipeline.row_spool import Spool, codes
+from kto_cli.data.pipeline.to_rows import Block, Draft, key, texts_in_arrow
+from kto_cli.data.pipeline.write import Names, hexadecimal
+from kto_cli.data.readers.jsonl import UNPARSED, Record
+from kto_cli.data.select import Chosen, choose
 
 CONFIG = BinarizeConfig(("x",), text=True)
 WORD = (1 << 64) - 1
@@ -238,7 +238,7 @@ def test_the_spool_gives_back_what_it_took(tmp_path):
     ]
     with Spool(tmp_path / "spool") as spool:
         for one in blocks:
-            spool.add(drafts.drafts(one))
+            spool.add(to_rows.drafts(one))
         assert spool.rows == 7
         found = spool.columns()
         spans, batches = zip(*spool.batches(), strict=True)
@@ -296,7 +296,7 @@ def test_a_key_is_the_same_everywhere():
 def test_ids_do_not_depend_on_the_process_or_its_hash_seed():
     """Python salts its own hashes; a dataset written twice by two processes would differ if any came in."""
     code = (
-        "from test_pipeline_parts import block; from kto_cli.feedback.drafts import drafts; "
+        "from test_pipeline_parts import block; from kto_cli.data.pipeline.to_rows import drafts; "
         "made = drafts(block([{'prompt': 'P', 'chosen': 'A', 'rejected': 'B'}])); "
         "print([made.numbers[name].tolist() for name in sorted(made.numbers)])"
     )
@@ -375,7 +375,7 @@ def written(folder: Path, rows: list[Row], sizes: list[int]) -> dict[str, str]:
 
 
 def test_the_bytes_of_a_dataset_are_those_of_its_rows_however_they_came(tmp_path, monkeypatch):
-    monkeypatch.setattr("kto_cli.data_writer.ROWS_PER_GROUP", 100)
+    monkeypatch.setattr("kto_cli.data.dataset_writer.ROWS_PER_GROUP", 100)
     rows = [
         Row(f"{place:016x}", "p", None, "s", f"f:{place}", "Q", f"A{place}", place % 2 == 0) for place in range(350)
     ]
@@ -397,9 +397,9 @@ def test_the_bytes_of_a_dataset_are_those_of_its_rows_however_they_came(tmp_path
 
 def lines_in_blocks(path: Path, lines: list[str]) -> list[list[str]]:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    one = Chosen(log.SOURCE, "log", [RawFile(path, path.name)], {})
+    one = Chosen(format.SOURCE, "log", [RawFile(path, path.name)], {})
     config = BinarizeConfig(("log",), desirable="stars > 3", undesirable="else")
-    return [[record.raw for record in some.records] for some in reading.blocks([one], config, lambda _: None)]
+    return [[record.raw for record in some.records] for some in parse.blocks([one], config, lambda _: None)]
 
 
 def line(size: int = 0) -> str:
@@ -427,8 +427,11 @@ def test_a_block_goes_to_another_process_and_back(tmp_path, name):
     """What is sent can be pickled, whatever the source holds for this process alone, and gives the same there."""
     typed = write(tmp_path, name, made(name, range(FORMS[name].kinds)))
     config = BinarizeConfig((typed,), **FORMS[name].options)
-    for some in reading.blocks(choose(config), config, lambda _: None):
-        ours, theirs = drafts.drafts(some), pickle.loads(pickle.dumps(drafts.drafts(pickle.loads(pickle.dumps(some)))))
+    for some in parse.blocks(choose(config), config, lambda _: None):
+        ours, theirs = (
+            to_rows.drafts(some),
+            pickle.loads(pickle.dumps(to_rows.drafts(pickle.loads(pickle.dumps(some))))),
+        )
         assert ours.texts.equals(theirs.texts)
         assert ours.texts.num_rows > 0
         assert (ours.lost, ours.pairs) == (theirs.lost, theirs.pairs)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_feedback import Recorder, binarize, check_whole, lines_of, made, table, write
 
 from kto_cli.common.errors import BadData, BadInput
-from kto_cli.feedback.ranks import places
+from kto_cli.data.pipeline.rankings import places
 
 SETTINGS = settings(max_examples=12, deadline=None)
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.sources import alpaca_eval, oasst, shp, ultrafeedback
-from kto_cli.sources.lines import Record
-from kto_cli.sources.readers import parsed, records
-from kto_cli.sources.records import HELD_OUT, LeftOut, Pair, Ranked, Reject, Scored
-from kto_cli.sources.source import RawFile, Source
+from kto_cli.data.formats import alpaca_eval, oasst, shp, ultrafeedback
+from kto_cli.data.formats.records import HELD_OUT, LeftOut, Pair, Ranked, Reject, Scored
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.readers.any_file import parsed, records
+from kto_cli.data.readers.jsonl import Record
 from tests.shared import shared
 
 SOURCES = (shp.SOURCE, oasst.SOURCE, ultrafeedback.SOURCE, alpaca_eval.SOURCE)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from shared import shared
 
 from kto_cli.common.errors import BadInput
-from kto_cli.sources import csv_rows, json_array, lines
-from kto_cli.sources.lines import UNPARSED, Record, parse_json
-from kto_cli.sources.readers import columns, parsed, records, suffix
-from kto_cli.sources.records import printable
+from kto_cli.data.readers import csv_file, json_array, jsonl
+from kto_cli.data.readers.any_file import columns, parsed, records, suffix
+from kto_cli.data.readers.jsonl import UNPARSED, Record, parse_json
+from kto_cli.data.readers.open_file import printable
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """A folder and a patched constant may be shared by all examples of a test."""
@@ -155,7 +155,7 @@ def test_lines_end_at_any_line_end_and_nowhere_else(tmp_path, parts, mark):
 
 
 def test_a_line_over_the_limit_is_passed_over_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE", 20)
+    monkeypatch.setattr(jsonl, "MAX_LINE", 20)
     exact = '{"a": "' + "x" * 11 + '"}'
     assert len(exact) == 20
     rows = ['{"a": 1}', exact, exact + " " * 3, "y" * 5_000_000, exact, '{"a": 2}']
@@ -178,7 +178,7 @@ def test_a_line_over_the_limit_is_passed_over_and_counted(tmp_path, monkeypatch)
 
 
 def test_blank_lines_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MOST_BLANK", 5)
+    monkeypatch.setattr(jsonl, "MOST_BLANK", 5)
     assert len(read(file(tmp_path, "a.jsonl", '{"a": 1}' + "\n" * 6 + '{"a": 1}'))) == 2
     found, message = until_fault(file(tmp_path, "a.jsonl", '{"a": 1}' + "\n" * 9 + '{"a": 1}'))
     assert len(found) == 1
@@ -238,7 +238,7 @@ cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @few
 @given(
     rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=6),
-    delimiter=st.sampled_from(csv_rows.DELIMITERS),
+    delimiter=st.sampled_from(csv_file.DELIMITERS),
     # ended by LF alone, some versions of the writer leave a CR unquoted
     form=st.sampled_from([("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_MINIMAL)]),
 )
@@ -311,7 +311,7 @@ def test_csv_of_which_nothing_is_certain_is_refused(tmp_path, text, says):
 
 
 def test_a_quote_that_stays_open_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_rows, "MOST_LINES", 200)
+    monkeypatch.setattr(csv_file, "MOST_LINES", 200)
     _, message = until_fault(file(tmp_path, "a.csv", 'a,b\n1,"' + "x\n" * 300))
     assert "line 2 is not closed for 200 lines" in message
 

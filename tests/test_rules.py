@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kto_cli.common.errors import BadInput
-from kto_cli.sources.rule_tree import (
+from kto_cli.data.log.rule_ast import (
     Contains,
     Every,
     IsNull,
@@ -28,9 +28,9 @@ from kto_cli.sources.rule_tree import (
     spell_column,
     spell_text,
 )
-from kto_cli.sources.rule_truth import NotApplicable, Truth, cell_of, compiled
-from kto_cli.sources.rule_words import RESERVED, read_number
-from kto_cli.sources.rules import compile_rule, parse_rule
+from kto_cli.data.log.rule_eval import NotApplicable, Truth, cell_of, compiled
+from kto_cli.data.log.rule_lexer import RESERVED, read_number
+from kto_cli.data.log.rules import compile_rule, parse_rule
 
 
 def says(rule: str, **values: Any) -> Any:

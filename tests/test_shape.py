@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.feedback.order import keep_exactly, mix, numbered, occurrence, priority, rank_in_groups, row_keys
-from kto_cli.feedback.shape import DETAILS, Rows, Shape, drawn, limited, quotas, shape
+from kto_cli.data.pipeline.sample import DETAILS, Rows, Shape, drawn, limited, quotas, shape
+from kto_cli.data.seeded_order import keep_exactly, mix, numbered, occurrence, priority, rank_in_groups, row_keys
 
 ROW = st.tuples(
     st.integers(0, 5),  # prompt

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT, shared
 
-from kto_cli.feedback.components import joined
-from kto_cli.feedback.families import _ones, agree, near_duplicates
-from kto_cli.feedback.sketch import ALIKE, HASHES, KEY_BITS, WIDTH, asked, features, folded_words, sketch
+from kto_cli.data.audit.minhash import ALIKE, HASHES, KEY_BITS, WIDTH, asked, features, folded_words, sketch
+from kto_cli.data.audit.near_duplicates import _ones, agree, joined, near_duplicates
 
 SYLLABLES = ["ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu"]
 WORDS = [one + two for one in SYLLABLES for two in SYLLABLES]
@@ -128,7 +127,7 @@ def test_any_text_has_a_sketch_that_case_of_ascii_and_spaces_do_not_change(text)
 
 def test_sketches_are_the_same_everywhere():
     """Pinned, and in a process with another hash seed."""
-    code = f"from kto_cli.feedback.sketch import sketch; print(sketch({LONG!r}))"
+    code = f"from kto_cli.data.audit.minhash import sketch; print(sketch({LONG!r}))"
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"PYTHONHASHSEED": "7"}, timeout=60
     )

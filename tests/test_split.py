@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.feedback.order import priority, row_keys
-from kto_cli.feedback.split import DETAILS, Split, families, number_held_out, smallest_keys, split, to_learn_from
+from kto_cli.data.pipeline.split import DETAILS, Split, families, number_held_out, smallest_keys, split, to_learn_from
+from kto_cli.data.seeded_order import priority, row_keys
 
 ROW = st.tuples(
     st.integers(0, 7),  # prompt

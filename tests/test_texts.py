@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
 
-from kto_cli.feedback.loops import repeats
-from kto_cli.feedback.refusals import LONGEST, only_refuses
-from kto_cli.feedback.texts import ABOUT, Found, damage, look, mend, names, plain
+from kto_cli.data.audit.refusals import LONGEST, only_refuses
+from kto_cli.data.audit.text_checks import ABOUT, Found, damage, look, mend, names, plain, repeats
 
 
 def user(text: str) -> dict[str, str]:

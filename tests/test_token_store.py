@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kto_cli.common.errors import BadInput
 from kto_cli.core.rows import TokenSequence
-from kto_cli.data_dir import Row, load_data_dir
+from kto_cli.data.dataset import Row, load_data_dir
 from kto_cli.models import load_tokenizer
 from kto_cli.reference import ReferenceCache
 from kto_cli.token_files import open_store

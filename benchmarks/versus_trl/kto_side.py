@@ -24,8 +24,8 @@ from kto_cli.core import logps
 from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
-from kto_cli.data_dir import load_data_dir
-from kto_cli.data_writer import write_data_dir
+from kto_cli.data.dataset import load_data_dir
+from kto_cli.data.dataset_writer import write_data_dir
 from kto_cli.distributed import wrap
 from kto_cli.engine import Engine, References, StepOutput
 from kto_cli.estimates import step_cost, step_tokens

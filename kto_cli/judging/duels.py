@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kto_cli.data_dir import Text, spelled
+from kto_cli.data.dataset import Text, spelled
 
 Ballot = Literal["ours", "theirs", "tie"]
 """Who a judge is for, in one order of showing the two."""

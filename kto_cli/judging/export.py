@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.files import write_json
-from kto_cli.data_dir import Text
+from kto_cli.data.dataset import Text
 from kto_cli.judging.duels import Duel, Verdicts
 
 OUTPUTS, REFERENCE, ANNOTATIONS = "model_outputs.json", "reference_outputs.json", "annotations.json"

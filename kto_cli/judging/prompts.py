@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.files import text_hash
-from kto_cli.data_dir import Text
+from kto_cli.data.dataset import Text
 from kto_cli.judging.duels import Question
 
 WORDING = 1

@@ -14,7 +14,7 @@ import torch
 from kto_cli import models
 from kto_cli.common.errors import BadModel
 from kto_cli.common.files import read_json
-from kto_cli.data_dir import Text
+from kto_cli.data.dataset import Text
 from kto_cli.judging.duels import Ballot, Duel
 from kto_cli.judging.judge import Asked, Tick
 from kto_cli.judging.verdicts import Value, VerdictStore

@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.files import text_hash
-from kto_cli.data_dir import HELD_OUT, MANIFEST, TRAIN
+from kto_cli.data.dataset import HELD_OUT, MANIFEST, TRAIN
 from kto_cli.eval_files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
 from kto_cli.run_dir import RunDir
 

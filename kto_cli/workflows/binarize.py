@@ -14,18 +14,18 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadData
 from kto_cli.common.files import saying_disk_full
 from kto_cli.common.screen import Screen
-from kto_cli.data_dir import FINDINGS, REJECTS, check_out
-from kto_cli.data_writer import DataWriter, finish, writing_data_dir
-from kto_cli.feedback.columns import Columns
-from kto_cli.feedback.decide import Decision, decide
-from kto_cli.feedback.exports import write_exports
-from kto_cli.feedback.fates import FIRST_REASON, LEFT_OUT, REJECTED, Fates
-from kto_cli.feedback.reading import blocks, parsed_blocks
-from kto_cli.feedback.report import account, per_class, show, together
-from kto_cli.feedback.spool import Spool
-from kto_cli.feedback.writing import write_rows
-from kto_cli.sources.records import LeftOut, Reject
-from kto_cli.sources.select import Chosen, choose, default_name
+from kto_cli.data.columns import Columns
+from kto_cli.data.dataset import FINDINGS, REJECTS, check_out
+from kto_cli.data.dataset_writer import DataWriter, finish, writing_data_dir
+from kto_cli.data.formats.records import LeftOut, Reject
+from kto_cli.data.pipeline.assign import Decision, decide
+from kto_cli.data.pipeline.export import write_exports
+from kto_cli.data.pipeline.outcome import FIRST_REASON, LEFT_OUT, REJECTED, Fates
+from kto_cli.data.pipeline.parse import blocks, parsed_blocks
+from kto_cli.data.pipeline.row_spool import Spool
+from kto_cli.data.pipeline.summary import account, per_class, show, together
+from kto_cli.data.pipeline.write import write_rows
+from kto_cli.data.select import Chosen, choose, default_name
 
 if TYPE_CHECKING:
     from kto_cli.encoding import Encoder

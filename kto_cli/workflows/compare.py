@@ -13,7 +13,7 @@ from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.win_rates import compare_rates
-from kto_cli.data_dir import find_data_dir, load_data_dir
+from kto_cli.data.dataset import find_data_dir, load_data_dir
 from kto_cli.eval_files import COMPARISONS, write_part
 from kto_cli.eval_tables import comparison_table
 from kto_cli.report.page import write_report

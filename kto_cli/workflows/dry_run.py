@@ -17,7 +17,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.data_dir import TRAIN, count_rows
+from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.estimates import DiskNeed, Work, readable
 from kto_cli.footprint import bytes_of, learning, tokenizer_bytes
 from kto_cli.preparation import Prepared, class_counts, prepare, say_if_built_in, start_accelerator

@@ -7,8 +7,8 @@ import textwrap
 from typing import Any
 
 from kto_cli.common.screen import Screen
-from kto_cli.sources.registry import all_sources
-from kto_cli.sources.source import Source
+from kto_cli.data.formats.source import Source
+from kto_cli.data.registry import all_sources
 
 WIDEST = 100
 """Characters of a line: what is wider is hard to read."""

@@ -1,0 +1,10 @@
+"""The doctor: contradictions, duplicates, refusals, damaged text, length bias and more.
+
+checks.py            findings about rows of all sources together
+dataset_checks.py    findings about the rows as a whole: length bias, balance
+text_checks.py       findings in one row's own text: encoding, template left-overs, loops
+refusals.py          answers that only refuse
+near_duplicates.py   clusters of prompts that are nearly the same
+minhash.py           MinHash sketches of prompts
+findings.py          what a finding is, and how findings are shown and stored
+"""

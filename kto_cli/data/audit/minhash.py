@@ -1,0 +1,150 @@
+"""Prompts that are nearly the same, among millions: a sketch of 32 bytes for each, compared by what it holds.
+
+A prompt's features are the words of its user turns and the pairs of neighbouring words, after folding (`features`); how
+alike two prompts are is the Jaccard index of their features: shared over all. A sketch holds of 128 min-hashes (Broder
+1997, "On the resemblance and containment of documents") one bit each (Li and Koenig 2010, "b-Bit minwise hashing",
+arXiv 0910.3349): two prompts agree in a share (1 + Jaccard) / 2 of these bits, which tells the Jaccard index to about
+0.06. Besides, it holds six band keys, each a hash of three min-hashes, equal with probability Jaccard cubed: only
+prompts that share a key are compared at all.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from array import array
+from zlib import crc32
+
+import numpy
+from numpy.typing import NDArray
+
+from kto_cli.data.formats.records import Text
+
+WIDTH = 4
+"""Numbers of 64 bits in a sketch: two of min-hash bits, then two of band keys."""
+HASHES = 128
+BANDS = 6
+PER_BAND = 3
+KEY_BITS = 21
+
+ALIKE = 0.7
+"""The Jaccard index from which two prompts are nearly the same: one word of ten exchanged still is."""
+RELATED = 0.5
+"""The Jaccard index that every prompt of a cluster has at least with the cluster's first."""
+NEIGHBOURS = 8
+"""Prompts of one band key each is compared with: the next ones in the order of the next band's key."""
+FEWEST_WORDS = 8
+"""A prompt with fewer is nearly the same only as one that is equal but for case, spacing and the signs at words'
+ends: in "what is 2+2" each character counts."""
+MOST_WORDS = 1024
+"""Of a longer prompt, the first and the last 512 are looked at."""
+
+_random = numpy.random.RandomState(20120312)
+FACTORS = (_random.randint(0, 2**31, HASHES).astype(numpy.uint32) << 1) | 1
+"""Hash number i of a feature is feature * FACTORS[i] modulo 2^32."""
+TO_BIT = numpy.uint32(0x9E3779B1)
+TO_PAIR = numpy.uint32(0x2C1B3C6D)
+TO_KEYS = numpy.zeros((BANDS * PER_BAND, BANDS), numpy.uint32)
+"""Three of the min-hashes, times odd numbers, make a key."""
+for _band in range(BANDS):
+    TO_KEYS[_band * PER_BAND :, _band][:PER_BAND] = (0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F)
+PACK = numpy.zeros((BANDS, 2), numpy.uint64)
+"""Three keys fill a number of 64 bits."""
+for _band in range(BANDS):
+    PACK[_band, _band // 3] = 1 << (KEY_BITS * (_band % 3))
+
+EDGES = ".,;:!?\"'()[]{}<>`*_-~"
+KEPT_SIGNS = "+=<>^%$#@&"
+"""Signs that are part of words: C++, 5%, $0."""
+GLUE = "'`"
+"""Left out without a gap: don't is dont."""
+_FOLDED = {
+    **{chr(code): " " for code in range(128) if not chr(code).isalnum() and chr(code) not in KEPT_SIGNS},
+    **dict.fromkeys("0123456789", "0"),
+    **{chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)},
+}
+ASCII_TABLE = bytes(ord(_FOLDED.get(chr(code), chr(code))) if code < 128 else code for code in range(256))
+CURLY = str.maketrans("‘’“”–—…\u00a0", "''\"\"--. ")
+
+
+class _Fold(dict[int, str]):
+    """For `str.translate`, by Unicode category, filled as characters come: signs become gaps, digits 0, and letters of
+    scripts that write no spaces (Han, kana, Thai, ...) words of their own."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        category = unicodedata.category(character)
+        folded = character
+        if character in GLUE:
+            folded = ""
+        elif category == "Nd":
+            folded = "0"
+        elif category == "So" or _unspaced(code):
+            folded = f" {character} "
+        elif category[0] in "PZCS" and character not in KEPT_SIGNS:
+            folded = " "
+        self[code] = folded
+        return folded
+
+
+def _unspaced(code: int) -> bool:
+    """Han, kana and bopomofo, Thai, Lao, Myanmar, Khmer."""
+    return (
+        0x3040 <= code <= 0x312F
+        or 0x3400 <= code <= 0x9FFF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x20000 <= code <= 0x3FFFF
+        or 0x0E00 <= code <= 0x0EFF
+        or 0x1000 <= code <= 0x109F
+        or 0x1780 <= code <= 0x17FF
+    )
+
+
+FOLD = _Fold()
+
+
+def asked(prompt: Text) -> str:
+    """What the user said, all turns: a system message that all prompts share makes none of them alike, and answers
+    that another model gave in between make none of them different."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(turn["content"] for turn in prompt if turn["role"] == "user")
+
+
+def folded_words(text: str) -> list[bytes]:
+    """The words of a text without case, punctuation and the forms of one character; numbers are 0.
+
+    Fewer than FEWEST_WORDS: the words as they are, without case and the signs at their ends.
+    """
+    if not text.isascii():
+        text = text.translate(CURLY)
+    if text.isascii():
+        raw = text.encode().translate(ASCII_TABLE, b"'`")
+    else:
+        raw = unicodedata.normalize("NFKC", text).casefold().translate(FOLD).encode("utf-8", "surrogatepass")
+    while b"00" in raw:
+        raw = raw.replace(b"00", b"0")
+    words = raw.split()
+    if len(words) >= FEWEST_WORDS:
+        return words if len(words) <= MOST_WORDS else words[: MOST_WORDS // 2] + words[-MOST_WORDS // 2 :]
+    as_they_are = unicodedata.normalize("NFKC", text).casefold().split()
+    bare = [word for word in (word.strip(EDGES) for word in as_they_are) if word]
+    return [" ".join(bare or as_they_are).encode("utf-8", "surrogatepass")]
+
+
+def features(words: list[bytes]) -> NDArray[numpy.uint32]:
+    """[2 * words - 1] hashes of the words and of the pairs of neighbouring words."""
+    single = numpy.frombuffer(array("I", map(crc32, words)), numpy.uint32)
+    if len(words) == 1:
+        return single
+    pairs = single[:-1] * TO_PAIR
+    pairs += single[1:]
+    return numpy.concatenate((single, pairs))
+
+
+def sketch(prompt: Text) -> tuple[int, int, int, int]:
+    """The sketch of a prompt; the same on every machine and in every run."""
+    hashed = features(folded_words(asked(prompt)))
+    least = numpy.minimum.reduce(hashed[:, None] * FACTORS)
+    bits = numpy.packbits(least * TO_BIT >> 31 != 0).view(">u8").tolist()
+    keys = (least[: BANDS * PER_BAND] @ TO_KEYS) >> (32 - KEY_BITS)
+    return (*bits, *(keys.astype(numpy.uint64) @ PACK).tolist())

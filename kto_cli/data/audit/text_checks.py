@@ -1,0 +1,285 @@
+"""What one row's own text tells: an answer that refuses, a damaged encoding, markers that a chat template left behind.
+
+`look` is called once for each row while feedback is read, so all of it has to cost a few microseconds: most checks are
+behind a length or a substring that clean text does not have. A bit says "worth a look", never "wrong": only what
+`--mend` names leaves the data.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntFlag
+from typing import NamedTuple
+
+from ftfy import fix_encoding
+from ftfy.badness import is_bad
+from ftfy.chardata import CHARMAP_ENCODINGS
+
+from kto_cli.data.audit.refusals import only_refuses
+from kto_cli.data.formats.records import Text
+
+
+class Found(IntFlag):
+    """The bits of `look`, and of `Columns.findings`."""
+
+    REFUSAL = 1
+    URL = 2
+    ECHO = 4
+    MOJIBAKE = 8
+    CONTROL = 16
+    BROKEN = 32
+    TEMPLATE = 64
+    ENTITIES = 128
+    REPEATED = 256
+    MARKED = 512
+
+
+class About(NamedTuple):
+    """A finding in words."""
+
+    name: str
+    """A stable snake_case id."""
+    detail: str
+    """What is the matter with such a row."""
+    advice: str
+    warns: bool
+    """Such rows teach something nobody wants; else they are worth a look."""
+
+
+ABOUT: dict[Found, About] = {
+    Found.REFUSAL: About(
+        "refusals",
+        "the answer does nothing but refuse",
+        "fine where the prompt deserves it; --mend refusals leaves them out",
+        False,
+    ),
+    Found.URL: About("urls", "the answer is nothing but a link", "--mend urls leaves them out", True),
+    Found.ECHO: About("echoes", "the answer repeats the prompt's last turn", "--mend echoes leaves them out", True),
+    Found.MOJIBAKE: About(
+        "mojibake", "UTF-8 that was read as another encoding (â€™ for ’)", "--mend encoding restores it", True
+    ),
+    Found.CONTROL: About(
+        "control_characters", "holds NUL or other control characters", "--mend encoding takes them out", True
+    ),
+    Found.BROKEN: About(
+        "replacement_characters", "holds U+FFFD: characters lost before the text came here", "export it again", True
+    ),
+    Found.TEMPLATE: About(
+        "template_tokens",
+        "the answer holds a chat template's tokens or role markers",
+        "cut them, or what follows them, from the answers; a model learns to write them",
+        True,
+    ),
+    Found.ENTITIES: About(
+        "html_entities", "the answer holds HTML entities (&amp;) and no HTML", "unescape them at the source", False
+    ),
+    Found.REPEATED: About(
+        "repetition", "the answer says the same thing over and over", "leave them out if desirable", False
+    ),
+    Found.MARKED: About(
+        "turn_markers",
+        "a turn of the prompt holds turn markers of hh-rlhf, which are read as part of its text",
+        "give such chats as lists of messages; hh-rlhf itself is read by kto binarize hh-rlhf",
+        True,
+    ),
+}
+
+REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MARKED = map(int, Found)
+"""As plain numbers: arithmetic on an IntFlag costs a microsecond."""
+
+CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
+EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)
+"""All bytes of UTF-8 but the control characters of ASCII."""
+HIGH_CONTROL = re.compile("[\x80-\x9f]")
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+TERMINAL = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
+EATEN = re.compile(
+    "\x0c(?=rac|lat|orall)|\x08(?=eta|egin|inom|ar|oldsymbol|mod|ullet|ig)|\x07(?=lpha|pprox|ngle|st)|\x0b(?=ec|arphi|dots|ee)"
+)
+LETTER = {"\x0c": "f", "\x08": "b", "\x07": "a", "\x0b": "v"}
+
+
+def _misread_pairs() -> re.Pattern[str]:
+    """What the first two bytes of a character in UTF-8 (C2 to F4, then 80 to BF) are in any encoding ftfy knows."""
+    first, second = (
+        re.escape("".join(bytes(codes).decode(name, "ignore") for name in CHARMAP_ENCODINGS))
+        for codes in (range(0xC2, 0xF5), range(0x80, 0xC0))
+    )
+    return re.compile(f"[{first}][{second}]")
+
+
+MISREAD = _misread_pairs()
+
+LINK = re.compile(r"(?:<?(?:https?://|www\.)[^\s<>]+>?|\[[^\]\n]*\]\((?:https?://|www\.)[^\s)]+\))[.,;]?$")
+TOKEN = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|end_of_text|begin_of_text|eot_id|start_header_id|end_header_id|eom_id|end|user"
+    r"|assistant|system|end_of_turn\w*|start_of_role|end_of_role|prompter|sep|pad|model|[a-z]+_of_text)\|>"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^\s*<s>|</s>\s*$"
+)
+"""Of ChatML, Llama 2 and 3, Gemma, Phi, Granite, Zephyr and OpenAssistant; <s> is HTML too: only at the ends."""
+MARKER = re.compile(r"^(?:\#\#\# ?(?:Instruction|Response|Input|Human|Assistant):|(?:Human|Assistant):)", re.MULTILINE)
+TURN = "\n\nHuman:"
+"""Of hh-rlhf."""
+ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
+
+
+def look(prompt: Text, completion: Text) -> int:
+    """The bits of `Found` that hold for a row.
+
+    Damage to the encoding is looked for in all of its text, the rest in the answer.
+    """
+    found, asked = about_prompt(prompt)
+    return found | about_answer(asked, completion)
+
+
+def about_prompt(prompt: Text) -> tuple[int, str]:
+    """(the bits of a prompt, its last user turn)."""
+    if isinstance(prompt, str):
+        return damage(prompt), prompt
+    found, asked = 0, ""
+    for turn in prompt:
+        found |= damage(turn["content"])
+        if turn["role"] == "user":
+            asked = turn["content"]
+            if TURN in asked:
+                found |= MARKED
+    return found, asked
+
+
+def about_answer(asked: str, completion: Text) -> int:
+    """The bits of an answer; `asked` is the prompt's last user turn."""
+    answer = plain(completion)
+    found = damage(answer)
+    if only_refuses(answer):
+        found |= REFUSAL
+    if _only_links(answer):
+        found |= URL
+    if _echoes(asked, answer):
+        found |= ECHO
+    if _holds_template(answer):
+        found |= TEMPLATE
+    if "&" in answer and ";" in answer and ENTITY.search(answer) and "</" not in answer and "```" not in answer:
+        found |= ENTITIES
+    if len(answer) >= LEAST_REPEATED and repeats(answer):
+        found |= REPEATED
+    return found
+
+
+def plain(text: Text) -> str:
+    """A completion as one text."""
+    if isinstance(text, str):
+        return text
+    return text[0]["content"] if len(text) == 1 else "\n\n".join(turn["content"] for turn in text)
+
+
+def names(bits: int) -> list[str]:
+    """What the bits of a row are called."""
+    return [about.name for bit, about in ABOUT.items() if bits & bit]
+
+
+def damage(text: str) -> int:
+    """MOJIBAKE, CONTROL and BROKEN of one text."""
+    raw = text.encode("utf-8", "surrogatepass")
+    found = CONTROL if raw.translate(None, EVERY_BYTE) else 0
+    if text.isascii():
+        return found
+    if b"\xef\xbf\xbd" in raw:  # U+FFFD
+        found |= BROKEN
+    if b"\xc2" in raw and HIGH_CONTROL.search(text):
+        found |= CONTROL
+    if _misread(text) and fix_encoding(text) != text:
+        found |= MOJIBAKE
+    return found
+
+
+def _misread(text: str) -> bool:
+    """Whether the text looks like UTF-8 read as another encoding: ftfy's judgement, asked only where it can be yes.
+
+    It takes 0.3 microseconds a character, which Russian would pay for every text. The second byte of `à`, a no-break
+    space, may be a plain space by now.
+    """
+    return (MISREAD.search(text) is not None or "\xc3 " in text) and is_bad(text)
+
+
+def mend(text: str) -> str:
+    """The text with its encoding restored where it was read as another one (ftfy), without control characters.
+
+    Form feeds become line ends. A LaTeX command whose backslash was read as an escape (a form feed and `rac`) gets it
+    back. Text that shows no damage comes back as it is. What U+FFFD stands for is lost and stays lost.
+    """
+    if not damage(text) & (MOJIBAKE | CONTROL):
+        return text
+    restored = fix_encoding(text) if _misread(text) else text
+    restored = EATEN.sub(lambda eaten: "\\" + LETTER[eaten[0]], TERMINAL.sub("", restored))
+    return CONTROLS.sub("", restored.replace("\x0c", "\n").replace("\x0b", "\n"))
+
+
+def _only_links(answer: str) -> bool:
+    if "://" not in answer and "www." not in answer:
+        return False
+    words = answer.split()
+    return len(words) <= 20 and all(map(LINK.match, words))
+
+
+def _echoes(asked: str, answer: str) -> bool:
+    """Whether the two are the same but for case and white space."""
+    longer, shorter = max(len(asked), len(answer)), min(len(asked), len(answer))
+    if not shorter or longer > 2 * shorter + 16:
+        return False
+    left, right = asked.split(None, 1), answer.split(None, 1)
+    if not left or not right or left[0].casefold() != right[0].casefold():
+        return False
+    return " ".join(asked.split()).casefold() == " ".join(answer.split()).casefold()
+
+
+def _holds_template(answer: str) -> bool:
+    if ("<" in answer or "INST]" in answer) and TOKEN.search(answer):
+        return True
+    marked = "Human:" in answer or "Assistant:" in answer or "###" in answer
+    return marked and MARKER.search(answer) is not None
+
+
+PROBE = 24
+"""Characters that have to come back for a repetition to be looked into."""
+
+
+LEAST_REPEATED = 120
+"""A repetition shorter than this is a figure of speech."""
+
+
+LEAST_TIMES = 4
+
+
+LEAST_SHARE = 0.4
+"""Of the answer."""
+
+
+MOST_READ = 20_000
+"""Characters of a longer answer that are looked at for repetition."""
+
+
+def repeats(text: str) -> bool:
+    """Whether one stretch, again and again, fills `LEAST_SHARE` of the text, as when a model is caught in a loop.
+
+    Looks at each quarter's end: a loop that fills so much of an answer is at one of them.
+    """
+    text = text[:MOST_READ].rstrip()
+    for end in (len(text), len(text) * 3 // 4, len(text) // 2, len(text) // 4):
+        start = end - PROBE
+        if start < 0:
+            continue
+        before = text.rfind(text[start:end], 0, end - 1)
+        if before >= 0 and _looped(text, before, start - before):
+            return True
+    return False
+
+
+def _looped(text: str, start: int, period: int) -> bool:
+    """Whether the text around `start`, the same `period` characters on, goes on like this for long enough."""
+    low = high = start
+    while low > 0 and text[low - 1] == text[low - 1 + period]:
+        low -= 1
+    while high + period < len(text) and text[high] == text[high + period]:
+        high += 1
+    length = high + period - low
+    return length >= max(LEAST_REPEATED, LEAST_TIMES * period, LEAST_SHARE * len(text))

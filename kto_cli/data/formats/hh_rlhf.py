@@ -1,0 +1,163 @@
+r"""Anthropic hh-rlhf: lines {"chosen": text, "rejected": text}, each text a whole conversation.
+
+A turn starts at exactly "\n\nHuman:" or "\n\nAssistant:" and at nothing else: answers do hold "Human:"
+mid-line, and "\nAssistant:" after a single line end. Roles are those written, never told by position.
+The one space after the colon and white space at a turn's end go; all other text stays as it is.
+
+A pair is rejected, both rows, for the first of:
+
+    not_json, not_an_object           the line
+    missing_field, not_text, bad_text `chosen` or `rejected`
+    prompts_differ                    the two texts differ before their last turn
+    roles_do_not_alternate            not Human, Assistant, ..., Assistant; or text before the first marker
+    empty_answer                      a last turn without text
+    empty_turn                        an earlier turn without text
+    answers_identical                 one text in both classes: it would teach both ways
+
+`detail` names all that is wrong with the pair: where the prompts of the real data differ, it is because
+one answer was broken in two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.data.formats.fields import need_columns
+from kto_cli.data.formats.records import (
+    Message,
+    Pair,
+    Reject,
+    Result,
+    RowFault,
+    check_text,
+    message,
+    root,
+)
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.readers.jsonl import Record
+
+WANTED = ("chosen", "rejected")
+SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+UNUSED_SUBSET = "red-team-attempts"
+"""Transcripts with a rating of the attack, no pairs of answers."""
+
+MARKER = re.compile(r"\n\n(Human|Assistant):")
+LAST = "\n\nAssistant:"
+ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def turns(text: str) -> tuple[str, tuple[Message, ...]]:
+    """(text before the first marker, messages) of one conversation."""
+    before, *parts = MARKER.split(text)
+    contents = [part.removeprefix(" ").rstrip() for part in parts[1::2]]
+    roles = [ROLES[role] for role in parts[::2]]
+    return before, tuple(map(message, roles, contents))
+
+
+def both_turns(chosen: str, rejected: str) -> dict[str, tuple[str, tuple[Message, ...]]]:
+    """`turns` of both sides; what is the same before their last answers is looked at once."""
+    last = chosen.rfind(LAST)
+    if last > 0 and rejected[: last + len(LAST)] == chosen[: last + len(LAST)]:
+        answers = {"chosen": chosen[last:], "rejected": rejected[last:]}
+        if all(len(MARKER.findall(answer)) == 1 for answer in answers.values()):
+            before, asked = turns(chosen[:last])
+            return {side: (before, asked + turns(answer)[1]) for side, answer in answers.items()}
+    return {"chosen": turns(chosen), "rejected": turns(rejected)}
+
+
+def role_fault(side: str, before: str, messages: tuple[Message, ...]) -> str | None:
+    """What is wrong with the sequence of roles of one side, in words."""
+    if before.strip():
+        return f"{side} has text before its first marker: {before.strip()[:40]!r}"
+    if not messages:
+        return f"{side} has no turn marker"
+    for number, turn in enumerate(messages, start=1):
+        due = ("user", "assistant")[(number - 1) % 2]
+        if turn["role"] != due:
+            return f"turn {number} of {len(messages)} of {side} is the {turn['role']}'s where the {due}'s is due"
+    return None if len(messages) % 2 == 0 else f"{side} ends with the user's turn"
+
+
+def faults(parsed: dict[str, tuple[str, tuple[Message, ...]]]) -> list[tuple[str, str]]:
+    """All (reason, detail) of a pair's two sides, the one it is counted under first."""
+    found = []
+    (_, left), (_, right) = parsed.values()
+    if left[:-1] != right[:-1]:
+        detail = f"{len(left)} turns in chosen, {len(right)} in rejected, not equal before the last"
+        found.append(("prompts_differ", detail))
+    for side, (before, messages) in parsed.items():
+        if fault := role_fault(side, before, messages):
+            found.append(("roles_do_not_alternate", fault))
+    for side, (_, messages) in parsed.items():
+        if messages and not messages[-1]["content"]:
+            found.append(("empty_answer", f"the last turn of {side} is empty"))
+    for side, (_, messages) in parsed.items():
+        if any(not turn["content"] for turn in messages[:-1]):
+            found.append(("empty_turn", f"a turn of {side} before the last is empty"))
+    if not found and left == right:
+        found.append(("answers_identical", "chosen and rejected are the same text"))
+    return found
+
+
+def parse_pair(values: dict[str, Any], origin: str, split: str | None = None) -> Pair:
+    """The pair of one parsed line.
+
+    Raises:
+        RowFault: it cannot be used; reasons in the module's docstring.
+    """
+    for side in ("chosen", "rejected"):
+        if values.get(side) is None:
+            raise RowFault("missing_field", f"no {side!r}; found {', '.join(map(repr, values)) or 'nothing'}")
+        check_text(values[side], side)
+    parsed = both_turns(values["chosen"], values["rejected"])
+    if found := faults(parsed):
+        others = [f"also {reason}: {detail}" for reason, detail in found[1:]]
+        raise RowFault(found[0][0], "; ".join([found[0][1], *others]))
+    (_, chosen), (_, rejected) = parsed.values()
+    prompt = chosen[:-1]
+    return Pair(prompt, chosen[-1:], rejected[-1:], origin, group=root(prompt), split=split)
+
+
+def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
+    """Refuses a file that is not hh-rlhf.
+
+    Raises:
+        BadInput: columns are missing.
+    """
+    need_columns(raw_file.name, columns, WANTED, "hh-rlhf", "Pairs in other columns: see kto binarize --list.")
+    return []
+
+
+def parse(record: Record, file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
+    """One line as a pair, or as what is wrong with it (two rows)."""
+    if record.values is None:
+        yield Reject(record.origin, record.reason, record.detail, 2, record.raw)
+        return
+    try:
+        yield parse_pair(record.values, record.origin, file.split)
+    except RowFault as fault:
+        yield Reject(record.origin, fault.reason, fault.detail, 2, record.raw)
+
+
+SOURCE = Source(
+    name="hh-rlhf",
+    about="Anthropic's crowd workers on two answers of an assistant: helpful, harmless",
+    gives="pairs",
+    parse=parse,
+    hub_id="Anthropic/hh-rlhf",
+    licence="MIT",
+    patterns=("*.jsonl", "*.jsonl.gz"),
+    unused=(UNUSED_SUBSET,),
+    options=("--subset",),
+    parts=SUBSETS,
+    wanted=WANTED,
+    has_texts=False,
+    check=check,
+    example=(
+        '{"chosen": "\\n\\nHuman: Hi!\\n\\nAssistant: Hello, how can I help?", '
+        '"rejected": "\\n\\nHuman: Hi!\\n\\nAssistant: What?"}',
+    ),
+)

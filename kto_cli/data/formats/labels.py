@@ -1,0 +1,68 @@
+"""Labels: read where they can only mean one thing, rejected by row otherwise; never coerced in silence.
+
+Accepted, white space around texts aside:
+
+    true false              JSON and Parquet booleans
+    "true" "false"          texts, in any case (CSV has only texts)
+    1 0 1.0 0.0 "1" "0"     only if the whole column has no other number: in a column of stars from 1 to 5 a
+                            1 is the worst mark, so there every number is rejected
+
+Rejected:
+
+    label_missing           null, NaN, an empty text, no such field
+    label_not_binary        a number, where the column has numbers other than 1 and 0
+    label_not_accepted      anything else: "yes", "thumbs_up", a list
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+from kto_cli.data.formats.records import RowFault
+
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[+-]?\.[0-9]+")
+WORDS = {"true": True, "false": False}
+
+
+def as_number(value: Any) -> int | float | None:
+    """The number a label is, written as a number or as a text; None for all else."""
+    if isinstance(value, str):
+        text = value.strip()
+        return float(text) if NUMBER.fullmatch(text) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or is_missing(value):
+        return None
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a label was left out: null, NaN (how tables spell null among numbers) or an empty text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, (float, Decimal)) and value != value)
+
+
+def label_value(value: Any) -> bool | float:
+    """True or false where the value alone says it; else its number (infinite where none is that large), which the
+    whole column has to explain.
+
+    Raises:
+        RowFault: `label_missing` or `label_not_accepted`.
+    """
+    if isinstance(value, bool):
+        return value
+    if is_missing(value):
+        raise RowFault("label_missing", "no label")
+    number = as_number(value)
+    if number is not None:
+        try:
+            return float(number)
+        except OverflowError:  # no label, whatever its size
+            return math.inf
+    word = WORDS.get(value.strip().casefold()) if isinstance(value, str) else None
+    if word is None:
+        shown = repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"
+        raise RowFault("label_not_accepted", f"the label is {shown}, none of true, false, 1, 0")
+    return word

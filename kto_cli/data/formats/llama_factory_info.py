@@ -1,0 +1,222 @@
+"""LLaMA-Factory's `dataset_info.json`: which of its files hold feedback, and what their columns are called.
+
+https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md. An entry with `columns` has only those it names
+(`src/llamafactory/data/parser.py`), one without has the defaults below; so has a tag that is not named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.records import HELD_OUT
+from kto_cli.data.formats.source import RawFile
+from kto_cli.data.readers.open_file import printable
+
+INFO = "dataset_info.json"
+ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
+"""Keys of entries whose data is not a file beside the description."""
+CHATS = ("sharegpt", "openai")
+"""Values of `formatting` for lists of messages; the other, and the default, is alpaca."""
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
+SAME_NAME = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected")
+"""Columns without a default that are usually called what they are."""
+TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+MESSAGES_TAGS = TAGS | {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file spells its feedback."""
+
+    chat: bool
+    """sharegpt: a list of messages; else alpaca: instruction, input, output."""
+    ranking: bool
+    """chosen and rejected; else one answer with a kto_tag."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """LLaMA-Factory's name of a column to the file's; what the file lacks is not there."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    described: bool = False
+    """By a dataset_info.json; else guessed from the columns."""
+
+
+def read_info(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a dataset_info.json.
+
+    Raises:
+        BadInput: it cannot be read, or is no such file.
+    """
+    shown = printable(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{shown} cannot be read ({error}).", "Mend it, or move it away.") from error
+    if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
+        raise BadInput(
+            f"{shown} does not map names to descriptions.", f"See {INFO} in the data README of LLaMA-Factory."
+        )
+    return values
+
+
+def is_feedback(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry has two answers or a tag for each row, in a file beside the description."""
+    columns = entry.get("columns")
+    tagged = isinstance(columns, dict) and columns.get("kto_tag") is not None
+    return (entry.get("ranking") is True or tagged) and not any(key in entry for key in ELSEWHERE)
+
+
+def described_layout(entry: Mapping[str, Any], name: str) -> Layout:
+    """The layout that an entry describes.
+
+    Raises:
+        BadInput: columns or tags that are not texts.
+    """
+    columns, tags = entry.get("columns", COLUMNS), entry.get("tags", TAGS)
+    for what, names in (("columns", columns), ("tags", tags)):
+        if not isinstance(names, dict) or not all(value is None or isinstance(value, str) for value in names.values()):
+            raise BadInput(f"{INFO}: the {what} of {printable(name)} are not names of columns.", "Mend it.")
+    ranking = entry.get("ranking") is True
+    given = {key: value for key, value in columns.items() if value is not None}
+    if ranking:  # what LLaMA-Factory has no default for and cannot do without
+        given = {"chosen": "chosen", "rejected": "rejected"} | given
+    spoken = TAGS | {key: value for key, value in tags.items() if value is not None}
+    return Layout(entry.get("formatting") in CHATS, ranking, given, spoken, True)
+
+
+@lru_cache(maxsize=256)
+def guessed_layout(columns: tuple[str, ...]) -> Layout | None:
+    """The layout of a file nobody describes, from its columns; None where they are no feedback."""
+    messages = next((name for name in ("conversations", "messages") if name in columns), None)
+    tag = next((name for name in ("kto_tag", "label") if name in columns), None)
+    ranking = "chosen" in columns or "rejected" in columns
+    if (messages is None and "instruction" not in columns) or (tag is None and not ranking):
+        return None
+    names = {key: name for key, name in COLUMNS.items() if name in columns}
+    names |= {name: name for name in SAME_NAME if name in columns}
+    if messages is not None:
+        names["messages"] = messages
+    if tag is not None:
+        names["kto_tag"] = tag
+    return Layout(messages is not None, ranking, names)
+
+
+def info_of(raw_file: RawFile) -> Path | None:
+    """The dataset_info.json of a file: in the folder that its name starts from, or else in its own."""
+    top = raw_file.path
+    for _ in Path(raw_file.name).parts:
+        top = top.parent
+    return next((folder / INFO for folder in (top, raw_file.path.parent) if (folder / INFO).is_file()), None)
+
+
+@lru_cache(maxsize=256)
+def layout_for(raw_file: RawFile) -> Layout | None:
+    """How a dataset_info.json describes a file; None where none does, or not as feedback.
+
+    Raises:
+        BadInput: the description cannot be used, or two entries describe the same file in two ways.
+    """
+    info = info_of(raw_file)
+    if info is None:
+        return None
+    entries = {
+        name: entry
+        for name, entry in read_info(info).items()
+        if is_feedback(entry) and raw_file.path.resolve() in [path.resolve() for path in files_of(info, entry)]
+    }
+    if raw_file.subset in entries:
+        entries = {raw_file.subset: entries[raw_file.subset]}
+    layouts = [described_layout(entry, name) for name, entry in entries.items()]
+    if any(layout != layouts[0] for layout in layouts):
+        what = f"{printable(str(info))} describes {printable(raw_file.name)} in several ways ({', '.join(entries)})."
+        raise BadInput(what, f"Give {INFO} itself, and choose one with --subset.")
+    return layouts[0] if layouts else None
+
+
+def files_of(info: Path, entry: Mapping[str, Any]) -> list[Path]:
+    """The files that an entry names: one, or those of a folder."""
+    name = entry.get("file_name")
+    if not isinstance(name, str):
+        return []
+    path = info.parent / name
+    if path.is_dir():
+        return sorted(child for child in path.iterdir() if child.suffix in SUFFIXES)
+    return [path]
+
+
+def described_files(info: Path, subsets: Sequence[str]) -> list[RawFile]:
+    """The files of the feedback that a dataset_info.json describes, all of it or the named entries.
+
+    Raises:
+        BadInput: no feedback in it, no such entry, or a file that is not there or not below the description.
+    """
+    shown, entries = printable(str(info)), read_info(info)
+    feedback = {name: entry for name, entry in entries.items() if is_feedback(entry)}
+    if missing := [name for name in subsets if name not in feedback]:
+        there = ", ".join(map(printable, feedback)) or "none"
+        raise BadInput(f"{shown} describes no feedback called {', '.join(missing)}.", f"It has: {there}.")
+    if not feedback:
+        wanted = "columns with a kto_tag, or ranking: true, and a file_name"
+        raise BadInput(f"{shown} describes no feedback.", f"An entry of feedback has {wanted}.")
+    chosen = {name: entry for name, entry in feedback.items() if not subsets or name in subsets}
+    files = [file for name, entry in chosen.items() for file in entry_files(info, name, entry)]
+    refuse_twice(shown, files)
+    return with_splits(files)
+
+
+def refuse_twice(shown: str, files: Sequence[RawFile]) -> None:
+    """Refuses entries that share a file, whose rows would be read twice.
+
+    Raises:
+        BadInput: naming the entries.
+    """
+    first: dict[Path, str] = {}
+    for file in files:
+        if file.path in first:
+            both = f"{printable(first[file.path])} and {printable(file.subset)}"
+            raise BadInput(f"{shown} describes {printable(file.name)} as both {both}.", "Choose one with --subset.")
+        first[file.path] = file.subset
+
+
+def entry_files(info: Path, name: str, entry: Mapping[str, Any]) -> Iterator[RawFile]:
+    """The files of one entry.
+
+    Raises:
+        BadInput: one is not there, or not below the description.
+    """
+    where = f"{printable(str(info))}: the file of {printable(name)}"
+    paths = files_of(info, entry)
+    if not paths:
+        raise BadInput(f"{where} is not named (file_name).", "Mend it, or name other entries with --subset.")
+    for path in paths:
+        if not path.resolve().is_relative_to(info.parent.resolve()):
+            raise BadInput(f"{where} is outside of its folder ({printable(path)}).", "Give that file itself.")
+        if not path.is_file():
+            step = f"Put it there, or name other entries of {INFO} with --subset."
+            raise BadInput(f"{where} is missing ({printable(path)}).", step)
+        yield RawFile(path, path.relative_to(info.parent).as_posix(), name)
+
+
+def with_splits(files: Sequence[RawFile]) -> list[RawFile]:
+    """The files, with `test` and `held_out` beside a `train` as the held-out split."""
+    trained = {file.path.parent for file in files if file.path.name.startswith("train.")}
+    official = ("test.", "held_out.")
+    return [
+        RawFile(file.path, file.name, file.subset, HELD_OUT)
+        if file.path.name.startswith(official) and file.path.parent in trained
+        else file
+        for file in files
+    ]

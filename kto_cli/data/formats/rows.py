@@ -1,0 +1,120 @@
+"""One row of a table, text or chat, as a pair or an output; every way it can fail has a reason.
+
+missing_field, not_text, bad_text, not_messages      the cell itself
+empty_prompt, empty_answer, empty_turn               no text in it
+role_not_accepted, roles_do_not_alternate            the prompt's messages
+answer_not_one_turn                                  an answer of several messages, or not the assistant's
+prompts_differ, answers_identical                    the two sides of a pair
+label_missing, label_not_binary, label_not_accepted  see labels.py
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kto_cli.data.formats.fields import as_prompt, messages_of
+from kto_cli.data.formats.labels import label_value
+from kto_cli.data.formats.records import (
+    Message,
+    Output,
+    Pair,
+    RowFault,
+    Scored,
+    Text,
+    check_chat,
+    check_text,
+    message,
+    root,
+    spell,
+)
+
+
+def prompt_of(value: Any, as_text: bool) -> Text:
+    """A prompt as chat messages, or as the text it is.
+
+    Raises:
+        RowFault: missing, empty, not acceptable as a prompt, or a chat where texts are asked for.
+    """
+    if value is None:
+        raise RowFault("missing_field", "no prompt")
+    if isinstance(value, str):
+        if not check_text(value, "the prompt").strip():
+            raise RowFault("empty_prompt", "the prompt is empty")
+        return as_prompt(value, as_text)
+    if as_text:
+        raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
+    chat = messages_of(value, "the prompt")
+    check_chat(chat)
+    return chat
+
+
+def answer_of(value: Any, prompt: Text, what: str) -> Text:
+    """An answer in the form of its prompt; messages may repeat the prompt before the answer.
+
+    Raises:
+        RowFault: missing, empty, more than one turn, or not the assistant's.
+    """
+    if value is None:
+        raise RowFault("missing_field", f"no {what}")
+    if isinstance(value, str):
+        if not check_text(value, what).strip():
+            raise RowFault("empty_answer", f"{what} is empty")
+        return value if isinstance(prompt, str) else (message("assistant", value),)
+    if isinstance(prompt, str):
+        raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
+    chat = messages_of(value, what)
+    if chat[: len(prompt)] == prompt:
+        chat = chat[len(prompt) :]
+    if not chat:
+        raise RowFault("empty_answer", f"{what} has no message")
+    if len(chat) > 1 or chat[0]["role"] != "assistant":
+        roles = spell([turn["role"] for turn in chat])
+        fault = f"{what} after the prompt has the roles {roles}, not one assistant turn"
+        raise RowFault("answer_not_one_turn", fault)
+    if not chat[0]["content"].strip():
+        raise RowFault("empty_answer", f"{what} is empty")
+    return chat
+
+
+def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
+    """The prompt of a pair of chats: the messages they share before their last.
+
+    Raises:
+        RowFault: an answer is missing or is text, or the two differ before their last message.
+    """
+    for side in ("chosen", "rejected"):
+        if values.get(side) is None:
+            raise RowFault("missing_field", f"no {side}")
+        if isinstance(values[side], str):
+            raise RowFault("missing_field", f"no prompt, and {side} is text, which does not tell it")
+    chosen, worse = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
+    if chosen[:-1] != worse[:-1]:
+        raise RowFault("prompts_differ", "chosen and rejected differ before their last message")
+    return chosen[:-1]
+
+
+def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
+    """A paired row; RowFault where it cannot be one."""
+    given = values.get("prompt")
+    prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
+    chosen, worse = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
+    if chosen == worse:
+        raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
+    return Pair(prompt, chosen, worse, origin, root(prompt), split)
+
+
+def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | None) -> Output | Scored:
+    """An unpaired row by itself: a number in its label is left for the whole column to explain.
+
+    Raises:
+        RowFault: it cannot be one.
+    """
+    label = label_value(values.get("label"))
+    if values.get("messages") is not None and values.get("completion") is None:
+        chat = messages_of(values["messages"], "messages")
+        values = {"prompt": chat[:-1], "completion": chat[-1:]}
+    prompt = prompt_of(values.get("prompt"), as_text)
+    completion = answer_of(values.get("completion"), prompt, "completion")
+    if isinstance(label, bool):
+        return Output(prompt, completion, label, origin, root(prompt), split)
+    return Scored(prompt, completion, label, origin, root(prompt), split, by_label=True)

@@ -1,0 +1,133 @@
+"""What comes from the Hugging Face Hub, and what to do where it cannot be reached."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from kto_cli.common.errors import BadInput
+from kto_cli.data.readers.jsonl import Record
+
+OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+PROBE_SECONDS = 5.0
+
+
+class Unreachable(Exception):
+    """The Hub does not answer; says why."""
+
+
+def answers(endpoint: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether the Hub's front page answers within `seconds`.
+
+    It needs no permission, so a 403 or 407 is a wall in between, and a 5xx the Hub being down. In a thread,
+    because looking up a name has no time limit of its own.
+    """
+    result: list[bool] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(endpoint, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds):
+                result.append(True)
+        except urllib.error.HTTPError as error:
+            result.append(error.code not in (403, 407) and error.code < 500)
+        except (OSError, ValueError, http.client.HTTPException):
+            result.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(result and result[0])
+
+
+def why_unreachable() -> str | None:
+    """Why the Hub cannot be reached, in words; None where it can."""
+    for flag in OFFLINE_FLAGS:
+        if os.environ.get(flag, "").upper() in ("1", "TRUE", "YES", "ON"):
+            return f"{flag} is set"
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return None if answers(endpoint) else f"no answer from {endpoint}"
+
+
+def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
+    """The folder of a dataset's raw files, of some subsets or all: downloaded, or offline from the cache.
+
+    Args:
+        files: patterns of their names.
+
+    Raises:
+        Unreachable: the Hub cannot be reached, and its cache lacks a subset, or all files where none is named.
+        BadInput: the Hub refuses (no such dataset, no permission).
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    reason = why_unreachable()
+    wanted = [patterns_of(files, subset) for subset in subsets] or [list(files)]
+    try:
+        folder = Path(
+            snapshot_download(
+                hub_id, repo_type="dataset", allow_patterns=list(chain(*wanted)), local_files_only=reason is not None
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise Unreachable(reason or first_line(error)) from error
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code >= 500:
+            raise Unreachable(first_line(error)) from error
+        raise BadInput(
+            f"The Hub refuses {hub_id}: {first_line(error)}.", "Use --from PATH for a local copy."
+        ) from error
+    except Exception as error:
+        network = isinstance(error, (ConnectionError, TimeoutError))
+        if network or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
+            raise Unreachable(first_line(error)) from error
+        raise
+    if reason and not all(map(partial(holds, folder), wanted)):
+        raise Unreachable(reason)
+    return folder
+
+
+def patterns_of(files: Sequence[str], subset: str) -> list[str]:
+    """Patterns of a subset's files: it is a folder, or what a file is called without its suffix."""
+    return [f"{subset}.*", f"*/{subset}.*", *(f"{above}{subset}/{file}" for above in ("", "*/") for file in files)]
+
+
+def holds(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether any file below a folder fits one of the patterns."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return any(fnmatch(name, pattern) for name in names for pattern in patterns)
+
+
+def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
+    """(column names, rows) of a dataset's train split.
+
+    `hub_id` may be a local folder: `datasets` reads both the same way.
+
+    Raises:
+        BadInput: no such dataset, no permission, no split `train`, or the Hub cannot be reached.
+    """
+    import datasets
+
+    if not Path(hub_id).exists() and (reason := why_unreachable()):
+        raise BadInput(f"{hub_id} is no file here, and the Hub cannot be reached ({reason}).", "Give a local file.")
+    try:
+        data = datasets.load_dataset(hub_id, split="train")
+    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+        raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
+    rows = (Record(f"{hub_id}:row {number}", row) for number, row in enumerate(data, start=1))
+    return list(data.column_names or []), rows
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

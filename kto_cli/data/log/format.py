@@ -1,0 +1,153 @@
+"""A product's own feedback: rows of CSV, JSONL, JSON or Parquet whose columns the options name.
+
+    --prompt-column and --completion-column, or --messages-column     see log_columns.py for what is taken by its name
+    --desirable RULE --undesirable RULE                               see rules.py for the language
+    or --label-column, or --score-column with --cut
+    --conversation-column                                             rows that must not be split apart
+
+The messages are a list of {role, content}, or a text with the JSON of one; the last is the answer. A rule may be
+`else`: every row that the other rule is false of. With --other-column a row has two answers, and the rules say whether
+that of --completion-column is the better one.
+
+Left out    no_label, no_score     an empty cell
+            matches_neither        both rules are false or unknown
+Rejected    matches_both           both rules are true
+            rule_not_applicable    a cell that the rule cannot be asked of: `stars <= 2` of "n/a"
+            label_not_accepted     not true, false or a number; the detail proposes a rule
+            score_not_a_number     such as "n/a", or infinite
+            columns_unclear        a JSON object with several columns that may be the one
+            and those of rows.py for the texts
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.fields import messages_of
+from kto_cli.data.formats.labels import is_missing
+from kto_cli.data.formats.records import LeftOut, Output, Pair, Reject, Result, RowFault, Scored, Text, check_text, root
+from kto_cli.data.formats.rows import answer_of, prompt_of
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.log.columns import filled, notes, settled
+from kto_cli.data.log.labels import NoFeedback, Values, judged
+from kto_cli.data.log.rule_eval import NotApplicable, cell_of
+from kto_cli.data.readers.jsonl import Record, parse_json
+
+
+def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
+    """The one result of a row."""
+    rows = 1 if config.other_column is None else 2
+    if record.values is None:
+        yield Reject(record.origin, record.reason, record.detail, rows, record.raw)
+        return
+    try:
+        yield row(record.values, record.origin, raw_file, config)
+    except NoFeedback as nothing:
+        yield LeftOut(record.origin, nothing.reason, nothing.detail, rows)
+    except RowFault as fault:
+        raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
+        yield Reject(record.origin, fault.reason, fault.detail, rows, raw)
+
+
+def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -> Result:
+    """A row as feedback.
+
+    Raises:
+        NoFeedback: it says nothing.
+        RowFault: it cannot be used.
+    """
+    try:
+        config = filled(tuple(values), "the row", given)
+    except BadInput as error:
+        raise RowFault("columns_unclear", error.what) from error
+    verdict = judged(values, config)
+    prompt, completion = texts(values, config)
+    group = conversation(values, config) or root(prompt)
+    if config.other_column is not None:
+        other = answer_of(text_cell(values, config.other_column), prompt, config.other_column)
+        if other == completion:
+            what = f"{config.completion_column} and {config.other_column} are the same; one text would be in both"
+            raise RowFault("answers_identical", f"{what} classes")
+        better, worse = (completion, other) if verdict is True else (other, completion)
+        return Pair(prompt, better, worse, origin, group, raw_file.split)
+    if isinstance(verdict, bool):
+        return Output(prompt, completion, verdict, origin, group, raw_file.split)
+    by_label = config.score_column is None
+    return Scored(prompt, completion, verdict, origin, group, raw_file.split, by_label)
+
+
+def text_cell(values: Values, name: str | None) -> Any:
+    """The cell with a text or messages; None where it is missing, NaN (how tables spell null) included."""
+    if name is None:
+        return None
+    cell = cell_of(values, name)
+    if isinstance(cell, NotApplicable):
+        raise RowFault("missing_field", cell.detail)
+    return None if cell != cell else cell
+
+
+def texts(values: Values, config: BinarizeConfig) -> tuple[Text, Text]:
+    """The prompt and the answer."""
+    if config.messages_column is None:
+        prompt = prompt_of(text_cell(values, config.prompt_column), config.text)
+        what = config.completion_column or "completion"
+        return prompt, answer_of(text_cell(values, config.completion_column), prompt, what)
+    cell = text_cell(values, config.messages_column)
+    if is_missing(cell):
+        raise RowFault("missing_field", f"no {config.messages_column}")
+    if isinstance(cell, str):
+        try:
+            cell = parse_json(cell)
+        except ValueError as error:
+            raise RowFault("not_messages", f"{config.messages_column} is not JSON: {error}") from error
+    chat = messages_of(cell, config.messages_column)
+    prompt = prompt_of(chat[:-1], config.text)
+    return prompt, answer_of(cast(Any, chat[-1:]), prompt, "the last message")
+
+
+def conversation(values: Values, config: BinarizeConfig) -> str | None:
+    """The name of the row's conversation; None where there is none."""
+    if config.conversation_column is None:
+        return None
+    cell = cell_of(values, config.conversation_column)
+    if is_missing(cell) or isinstance(cell, NotApplicable):
+        return None
+    if isinstance(cell, float) and cell.is_integer():
+        # a column of whole numbers with gaps is one of floats in many tables
+        cell = int(cell)
+    return check_text(f"conversation {cell}", config.conversation_column)
+
+
+SOURCE = Source(
+    name="log",
+    about="a product's own feedback: any CSV, JSONL or Parquet, its columns named by options",
+    gives="labels or scores, by rules or columns; pairs with --other-column",
+    parse=parse,
+    licence="yours",
+    patterns=("*.csv*", "*.tsv*", "*.jsonl*", "*.ndjson*", "*.json*", "*.parquet"),
+    options=(
+        "--prompt-column",
+        "--completion-column",
+        "--other-column",
+        "--messages-column",
+        "--desirable",
+        "--undesirable",
+        "--label-column",
+        "--score-column",
+        "--conversation-column",
+        "--cut",
+        "--margin",
+        "--text",
+    ),
+    check=notes,
+    settle=settled,
+    example=(
+        "question,answer,resolved,stars",
+        "How do I reset my password?,Open Settings and choose Reset.,true,5",
+        "Where is my parcel?,I do not know.,false,1",
+    ),
+)

@@ -1,0 +1,109 @@
+"""From raw files to rows, in the order of the files: by this process, or by several that parse while this one reads."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import OutOfMemory
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.pipeline.to_rows import Block, Drafts, drafts
+from kto_cli.data.readers import any_file
+from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.select import Chosen
+
+RECORDS, CHARACTERS = 512, 1 << 20
+"""A block ends with this many records, or this many characters of raw lines."""
+WAITING = 3
+"""Blocks under way for each process: it never waits, and memory stays flat."""
+
+
+def blocks(chosen: Sequence[Chosen], config: BinarizeConfig, note: Callable[[str], None]) -> Iterator[Block]:
+    """All records of all files.
+
+    Raises:
+        BadInput: a file cannot be read or has columns that cannot be this source's.
+    """
+    noted: set[str] = set()
+    for number, one in enumerate(chosen):
+        # What another process needs of a source, all of it picklable.
+        light = replace(one.source, raw_files=None, records=None, columns=None, check=None, settle=None, paired=None)
+        for named in one.files:
+            notes, file, settled = _settled(one.source, named, config)
+            for text in notes:
+                if text not in noted:
+                    noted.add(text)
+                    note(text)
+            for some in _gathered(_records(one.source, file)):
+                yield Block(some, light, number, file, settled)
+
+
+def _settled(source: Source, file: RawFile, config: BinarizeConfig) -> tuple[list[str], RawFile, BinarizeConfig]:
+    """What is to be said of a file, the file with what its columns tell of it, and the options as they are for it."""
+    if source.check is None and source.settle is None:
+        return [], file, config
+    read = source.columns or (lambda file: any_file.columns(file.path, file.name, source.wanted or ()))
+    columns = read(file)
+    notes = source.check(columns, file, config) if source.check else []
+    if source.paired is not None:
+        file = replace(file, paired=source.paired(columns))
+    return notes, file, source.settle(columns, file, config) if source.settle else config
+
+
+def _records(source: Source, file: RawFile) -> Iterator[Record]:
+    if source.records is not None:
+        return source.records(file)
+    return any_file.records(file.path, file.name, source.wanted)
+
+
+def _gathered(records: Iterable[Record]) -> Iterator[list[Record]]:
+    some: list[Record] = []
+    characters = 0
+    for record in records:
+        some.append(record)
+        characters += len(record.raw)
+        if len(some) >= RECORDS or characters >= CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
+
+
+def parsed_blocks(
+    given: Iterable[Block], workers: int, work: Callable[[Block], Drafts] = drafts
+) -> Iterator[tuple[Block, Drafts]]:
+    """The rows of each block, in the order of the blocks, whoever made them.
+
+    Raises:
+        OutOfMemory: a process was killed.
+    """
+    if workers == 1:
+        for block in given:
+            yield block, work(block)
+        return
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    waiting: deque[tuple[Block, Future[Drafts]]] = deque()
+    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+        try:
+            for block in given:
+                waiting.append((block, pool.submit(work, block)))
+                if len(waiting) > WAITING * workers:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            for done, future in waiting:
+                yield done, future.result()
+        except BrokenProcessPool as error:
+            what = "A process that parses was ended from outside; most likely the memory ran out."
+            raise OutOfMemory(what, "Give fewer --workers.") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

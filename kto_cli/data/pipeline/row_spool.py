@@ -1,0 +1,84 @@
+"""Rows on their way: texts in a file, numbers in memory, until all are there and their fates can be said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy
+from numpy.typing import NDArray
+
+from kto_cli.data.columns import U8, Columns
+from kto_cli.data.pipeline.to_rows import Drafts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Spool:
+    """Takes the rows of one block after the other; gives them back in the same order."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._parts: list[dict[str, NDArray[Any]]] = []
+        self._writer: Any = None
+        self._pairs = 0
+        self.rows = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, made: Drafts) -> None:
+        """Takes a block's rows."""
+        import pyarrow as pa
+
+        if self._writer is None:
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._writer = pa.ipc.new_file(str(self._path), made.texts.schema, options=options)
+        self._writer.write_batch(made.texts)
+        pairs = made.numbers["pairs"]
+        made.numbers["pairs"] = numpy.where(pairs >= 0, pairs + self._pairs, -1)
+        self._pairs += made.pairs
+        self._parts.append(made.numbers)
+        self.rows += len(pairs)
+
+    def columns(self) -> Columns:
+        """The numbers of all rows; the spool forgets them."""
+        joined: dict[str, NDArray[Any]] = {}
+        for name in list(self._parts[0]) if self._parts else ():
+            joined[name] = numpy.concatenate([part.pop(name) for part in self._parts])
+        for name in ("prompt", "completion", "group"):
+            joined[f"{name}s"] = codes(joined[f"{name}_keys"])
+        return Columns(**joined)
+
+    def batches(self) -> Iterator[tuple[slice, pa.RecordBatch]]:
+        """The texts, with the rows' places among all rows."""
+        import pyarrow as pa
+
+        self._writer.close()
+        done = 0
+        with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as reader:
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                yield slice(done, done + batch.num_rows), batch
+                done += batch.num_rows
+
+
+def codes(keys: U8) -> NDArray[numpy.int64]:
+    """A number from 0 for each distinct key [rows, 2], in the order of the keys; [rows]."""
+    order = numpy.lexsort((keys[:, 1], keys[:, 0]))
+    ordered = keys[order]
+    new = numpy.ones(len(keys), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    found = numpy.empty(len(keys), "i8")
+    found[order] = numpy.cumsum(new) - 1
+    return found

@@ -1,0 +1,9 @@
+"""Files as records: JSONL, JSON, CSV, TSV, Parquet, compressed or not, as a stream.
+
+any_file.py     the reader of a file, by its name
+open_file.py    bytes and text of a file, decompressed
+jsonl.py        lines and JSON lines
+json_array.py   the items of one JSON array
+csv_file.py     CSV and TSV
+parquet.py      Parquet
+"""

@@ -1,0 +1,200 @@
+"""Rows of CSV and TSV (RFC 4180), strictly, as a stream: no more than one row is held.
+
+A row that is wrong is rejected by itself only where it is certain where the next one starts. A quote that is left open
+makes text out of rows, and what follows its end rows out of text; so where the quotes of a row do not pair up, and
+where a cell has no end, the file is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import TextIOWrapper
+from pathlib import Path
+
+from kto_cli.common.errors import BadInput
+from kto_cli.data.readers import jsonl
+from kto_cli.data.readers.jsonl import Record, bounded_lines
+from kto_cli.data.readers.open_file import Reached, open_text, printable, refuse_useless
+
+DELIMITERS = (",", "\t", ";", "|")
+"""Half the world's spreadsheets write `;`."""
+MOST_LINES = 1_000_000
+"""Lines of one row; more are no cell but the rest of a file after a quote left open."""
+RAW_LINES = 100
+"""Lines kept of a row, to show it if it is at fault."""
+MEND = "Mend the file."
+
+
+@dataclass
+class CsvFile:
+    """An open file of CSV: its rows as cells, and of the row being read what is needed to judge a fault in it."""
+
+    name: str
+    text: TextIOWrapper
+    number: int = 0
+    """Lines read."""
+    start: int = 1
+    """The line the row starts on."""
+    row: list[str] = field(default_factory=list)
+    """Its first lines."""
+    quotes: int = 0
+    """Quotes in all of its lines."""
+
+    def numbered(self) -> Iterator[str]:
+        """The lines, noted.
+
+        Raises:
+            BadInput: one that is too long (it may have opened a quote, so nothing after it is certain), or too many
+                for one row.
+        """
+        for line, whole in bounded_lines(self.text, self.name):
+            self.number += 1
+            if not whole:
+                raise BadInput(f"{self.name}: line {self.number:,} is longer than {jsonl.MAX_LINE:,} characters.", MEND)
+            if len(self.row) < RAW_LINES:
+                self.row.append(line)
+            elif self.number - self.start > MOST_LINES:
+                what = f"{self.name}: the quote opened in the row of line {self.start:,} is not closed"
+                raise BadInput(f"{what} for {MOST_LINES:,} lines.", MEND)
+            self.quotes += line.count('"')
+            yield line
+
+    def rows(self, delimiter: str) -> Iterator[list[str] | csv.Error]:
+        """The cells of each row, or its fault.
+
+        Raises:
+            BadInput: it is not certain where the next row starts.
+        """
+        # the limit is the process's and is never lowered again: several files may be open
+        csv.field_size_limit(max(csv.field_size_limit(), jsonl.MAX_LINE))
+        # strict: else a quote left open swallows the rest of the file as one cell
+        reader = csv.reader(self.numbered(), delimiter=delimiter, strict=True)
+        while True:
+            self.start, self.row, self.quotes = self.number + 1, [], 0
+            try:
+                yield next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                self.refuse_uncertain(error, delimiter)
+                yield error
+
+    def ends_here(self, delimiter: str) -> bool:
+        """Whether a faulty row ends with the line last read, for one who reads faults with leniency too."""
+        with_another = csv.reader([*self.row, "another\n"], delimiter=delimiter)
+        return len(self.row) < RAW_LINES and [*with_another][-1] == ["another"]
+
+    def refuse_uncertain(self, error: csv.Error, delimiter: str) -> None:
+        """Refuses a faulty row after which it is not certain where the next one starts.
+
+        Raises:
+            BadInput: its quotes do not pair up.
+        """
+        where = f"{self.name}: the quote opened in the row of line {self.start:,}"
+        if "unexpected end" in str(error):
+            raise BadInput(f"{where} is never closed.", MEND) from error
+        if "field larger" in str(error):
+            raise BadInput(f"{where} is not closed for {jsonl.MAX_LINE:,} characters.", MEND) from error
+        if self.quotes % 2 or not self.ends_here(delimiter):
+            what = f"{self.name}: the quotes of the row of line {self.start:,} do not pair up"
+            raise BadInput(f"{what}, so nobody can tell where it ends.", MEND) from error
+
+
+def delimiter_of(path: Path, wanted: Sequence[str]) -> str:
+    """The delimiter that finds most wanted columns in the header, or else most columns.
+
+    Raises:
+        BadInput: see `open_bytes`.
+    """
+    with open_text(path) as text:
+        header = next((line for line, _ in bounded_lines(text, printable(path)) if not line.isspace()), "")
+
+    def found(delimiter: str) -> tuple[int, int]:
+        cells = [cell.strip() for cell in header.rstrip("\r\n").split(delimiter)]
+        return len({cell.strip('"') for cell in cells} & set(wanted)), len(cells)
+
+    return max(DELIMITERS, key=found)
+
+
+@contextmanager
+def opened(path: Path, wanted: Sequence[str]) -> Iterator[tuple[list[str], Iterator[Record]]]:
+    """(column names, one record per row) of a file; the records are called by the file's name until renamed.
+
+    Raises:
+        BadInput: empty, a header that cannot be one, or see `CsvFile`.
+    """
+    reached = Reached("line")
+    delimiter = delimiter_of(path, wanted)
+    with open_text(path, reached) as text:
+        file = CsvFile(printable(path), text)
+        rows = filled(file.rows(delimiter))
+        cells = next(rows, None)
+        if cells is None:
+            refuse_useless(file.name, None, 0)
+        header = header_of(file, cells)
+        yield header, records_of(file, header, rows, reached)
+
+
+def filled(rows: Iterator[list[str] | csv.Error]) -> Iterator[list[str] | csv.Error]:
+    """The rows that are not blank."""
+    return (cells for cells in rows if isinstance(cells, csv.Error) or any(cell.strip() for cell in cells))
+
+
+def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
+    """The column names.
+
+    Raises:
+        BadInput: they cannot be told, or twice the same.
+    """
+    if isinstance(cells, csv.Error):
+        raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", MEND)
+    names = [cell.strip() for cell in cells]
+    if "\0" in "".join(names):
+        raise BadInput(f"{file.name} has a header that cannot be read (zero bytes in it).", MEND)
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise BadInput(f"{file.name} has more than one column {printable(', '.join(twice))}.", "Rename or remove one.")
+    return names
+
+
+def records_of(
+    file: CsvFile, header: list[str], rows: Iterator[list[str] | csv.Error], reached: Reached
+) -> Iterator[Record]:
+    """One record per row, its origin the line it starts on; an empty cell is a missing value, as CSV cannot tell."""
+    for cells in rows:
+        origin = str(file.start)
+        if isinstance(cells, csv.Error):
+            yield Record(origin, None, "".join(file.row).rstrip("\r\n"), "bad_csv", str(cells))
+        elif len(cells) != len(header):
+            detail = f"{len(cells)} cells where the header has {len(header)}"
+            yield Record(origin, None, json.dumps(cells, ensure_ascii=False), "wrong_cell_count", detail)
+        else:
+            yield Record(origin, {name: cell or None for name, cell in zip(header, cells, strict=True) if name})
+        reached.count = file.number
+
+
+def csv_columns(path: Path, wanted: Sequence[str]) -> list[str]:
+    """The names in the header.
+
+    Raises:
+        BadInput: see `opened`.
+    """
+    with opened(path, wanted) as (header, _):
+        return header
+
+
+def csv_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
+    """One record per row, called NAME:LINE by the line it starts on, with the wanted columns.
+
+    Raises:
+        BadInput: see `opened`.
+    """
+    with opened(path, wanted or ()) as (_, records):
+        for record in records:
+            values = record.values
+            if wanted is not None and values is not None:
+                values = {column: values[column] for column in wanted if column in values}
+            yield Record(f"{name}:{record.origin}", values, record.raw, record.reason, record.detail)

@@ -1,0 +1,148 @@
+"""Lines of text files and JSON lines, packed or not; what is damaged is said, never guessed.
+
+A file is read as a stream: no more than one line of it is held. A line ends at LF, CR LF or CR.
+
+Reasons of a line that gives no values:
+
+    not_json          not JSON, nested too deeply, or with a number of thousands of digits
+    duplicate_key     an object gives one key twice (RFC 8259 section 4: what that means is nobody's to say)
+    not_an_object     JSON, but a text, a number or a list
+    line_too_long     more than MAX_LINE characters, which are never held
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kto_cli.common.errors import BadInput
+from kto_cli.data.readers.open_file import Reached, open_bytes, open_text, printable
+
+__all__ = ["MAX_LINE", "UNPARSED", "Record", "line_records", "open_bytes", "parse_json", "parsed"]
+
+MAX_LINE = 64 * 2**20
+"""Characters; a longer line is no row but a damaged file, or one made to fill the memory."""
+UNPARSED = "unparsed"
+"""The reason of a record that is still to be parsed, by `parsed`."""
+MOST_BLANK = 1_000_000
+"""Blank lines in a row; more are no data but a file made to keep the tool busy."""
+RAW_OF_LONG = 200
+"""Characters kept of a line that is too long."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line, cell row or item of a file: its values, or its fault."""
+
+    origin: str
+    values: dict[str, Any] | None
+    raw: str = ""
+    """The line as it was, where there are no values to show."""
+    reason: str = ""
+    detail: str = ""
+
+
+class DuplicateKey(ValueError):
+    """An object of JSON gives one key twice."""
+
+
+def bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[tuple[str, bool]]:
+    """(line with its end, whether it is whole): of one longer than MAX_LINE the start, the rest is passed over.
+
+    Raises:
+        BadInput: more than MOST_BLANK blank lines in a row, in the file called `name`.
+    """
+    limit, blank = MAX_LINE + len("\r\n"), 0
+    for line in iter(partial(text.readline, limit), ""):
+        if len(line) < limit or line[-1] in "\r\n":
+            blank = blank + 1 if len(line) <= 2 and line.isspace() else 0
+            if blank > MOST_BLANK:
+                raise BadInput(f"{name} has more than {MOST_BLANK:,} blank lines in a row.", "Check the file.")
+            yield line, True
+            continue
+        start, line = line[:RAW_OF_LONG], ""
+        yield start, False
+        for rest in iter(partial(text.readline, 2**20), ""):
+            if rest[-1] in "\r\n":
+                break
+
+
+def line_records(path: Path, name: str) -> Iterator[Record]:
+    """The lines of a file that are not blank, called NAME:LINE and not parsed.
+
+    Raises:
+        BadInput: see `open_bytes`; it says after which line.
+    """
+    reached = Reached("line")
+    with open_text(path, reached) as text:
+        for number, (line, whole) in enumerate(bounded_lines(text, printable(path)), start=1):
+            if not whole:
+                detail = f"the line is longer than {MAX_LINE:,} characters"
+                yield Record(f"{name}:{number}", None, line, "line_too_long", detail)
+            elif not line.isspace():
+                yield Record(f"{name}:{number}", None, line.rstrip("\r\n"), UNPARSED)
+            reached.count = number
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON with these keys and values.
+
+    Raises:
+        DuplicateKey: one of the keys is there twice.
+    """
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise DuplicateKey(twice(pairs))
+    return values
+
+
+def twice(pairs: list[tuple[str, Any]]) -> str:
+    """Which key is there twice, in words."""
+    seen: set[str] = set()
+    key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return f"the key {key[:40]!r} is given twice"
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=unique)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; NaN and Infinity are read as numbers, as Python's json does: refusing what is not
+    finite is left to who needs a number.
+
+    Raises:
+        DuplicateKey: an object gives one key twice.
+        ValueError: not JSON, nested too deeply, or a number too long.
+    """
+    try:
+        return DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1:,}") from error
+
+
+def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = None) -> Record:
+    """A parsed JSON value as a record, of the wanted keys; only objects have values."""
+    if not isinstance(value, dict):
+        return Record(origin, None, raw, "not_an_object", f"JSON {type(value).__name__} instead of an object")
+    if wanted is not None:
+        value = {key: value[key] for key in wanted if key in value}
+    return Record(origin, value, raw)
+
+
+def parsed(record: Record, wanted: Sequence[str] | None = None) -> Record:
+    """The record with its values, the wanted ones alone, or with its fault; one that is not UNPARSED as it is."""
+    if record.reason != UNPARSED:
+        return record
+    try:
+        value = parse_json(record.raw)
+    except ValueError as error:
+        reason = "duplicate_key" if isinstance(error, DuplicateKey) else "not_json"
+        return Record(record.origin, None, record.raw, reason, str(error))
+    return as_record(record.origin, value, record.raw, wanted)

@@ -1,1 +1,0 @@
-"""From the records of a source to the rows of a dataset: labels, findings, shape, split, files."""
