@@ -41,14 +41,18 @@ IMPORTS, START, STOP, REST = "imports", "start of Python", "end of Python", "res
 ROWS, ANSWERS, CHECKS = "model: rows", "model: answers", "model: checks"
 FILES = "files"
 PARTS = {
-    ROWS: ("scoring:CompletionScorer.forward",),
+    ROWS: ("model.scorer:CompletionScorer.forward",),
     ANSWERS: ("generation.store:answer_all",),
-    CHECKS: ("scoring:CompletionScorer.trust_or_fall_back",),
-    "micro-batches": ("engine:Engine.log_probs",),
-    "load model and tokenizer": ("models:load_model", "models:load_tokenizer", "preparation:start_accelerator"),
-    "check and fingerprint": ("checkpoint:locate", "models:open_source", "data.dataset:load_data_dir"),
-    "tokenize": ("tokenized:tokenized_rows",),
-    "reference cache": ("reference_pass:reference_logps",),
+    CHECKS: ("model.scorer:CompletionScorer.trust_or_fall_back",),
+    "micro-batches": ("model.logprobs.forward:Engine.log_probs",),
+    "load model and tokenizer": (
+        "model.load:load_model",
+        "model.load:load_tokenizer",
+        "model.logprobs.prepare:start_accelerator",
+    ),
+    "check and fingerprint": ("checkpoint:locate", "model.load:open_source", "data.dataset:load_data_dir"),
+    "tokenize": ("model.tokens.cached:tokenized_rows",),
+    "reference cache": ("model.logprobs.reference:reference_logps",),
     "statistics": ("eval_results:find_out",),
     FILES: (
         *(f"eval_results:{name}" for name in ("write", "rows_table", "texts_of", "places_of")),

@@ -30,7 +30,7 @@ from kto_cli.common import files
 from kto_cli.generation.continuous import Continuous
 from kto_cli.generation.padded import Padded
 from kto_cli.generation.records import Answer, Decoding, Question, Subject
-from kto_cli.models import context_length, load_model, load_tokenizer
+from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 
 class OneByOne(Padded):

@@ -181,7 +181,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     from kto_cli.common.screen import Screen
     from kto_cli.common.train_config import TrainConfig
-    from kto_cli.preparation import make_scorer, prepare, start_accelerator
+    from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -200,7 +200,7 @@ def kto_precompute(
     """What `kto precompute` does, into an empty cache."""
     from dataclasses import replace
 
-    from kto_cli.reference_pass import reference_logps
+    from kto_cli.model.logprobs.reference import reference_logps
 
     rows = prepared.train[: options.rows]
     memory, counter = Memory(), TokenCounter(scorer)
@@ -240,8 +240,8 @@ def kto_step(
     import torch
 
     from kto_cli.core.statistics.metrics import step_metrics
-    from kto_cli.engine import Engine, References
-    from kto_cli.reference_pass import reference_logps
+    from kto_cli.model.logprobs.forward import Engine, References
+    from kto_cli.model.logprobs.reference import reference_logps
 
     batches = planned(prepared, options)
     with tempfile.TemporaryDirectory() as cache:
@@ -271,7 +271,7 @@ def plain_step(
     import torch
 
     from kto_cli.core.losses import kto_loss
-    from kto_cli.models import load_model
+    from kto_cli.model.load import load_model
 
     batches = planned(prepared, options)
     memory = Memory()

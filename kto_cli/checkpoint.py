@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.models import load_model, locate_model, open_source
-from kto_cli.preparation import Prepared
+from kto_cli.model import lora
+from kto_cli.model.load import load_model, locate_model, open_source
+from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
 from kto_cli.snapshots import refuse_slices
 
@@ -41,7 +41,7 @@ def _unfinished(folder: Path) -> BadInput:
         hint = f", or look at a step of it: kto eval {steps[-1]}" if steps else ""
         return BadInput(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}{hint}")
     return BadInput(
-        f"{folder} is not a model folder: it has neither config.json nor {adapters.CONFIG}.",
+        f"{folder} is not a model folder: it has neither config.json nor {lora.CONFIG}.",
         "Give a checkpoint that `kto train` wrote.",
     )
 
@@ -62,8 +62,8 @@ def fill_from_run(config: EvalConfig, folder: Path) -> tuple[EvalConfig, dict[st
     """
     home = run_folder(folder)
     if home is None:
-        if config.model is None and adapters.is_adapter(folder):
-            return replace(config, model=adapters.base_of(folder)), {}
+        if config.model is None and lora.is_adapter(folder):
+            return replace(config, model=lora.base_of(folder)), {}
         if config.model is None:
             raise BadInput(
                 f"{folder} does not say which model it was trained from.",
@@ -101,28 +101,28 @@ def load_policy(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
     """The model in `folder`. An adapter goes, in place, on the reference if that is its base, else on its base, loaded
     for it. Either way the reference is no more: `prepared` lets it go before another model is loaded."""
     reference, prepared.model = prepared.model, None
-    if adapters.is_adapter(folder) and reference is not None and _made_for_reference(folder, prepared):
-        return adapters.attach(reference, folder).get_base_model()
+    if lora.is_adapter(folder) and reference is not None and _made_for_reference(folder, prepared):
+        return lora.attach(reference, folder).get_base_model()
     del reference
     return load_alone(folder, prepared, config)
 
 
 def load_alone(folder: Path, prepared: Prepared, config: EvalConfig) -> Any:
     """The model in `folder`, an adapter on its base, in the precision of the others."""
-    base = locate_model(adapters.base_of(folder))[1] if adapters.is_adapter(folder) else folder
+    base = locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else folder
     model = load_model(
         base,
         trust_remote_code=config.trust_remote_code,
         dtype=prepared.precision.weights,
         in_4bit=prepared.dtype if config.load_in_4bit else None,
     )
-    return model if base is folder else adapters.attach(model, folder).get_base_model()
+    return model if base is folder else lora.attach(model, folder).get_base_model()
 
 
 def tokenizer_folder(folder: Path) -> Path:
     """Where the tokenizer of a checkpoint lies: beside its weights, of a bare adapter beside those of its base."""
-    if adapters.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
-        return locate_model(adapters.base_of(folder))[1]
+    if lora.is_adapter(folder) and not (folder / "tokenizer_config.json").is_file():
+        return locate_model(lora.base_of(folder))[1]
     return folder
 
 
@@ -132,12 +132,12 @@ def weights_of(folder: Path, prepared: Prepared, config: EvalConfig) -> str:
     Raises:
         BadModel: there are no weights.
     """
-    if not adapters.is_adapter(folder):
+    if not lora.is_adapter(folder):
         return open_source(str(folder), in_4bit=config.load_in_4bit).fingerprint
     if _made_for_reference(folder, prepared):
         base = prepared.source.fingerprint
     else:
-        base = open_source(adapters.base_of(folder), in_4bit=config.load_in_4bit).fingerprint
+        base = open_source(lora.base_of(folder), in_4bit=config.load_in_4bit).fingerprint
     return files.text_hash(base, *(files.file_sha256(path) for path in sorted(folder.glob("adapter_*"))))
 
 
@@ -146,7 +146,7 @@ def _made_for_reference(folder: Path, prepared: Prepared) -> bool:
     home = run_folder(folder)
     if home is not None:
         return bool(read_settings(RunDir(home))["reference"]["fingerprint"] == prepared.source.fingerprint)
-    _, base = locate_model(adapters.base_of(folder))
+    _, base = locate_model(lora.base_of(folder))
     return base.resolve() == prepared.source.folder.resolve()
 
 

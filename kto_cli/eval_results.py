@@ -19,7 +19,7 @@ from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.metrics import Scores, held_out_metrics
 from kto_cli.data.dataset import HELD_OUT, DataDir, Row, read_batches, read_columns
 from kto_cli.eval_files import METRICS, ROWS
-from kto_cli.token_store import EncodedRows
+from kto_cli.model.tokens.store import EncodedRows
 
 MISLABELLED, MOVERS = 50, 10
 """Rows listed in metrics.json at most, of movers by class and direction; rows.parquet has all."""

@@ -9,7 +9,7 @@ from typing import Any
 from kto_cli.core.rows import EncodedRow
 from kto_cli.data.dataset import DataDir, Text
 from kto_cli.eval_results import texts_of
-from kto_cli.token_store import EncodedRows
+from kto_cli.model.tokens.store import EncodedRows
 
 NAMES_OF_COLUMNS = frozenset({"id", "prompt", "policy", "reference", "target"})
 """In samples.jsonl: no other model is called so."""

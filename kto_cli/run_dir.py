@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from kto_cli import adapters
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
+from kto_cli.model import lora
 
-LAST_FILES = ("config.json", adapters.CONFIG)
+LAST_FILES = ("config.json", lora.CONFIG)
 """Of a whole model or of an adapter: put in place after all others, so it says that they are there."""
 KEPT_STEPS = 2
 """Older checkpoints are removed once newer ones are whole; the one before the last stays as a reserve."""
@@ -251,8 +251,8 @@ def is_model_folder(folder: Path) -> bool:
 def save_model_folder(folder: Path, model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
     """A Hugging Face model folder: config, safetensors weights (the model's, if not given; of adapters alone if it has
     any), tokenizer with its chat template."""
-    if adapters.is_adapted(model):
-        adapters.save(folder, model, weights)
+    if lora.is_adapted(model):
+        lora.save(folder, model, weights)
     else:
         model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
     tokenizer.save_pretrained(folder)

@@ -17,8 +17,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
-from kto_cli.distributed import how_spread
-from kto_cli.preparation import Prepared, class_counts
+from kto_cli.model.distributed.processes import how_spread
+from kto_cli.model.logprobs.prepare import Prepared, class_counts
 from kto_cli.run_dir import RunDir, read_settings
 from kto_cli.tracking import refuse_missing_trackers
 

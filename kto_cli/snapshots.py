@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from kto_cli import adapters, distributed, gathering
 from kto_cli.common.errors import BadInput
-from kto_cli.gathering import ReadRows
-from kto_cli.models import load_model
+from kto_cli.model import lora
+from kto_cli.model.distributed import gathering, processes
+from kto_cli.model.distributed.gathering import ReadRows
+from kto_cli.model.load import load_model
 from kto_cli.run_dir import RunDir, save_model_folder
 from kto_cli.shards import Slice, Slices, slice_file, write_slices
 
@@ -27,7 +28,7 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, co
         DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
     """
     accelerator, optimizer = engine.accelerator, _inner(engine.optimizer)
-    sharding = distributed.sharding_asked_for(accelerator.num_processes)
+    sharding = processes.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, tokenizer, optimizer, counters)
     else:
@@ -120,8 +121,8 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
         return
     from safetensors.torch import load_file
 
-    if adapters.is_adapted(model):
-        own, weights = adapters.tensors(model), load_file(folder / adapters.WEIGHTS)
+    if lora.is_adapted(model):
+        own, weights = lora.tensors(model), load_file(folder / lora.WEIGHTS)
     else:
         own = model.state_dict(keep_vars=True)
         weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()

@@ -22,16 +22,16 @@ from kto_cli.common.screen import Screen
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
-from kto_cli.engine import Engine, References, StepOutput
-from kto_cli.held_out import glance, glance_rows, score_rows
 from kto_cli.interrupts import interrupt_flag
-from kto_cli.layers import checkpoint_layers
 from kto_cli.live import Show, watching
 from kto_cli.memory import within_memory
+from kto_cli.model.layers import checkpoint_layers
+from kto_cli.model.logprobs.forward import Engine, References, StepOutput
+from kto_cli.model.logprobs.validation import glance, glance_rows, score_rows
+from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings
 from kto_cli.snapshots import save_snapshot
-from kto_cli.token_store import EncodedRows
 
 
 @dataclass

@@ -8,11 +8,11 @@ import numpy
 
 from kto_cli import estimates
 from kto_cli.estimates import Work
-from kto_cli.held_out import GLANCE_ROWS
-from kto_cli.preparation import Prepared
-from kto_cli.reference_pass import open_cache, stored_logps
+from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.logprobs.reference import open_cache, stored_logps
+from kto_cli.model.logprobs.validation import GLANCE_ROWS
+from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.settings import Settings
-from kto_cli.token_store import EncodedRows
 
 
 def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, list[int]]]:

@@ -11,10 +11,10 @@ from typing import Any
 from kto_cli.core.mismatch import mismatched_partners
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data.dataset import Row
-from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
-from kto_cli.token_files import open_store
-from kto_cli.token_store import EncodedRows
-from kto_cli.tokenizing import Batch, Read, write_store
+from kto_cli.model.tokens.build_store import Batch, Read, write_store
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
+from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.store_files import open_store
 
 
 class OneByOne(Encoder):

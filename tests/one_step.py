@@ -17,14 +17,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pico import BUILDERS
 from torch import nn
 
-from kto_cli.adapters import add_adapters
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.distributed import is_sharded, place, wrap
-from kto_cli.engine import Engine, References
-from kto_cli.gathering import whole
-from kto_cli.layers import checkpoint_layers
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model.distributed.gathering import whole
+from kto_cli.model.distributed.processes import is_sharded, place, wrap
+from kto_cli.model.layers import checkpoint_layers
+from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.lora import add_adapters
+from kto_cli.model.scorer import CompletionScorer
 
 VOCABULARY = 50
 SETTINGS = {"beta": 0.1, "lambda_d": 1.0, "lambda_u": 1.33}

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLE, Command, Ran, pairs, save_pico_llama, write_lines
 
-from kto_cli.engine import Engine
+from kto_cli.model.logprobs.forward import Engine
+from kto_cli.model.scorer import CompletionScorer
 from kto_cli.run_dir import RunDir
-from kto_cli.scoring import CompletionScorer
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -17,18 +17,19 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 from conftest import REPOSITORY, call
 
-from kto_cli import fitting
 from kto_cli.commands.binarize import BinarizeFlags
 from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.data.audit import checks, dataset_checks
 from kto_cli.data.audit.text_checks import ABOUT
 from kto_cli.data.dataset import COLUMNS, FILES, MANIFEST
 from kto_cli.data.formats.records import LeftOut, Reject
-from kto_cli.data.formats.source import MODULES, RawFile, all_sources, source
+from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import labels
 from kto_cli.data.log.rules import compile_rule
 from kto_cli.data.pipeline import sample
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.registry import MODULES, all_sources, source
+from kto_cli.model.tokens import fit
 
 PAGE, README = REPOSITORY / "docs" / "feedback.md", REPOSITORY / "README.md"
 PAGES = (*sorted((REPOSITORY / "docs").glob("*.md")), README)
@@ -177,7 +178,7 @@ def test_the_page_has_the_names_of_all_findings():
             is_finding = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"
             if is_finding and isinstance(node.args[0], ast.Constant):
                 names.add(node.args[0].value)
-    names |= set(fitting.ADVICE)
+    names |= set(fit.ADVICE)
     assert len(names) == 20
     first_cells = " ".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`([a-z_]+)`", first_cells)) == names

@@ -123,7 +123,7 @@ def test_a_reference_that_gives_nan(kto, workplace, pico, pico_data):
 
 
 def test_out_of_memory_in_the_longest_batch(kto, workplace, given, monkeypatch):
-    from kto_cli.engine import Engine
+    from kto_cli.model.logprobs.forward import Engine
 
     def no_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

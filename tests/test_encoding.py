@@ -15,8 +15,8 @@ from shared import shared
 from kto_cli.common import files
 from kto_cli.common.errors import BadData, BadModel
 from kto_cli.data.dataset import Row
-from kto_cli.encoding import LEAST_COMPLETION, bos_prefix
-from kto_cli.models import load_tokenizer
+from kto_cli.model.load import load_tokenizer
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, bos_prefix
 
 FOLDERS: dict[str, Callable[[], Path]] = {
     "built-in": lambda: files.sample_data() / "model",

@@ -18,8 +18,9 @@ from judge_server import Handler, serving
 from pico import BUILDERS
 from test_invariance import launch
 
-from kto_cli import checkpoint, preparation
+from kto_cli import checkpoint
 from kto_cli.generation import choose
+from kto_cli.model.logprobs import prepare
 from kto_cli.report.evidence import gather
 
 __all__ = ["place", "runs"]
@@ -218,7 +219,7 @@ def test_one_model_at_a_time(kto: Command, place, monkeypatch):
         return model
 
     alive: list[int] = []
-    monkeypatch.setattr(preparation, "load_model", loading)
+    monkeypatch.setattr(prepare, "load_model", loading)
     monkeypatch.setattr(checkpoint, "load_model", loading)
     assert kto("eval", "a", *SHORT, "--against", "b").code == 0
     assert alive == [0, 0, 0]

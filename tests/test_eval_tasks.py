@@ -14,7 +14,7 @@ from evaluated import SHORT, error_of, part, runs
 from test_tasks import choice_task, few
 
 from kto_cli.benchmarking import run as running
-from kto_cli.models import load_model, load_tokenizer
+from kto_cli.model.load import load_model, load_tokenizer
 from kto_cli.report.evidence import gather
 
 __all__ = ["few", "runs"]
@@ -121,9 +121,9 @@ def test_two_checkpoints_are_compared(kto: Command, place):
     ],
 )
 def test_what_cannot_be_run_is_said_before_anything_is_loaded(kto: Command, place, monkeypatch, flags, said):
-    from kto_cli import preparation
+    from kto_cli.model.logprobs import prepare
 
-    monkeypatch.setattr(preparation, "load_model", None)
+    monkeypatch.setattr(prepare, "load_model", None)
     (place / "tasks/broken.yaml").write_text("task: [")
     assert said in error_of(kto("eval", "a", *NONE, *flags))
     assert not (place / "a/eval").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kto_cli.common.errors import BadModel
-from kto_cli.models import collecting_later, load_tokenizer
+from kto_cli.model.load import collecting_later, load_tokenizer
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -15,8 +15,8 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import KtoError
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import HELD_OUT, TRAIN, read_batches
-from kto_cli.encoding import LEAST_COMPLETION
-from kto_cli.fitting import CUT, LEFT_OUT, SHORTENED, encoder_of, examine_fit
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION
+from kto_cli.model.tokens.fit import CUT, LEFT_OUT, SHORTENED, encoder_of, examine_fit
 from kto_cli.workflows import binarize as binarize_workflow
 
 FILES = {

@@ -17,7 +17,7 @@ from kto_cli.generation.continuous import Continuous
 from kto_cli.generation.noise import perturbed, seeds_tensor
 from kto_cli.generation.padded import Padded
 from kto_cli.generation.records import Decoding, Question, Subject, prompt_seed
-from kto_cli.models import context_length, load_model, load_tokenizer
+from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 END = 2
 GREEDY, DRAWN = Decoding(12, temperature=0.0), Decoding(12, temperature=1.0, top_p=0.9)

@@ -16,7 +16,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data import hub, select
 from kto_cli.data.formats.records import Output
-from kto_cli.data.formats.source import MODULES, source
+from kto_cli.data.registry import MODULES, source
 from kto_cli.data.select import choose, default_name, split_name
 
 # --- the Hub ----------------------------------------------------------------------------------

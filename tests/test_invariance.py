@@ -17,7 +17,7 @@ from conftest import REPOSITORY, call
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.core.statistics.metrics import step_metrics
-from kto_cli.engine import References
+from kto_cli.model.logprobs.forward import References
 
 ROWS = 32
 

@@ -9,9 +9,9 @@ import pytest
 from kto_cli.common.binarize_config import OF_SOURCES, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.listing import raw_files
-from kto_cli.data.formats.source import MODULES, all_sources, source
 from kto_cli.data.pipeline.parse import blocks
 from kto_cli.data.pipeline.to_rows import drafts
+from kto_cli.data.registry import MODULES, all_sources, source
 from kto_cli.data.select import choose
 
 SUFFIXES = {"log": "csv", "alpaca-eval": "json", "halos": "json", "llama-factory": "json"}

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from kto_cli.core import logps
 from kto_cli.core.batches import pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model.scorer import CompletionScorer
 
 COMBINATIONS = [(bias, scale, softcap) for bias in (False, True) for scale in (1.0, 0.3) for softcap in (None, 2.5)]
 

@@ -19,17 +19,17 @@ from test_bad_input import refused
 from test_end_to_end import METRICS, cache_use, check_held_out, sha
 from test_run_dir import MODEL_FILES, flip_a_byte, names, train_until_killed_in
 
-from kto_cli import adapters
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.batches import pad
 from kto_cli.core.losses import kto_loss
-from kto_cli.engine import Engine, References
-from kto_cli.models import load_model
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model import lora
+from kto_cli.model.load import load_model
+from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.scorer import CompletionScorer
 
 CONFIG = TrainConfig(lora_r=4, lora_alpha=6)
-ADAPTER_FILES = {adapters.CONFIG, adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+ADAPTER_FILES = {lora.CONFIG, lora.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 SHORT = ("--batch-size", 8, "--epochs", 2, "--save-every", 2, "--lora-r", 4, "--learning-rate", 1e-2)
 STEPS = 8
 """32 rows, batches of 8, 2 epochs."""
@@ -69,7 +69,7 @@ def test_a_step_equals_the_one_computed_by_hand():
     rows, base = some_rows(9), pico_model()
     own, mismatched = [row.own for row in rows], [row.mismatched for row in rows]
     references = References(naive_logps(base, own).detach(), naive_logps(base, mismatched).detach())
-    model = shaken(adapters.add_adapters(copy.deepcopy(base), CONFIG, base="base"))
+    model = shaken(lora.add_adapters(copy.deepcopy(base), CONFIG, base="base"))
     leaves = {
         name: parameter.detach().clone().requires_grad_()
         for name, parameter in model.named_parameters()
@@ -107,7 +107,7 @@ def test_only_adapters_learn_and_off_is_the_base_again(dora: bool):
     """After a step every base weight has the bits it had; with the adapters off the model gives the base's numbers."""
     rows, base = some_rows(6), pico_model()
     sequences_ = [row.own for row in rows]
-    model = adapters.add_adapters(copy.deepcopy(base), replace(CONFIG, dora=dora), base="base")
+    model = lora.add_adapters(copy.deepcopy(base), replace(CONFIG, dora=dora), base="base")
     references = References(*(torch.zeros(6, dtype=torch.float64) - 50 for _ in range(2)))
     scorer = CompletionScorer(model.get_base_model())
     optimizer = torch.optim.AdamW([each for each in scorer.parameters() if each.requires_grad])
@@ -132,7 +132,7 @@ def test_every_family(family: str, dora: bool, tmp_path: Path):
     an adapter that is saved and attached again (to the bit), and one that is merged."""
     some = sequences(((3, 9), (25, 4), (6, 30)))
     before = CompletionScorer(build(family).double()).score(some)
-    model = adapters.add_adapters(build(family).double(), replace(CONFIG, dora=dora), base="base")
+    model = lora.add_adapters(build(family).double(), replace(CONFIG, dora=dora), base="base")
     scorer = CompletionScorer(model.get_base_model())
     assert not scorer.plain
     torch.testing.assert_close(scorer.score(some), before, rtol=0, atol=1e-9 if dora else 0)
@@ -140,17 +140,17 @@ def test_every_family(family: str, dora: bool, tmp_path: Path):
     after = scorer.score(some)
     assert (after - before).abs().max() > 0.1
     torch.testing.assert_close(after, naive_logps(model.get_base_model(), some).detach(), rtol=1e-9, atol=2e-6)
-    adapters.save(tmp_path, model)
-    again = CompletionScorer(adapters.attach(build(family).double(), tmp_path).get_base_model())
+    lora.save(tmp_path, model)
+    again = CompletionScorer(lora.attach(build(family).double(), tmp_path).get_base_model())
     torch.testing.assert_close(again.score(some), after, rtol=0, atol=0)
-    whole = CompletionScorer(adapters.merged(model))
+    whole = CompletionScorer(lora.merged(model))
     assert not any(".lora_" in name for name, _ in whole.named_parameters())
     torch.testing.assert_close(whole.score(some), after, rtol=1e-9, atol=2e-6)
 
 
 def test_adapters_are_the_same_for_the_same_seed():
     one, same, other = (
-        adapters.add_adapters(pico_model(), replace(CONFIG, seed=seed), base="base").state_dict() for seed in (3, 3, 4)
+        lora.add_adapters(pico_model(), replace(CONFIG, seed=seed), base="base").state_dict() for seed in (3, 3, 4)
     )
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
@@ -167,18 +167,18 @@ def test_adapters_are_the_same_for_the_same_seed():
     ],
 )
 def test_which_layers(family: str, targets: str, expected: list[str]):
-    assert adapters.layers_to_adapt(build(family), targets) == expected
+    assert lora.layers_to_adapt(build(family), targets) == expected
 
 
 def test_a_model_of_state_space_layers_alone_takes_no_adapters():
     with pytest.raises(BadInput, match="no linear layer that adapters"):
-        adapters.layers_to_adapt(build("mamba"), "all-linear")
+        lora.layers_to_adapt(build("mamba"), "all-linear")
 
 
 @pytest.mark.parametrize("targets", ["q_prj", "lm_head", "embed_tokens", "q_proj,lm_head", ","])
 def test_a_layer_that_is_not_there_is_named_and_those_that_are_listed(targets: str):
     with pytest.raises(BadInput, match=r"down_proj, gate_proj, k_proj") as raised:
-        adapters.layers_to_adapt(build("llama"), targets)
+        lora.layers_to_adapt(build("llama"), targets)
     assert "q_proj," not in raised.value.what.split(":")[1], "what is there is not called missing"
 
 
@@ -201,7 +201,7 @@ def test_the_run_directory_holds_the_adapter_alone(runs: Path, pico: Path):
     assert names(finished) == ADAPTER_FILES | {"kto_config.json", "metrics.jsonl", "README.md", "steps"}
     for step in (finished / "steps").iterdir():
         assert names(step) == ADAPTER_FILES | {"optimizer.safetensors", "state.json"}
-    assert adapters.base_of(finished) == str(pico.resolve())
+    assert lora.base_of(finished) == str(pico.resolve())
     assert names(runs / "merged") == MODEL_FILES | {"kto_config.json", "metrics.jsonl", "README.md", "steps"}
     assert names(runs / "broken") == {"kto_config.json", "metrics.jsonl", "steps"}
     assert "library_name: peft" in (finished / "README.md").read_text()
@@ -228,7 +228,7 @@ def test_killed_and_resumed_is_the_same_run(runs: Path, workplace: Path, kto, pi
     ran = kto("train", *words, *SHORT, "--out", run, "--resume")
     assert ran.code == 0, ran.err
     assert "(step 6 of 8)" in ran.err
-    assert sha(run / adapters.WEIGHTS) == sha(runs / "finished" / adapters.WEIGHTS)
+    assert sha(run / lora.WEIGHTS) == sha(runs / "finished" / lora.WEIGHTS)
     numbers = [
         [{key: line[key] for key in ("step", "loss", "z_ref", "margin")} for line in map(json.loads, text.splitlines())]
         for text in ((folder / "metrics.jsonl").read_text() for folder in (run, runs / "finished"))
@@ -272,7 +272,7 @@ def test_eval_of_an_adapter_from_elsewhere(runs: Path, kto, workplace: Path, pic
     """Its reference is its base; another reference leaves the adapter on its base."""
     folder = workplace / "adapter"
     folder.mkdir()
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
+    for name in (lora.CONFIG, lora.WEIGHTS):
         shutil.copy(runs / "finished" / name, folder / name)
     words = ("--data", pico_data, "--samples", 1, "--json")
     seen = kto("eval", folder, *words)
@@ -290,7 +290,7 @@ def test_eval_of_an_adapter_on_the_head(kto, workplace: Path, pico: Path, pico_d
 
     base = AutoModelForCausalLM.from_pretrained(pico)
     adapted = shaken(get_peft_model(base, LoraConfig(r=2, target_modules=["lm_head", "q_proj"], task_type="CAUSAL_LM")))
-    adapters.save(workplace / "adapter", adapted)
+    lora.save(workplace / "adapter", adapted)
     assert CompletionScorer(adapted.get_base_model()).plain
     seen = kto("eval", "adapter", "--data", pico_data, "--samples", 0, "--json").json
     assert abs(seen["margin"]) > 1e-4
@@ -300,7 +300,7 @@ def test_a_run_is_run_again_from_its_own_config(runs: Path, kto, workplace: Path
     again = kto("train", "--config", runs / "finished/kto_config.json", "--cache", runs / "cache", "--out", "again")
     assert again.code == 0, again.err
     assert "Warning" not in again.err
-    assert sha(workplace / "again" / adapters.WEIGHTS) == sha(runs / "finished" / adapters.WEIGHTS)
+    assert sha(workplace / "again" / lora.WEIGHTS) == sha(runs / "finished" / lora.WEIGHTS)
 
 
 # --- what goes wrong --------------------------------------------------------------------------
@@ -342,19 +342,19 @@ def test_a_finished_lora_run_is_not_begun_again(runs: Path, kto, given):
 
 def test_a_damaged_adapter_is_said(runs: Path, kto, workplace: Path, pico: Path, pico_data: Path):
     run = Path(shutil.copytree(runs / "finished", workplace / "run"))
-    flip_a_byte(run / adapters.WEIGHTS)
-    refused(kto("eval", run, "--json"), adapters.WEIGHTS, "damaged")
+    flip_a_byte(run / lora.WEIGHTS)
+    refused(kto("eval", run, "--json"), lora.WEIGHTS, "damaged")
     (run / "kto_config.json").unlink()
-    (run / adapters.WEIGHTS).write_bytes(b"no")
+    (run / lora.WEIGHTS).write_bytes(b"no")
     elsewhere = kto("eval", run, "--data", pico_data, "--json")
     refused(elsewhere, "cannot be loaded")
-    (run / adapters.CONFIG).write_text("{}")
+    (run / lora.CONFIG).write_text("{}")
     refused(kto("eval", run, "--data", pico_data, "--json"), "does not say which model")
 
 
 def test_an_adapter_for_another_model_is_said(kto, workplace: Path, pico: Path, pico_data: Path):
-    other = adapters.add_adapters(build("gpt2", vocab_size=VOCABULARY), CONFIG, base=str(pico))
-    adapters.save(workplace / "adapter", other)
+    other = lora.add_adapters(build("gpt2", vocab_size=VOCABULARY), CONFIG, base=str(pico))
+    lora.save(workplace / "adapter", other)
     refused(kto("eval", "adapter", "--data", pico_data, "--json"), "adapter", "cannot be loaded", "for this model")
 
 
@@ -364,7 +364,7 @@ def test_an_adapter_that_is_no_lora_is_said(kto, workplace: Path, pico: Path, pi
 
     options = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     prompts = get_peft_model(AutoModelForCausalLM.from_pretrained(pico), options)
-    adapters.save(workplace / "adapter", prompts)
+    lora.save(workplace / "adapter", prompts)
     refused(kto("eval", "adapter", "--data", pico_data, "--json"), "PROMPT_TUNING", "LoRA")
 
 
@@ -396,7 +396,7 @@ def test_a_4_bit_gradient_is_that_of_the_rounded_weights(pico: Path):
             rounded.get_submodule(name).weight.data = weight
     some, gradients = sequences(vocab=2048), []
     for base in (model, rounded):
-        adapted = shaken(adapters.add_adapters(base, CONFIG, base="base"))
+        adapted = shaken(lora.add_adapters(base, CONFIG, base="base"))
         scorer = CompletionScorer(adapted.get_base_model())
         before = scorer.score(some)
         logps = scorer(*pad(some))
@@ -427,4 +427,4 @@ def test_a_4_bit_run_trains_resumes_and_is_evaluated(kto, workplace: Path, given
     assert seen["margin"] == pytest.approx(lines[-1]["held_out"]["margin"], abs=1e-4)
     train_until_killed_in(STEPS, *words, "--out", "broken")
     assert kto("train", *words, "--out", "broken", "--resume").code == 0
-    assert sha(workplace / "broken" / adapters.WEIGHTS) == sha(run / adapters.WEIGHTS)
+    assert sha(workplace / "broken" / lora.WEIGHTS) == sha(run / lora.WEIGHTS)

@@ -10,7 +10,8 @@ import torch
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
 from kto_cli.common.errors import OutOfMemory
-from kto_cli.memory import SMALLEST, default_token_budget, find_token_budget, within_memory
+from kto_cli.memory import find_token_budget, within_memory
+from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
 
 ROWS = 12
 LONGEST = 32

@@ -26,7 +26,7 @@ from kto_cli.data.dataset import FINDINGS, HELD_OUT, REJECTS, TRAIN, Row, schema
 from kto_cli.data.dataset_writer import DataWriter, finish, table_of
 from kto_cli.data.formats import trl
 from kto_cli.data.formats.records import LeftOut, Pair, Ranked
-from kto_cli.data.formats.source import RawFile, source
+from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import format
 from kto_cli.data.pipeline import parse, to_rows
 from kto_cli.data.pipeline.label import settle_labels
@@ -36,6 +36,7 @@ from kto_cli.data.pipeline.row_spool import Spool, codes
 from kto_cli.data.pipeline.to_rows import Block, Draft, key, texts_in_arrow
 from kto_cli.data.pipeline.write import Names, hexadecimal
 from kto_cli.data.readers.jsonl import UNPARSED, Record
+from kto_cli.data.registry import source
 from kto_cli.data.select import Chosen, choose
 
 CONFIG = BinarizeConfig(("x",), text=True)

@@ -149,8 +149,8 @@ def test_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(unbroken, 
 
 def test_damaged_cache_is_said_and_computed_again(data, pico, tmp_path):
     """A flipped byte in the cache: said, that part computed again, and the values are what they were."""
-    from kto_cli.models import fingerprint
-    from kto_cli.reference import ReferenceCache
+    from kto_cli.model.load import fingerprint
+    from kto_cli.model.logprobs.reference_cache import ReferenceCache
 
     command = [
         "precompute",
@@ -178,6 +178,6 @@ def test_damaged_cache_is_said_and_computed_again(data, pico, tmp_path):
 
 
 def _records(payload: bytes) -> Any:
-    from kto_cli.reference import _RECORD
+    from kto_cli.model.logprobs.reference_cache import _RECORD
 
     return numpy.frombuffer(payload, _RECORD)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import call
 
-from kto_cli.engine import Engine
+from kto_cli.model.logprobs.forward import Engine
 from kto_cli.run_dir import KEPT_STEPS, RunDir
 
 MODEL_FILES = {

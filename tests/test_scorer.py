@@ -12,13 +12,13 @@ from pico import BUILDERS, build, naive_logps, sequences
 from shared import shared
 from torch import nn
 
-from kto_cli.attention import Past
 from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
-from kto_cli.layers import checkpoint_layers
-from kto_cli.models import load_model
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model.attention import Past
+from kto_cli.model.layers import checkpoint_layers
+from kto_cli.model.load import load_model
+from kto_cli.model.scorer import CompletionScorer
 
 ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6, "mamba": 1e-5, "gpt_neo": 1e-6}
 """Nats. These take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a
@@ -111,7 +111,9 @@ def test_packing_leaves_the_model_as_it_was():
 
 def test_wrong_packing_is_noticed(monkeypatch: pytest.MonkeyPatch):
     """Attention that ignores the prefix gives other numbers: padded batches, and the reason says by how much."""
-    monkeypatch.setattr("kto_cli.attention._prefix", lambda pair, start, width: tuple(part[:, :, :0] for part in pair))
+    monkeypatch.setattr(
+        "kto_cli.model.attention._prefix", lambda pair, start, width: tuple(part[:, :, :0] for part in pair)
+    )
     scorer = CompletionScorer(build("llama"))
     checked = scorer.trust_or_fall_back(shared_prompts())
     assert not scorer.packs

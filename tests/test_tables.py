@@ -13,8 +13,8 @@ from binarizing import read as read_up_to_labels
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.records import Output, Pair, root
-from kto_cli.data.formats.source import source
 from kto_cli.data.readers.jsonl import line_records
+from kto_cli.data.registry import source
 
 ASK = "\n\nHuman: Hi\n\nAssistant:"
 GOOD = {"chosen": f"{ASK} Hello!", "rejected": f"{ASK} Go away."}

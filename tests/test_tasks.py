@@ -28,7 +28,7 @@ from kto_cli.benchmarking.results import interval, read_results
 from kto_cli.benchmarking.run import Settings, Subject, run_tasks
 from kto_cli.common.errors import BadInput
 from kto_cli.core.statistics.intervals import NORMAL, wilson
-from kto_cli.models import load_model, load_tokenizer
+from kto_cli.model.load import load_model, load_tokenizer
 
 COLOURS = ["red", "dark green", "blue and white"]
 CHOICE = """task: {name}

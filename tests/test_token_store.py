@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from kto_cli.common.errors import BadInput
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import Row, load_data_dir
-from kto_cli.models import load_tokenizer
-from kto_cli.reference import ReferenceCache
-from kto_cli.token_files import open_store
-from kto_cli.token_store import EncodedRows
+from kto_cli.model.load import load_tokenizer
+from kto_cli.model.logprobs.reference_cache import ReferenceCache
+from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.store_files import open_store
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_parts_and_sums_of_rows(some: EncodedRows):
 
 def test_shared_texts_are_stored_once(tokenizer: Any, tmp_path: Path):
     """Six rows over two prompts and three completions, far apart: five texts."""
-    from kto_cli.tokenizing import write_store
+    from kto_cli.model.tokens.build_store import write_store
 
     texts = ["Yes, surely.", "No, never.", "Perhaps so."]
     rows = [row(number, f"Question {number % 2}", texts[number % 3], True) for number in range(6)]
@@ -138,13 +138,13 @@ def stores(folder: Path) -> list[Path]:
 
 
 def test_rows_are_tokenized_once_and_the_notes_said_again(kto, workplace, pico, pico_data, monkeypatch):
-    from kto_cli import tokenized
+    from kto_cli.model.tokens import cached
 
     words = ("precompute", "--data", pico_data, "--model", pico, "--cache", "cache", "--max-length", 30, "--json")
     first = kto(*words)
     names = stores(workplace / "cache")
     assert len(names) == 2, "training and held-out rows"
-    monkeypatch.setattr(tokenized, "write_store", None)
+    monkeypatch.setattr(cached, "write_store", None)
     second = kto(*words)
     assert second.json["cached"] == first.json["sequences"]
     notes = [[line for line in ran.err.splitlines() if "training" in line] for ran in (first, second)]
@@ -196,10 +196,10 @@ def test_a_damaged_store_is_said_and_made_again(kto, workplace, given, name, dam
 
 
 def test_nothing_half_written_is_left(kto, workplace, given, monkeypatch):
-    from kto_cli import tokenizing
+    from kto_cli.model.tokens import build_store
 
     with monkeypatch.context() as patch:  # undo() would leave the workplace too
-        patch.setattr(tokenizing, "seal", lambda *_: 1 / 0)
+        patch.setattr(build_store, "seal", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             kto("precompute", *given, "--cache", "cache")
     assert stores(workplace / "cache") == []
@@ -208,9 +208,9 @@ def test_nothing_half_written_is_left(kto, workplace, given, monkeypatch):
 
 def test_rows_are_not_read_to_be_planned(some: EncodedRows, monkeypatch):
     """Labels, lengths, prompts and keys of all rows touch no token."""
-    from kto_cli import token_store
+    from kto_cli.model.tokens import store
 
-    monkeypatch.setattr(token_store.Texts, "tokens", None)
+    monkeypatch.setattr(store.Texts, "tokens", None)
     assert len(some.labels) == len(some.sequences.lengths) // 2 == len(some.prompts) == len(some.own.keys)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from kto_cli import models
 from kto_cli.common.errors import BadModel
 from kto_cli.common.files import read_json
 from kto_cli.data.dataset import Text
 from kto_cli.judging.duels import Ballot, Duel
 from kto_cli.judging.judge import Asked, Tick
 from kto_cli.judging.verdicts import Value, VerdictStore
+from kto_cli.model import load
 
 GOOD = {"accepted", "acceptable", "chosen", "desirable", "good", "harmless", "helpful", "positive", "preferred", "safe"}
 BAD = {
@@ -78,20 +78,20 @@ class RewardJudge:
         """
         self.folder = folder
         self._say = say
-        self._print = models.fingerprint(folder)
+        self._print = load.fingerprint(folder)
         self._dtype = dtype
         config = read_json(folder / "config.json", "the judge's config")
         self.weights = torch.tensor(score_weights(config, folder), dtype=torch.float64)
         self.tokenizer, self.in_pairs = self._load_tokenizer()
         self.model = _load(folder, dtype).to(device)
-        self.longest = models.context_length(self.model.config)
+        self.longest = load.context_length(self.model.config)
         self._own_pad = self.model.config.get_text_config().pad_token_id
         self.shortened = 0
         """Texts that lost their beginning to fit."""
         self._texts: dict[Asked, tuple[Text, str]] = {}
 
     def _load_tokenizer(self) -> tuple[Any, bool]:
-        tokenizer, fallback = models.load_tokenizer(self.folder, chat_template=None, trust_remote_code=False)
+        tokenizer, fallback = load.load_tokenizer(self.folder, chat_template=None, trust_remote_code=False)
         in_pairs = fallback and tokenizer.sep_token is not None
         if in_pairs:
             self._say("The judge has no chat template: it reads prompt and answer as a pair of texts.")

@@ -28,7 +28,7 @@ from kto_cli.data.pipeline.write import write_rows
 from kto_cli.data.select import Chosen, choose, default_name
 
 if TYPE_CHECKING:
-    from kto_cli.encoding import Encoder
+    from kto_cli.model.tokens.encoder import Encoder
 
 NO_ROWS, NOT_WRITTEN = "No rows are left to learn from.", "Nothing is written."
 
@@ -130,7 +130,7 @@ def tokenizer_of(config: BinarizeConfig) -> Encoder:
     Raises:
         BadInput, BadModel: there is no such model, or it cannot be used.
     """
-    from kto_cli.fitting import encoder_of
+    from kto_cli.model.tokens.fit import encoder_of
 
     assert config.model is not None
     return encoder_of(config.model, config.max_length)
@@ -138,7 +138,7 @@ def tokenizer_of(config: BinarizeConfig) -> Encoder:
 
 def look_at_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict[str, Any]]:
     """Findings on rows that will not fit; each of them is a line of findings.jsonl."""
-    from kto_cli.fitting import examine_fit
+    from kto_cli.model.tokens.fit import examine_fit
 
     with screen.progress("looking at lengths", None):
         fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)

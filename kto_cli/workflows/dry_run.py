@@ -20,7 +20,7 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.estimates import DiskNeed, Work, readable
 from kto_cli.footprint import bytes_of, learning, tokenizer_bytes
-from kto_cli.preparation import Prepared, class_counts, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, say_if_built_in, start_accelerator
 from kto_cli.run_dir import KEPT_STEPS, RunDir
 from kto_cli.settings import Settings, resolve, settle
 from kto_cli.workflows.probe import Probe, take_probe

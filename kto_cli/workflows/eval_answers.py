@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters
 from kto_cli.chat_keys import ENGINE_KEY, key_for
 from kto_cli.chat_server import CallBudget, ChatServer
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
-from kto_cli.encoding import Encoder
 from kto_cli.eval_files import GENERATIONS, SAMPLES, write_lines, write_part
 from kto_cli.generation.choose import Lazy
 from kto_cli.generation.records import Answer, Decoding, Question, Subject
 from kto_cli.generation.statistics import describe
 from kto_cli.generation.store import AnswerStore, answer_all
-from kto_cli.models import context_length, locate_model
-from kto_cli.preparation import Prepared, end_ids
+from kto_cli.model import lora
+from kto_cli.model.load import context_length, end_ids, locate_model
+from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.tokens.encoder import Encoder
 from kto_cli.prompts import HeldOutPrompts, messages, side_by_side
 
 SHOWN = 4
@@ -70,7 +70,7 @@ class Answering:
             ends=ends,
             context=context_length(model.config),
             model=lambda: model,
-            base=locate_model(adapters.base_of(folder))[1] if adapters.is_adapter(folder) else None,
+            base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
             dtype=str(prepared.precision.weights).removeprefix("torch."),
             trust_remote_code=self.config.trust_remote_code,
         )

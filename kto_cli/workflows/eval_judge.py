@@ -20,7 +20,7 @@ from kto_cli.judging.export import export, instruction
 from kto_cli.judging.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.judging.server_judge import ServerJudge
 from kto_cli.judging.verdicts import VerdictStore
-from kto_cli.models import locate_model
+from kto_cli.model.load import locate_model
 from kto_cli.prompts import HeldOutPrompts, free_name, last_words
 
 BY_SCORE = "its score"

@@ -26,8 +26,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.eval_files import METRICS
 from kto_cli.eval_results import Weights
 from kto_cli.judging.judge import Judge
-from kto_cli.models import load_tokenizer
-from kto_cli.preparation import Prepared, prepare, start_accelerator
+from kto_cli.model.load import load_tokenizer
+from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator
 from kto_cli.prompts import HeldOutPrompts, choose_prompts, free_name
 from kto_cli.report.page import write_report
 from kto_cli.workflows import eval_judge, eval_tasks

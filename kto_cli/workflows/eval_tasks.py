@@ -11,7 +11,7 @@ from kto_cli.benchmarking.run import Settings, Subject, run_tasks
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
-from kto_cli.preparation import Prepared
+from kto_cli.model.logprobs.prepare import Prepared
 
 
 def plan(config: EvalConfig) -> Plan | None:

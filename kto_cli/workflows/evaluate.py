@@ -19,14 +19,14 @@ from kto_cli.core.statistics.metrics import Scores
 from kto_cli.core.statistics.verdict import judge as say_verdict
 from kto_cli.core.statistics.win_rates import Judged
 from kto_cli.core.weights import choose_weights
-from kto_cli.engine import References
 from kto_cli.eval_files import BENCHMARKS, REPORT, forget_others, write_part
 from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
 from kto_cli.eval_tables import listed_ids, show_details
-from kto_cli.held_out import score_rows
-from kto_cli.preparation import check_sequences, make_scorer
-from kto_cli.reference_pass import reference_logps, scoring_engine
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model.logprobs.forward import References
+from kto_cli.model.logprobs.prepare import check_sequences, make_scorer
+from kto_cli.model.logprobs.reference import reference_logps, scoring_engine
+from kto_cli.model.logprobs.validation import score_rows
+from kto_cli.model.scorer import CompletionScorer
 from kto_cli.workflows import eval_tasks
 from kto_cli.workflows.eval_judge import Rivals, hold_duels, judgements, show_win_rate, write_duels
 from kto_cli.workflows.eval_session import Session, facts_of, open_session, other_side, report_whatever_happens

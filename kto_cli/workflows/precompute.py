@@ -9,8 +9,8 @@ from typing import Any
 from kto_cli.common.errors import Interrupted
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import ModelConfig
-from kto_cli.preparation import make_scorer, prepare, say_if_built_in, start_accelerator
-from kto_cli.reference_pass import reference_logps
+from kto_cli.model.logprobs.prepare import make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.logprobs.reference import reference_logps
 
 
 def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import torch
 from kto_cli import estimates
 from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
-from kto_cli.engine import References
 from kto_cli.footprint import SavedForBackward, bytes_of, free_memory, learning, logits_tile_bytes
-from kto_cli.preparation import Prepared
+from kto_cli.model.logprobs.forward import References
+from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings
-from kto_cli.token_store import EncodedRows
 from kto_cli.training import Run, refuse_nonfinite
 from kto_cli.workflows.train import set_up
 from kto_cli.workload import repeated_batches, step_tokens

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kto_cli import adapters
 from kto_cli.common import files
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
 from kto_cli.core.statistics.metrics import held_out_metrics
 from kto_cli.core.statistics.verdict import Verdict, judge
-from kto_cli.distributed import agree, refuse_together, wrap
-from kto_cli.engine import Engine
-from kto_cli.gathering import gathered_weights
-from kto_cli.held_out import score_rows
-from kto_cli.layers import checkpoint_layers, compile_layers
 from kto_cli.memory import choose_token_budget
+from kto_cli.model import lora
+from kto_cli.model.distributed.gathering import gathered_weights
+from kto_cli.model.distributed.processes import agree, refuse_together, wrap
+from kto_cli.model.layers import checkpoint_layers, compile_layers
+from kto_cli.model.logprobs.forward import Engine
+from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.logprobs.reference import reference_logps
+from kto_cli.model.logprobs.validation import score_rows
+from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model_card import model_card
 from kto_cli.optimizer import make_optimizer
-from kto_cli.precision import keep_float32_gradients
-from kto_cli.preparation import Prepared, make_scorer, prepare, say_if_built_in, start_accelerator
-from kto_cli.reference_pass import reference_logps
 from kto_cli.run_dir import RunDir
 from kto_cli.settings import Settings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.snapshots import latest_sound_step, load_snapshot
@@ -75,7 +75,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
 
 
 def _say_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
-    layers = adapters.layers_to_adapt(prepared.model, config.lora_targets)
+    layers = lora.layers_to_adapt(prepared.model, config.lora_targets)
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
 
@@ -91,7 +91,7 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     scorer = make_scorer(prepared, accelerator, screen, spread=True)
     rows = prepared.train + prepared.held_out
-    with adapters.off(model):
+    with lora.off(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
     count = len(prepared.train)
@@ -135,8 +135,8 @@ def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     """The policy as fresh adapters on the reference, in place."""
     source = prepared.source
     base = source.name if source.on_hub else str(source.folder.resolve())
-    model = adapters.add_adapters(prepared.model, config, base=base)
-    learning, total = adapters.learning_parameters(model)
+    model = lora.add_adapters(prepared.model, config, base=base)
+    learning, total = lora.learning_parameters(model)
     screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
     return model
 
@@ -187,7 +187,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     weights = gathered_weights(this_run.model, keep=main)
     if main:
         card = model_card(settings, prepared, held_out, verdict)
-        model = adapters.merged(this_run.model) if settings.config.merge else this_run.model
+        model = lora.merged(this_run.model) if settings.config.merge else this_run.model
         directory.finish(model, this_run.tokenizer, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
     _show(screen, settings, held_out, verdict, directory)

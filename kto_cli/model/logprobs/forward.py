@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.attention import Past
 from kto_cli.core.batches import Batch, continuation, cut, outline, pack, pad
 from kto_cli.core.losses import kto_losses, reference_point, signs_and_weights
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.distributed import backward, clip, is_sharded
+from kto_cli.model.attention import Past
+from kto_cli.model.distributed.processes import backward, clip, is_sharded
 
 
 class StepOutput(NamedTuple):

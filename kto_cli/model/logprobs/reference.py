@@ -13,11 +13,11 @@ from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.batches import cut, outline
-from kto_cli.engine import Engine, References
-from kto_cli.preparation import Prepared
-from kto_cli.reference import ReferenceCache
-from kto_cli.scoring import CompletionScorer
-from kto_cli.token_store import EncodedRows, Sequences
+from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.logprobs.reference_cache import ReferenceCache
+from kto_cli.model.scorer import CompletionScorer
+from kto_cli.model.tokens.store import EncodedRows, Sequences
 
 
 @dataclass

@@ -16,10 +16,10 @@ from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import DataDir, count_rows, read_columns
-from kto_cli.encoding import Encoder, EncodingReport
-from kto_cli.token_files import open_store
-from kto_cli.token_store import MANIFEST, VERSION, EncodedRows, TokenStore
-from kto_cli.tokenizing import write_store
+from kto_cli.model.tokens.build_store import write_store
+from kto_cli.model.tokens.encoder import Encoder, EncodingReport
+from kto_cli.model.tokens.store import MANIFEST, VERSION, EncodedRows, TokenStore
+from kto_cli.model.tokens.store_files import open_store
 
 _TOKENIZER_FILES = (
     "token*",

@@ -11,8 +11,8 @@ import torch
 from kto_cli.core.statistics.auc import auc, weighted_auc
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles
 from kto_cli.core.statistics.metrics import Scores, class_means
-from kto_cli.engine import Engine, References
-from kto_cli.token_store import EncodedRows
+from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.tokens.store import EncodedRows
 
 GLANCE_ROWS = 256
 """Rows looked at during training; the end of a run and `kto eval` use all."""

@@ -14,10 +14,9 @@ from typing import Any
 import numpy
 
 from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, read_batches
-from kto_cli.encoding import LEAST_COMPLETION, Encoder
-from kto_cli.models import context_length, load_tokenizer, locate_model
-from kto_cli.preparation import greatest_length
-from kto_cli.tokenizing import unfit
+from kto_cli.model.load import context_length, greatest_length, load_tokenizer, locate_model
+from kto_cli.model.tokens.build_store import unfit
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
 LEFT_OUT, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
 ADVICE = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kto_cli import zero
+from kto_cli.model.distributed import zero
 
 ReadRows = Callable[[str, int, int], Tensor]
 """(name, first row, row after the last) -> those rows of a stored tensor; a tensor without dimensions is read whole."""

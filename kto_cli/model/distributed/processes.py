@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kto_cli import zero
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
-from kto_cli.gathering import is_dtensor, whole
+from kto_cli.model.distributed import zero
+from kto_cli.model.distributed.gathering import is_dtensor, whole
 
 
 class Sharding(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kto_cli.attention import CannotPack, PackedAttention, Past
 from kto_cli.core.batches import Batch, Layout, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
 from kto_cli.core.rows import TokenSequence
+from kto_cli.model.attention import CannotPack, PackedAttention, Past
 
 
 class Checked(NamedTuple):

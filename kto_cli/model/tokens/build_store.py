@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadData
 from kto_cli.core.mismatch import partners_on_ring, ring_place
 from kto_cli.data.dataset import Text, spelled
-from kto_cli.encoding import LEAST_COMPLETION, Encoder, EncodingReport
-from kto_cli.token_files import TextWriter, seal
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
+from kto_cli.model.tokens.store_files import TextWriter, seal
 
 Batch = dict[str, list[Any]]
 """Columns of some rows, by name."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from kto_cli import adapters, four_bit
+from kto_cli import four_bit
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.model import lora
 
 FALLBACK_TEMPLATE = (
     "{{ BOS }}{% for message in messages %}"
@@ -112,9 +113,9 @@ def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if adapters.is_adapter(folder):
+    if lora.is_adapter(folder):
         raise BadModel(
-            f"{folder} holds an adapter for {adapters.base_of(folder)}, not a whole model.",
+            f"{folder} holds an adapter for {lora.base_of(folder)}, not a whole model.",
             "Merge it into that model first (kto train --merge does, or peft's merge_and_unload).",
         )
     if not path.is_file():
@@ -227,3 +228,23 @@ def context_length(model_config: Any) -> int | None:
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def greatest_length(asked: int | None, context: int | None) -> int:
+    """Most tokens of prompt and completion: as asked, else what the model takes, at most 1024.
+
+    Raises:
+        BadInput: more than the model takes.
+    """
+    if asked is not None and context is not None and asked > context:
+        raise BadInput(
+            f"--max-length {asked} is more than the {context} tokens this model takes.",
+            f"Use {context} or less.",
+        )
+    return asked or min(1024, context or 1024)
+
+
+def end_ids(model: Any) -> list[int]:
+    """Token ids that end a turn, as the model itself says."""
+    ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []
+    return [ends] if isinstance(ends, int) else list(ends)

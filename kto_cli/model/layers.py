@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kto_cli.common.errors import BadModel
-from kto_cli.scoring import CompletionScorer
+from kto_cli.model.scorer import CompletionScorer
 
 
 def compile_layers(scorer: CompletionScorer) -> int:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import file_sha256, read_json, text_hash, write_json
-from kto_cli.encoding import EncodingReport
-from kto_cli.token_store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, Texts, TokenStore
+from kto_cli.model.tokens.encoder import EncodingReport
+from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, Texts, TokenStore
 
 NATIVE = sys.byteorder == "little" and array("I").itemsize == 4
 """The machine's own unsigned integers are those of tokens.bin."""

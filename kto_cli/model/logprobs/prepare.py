@@ -9,19 +9,28 @@ from typing import Any
 import torch
 
 from kto_cli.common.cache import cache_folder
-from kto_cli.common.errors import BadData, BadInput
+from kto_cli.common.errors import BadData
 from kto_cli.common.screen import Screen, stdout_kept_free
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
-from kto_cli.distributed import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
-from kto_cli.encoding import Encoder
-from kto_cli.memory import default_token_budget, keep_freed_memory
-from kto_cli.models import ModelSource, collecting_later, context_length, load_model, load_tokenizer, open_source
-from kto_cli.precision import Precision, choose_precision
-from kto_cli.scoring import CompletionScorer
-from kto_cli.token_store import EncodedRows
-from kto_cli.tokenized import tokenized_rows
+from kto_cli.model.distributed.processes import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
+from kto_cli.model.load import (
+    ModelSource,
+    collecting_later,
+    context_length,
+    end_ids,
+    greatest_length,
+    load_model,
+    load_tokenizer,
+    open_source,
+)
+from kto_cli.model.logprobs.micro_batch_size import default_token_budget, keep_freed_memory
+from kto_cli.model.precision import Precision, choose_precision
+from kto_cli.model.scorer import CompletionScorer
+from kto_cli.model.tokens.cached import tokenized_rows
+from kto_cli.model.tokens.encoder import Encoder
+from kto_cli.model.tokens.store import EncodedRows
 
 
 @dataclass
@@ -131,26 +140,6 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         train=kept[0],
         held_out=kept[1],
     )
-
-
-def greatest_length(asked: int | None, context: int | None) -> int:
-    """Most tokens of prompt and completion: as asked, else what the model takes, at most 1024.
-
-    Raises:
-        BadInput: more than the model takes.
-    """
-    if asked is not None and context is not None and asked > context:
-        raise BadInput(
-            f"--max-length {asked} is more than the {context} tokens this model takes.",
-            f"Use {context} or less.",
-        )
-    return asked or min(1024, context or 1024)
-
-
-def end_ids(model: Any) -> list[int]:
-    """Token ids that end a turn, as the model itself says."""
-    ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []
-    return [ends] if isinstance(ends, int) else list(ends)
 
 
 def class_counts(rows: EncodedRows) -> tuple[int, int]:

@@ -1,0 +1,12 @@
+"""A causal language model: loaded, sharded, fed with tokens, asked for log-probs.
+
+load.py        models and tokenizers: found, fingerprinted, loaded
+lora.py        LoRA and DoRA adapters: added, saved, attached, merged
+precision.py   dtypes of weights and arithmetic; 4-bit base weights
+layers.py      decoder layers compiled, or checkpointed
+attention.py   attention over packed batches, segment by segment
+scorer.py      sequences -> completion log-probs: packed, padded or plain
+tokens/        rows -> token ids, stored on disk
+logprobs/      log-probs of many sequences over processes; the reference's, from the cache
+distributed/   DDP, FSDP2, ZeRO-3
+"""

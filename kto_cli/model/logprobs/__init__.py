@@ -1,0 +1,9 @@
+"""Log-probs of many sequences over processes: the policy's computed, the reference's cached.
+
+prepare.py            data, tokenizer, model and scorer of a run
+micro_batch_size.py   the default token budget of a micro-batch
+forward.py            log-probs of sequences, in micro-batches over processes
+reference.py          the reference's log-probs of a run's rows: cached, else computed
+reference_cache.py    the content-addressed cache of reference log-probs
+validation.py         scores of validation rows
+"""
