@@ -13,8 +13,8 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
 from kto_cli.model.load import load_model, locate_model, open_source
 from kto_cli.model.logprobs.prepare import Prepared
-from kto_cli.run_dir import RunDir, check_weights, is_model_folder, read_settings
-from kto_cli.snapshots import refuse_slices
+from kto_cli.training.run.checkpoints import refuse_slices
+from kto_cli.training.run.run_dir import RunDir, check_weights, is_model_folder, read_settings
 
 
 def locate(config: EvalConfig) -> tuple[str, Path]:

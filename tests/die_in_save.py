@@ -6,11 +6,11 @@ import os
 import signal
 from typing import Any
 
-from kto_cli import snapshots
 from kto_cli.cli import main
+from kto_cli.training.run import checkpoints
 
 calls = []
-write = snapshots.write_slices
+write = checkpoints.write_slices
 
 
 def write_half(path: Any, slices: Any) -> str:
@@ -24,5 +24,5 @@ def write_half(path: Any, slices: Any) -> str:
 
 
 if __name__ == "__main__":
-    snapshots.write_slices = write_half
+    checkpoints.write_slices = write_half
     main()

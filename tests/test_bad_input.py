@@ -21,7 +21,7 @@ from conftest import SAMPLE, Command, Ran, pairs, save_pico_llama, write_lines
 
 from kto_cli.model.logprobs.forward import Engine
 from kto_cli.model.scorer import CompletionScorer
-from kto_cli.run_dir import RunDir
+from kto_cli.training.run.run_dir import RunDir
 
 
 def tree(folder: Path) -> dict[str, str]:

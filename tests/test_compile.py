@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Command, save_pico_llama
 
-from kto_cli.tracking import flat
+from kto_cli.training.trackers import flat
 
 STEPS = 3
 LAYERS = 2

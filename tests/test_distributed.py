@@ -22,7 +22,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model.distributed.processes import agree, refuse_together, refuse_unproven
-from kto_cli.shards import Slice, Slices, slice_file, write_slices
+from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from kto_cli import estimates
-from kto_cli.footprint import SavedForBackward, bytes_of
+from kto_cli.training.dry_run import estimate
+from kto_cli.training.dry_run.probe import SavedForBackward, bytes_of
 
 SHORT = ("--batch-size", 6, "--save-every", 2, "--learning-rate", 1e-3)
 
@@ -95,7 +95,8 @@ def test_the_run_is_the_same_after_a_dry_run(kto, workplace, given):
 
 
 def test_everything_that_would_stop_it_is_said_at_once(kto, workplace, given, monkeypatch):
-    from kto_cli.workflows import dry_run, probe
+    from kto_cli.training.dry_run import probe
+    from kto_cli.workflows import dry_run
 
     monkeypatch.setattr(dry_run, "free_disk", lambda path: 1000)
     monkeypatch.setattr(probe, "free_memory", lambda device: 1000)
@@ -156,7 +157,7 @@ def test_what_train_refuses_is_refused(kto, workplace, given, words, says):
 def test_planned_batches_take_each_row_as_often_as_the_run_does():
     """5 rows in batches of 2 are 3 steps an epoch: 7 steps are two epochs and one batch of the third."""
     labels = [True, False, True, False, True]
-    planned = list(estimates.planned_batches(labels, batch_size=2, seed=0, total_steps=7))
+    planned = list(estimate.planned_batches(labels, batch_size=2, seed=0, total_steps=7))
     assert [times for times, _ in planned] == [2, 2, 2, 1]
     assert sorted(row for times, batch in planned[:3] for row in batch) == [0, 1, 2, 3, 4]
     assert len(planned[3][1]) == 2
@@ -165,20 +166,20 @@ def test_planned_batches_take_each_row_as_often_as_the_run_does():
 def test_disk_need():
     """11 steps, saved after 3, 6 and 9 (not after the last): of 3 checkpoints 2 stay, 3 lie there for a moment."""
     sizes = {"weights": 100, "optimizer": 200, "tokenizer": 7, "reference": 5}
-    need = estimates.disk_need(**sizes, total_steps=11, save_every=3, kept=2)
+    need = estimate.disk_need(**sizes, total_steps=11, save_every=3, kept=2)
     assert (need.checkpoint, need.checkpoints, need.checkpoints_kept) == (307, 921, 614)
-    assert need.out == 921 + 107 + 11 * estimates.METRICS_BYTES
-    assert estimates.disk_need(**sizes, total_steps=3, save_every=3, kept=2).checkpoints == 0
+    assert need.out == 921 + 107 + 11 * estimate.METRICS_BYTES
+    assert estimate.disk_need(**sizes, total_steps=3, save_every=3, kept=2).checkpoints == 0
 
 
 def test_time_is_cost_over_speed():
     """3 * 100 + 50 forward tokens in steps, 20 + 30 besides, at 10 tokens a second."""
-    work = estimates.Work(own=100, mismatched=50, reference=20, held_out=30)
-    assert estimates.eta_seconds(work, probed_cost=35, probed_seconds=3.5) == pytest.approx(40)
+    work = estimate.Work(own=100, mismatched=50, reference=20, held_out=30)
+    assert estimate.eta_seconds(work, probed_cost=35, probed_seconds=3.5) == pytest.approx(40)
 
 
 def test_readable():
-    assert [estimates.readable(size) for size in (5, 12_345, 1.5e9, 2e15)] == [
+    assert [estimate.readable(size) for size in (5, 12_345, 1.5e9, 2e15)] == [
         "5 bytes",
         "12.3 kB",
         "1.5 GB",

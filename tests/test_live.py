@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from kto_cli.cli import app
 from kto_cli.common.chart_panels import PANELS
 from kto_cli.common.text_chart import LABEL, Line, Plot, bar, compact, curve
-from kto_cli.live import MOST_POINTS, SHOWN, History, Series, frame
 from kto_cli.model.logprobs.forward import Engine
+from kto_cli.training.live import MOST_POINTS, SHOWN, History, Series, frame
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 numbers = st.floats(-1e300, 1e300, allow_nan=False)

@@ -10,8 +10,8 @@ import torch
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
 from kto_cli.common.errors import OutOfMemory
-from kto_cli.memory import find_token_budget, within_memory
 from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
+from kto_cli.training.memory import find_token_budget, within_memory
 
 ROWS = 12
 LONGEST = 32

@@ -15,7 +15,7 @@ from kto_cli.core import optimizers
 from kto_cli.core.optimizers import SplitAdamW, join, split
 from kto_cli.model.distributed.gathering import flat_optimizer_state, put_moments
 from kto_cli.model.precision import keep_float32_gradients
-from kto_cli.optimizer import make_optimizer
+from kto_cli.training.optimizer import make_optimizer
 
 SIZE = 500
 

@@ -43,7 +43,7 @@ def test_bfloat16_weights_have_a_reference_of_their_own(given, workplace):
 
 def test_number_of_tokens_is_found_and_kept(given, workplace, monkeypatch):
     """`auto` is tried once; kto_config.json holds what was found, and the run says it."""
-    monkeypatch.setattr("kto_cli.memory.find_token_budget", lambda seconds, largest: 700)
+    monkeypatch.setattr("kto_cli.training.memory.find_token_budget", lambda seconds, largest: 700)
     ran = call("train", *given, "--cache", "cache", "--micro-batch-tokens", "auto", *SHORT)
     assert ran.code == 0, ran.err
     assert "Micro-batches of 700 tokens" in ran.err

@@ -12,7 +12,7 @@ import pytest
 from conftest import call
 
 from kto_cli.model.logprobs.forward import Engine
-from kto_cli.run_dir import KEPT_STEPS, RunDir
+from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 
 MODEL_FILES = {
     "config.json",

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from test_run_dir import FINISHED, Killed, train_until_killed_in
 
-from kto_cli import trackers, tracking
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TRACKERS, TrainConfig
-from kto_cli.trackers import OPENERS, Opened, Place
-from kto_cli.tracking import flat, refuse_missing_trackers
+from kto_cli.training import trackers
+from kto_cli.training.trackers import OPENERS, Opened, Place, flat, refuse_missing_trackers
 
 SHORT = ("--batch-size", 8, "--max-steps", 4, "--save-every", 2, "--eval-every", 2, "--learning-rate", "1e-3")
 
@@ -72,7 +71,7 @@ def notebook(monkeypatch):
         monkeypatch.setitem(OPENERS, "trackio", lambda place: Opened(book, place.run, last_step, "in a notebook"))
         return book
 
-    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: name)
     return put
 
 
@@ -103,7 +102,7 @@ def test_names():
 
 
 def test_a_tracker_that_is_not_installed_is_said_at_once(kto, workplace, given, monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "wandb" else name)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "wandb" else name)
     refuse_missing_trackers(["trackio"])
     for more in ((), ("--dry-run",)):
         ran = kto("train", *given, "--out", "run", "--track", "trackio,wandb", *more)
@@ -154,7 +153,7 @@ def test_a_tracker_that_cannot_begin(kto, workplace, given, notebook, monkeypatc
 
 @pytest.mark.parametrize("when", ["beginning", "logging"])
 def test_a_tracker_that_hangs_does_not_hang_the_run(kto, workplace, given, notebook, monkeypatch, when):
-    for module in (tracking, trackers):
+    for module in (trackers, trackers):
         monkeypatch.setattr(module, "PATIENCE", 0.3)
     release = threading.Event()
     book = notebook()
@@ -174,7 +173,7 @@ def test_a_tracker_that_hangs_does_not_hang_the_run(kto, workplace, given, noteb
 def test_steps_of_a_slow_tracker_do_not_slow_the_run(notebook):
     """A hundred steps at 5 ms each: telling returns at once, and all arrive."""
     book = notebook(seconds=0.005)
-    guest = tracking.Guest("trackio", Place(Path(), "run", 0, 0, {}), {})
+    guest = trackers.Guest("trackio", Place(Path(), "run", 0, 0, {}), {})
     began = time.perf_counter()
     for step in range(1, 101):
         guest.tell({"step": step, "loss": 0.5})

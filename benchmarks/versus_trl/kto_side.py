@@ -26,7 +26,6 @@ from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.dataset_writer import write_data_dir
-from kto_cli.estimates import step_cost, step_tokens
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.layers import checkpoint_layers, compile_layers
 from kto_cli.model.logprobs.forward import Engine, References, StepOutput
@@ -34,7 +33,8 @@ from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.tokens.store import EncodedRows
-from kto_cli.optimizer import make_optimizer
+from kto_cli.training.dry_run.estimate import step_cost, step_tokens
+from kto_cli.training.optimizer import make_optimizer
 from kto_cli.workflows import binarize
 from versus_trl import naive
 from versus_trl.shapes import Shape, train_tokenizer, write_model

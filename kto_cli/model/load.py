@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from kto_cli import four_bit
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.model import lora
+from kto_cli.model.precision import four_bit_settings, keep_differentiable
 
 FALLBACK_TEMPLATE = (
     "{{ BOS }}{% for message in messages %}"
@@ -194,7 +194,7 @@ def load_model(
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     loaded: Any
-    quantization = {} if in_4bit is None else {"quantization_config": four_bit.settings(in_4bit)}
+    quantization = {} if in_4bit is None else {"quantization_config": four_bit_settings(in_4bit)}
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -216,7 +216,7 @@ def load_model(
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
     if in_4bit is not None:
-        four_bit.keep_differentiable(model)
+        keep_differentiable(model)
     return model.eval()
 
 

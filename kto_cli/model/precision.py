@@ -1,4 +1,4 @@
-"""What numbers a run is made of: the dtype its weights are kept in and the one its matrices are multiplied in."""
+"""Dtypes of weights and of arithmetic, and base weights in 4 bits (QLoRA)."""
 
 from __future__ import annotations
 
@@ -47,3 +47,33 @@ def keep_float32_gradients(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16:
             parameter.grad_dtype = torch.float32
+
+
+def four_bit_settings(dtype: torch.dtype) -> Any:
+    """How QLoRA holds weights: NF4 with quantized constants, multiplied in `dtype`.
+
+    Raises:
+        BadInput: bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise BadInput("--load-in-4bit needs bitsandbytes, which is not installed.", "pip install 'kto[bitsandbytes]'")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def keep_differentiable(model: Any) -> None:
+    """Keeps bitsandbytes from repacking a layer the first time it is used without gradient.
+
+    On a CPU with AVX512-BF16 it does so for layers in evaluation mode (as ours are, also while training), and the
+    packed layer passes no gradient on: whatever learns below it would get a wrong one, in silence.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

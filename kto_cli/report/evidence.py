@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kto_cli.common.files import text_hash
 from kto_cli.data.dataset import HELD_OUT, MANIFEST, TRAIN
 from kto_cli.eval_files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
-from kto_cli.run_dir import RunDir
+from kto_cli.training.run.run_dir import RunDir
 
 Columns = dict[str, NDArray[Any]]
 NEEDED = ("id", "origin", "label", "log_ratio", "reward")

@@ -12,19 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kto_cli import estimates
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import TRAIN, count_rows
-from kto_cli.estimates import DiskNeed, Work, readable
-from kto_cli.footprint import bytes_of, learning, tokenizer_bytes
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, say_if_built_in, start_accelerator
-from kto_cli.run_dir import KEPT_STEPS, RunDir
-from kto_cli.settings import Settings, resolve, settle
-from kto_cli.workflows.probe import Probe, take_probe
-from kto_cli.workload import missing_lengths, planned_work, run_tokens, unique_prompt_tokens
+from kto_cli.training.dry_run import estimate
+from kto_cli.training.dry_run.estimate import DiskNeed, Work, readable
+from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
+from kto_cli.training.dry_run.workload import missing_lengths, planned_work, run_tokens, unique_prompt_tokens
+from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
+from kto_cli.training.settings import Settings, resolve, settle
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) -> dict[str, Any]:
@@ -72,11 +71,11 @@ def _disk(prepared: Prepared, settings: Settings, missing: Any, probe: Probe | N
     """`missing`: [sequences] lengths of those whose log-probs go into the cache."""
     weights = bytes_of(learning(prepared.model))  # a checkpoint holds what learns
     frames = -(-int(missing.sum()) // prepared.token_budget)
-    return estimates.disk_need(
+    return estimate.disk_need(
         weights=weights,
         optimizer=probe.memory["optimizer"] if probe else 2 * weights,
         tokenizer=tokenizer_bytes(prepared.source.folder),
-        reference=estimates.reference_bytes(len(missing), frames),
+        reference=estimate.reference_bytes(len(missing), frames),
         total_steps=settings.total_steps,
         save_every=settings.save_every,
         kept=KEPT_STEPS,
@@ -91,7 +90,7 @@ def free_disk(path: Path) -> int:
 
 def _problems_of_disk(disk: DiskNeed, config: TrainConfig) -> list[str]:
     out, cache = Path(config.out), cache_folder(config)
-    return estimates.problems_of_space(disk.out, free_disk(out), f"--out {out}") + estimates.problems_of_space(
+    return estimate.problems_of_space(disk.out, free_disk(out), f"--out {out}") + estimate.problems_of_space(
         disk.reference_cache, free_disk(cache), f"the cache {cache}"
     )
 
@@ -105,7 +104,7 @@ def _result(prepared: Prepared, settings: Settings, work: Work, probe: Probe | N
     parameters = list(prepared.model.parameters())
     epoch = int(rows.own.lengths.sum()), int(rows.mismatched.lengths.sum())
     left_out = count_rows(prepared.data.folder / TRAIN) - len(rows)
-    eta = estimates.eta_seconds(work, probed_cost=probe.cost, probed_seconds=probe.seconds) if probe else None
+    eta = estimate.eta_seconds(work, probed_cost=probe.cost, probed_seconds=probe.seconds) if probe else None
     return {
         "rows": {"desirable": desirable, "undesirable": undesirable, "left_out": left_out},
         "held_out_rows": len(prepared.held_out),

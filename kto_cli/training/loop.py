@@ -7,11 +7,13 @@ model, the optimizer and four counters; everything else is a pure function of th
 from __future__ import annotations
 
 import math
+import signal
 import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,16 +24,15 @@ from kto_cli.common.screen import Screen
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
-from kto_cli.interrupts import interrupt_flag
-from kto_cli.live import Show, watching
-from kto_cli.memory import within_memory
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.forward import Engine, References, StepOutput
 from kto_cli.model.logprobs.validation import glance, glance_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
-from kto_cli.run_dir import RunDir
-from kto_cli.settings import Settings
-from kto_cli.snapshots import save_snapshot
+from kto_cli.training.live import Show, watching
+from kto_cli.training.memory import within_memory
+from kto_cli.training.run.checkpoints import save_snapshot
+from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.settings import Settings
 
 
 @dataclass
@@ -229,3 +230,25 @@ def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
             "or the arithmetic is too coarse."
         )
     return noise
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """Ctrl-C (or SIGTERM, as schedulers send it) sets the flag and lets the step end; a second one stops at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    wanted = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in wanted}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,8 +19,8 @@ from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model.distributed.processes import how_spread
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
-from kto_cli.run_dir import RunDir, read_settings
-from kto_cli.tracking import refuse_missing_trackers
+from kto_cli.training.run.run_dir import RunDir, read_settings
+from kto_cli.training.trackers import refuse_missing_trackers
 
 MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
 """What a resumed run may be given anew: places (their contents are compared by hash), memory, and who else is told."""

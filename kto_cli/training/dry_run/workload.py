@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy
 
-from kto_cli import estimates
-from kto_cli.estimates import Work
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
 from kto_cli.model.logprobs.validation import GLANCE_ROWS
 from kto_cli.model.tokens.store import EncodedRows
-from kto_cli.settings import Settings
+from kto_cli.training.dry_run import estimate
+from kto_cli.training.dry_run.estimate import Work
+from kto_cli.training.settings import Settings
 
 
 def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, list[int]]]:
@@ -20,7 +20,7 @@ def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, 
     config = settings.config
     labels = prepared.train.labels.tolist()
     prompts = prepared.train.prompts.tolist() if config.group_prompts else None
-    planned = estimates.planned_batches(
+    planned = estimate.planned_batches(
         labels, prompts, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
     )
     return list(planned)
@@ -28,7 +28,7 @@ def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, 
 
 def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[int, int]:
     """Tokens that a step over these rows computes: (forward and backward, forward only)."""
-    return estimates.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
+    return estimate.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
 
 
 def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed: bool) -> Work:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from kto_cli import estimates
 from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
-from kto_cli.footprint import SavedForBackward, bytes_of, free_memory, learning, logits_tile_bytes
+from kto_cli.core.logps import GPU_TILE, TILE
 from kto_cli.model.logprobs.forward import References
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.store import EncodedRows
-from kto_cli.run_dir import RunDir
-from kto_cli.settings import Settings
-from kto_cli.training import Run, refuse_nonfinite
-from kto_cli.workflows.train import set_up
-from kto_cli.workload import repeated_batches, step_tokens
+from kto_cli.training.dry_run import estimate
+from kto_cli.training.dry_run.workload import repeated_batches, step_tokens
+from kto_cli.training.loop import Run, refuse_nonfinite
+from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.settings import Settings
+from kto_cli.training.setup import set_up
 
 TYPICAL_STEPS = 2
 """Timed steps, after the one that is looked at for memory (it also warms up)."""
@@ -51,7 +53,7 @@ def take_probe(
     try:
         this_run = set_up(few, settings, RunDir(Path(settings.config.out)), accelerator, screen)
         needed = 3 * bytes_of(learning(this_run.model))
-        if problems := estimates.problems_of_space(
+        if problems := estimate.problems_of_space(
             needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"
         ):
             return None, problems
@@ -65,7 +67,7 @@ def take_probe(
         return None, [error.what.removesuffix(".")]
     packed = this_run.engine.packs
     costs = [
-        estimates.step_cost(*step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed))
+        estimate.step_cost(*step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed))
         for batch in typical
     ]
     return Probe(sum(costs), seconds, noise, _memory(this_run, saved.most), packed), []
@@ -114,10 +116,69 @@ def _memory(this_run: Run, activations: int) -> dict[str, int]:
     parameters = list(this_run.model.parameters())
     optimizer = getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer)
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    return estimates.memory_parts(
+    return estimate.memory_parts(
         weights=bytes_of(parameters),
         gradients=bytes_of(learning(this_run.model)),
         optimizer=bytes_of(states),
         activations=activations,
         logits_tile=logits_tile_bytes(this_run.model),
     )
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors, memory that several share counted once."""
+    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def learning(model: Any) -> list[Tensor]:
+    """The parameters that have gradients."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd keeps from a forward pass for its backward pass; `most` is the largest count.
+
+    Tensors that share memory count once. The count starts anew with the first tensor kept after a backward pass began:
+    that is the next micro-batch. Weights, which are there anyway, do not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._keep, self._give_back)
+        self.most = 0
+        self._seen: set[int] = set()
+        self._bytes = 0
+        self._backward = False
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        if self._backward:
+            self._seen, self._bytes, self._backward = set(), 0, False
+        storage = tensor.untyped_storage()
+        if not (tensor.is_leaf and tensor.requires_grad) and storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self._bytes += storage.nbytes()
+            self.most = max(self.most, self._bytes)
+        return tensor.detach()  # the tensor itself would keep its own graph alive
+
+    def _give_back(self, tensor: Tensor) -> Tensor:
+        self._backward = True
+        return tensor
+
+
+def logits_tile_bytes(model: Any) -> int:
+    """Logits that are held at once, float32, and their gradient."""
+    return 2 * 4 * (GPU_TILE if model.device.type == "cuda" else TILE)
+
+
+def tokenizer_bytes(folder: Path) -> int:
+    """The files beside the weights that a checkpoint holds too."""
+    kept = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+    return sum(path.stat().st_size for pattern in kept for path in folder.glob(pattern) if path.is_file())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes a process can still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available

@@ -17,8 +17,8 @@ from kto_cli.model import lora
 from kto_cli.model.distributed import gathering, processes
 from kto_cli.model.distributed.gathering import ReadRows
 from kto_cli.model.load import load_model
-from kto_cli.run_dir import RunDir, save_model_folder
-from kto_cli.shards import Slice, Slices, slice_file, write_slices
+from kto_cli.training.run.run_dir import RunDir, save_model_folder
+from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 
 def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, counters: dict[str, Any]) -> None:

@@ -1,0 +1,12 @@
+"""Rows and a model become an aligned model.
+
+settings.py   what the config leaves open: resolved, filled in, described
+setup.py      a run made ready: reference log-probs, adapters, optimizer, processes
+optimizer.py  the optimizer of --optimizer
+loop.py       which rows, which learning rate, what is recorded, when to save
+memory.py     the token budget found by trying; out-of-memory recovery
+live.py       curves in the terminal during training
+trackers.py   --track: trackio, TensorBoard, wandb
+run/          the run directory
+dry_run/      what a run will need
+"""

@@ -1,0 +1,7 @@
+"""The run directory: an interface, written so that a kill at any instant loses at most unfinished steps.
+
+run_dir.py       what lies where; metrics.jsonl; the finished model
+checkpoints.py   saving and resuming on any number of processes
+shards.py        a checkpoint in slices, one a process
+model_card.py    README.md of a finished run
+"""

@@ -1,0 +1,75 @@
+"""A run made ready: reference log-probs, adapters, optimizer, processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import TrainConfig
+from kto_cli.model import lora
+from kto_cli.model.distributed.processes import wrap
+from kto_cli.model.layers import checkpoint_layers, compile_layers
+from kto_cli.model.logprobs.forward import Engine
+from kto_cli.model.logprobs.prepare import Prepared, make_scorer
+from kto_cli.model.logprobs.reference import reference_logps
+from kto_cli.model.precision import keep_float32_gradients
+from kto_cli.training.loop import Counters, Run
+from kto_cli.training.optimizer import make_optimizer
+from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.settings import Settings
+
+
+def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
+    """Completes the reference cache, then hands the model over to training."""
+    config = settings.config
+    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
+    scorer = make_scorer(prepared, accelerator, screen, spread=True)
+    rows = prepared.train + prepared.held_out
+    with lora.off(model):
+        references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
+    screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
+    count = len(prepared.train)
+    _change_layers(scorer, config, screen)
+    keep_float32_gradients(scorer)
+    optimizer = make_optimizer(
+        config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
+    )
+    wrapped, optimizer = wrap(accelerator, scorer, optimizer)
+    return Run(
+        settings=settings,
+        rows=prepared.train,
+        references=type(references)(references.own[:count], references.mismatched[:count]),
+        held_out=prepared.held_out,
+        held_out_references=type(references)(references.own[count:], references.mismatched[count:]),
+        engine=Engine(
+            accelerator,
+            wrapped,
+            optimizer,
+            token_budget=prepared.token_budget,
+            max_grad_norm=config.max_grad_norm,
+        ),
+        model=model,
+        tokenizer=prepared.tokenizer,
+        directory=directory,
+        screen=screen,
+        counters=Counters(),
+    )
+
+
+def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
+    if config.compile:
+        compile_layers(scorer)
+        screen.note("The layers are compiled in the first step, which takes a minute")
+    if config.gradient_checkpointing == "on":
+        checkpoint_layers(scorer)
+        screen.note("Gradient checkpointing: activations are computed again in the backward pass")
+
+
+def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
+    """The policy as fresh adapters on the reference, in place."""
+    source = prepared.source
+    base = source.name if source.on_hub else str(source.folder.resolve())
+    model = lora.add_adapters(prepared.model, config, base=base)
+    learning, total = lora.learning_parameters(model)
+    screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
+    return model
