@@ -42,7 +42,7 @@ ROWS, ANSWERS, CHECKS = "model: rows", "model: answers", "model: checks"
 FILES = "files"
 PARTS = {
     ROWS: ("model.scorer:CompletionScorer.forward",),
-    ANSWERS: ("generation.store:answer_all",),
+    ANSWERS: ("evaluation.answers.store:answer_all",),
     CHECKS: ("model.scorer:CompletionScorer.trust_or_fall_back",),
     "micro-batches": ("model.logprobs.forward:Engine.log_probs",),
     "load model and tokenizer": (
@@ -50,20 +50,20 @@ PARTS = {
         "model.load:load_tokenizer",
         "model.logprobs.prepare:start_accelerator",
     ),
-    "check and fingerprint": ("checkpoint:locate", "model.load:open_source", "data.dataset:load_data_dir"),
+    "check and fingerprint": ("evaluation.checkpoint:locate", "model.load:open_source", "data.dataset:load_data_dir"),
     "tokenize": ("model.tokens.cached:tokenized_rows",),
     "reference cache": ("model.logprobs.reference:reference_logps",),
-    "statistics": ("eval_results:find_out",),
+    "statistics": ("evaluation.validation:find_out",),
     FILES: (
-        *(f"eval_results:{name}" for name in ("write", "rows_table", "texts_of", "places_of")),
-        *(f"generation.store:AnswerStore.{name}" for name in ("append", "read")),
-        *(f"eval_files:{name}" for name in ("write_part", "write_lines")),
+        *(f"evaluation.validation:{name}" for name in ("write", "rows_table", "texts_of", "places_of")),
+        *(f"evaluation.answers.store:AnswerStore.{name}" for name in ("append", "read")),
+        *(f"evaluation.files:{name}" for name in ("write_part", "write_lines")),
     ),
-    "report": ("report.page:write_report",),
+    "report": ("evaluation.report.page:write_report",),
     "screen": (
         "common.tables:metrics_table",
-        "eval_tables:show_details",
-        "workflows.eval_answers:Answering.show",
+        "evaluation.tables:show_details",
+        "evaluation.answers.answering:Answering.show",
     ),
 }
 """Part -> MODULE:FUNCTION or MODULE:CLASS.METHOD of kto_cli. A name that is gone stops the benchmark."""

@@ -27,9 +27,9 @@ import torch
 from versus_trl.shapes import BODY_HEAVY, llama
 
 from kto_cli.common import files
-from kto_cli.generation.continuous import Continuous
-from kto_cli.generation.padded import Padded
-from kto_cli.generation.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.continuous import Continuous
+from kto_cli.evaluation.answers.padded import Padded
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
 from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 
@@ -111,7 +111,7 @@ def measured(subject: Subject, options: argparse.Namespace) -> dict[str, dict[st
         "one by one": OneByOne(subject),
     }
     if importlib.util.find_spec("vllm"):
-        from kto_cli.generation.vllm import Vllm
+        from kto_cli.evaluation.answers.vllm import Vllm
 
         ways["vllm"] = Vllm(subject)
     ways = {name: engine for name, engine in ways.items() if name in options.ways}

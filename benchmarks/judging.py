@@ -20,11 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kto_cli.chat_server import CallBudget, ChatServer
-from kto_cli.judging.duels import Duel
-from kto_cli.judging.judge import judge_all
-from kto_cli.judging.server_judge import ServerJudge
-from kto_cli.judging.verdicts import VerdictStore
+from kto_cli.evaluation.judge.duels import Duel
+from kto_cli.evaluation.judge.judge import judge_all
+from kto_cli.evaluation.judge.server_judge import ServerJudge
+from kto_cli.evaluation.judge.store import VerdictStore
+from kto_cli.evaluation.server.client import CallBudget, ChatServer
 
 ANSWER = " ".join(["A sentence of an answer, as long as many are."] * 12)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import call, make_dataset, save_pico_llama
 
-from kto_cli.report import curves, figures, interval_chart
+from kto_cli.evaluation.report import curves, figures, interval_chart
 
 FEW = ("--max-new-tokens", 8, "--samples", 4)
 SHORT = (*FEW, "--engine", "padded")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from kto_cli.chat_keys import key_for
-from kto_cli.chat_server import CallBudget, ChatServer
 from kto_cli.common.errors import Interrupted
-from kto_cli.judging.duels import Duel
-from kto_cli.judging.judge import judge_all
-from kto_cli.judging.server_judge import ServerJudge
-from kto_cli.judging.verdicts import VerdictStore
+from kto_cli.evaluation.judge.duels import Duel
+from kto_cli.evaluation.judge.judge import judge_all
+from kto_cli.evaluation.judge.server_judge import ServerJudge
+from kto_cli.evaluation.judge.store import VerdictStore
+from kto_cli.evaluation.server.client import CallBudget, ChatServer
+from kto_cli.evaluation.server.keys import key_for
 
 
 def duels(count: int) -> list[Duel]:

@@ -18,14 +18,14 @@ from judge_server import Handler, JudgeServer, serving
 from test_docs import FLAG, Example, examples, section
 from test_reward_judge import made as make_reward_model
 
-from kto_cli import eval_files
-from kto_cli.benchmarking.plan import PAPER, plan_tasks
-from kto_cli.chat_server import TRIES
 from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig, is_url
 from kto_cli.common.train_config import TRACKERS
 from kto_cli.core.statistics.intervals import wilson
-from kto_cli.generation import statistics
-from kto_cli.generation.vllm import AT_ONCE
+from kto_cli.evaluation import files
+from kto_cli.evaluation.answers import statistics
+from kto_cli.evaluation.answers.vllm import AT_ONCE
+from kto_cli.evaluation.benchmarks.plan import PAPER, plan_tasks
+from kto_cli.evaluation.server.client import TRIES
 
 PAGE = REPOSITORY / "docs" / "evaluation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 EXAMPLES = examples(TEXT)
 OTHER_FLAGS = {"--track", "--no-curves", "--resume", "--logdir", "--project"}
 """Flags of other commands that the page speaks of."""
-PARTS = {value for name, value in vars(eval_files).items() if name.isupper() and isinstance(value, str)}
+PARTS = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
 
 
 def words_of(example: Example) -> list[str]:

@@ -18,10 +18,10 @@ from judge_server import Handler, serving
 from pico import BUILDERS
 from test_invariance import launch
 
-from kto_cli import checkpoint
-from kto_cli.generation import choose
+from kto_cli.evaluation import checkpoint
+from kto_cli.evaluation.answers import choose
+from kto_cli.evaluation.report.evidence import gather
 from kto_cli.model.logprobs import prepare
-from kto_cli.report.evidence import gather
 
 __all__ = ["place", "runs"]
 """Fixtures."""

@@ -24,8 +24,8 @@ from test_invariance import launch
 from test_judge_served import MODEL, url
 from test_reward_judge import made as save_reward_model
 
-from kto_cli.report.evidence import gather
-from kto_cli.workflows import eval_session
+from kto_cli.evaluation import session
+from kto_cli.evaluation.report.evidence import gather
 
 KEY = "sk-thirtytwo-characters-of-secret"
 __all__ = ["place", "runs", "url"]
@@ -160,8 +160,8 @@ def test_a_reward_model_judges_here(kto: Command, place):
     found = result["win_rate"]
     assert found["duels"] == found["wins"] + found["losses"] == 4
     assert (found["for"], found["consistency"]) == ("its score", 1.0)
-    from kto_cli.judging.duels import Duel
-    from kto_cli.judging.reward_judge import RewardJudge
+    from kto_cli.evaluation.judge.duels import Duel
+    from kto_cli.evaluation.judge.reward_judge import RewardJudge
 
     judge = RewardJudge(place / "reward")
     duels = [Duel(one["id"], one["prompt"], one["policy"], one["target"]) for one in result["samples"]]
@@ -278,13 +278,13 @@ def reward(tmp_path_factory) -> Path:
 def test_without_a_desirable_completion_there_is_nothing_to_be_measured_against(
     kto: Command, place, reward, monkeypatch
 ):
-    real = eval_session.choose_prompts
+    real = session.choose_prompts
 
     def without_targets(*words: Any) -> Any:
         prompts = real(*words)
         return replace(prompts, targets=[None] * len(prompts))
 
-    monkeypatch.setattr(eval_session, "choose_prompts", without_targets)
+    monkeypatch.setattr(session, "choose_prompts", without_targets)
     error = error_of(kto("eval", "a", *SHORT, "--judge-model", reward))
     assert "None of the 4 held-out prompts has a desirable completion" in error
     assert "--against reference" in error

@@ -13,9 +13,9 @@ from conftest import Command
 from evaluated import SHORT, error_of, part, runs
 from test_tasks import choice_task, few
 
-from kto_cli.benchmarking import run as running
+from kto_cli.evaluation.benchmarks import run as running
+from kto_cli.evaluation.report.evidence import gather
 from kto_cli.model.load import load_model, load_tokenizer
-from kto_cli.report.evidence import gather
 
 __all__ = ["few", "runs"]
 """Fixtures."""
@@ -77,7 +77,7 @@ def test_a_task_of_ones_own_is_run_on_both(kto: Command, place, monkeypatch):
 
 
 def running_plan(folder: str) -> Any:
-    from kto_cli.benchmarking.plan import plan_tasks
+    from kto_cli.evaluation.benchmarks.plan import plan_tasks
 
     return plan_tasks(["colours"], folder=Path(folder))
 

@@ -12,11 +12,11 @@ from conftest import SAMPLE
 from shared import shared
 
 from kto_cli.common.errors import BadInput, BadModel, OutOfMemory
-from kto_cli.generation.choose import choose, probe
-from kto_cli.generation.continuous import Continuous
-from kto_cli.generation.noise import perturbed, seeds_tensor
-from kto_cli.generation.padded import Padded
-from kto_cli.generation.records import Decoding, Question, Subject, prompt_seed
+from kto_cli.evaluation.answers.choose import choose, probe
+from kto_cli.evaluation.answers.continuous import Continuous
+from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
+from kto_cli.evaluation.answers.padded import Padded
+from kto_cli.evaluation.answers.records import Decoding, Question, Subject, prompt_seed
 from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 END = 2
@@ -201,7 +201,7 @@ def test_wrong_draws_are_noticed(monkeypatch):
     subject = subject_of(pico.build("llama"))
     assert probe(subject, QUESTIONS) is None
     monkeypatch.setattr(
-        "kto_cli.generation.continuous.seeds_tensor",
+        "kto_cli.evaluation.answers.continuous.seeds_tensor",
         lambda seeds, positions: seeds_tensor(seeds, [position + 1 for position in positions]),
     )
     assert "nats" in (probe(subject, QUESTIONS) or "")

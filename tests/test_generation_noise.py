@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kto_cli.generation.noise import gumbel, nucleus, perturbed, position_seed, seeds_tensor
-from kto_cli.generation.records import prompt_seed
+from kto_cli.evaluation.answers.noise import gumbel, nucleus, perturbed, position_seed, seeds_tensor
+from kto_cli.evaluation.answers.records import prompt_seed
 
 DRAWS = 40_000
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from kto_cli.common.errors import BadInput, BadModel
-from kto_cli.generation.choose import choose
-from kto_cli.generation.records import Answer, Decoding, Question, Subject
-from kto_cli.generation.server import Server
-from kto_cli.generation.vllm import AT_ONCE, Vllm
+from kto_cli.evaluation.answers.choose import choose
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.server import Server
+from kto_cli.evaluation.answers.vllm import AT_ONCE, Vllm
 
 DECODING = Decoding(max_new_tokens=6, temperature=0.5, top_p=0.8)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.statistics.intervals import wilson
-from kto_cli.generation.records import Answer, Decoding
-from kto_cli.generation.statistics import describe, distinct, ramble, repetition
+from kto_cli.evaluation.answers.records import Answer, Decoding
+from kto_cli.evaluation.answers.statistics import describe, distinct, ramble, repetition
 
 TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=15).map(" ".join), min_size=1, max_size=6)
 

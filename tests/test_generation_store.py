@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.common.errors import BadInput, BadModel
-from kto_cli.generation.records import Answer, Decoding, Question
-from kto_cli.generation.store import AnswerStore, answer_all
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question
+from kto_cli.evaluation.answers.store import AnswerStore, answer_all
 
 DECODING = Decoding()
 

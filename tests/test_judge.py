@@ -22,21 +22,21 @@ from hypothesis import strategies as st
 from judge_server import Handler, after, answers, failing, fair, saying, serving
 from kill_judge import duels as made_duels
 
-from kto_cli import chat_server
-from kto_cli.chat_keys import Key, base_url, key_for
-from kto_cli.chat_server import CallBudget, ChatServer, OutOfCalls, ServerFault
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput, Interrupted, KtoError
 from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.data.formats.alpaca_eval import SOURCE
 from kto_cli.data.formats.records import LeftOut, Pair
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.judging.duels import Duel, Question, Verdicts
-from kto_cli.judging.export import annotated, export
-from kto_cli.judging.judge import estimate, judge_all
-from kto_cli.judging.prompts import parse, question_text
-from kto_cli.judging.server_judge import MORE_ROOM, ROOM, ServerJudge
-from kto_cli.judging.verdicts import VerdictStore
+from kto_cli.evaluation.judge.duels import Duel, Question, Verdicts
+from kto_cli.evaluation.judge.export import annotated, export
+from kto_cli.evaluation.judge.judge import estimate, judge_all
+from kto_cli.evaluation.judge.question import parse, question_text
+from kto_cli.evaluation.judge.server_judge import MORE_ROOM, ROOM, ServerJudge
+from kto_cli.evaluation.judge.store import VerdictStore
+from kto_cli.evaluation.server import client as client_module
+from kto_cli.evaluation.server.client import CallBudget, ChatServer, OutOfCalls, ServerFault
+from kto_cli.evaluation.server.keys import Key, base_url, key_for
 
 SECRET = "sk-judge-0123456789abcdefSECRET"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
@@ -168,7 +168,7 @@ def test_what_does_not_pass_is_given_up_in_one_clear_line(fault):
 
 
 def test_pauses_double_and_are_spread(monkeypatch):
-    monkeypatch.setattr(chat_server.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(client_module.random, "uniform", lambda low, high: high)
     with serving(failing(500)) as server, connect(server.url, tries=4, first_pause=0.1) as client:
         with pytest.raises(ServerFault):
             client.complete(ASKED)
@@ -181,10 +181,10 @@ def test_what_the_server_asks_to_wait_is_waited_and_capped(monkeypatch):
     with serving(after(failing(429, Retry_After="1"), then=saying("A"))) as server, connect(server.url) as client:
         client.complete(ASKED)
         assert server.times[1] - server.times[0] >= 1.0
-    assert connect("http://a")._pause(0, 1e9) == chat_server.LONGEST_PAUSE
+    assert connect("http://a")._pause(0, 1e9) == client_module.LONGEST_PAUSE
     soon = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert chat_server.retry_after(soon) == pytest.approx(30, abs=2)
-    assert [chat_server.retry_after(value) for value in (None, "", "soon", "-5")] == [None, None, None, 0.0]
+    assert client_module.retry_after(soon) == pytest.approx(30, abs=2)
+    assert [client_module.retry_after(value) for value in (None, "", "soon", "-5")] == [None, None, None, 0.0]
 
 
 @pytest.mark.parametrize("slow", [lambda handler, asked: time.sleep(1.0), lambda handler, asked: handler.drip()])

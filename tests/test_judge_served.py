@@ -18,13 +18,13 @@ import torch
 from conftest import SAMPLE, call
 from kill_judge import duels as made_duels
 
-from kto_cli.chat_server import CallBudget, ChatServer
 from kto_cli.core.statistics.win_rates import judged, win_rates
-from kto_cli.judging.duels import Duel, Verdicts
-from kto_cli.judging.judge import estimate, judge_all
-from kto_cli.judging.prompts import question_text
-from kto_cli.judging.server_judge import ServerJudge
-from kto_cli.judging.verdicts import VerdictStore
+from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.judge import estimate, judge_all
+from kto_cli.evaluation.judge.question import question_text
+from kto_cli.evaluation.judge.server_judge import ServerJudge
+from kto_cli.evaluation.judge.store import VerdictStore
+from kto_cli.evaluation.server.client import CallBudget, ChatServer
 
 pytestmark = pytest.mark.slow
 NEEDED = ("fastapi", "uvicorn", "openai")

@@ -25,19 +25,20 @@ from test_tasks import entry
 
 from kto_cli.core.losses import saturation
 from kto_cli.core.statistics.win_rates import judged, win_rates
-from kto_cli.eval_files import write_part
-from kto_cli.generation.records import Answer, Decoding
-from kto_cli.generation.statistics import describe
-from kto_cli.report import curves, figures
-from kto_cli.report.curves import MOST_POINTS, training_charts
-from kto_cli.report.differences import MOST_WORDS, word_differences
-from kto_cli.report.evidence import Evidence, gather
-from kto_cli.report.figures import BINS, calibration_chart, reward_chart
-from kto_cli.report.interval_chart import Measured, interval_chart
-from kto_cli.report.numbers import sections
-from kto_cli.report.page import render, write_report
-from kto_cli.report.saturation import gradient_shares, leanings, odd_rows, saturation_grid
-from kto_cli.workflows import eval_judge, eval_tasks
+from kto_cli.evaluation.answers.records import Answer, Decoding
+from kto_cli.evaluation.answers.statistics import describe
+from kto_cli.evaluation.benchmarks.tasks import together
+from kto_cli.evaluation.files import write_part
+from kto_cli.evaluation.judge import win_rate
+from kto_cli.evaluation.report import curves, figures
+from kto_cli.evaluation.report.curves import MOST_POINTS, training_charts
+from kto_cli.evaluation.report.differences import MOST_WORDS, word_differences
+from kto_cli.evaluation.report.evidence import Evidence, gather
+from kto_cli.evaluation.report.figures import BINS, calibration_chart, reward_chart
+from kto_cli.evaluation.report.interval_chart import Measured, interval_chart
+from kto_cli.evaluation.report.numbers import sections
+from kto_cli.evaluation.report.page import render, write_report
+from kto_cli.evaluation.report.saturation import gradient_shares, leanings, odd_rows, saturation_grid
 
 SECTIONS = (
     "verdict",
@@ -501,8 +502,8 @@ def add_parts(run: Path, word: str) -> dict[str, dict[str, Any]]:
     difference = {"first": 0.5, "second": 0.75, "difference": 0.25, "interval": [0.1, 0.4], "verdict": "second"}
     parts: dict[str, dict[str, Any]] = {
         "generations.json": describe(answers, Decoding(max_new_tokens=8), "auto"),
-        "win_rate.json": {**facts, "sentence": eval_judge.sentence(facts)},
-        "benchmarks.json": {**eval_tasks.together({**tasks, "lm_eval": word, "limit": None}, before)},
+        "win_rate.json": {**facts, "sentence": win_rate.sentence(facts)},
+        "benchmarks.json": {**together({**tasks, "lm_eval": word, "limit": None}, before)},
         "comparisons.json": {
             "comparisons": [
                 {"first": word, "second": "run", "rows": 8, "differences": {"auc": difference, word: difference}}

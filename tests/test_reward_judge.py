@@ -12,11 +12,11 @@ import torch
 from conftest import SAMPLE
 
 from kto_cli.common.errors import BadModel
-from kto_cli.judging import reward_judge
-from kto_cli.judging.duels import Duel, Verdicts
-from kto_cli.judging.judge import estimate, judge_all
-from kto_cli.judging.reward_judge import RewardJudge, score_weights
-from kto_cli.judging.verdicts import VerdictStore
+from kto_cli.evaluation.judge import reward_judge
+from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.judge import estimate, judge_all
+from kto_cli.evaluation.judge.reward_judge import RewardJudge, score_weights
+from kto_cli.evaluation.judge.store import VerdictStore
 
 CHAT = (
     {"role": "user", "content": "Hello?"},

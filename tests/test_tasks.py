@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_imports import run_python
 
-from kto_cli.benchmarking import plan as planning
-from kto_cli.benchmarking import quiet, run
-from kto_cli.benchmarking.compare import compare_tasks, paired_interval
-from kto_cli.benchmarking.loading import load_task
-from kto_cli.benchmarking.plan import PAPER, plan_tasks
-from kto_cli.benchmarking.results import interval, read_results
-from kto_cli.benchmarking.run import Settings, Subject, run_tasks
 from kto_cli.common.errors import BadInput
 from kto_cli.core.statistics.intervals import NORMAL, wilson
+from kto_cli.evaluation.benchmarks import plan as planning
+from kto_cli.evaluation.benchmarks import quiet, run
+from kto_cli.evaluation.benchmarks.compare import compare_tasks, paired_interval
+from kto_cli.evaluation.benchmarks.loading import load_task
+from kto_cli.evaluation.benchmarks.plan import PAPER, plan_tasks
+from kto_cli.evaluation.benchmarks.results import interval, read_results
+from kto_cli.evaluation.benchmarks.run import Settings, Subject, run_tasks
 from kto_cli.model.load import load_model, load_tokenizer
 
 COLOURS = ["red", "dark green", "blue and white"]
@@ -265,7 +265,9 @@ def test_dropout_is_off_meanwhile(tmp_path, subject):
 
 
 def test_nothing_of_lm_eval_is_imported_unasked():
-    code = "import sys, kto_cli.benchmarking.run, kto_cli.benchmarking.compare; print('lm_eval' in sys.modules)"
+    names = ("run", "compare")
+    imported = "\n".join(f"import kto_cli.evaluation.benchmarks.{name}" for name in names)
+    code = f"import sys\n{imported}\nprint('lm_eval' in sys.modules)"
     found = run_python("-c", code)
     assert found.stdout.strip() == "False", found.stderr
 

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kto_cli.benchmarking.compare import compare_tasks
-from kto_cli.checkpoint import fill_from_run, locate, trained_on
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.win_rates import compare_rates
 from kto_cli.data.dataset import find_data_dir, load_data_dir
-from kto_cli.eval_files import COMPARISONS, write_part
-from kto_cli.eval_tables import comparison_table
-from kto_cli.report.page import write_report
-from kto_cli.workflows.eval_answers import SHOWN
+from kto_cli.evaluation.answers.answering import SHOWN
+from kto_cli.evaluation.benchmarks.compare import compare_tasks
+from kto_cli.evaluation.checkpoint import fill_from_run, locate, trained_on
+from kto_cli.evaluation.files import COMPARISONS, write_part
+from kto_cli.evaluation.report.page import write_report
+from kto_cli.evaluation.tables import comparison_table
 from kto_cli.workflows.evaluate import Evaluated, evaluate
 
 

@@ -13,8 +13,8 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
+from kto_cli.evaluation.answers.answering import SHOWN
 from kto_cli.workflows import binarize, evaluate, train
-from kto_cli.workflows.eval_answers import SHOWN
 
 
 def run(keep: str | None, screen: Screen) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.checkpoint import load_policy
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
@@ -19,17 +18,18 @@ from kto_cli.core.statistics.metrics import Scores
 from kto_cli.core.statistics.verdict import judge as say_verdict
 from kto_cli.core.statistics.win_rates import Judged
 from kto_cli.core.weights import choose_weights
-from kto_cli.eval_files import BENCHMARKS, REPORT, forget_others, write_part
-from kto_cli.eval_results import Weights, find_out, rows_table, texts_of, write
-from kto_cli.eval_tables import listed_ids, show_details
+from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
+from kto_cli.evaluation.checkpoint import load_policy
+from kto_cli.evaluation.files import BENCHMARKS, REPORT, forget_others, write_part
+from kto_cli.evaluation.judge.win_rate import Rivals, hold_duels, judgements, show_win_rate, write_duels
+from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
+from kto_cli.evaluation.tables import listed_ids, show_details
+from kto_cli.evaluation.validation import Weights, find_out, rows_table, texts_of, write
 from kto_cli.model.logprobs.forward import References
 from kto_cli.model.logprobs.prepare import check_sequences, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps, scoring_engine
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.scorer import CompletionScorer
-from kto_cli.workflows import eval_tasks
-from kto_cli.workflows.eval_judge import Rivals, hold_duels, judgements, show_win_rate, write_duels
-from kto_cli.workflows.eval_session import Session, facts_of, open_session, other_side, report_whatever_happens
 
 
 class Evaluated(NamedTuple):
@@ -106,7 +106,7 @@ def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
     source, tasks = prepared.source, {}
     session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, prepared.model)
     if session.tasks is not None:
-        tasks = eval_tasks.examine(session.tasks, config, prepared, prepared.model, source.fingerprint, screen)
+        tasks = examine(session.tasks, config, prepared, prepared.model, source.fingerprint, screen)
     return references, tasks
 
 
@@ -165,10 +165,10 @@ def _keep_answers(session: Session, *, show: bool) -> dict[str, Any]:
 def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict[str, Any]:
     if session.tasks is None:
         return {}
-    policy = eval_tasks.examine(session.tasks, session.config, session.prepared, model, session.name, session.screen)
-    found = eval_tasks.together(policy, reference)
+    policy = examine(session.tasks, session.config, session.prepared, model, session.name, session.screen)
+    found = together(policy, reference)
     write_part(session.out, BENCHMARKS, session.of, found)
-    eval_tasks.show_benchmarks(session.screen, session.called, found)
+    show_benchmarks(session.screen, session.called, found)
     return {"benchmarks": found}
 
 

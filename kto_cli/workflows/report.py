@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kto_cli.checkpoint import locate, results_folder, run_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
-from kto_cli.eval_files import METRICS
-from kto_cli.report.page import write_report
+from kto_cli.evaluation.checkpoint import locate, results_folder, run_folder
+from kto_cli.evaluation.files import METRICS
+from kto_cli.evaluation.report.page import write_report
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:

@@ -1,0 +1,14 @@
+"""What a checkpoint learned, how it answers, whether anything broke.
+
+session.py      one evaluation: the checkpoint, its reference, where results go
+checkpoint.py   the checkpoint that is evaluated and the run it belongs to
+prompts.py      the validation prompts that models answer
+validation.py   results on validation rows: metrics.json, rows.parquet
+files.py        the files of an eval folder
+tables.py       results on the screen
+answers/        prompts answered by models
+judge/          which of two answers is better
+benchmarks/     lm-eval
+server/         an OpenAI-compatible server over HTTP
+report/         report.html
+"""

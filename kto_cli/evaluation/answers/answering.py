@@ -1,0 +1,187 @@
+"""Part of `kto eval`: held-out prompts answered by several models, and what their answers are like."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.screen import Screen
+from kto_cli.evaluation.answers.choose import Lazy
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.statistics import describe
+from kto_cli.evaluation.answers.store import AnswerStore, answer_all
+from kto_cli.evaluation.files import GENERATIONS, SAMPLES, write_lines, write_part
+from kto_cli.evaluation.prompts import HeldOutPrompts, messages, side_by_side
+from kto_cli.evaluation.server.client import CallBudget, ChatServer
+from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
+from kto_cli.model import lora
+from kto_cli.model.load import context_length, end_ids, locate_model
+from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.tokens.encoder import Encoder
+
+SHOWN = 4
+"""Prompts whose answers are shown on the screen; the report shows more, samples.jsonl all."""
+
+
+@dataclass
+class Answering:
+    """The answers so far: [prompts] by the name of the model."""
+
+    config: EvalConfig
+    prepared: Prepared
+    prompts: HeldOutPrompts
+    accelerator: Any
+    screen: Screen
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    beside: dict[str, list[str | None]] = field(default_factory=dict)
+    """[prompts] of others that have answered before; None where they have not."""
+    ends: tuple[int, ...] = ()
+    """Tokens that end an answer of the reference."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """As asked for."""
+        config = self.config
+        return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
+
+    def by(self, name: str, called: str, folder: Path, weights: str, model: Any, tokenizer: Any = None) -> None:
+        """Has a model answer all prompts, each process its share.
+
+        Args:
+            name: in the results; called: by the user. weights: name what answers. tokenizer: of its own; left out,
+            that of the reference.
+        """
+        if not self.prompts:
+            return
+        prepared, accelerator, screen = self.prepared, self.accelerator, self.screen
+        own = tokenizer or prepared.tokenizer
+        ends = tuple(sorted({*end_ids(model), own.eos_token_id}))
+        self.ends = self.ends or ends
+        subject = Subject(
+            name=called,
+            folder=folder,
+            tokenizer=own,
+            ends=ends,
+            context=context_length(model.config),
+            model=lambda: model,
+            base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
+            dtype=str(prepared.precision.weights).removeprefix("torch."),
+            trust_remote_code=self.config.trust_remote_code,
+        )
+        questions = self._questions(tokenizer, subject)
+        engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
+        store = AnswerStore(
+            cache_folder(self.config),
+            fingerprint=f"{weights} {prepared.dtype}",
+            family=engine.family,
+            decoding=self.decoding,
+        )
+        mine = range(accelerator.process_index, len(questions), accelerator.num_processes)
+        with screen.progress(f"answers of {called}", len(mine)):
+            found = answer_all(engine, [questions[place] for place in mine], self.decoding, store, tick=screen.tick)
+        self.answers[name] = self._gathered(dict(zip(mine, found, strict=True)))
+
+    def _questions(self, tokenizer: Any, subject: Subject) -> list[Question]:
+        """The prompts in the tokens they are scored with; of a model with a tokenizer of its own, in its tokens."""
+        rows, texts = self.prompts.rows, self.prompts.texts
+        if tokenizer is None:
+            tokens = [list(row.own.prompt) for row in rows]
+        else:
+            encoder = Encoder(tokenizer, max_length=subject.context or self.prepared.max_length, end_ids=subject.ends)
+            room = [self.config.max_new_tokens] * len(rows)
+            tokens = [list(fitted.ids) for fitted in encoder.fit(texts, room, range(len(rows)))]
+        return [
+            Question(row.id, ids, text if isinstance(text, str) else messages(text))
+            for row, ids, text in zip(rows, tokens, texts, strict=True)
+        ]
+
+    def _gathered(self, mine: dict[int, Answer]) -> list[Answer]:
+        """The answers of all processes, in order."""
+        from accelerate.utils import gather_object
+
+        everyone = dict(gather_object(list(mine.items())))
+        return [Answer(*everyone[place]) for place in range(len(self.prompts))]
+
+    def texts(self, name: str) -> list[str]:
+        """[prompts] of one model."""
+        return [answer.text for answer in self.answers[name]]
+
+    def samples(self) -> list[dict[str, str]]:
+        """Answers to the same prompts, side by side."""
+        return side_by_side(self.prompts, {**{name: self.texts(name) for name in self.answers}, **self.beside})
+
+    def write(self, out: Path, of: str) -> dict[str, Any]:
+        """samples.jsonl and generations.json; returns what is in the latter. Without prompts earlier answers stay."""
+        if not self.prompts:
+            if not (out / SAMPLES).exists():
+                write_lines(out, SAMPLES, [])
+            return {}
+        write_lines(out, SAMPLES, self.samples())
+        answers = dict(self.answers)
+        if targets := self._targets():
+            answers[TARGET] = targets
+        found = describe(answers, self.decoding, self.config.engine)
+        write_part(out, GENERATIONS, of, found)
+        return {"generations": found}
+
+    def _targets(self) -> list[Answer]:
+        """The data's desirable completions as answers, cut where those would be; none if one is missing."""
+        if None in self.prompts.targets:
+            return []
+        prepared, most = self.prepared, self.config.max_new_tokens
+        found = []
+        for row in self.prompts.rows:
+            ends = row.own.completion[-1] in self.ends
+            tokens = row.own.completion[:-1] if ends else row.own.completion
+            text = prepared.tokenizer.decode(tokens[:most], skip_special_tokens=True).strip()
+            found.append(Answer(text, min(len(tokens), most), ends and len(tokens) < most))
+        return found
+
+    def show(self, found: dict[str, Any]) -> None:
+        """A few answers, then what all of them are like."""
+        shown = list(self.answers)
+        samples = self.samples()[:SHOWN]
+        if not samples:
+            return
+        self.screen.texts(
+            "The same held-out prompts, answered by both" if len(shown) == 2 else "The same held-out prompts",
+            ["prompt", *shown],
+            [[sample["prompt"], *(sample[name] for name in shown)] for sample in samples],
+        )
+        models, most = found["generations"]["models"], self.config.max_new_tokens
+        self.screen.table(
+            f"What {len(self.prompts)} answers of each are like, at most {most} tokens",
+            ["", "tokens", "90 % interval", "ended by themselves", "repeated", "distinct-2", "empty"],
+            [
+                [
+                    name,
+                    one["tokens_mean"],
+                    "{:.0f} to {:.0f}".format(*one["tokens_mean_interval"]),
+                    f"{one['ended']:.0%}",
+                    "-" if math.isnan(one["repetition"]) else f"{one['repetition']:.0%}",
+                    one["distinct_2"],
+                    one["empty"],
+                ]
+                for name, one in models.items()
+            ],
+        )
+        if found["generations"]["sentence"]:
+            self.screen.say(found["generations"]["sentence"])
+
+
+def _connect(screen: Screen) -> Callable[[str], ChatServer]:
+    """Connections to servers that answer; there is no limit on their calls but the number of prompts."""
+
+    def connected(url: str) -> ChatServer:
+        key, calls = key_for(url, ENGINE_KEY), CallBudget(sys.maxsize)
+        server = ChatServer(url, key=key, key_name=ENGINE_KEY, calls=calls, say=screen.note)
+        server.reach()  # one that is not there is said at once, not after all tries
+        return server
+
+    return connected

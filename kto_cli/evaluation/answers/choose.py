@@ -1,0 +1,128 @@
+"""Which engine answers, and a quick look whether it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from kto_cli.common.errors import BadInput, KtoError
+from kto_cli.common.eval_config import ENGINES, is_url
+from kto_cli.evaluation.answers.continuous import Continuous
+from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
+from kto_cli.evaluation.answers.padded import Padded
+from kto_cli.evaluation.answers.records import Answer, Decoding, Engine, Question, Subject, prompt_seed
+from kto_cli.evaluation.answers.server import Client, Server
+from kto_cli.evaluation.answers.vllm import Vllm
+
+_PROBED = 4
+"""Prompts, and tokens of each."""
+_NATS = {torch.float32: 0.01, torch.float64: 0.01}
+"""By which a draw may miss the likeliest of the plain forward pass; in half precision rounding alone moves logits by a
+few tenths."""
+_NATS_IN_HALF = 0.5
+
+
+def choose(
+    wanted: str,
+    subject: Subject,
+    questions: Sequence[Question],
+    say: Callable[[str], None],
+    connect: Callable[[str], Client] | None = None,
+) -> Engine:
+    """The engine of `--engine`; says which one `auto` takes, and why.
+
+    Args:
+        wanted: one of `ENGINES`, or the URL of a server.
+        questions: those that will be asked; the probe asks a few of them.
+        connect: URL -> a connection to that server.
+
+    Raises:
+        BadInput: no such engine, or it is not installed, or the server does not have the model.
+    """
+    if is_url(wanted):
+        if connect is None:
+            raise BadInput(f"{wanted} cannot be reached: nothing here talks to servers.", "Use --engine auto.")
+        return Server(subject, connect(wanted))
+    if wanted == "auto":
+        return _automatic(subject, questions, say)
+    engines: dict[str, Callable[[Subject], Engine]] = {"continuous": Continuous, "padded": Padded, "vllm": Vllm}
+    if wanted not in engines:
+        raise BadInput(f"There is no engine {wanted}.", f"Give one of {', '.join(ENGINES)}, or a server's URL.")
+    return engines[wanted](subject)
+
+
+def _automatic(subject: Subject, questions: Sequence[Question], say: Callable[[str], None]) -> Engine:
+    """Continuous batching where the model can: on a CPU 1.5 times as fast as padded batches for 31M weights, 0.4 times
+    for one million, where nothing takes long (benchmarks/generation.py)."""
+    trouble = probe(subject, questions)
+    if trouble is None:
+        say(f"{subject.name} answers through transformers' continuous batching.")
+        return Continuous(subject)
+    say(f"{subject.name} answers in padded batches, because {trouble}.")
+    return Padded(subject)
+
+
+def probe(subject: Subject, questions: Sequence[Question]) -> str | None:
+    """Why continuous batching cannot be trusted with this model, or None.
+
+    It draws a few tokens for the shortest prompts, together; in the plain forward pass over a prompt and its answer
+    the same draws must win: right positions, right mask, right noise.
+    """
+    decoding = Decoding(max_new_tokens=_PROBED, temperature=1.0, top_p=1.0)
+    fitting = [question for question in questions if subject.room(question, decoding) == _PROBED]
+    shortest = sorted(fitting, key=lambda question: len(question.tokens))[:_PROBED]
+    try:
+        made = dict(Continuous(subject).tokens(shortest, decoding))
+    except KtoError as error:
+        return f"continuous batching fails ({_cause(error)})"
+    except (AttributeError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
+        return f"continuous batching fails ({_cause(error)})"
+    model = subject.model()
+    allowed = _NATS.get(model.dtype, _NATS_IN_HALF)
+    missed = max((_missed(model, shortest[place], tokens, decoding) for place, tokens in made.items()), default=0.0)
+    return None if missed <= allowed else f"its draws differ by {missed:.2g} nats in continuous batching"
+
+
+def _missed(model: Any, question: Question, tokens: list[int], decoding: Decoding) -> float:
+    """The most nats by which a drawn token is behind the winner of the plain forward pass."""
+    ids = torch.tensor([question.tokens + tokens], device=model.device)
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, len(question.tokens) - 1 : -1]
+    positions = range(len(question.tokens), ids.shape[1])
+    seeds = seeds_tensor([prompt_seed(decoding.seed, question.tokens)] * len(tokens), positions)
+    scores = perturbed(logits, seeds, temperature=decoding.temperature, top_p=decoding.top_p)
+    drawn = scores.gather(1, ids[0, len(question.tokens) :, None])[:, 0]
+    return float((scores.max(-1).values - drawn).max())
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what went wrong, without our own words around it."""
+    text = (error.what if isinstance(error, KtoError) else str(error)).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+class Lazy:
+    """The engine of `--engine`, opened when something is asked of it: where every answer is stored, nothing is."""
+
+    def __init__(
+        self,
+        wanted: str,
+        subject: Subject,
+        questions: Sequence[Question],
+        say: Callable[[str], None],
+        connect: Callable[[str], Client] | None = None,
+    ) -> None:
+        """As `choose`."""
+        self._open = lambda: choose(wanted, subject, questions, say, connect)
+        self.name = wanted
+        self.family = wanted if wanted == "vllm" else f"server {wanted}" if is_url(wanted) else "transformers"
+
+    def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        """As of the engine.
+
+        Raises:
+            KtoError: as `choose` and the engine.
+        """
+        yield from self._open().answers(questions, decoding)

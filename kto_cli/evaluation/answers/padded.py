@@ -1,0 +1,162 @@
+"""Answers in left-padded batches of prompts of like length: works with every model that generates at all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kto_cli.common.errors import OutOfMemory
+from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+
+TOKENS = {"cpu": 8192, "cuda": 131072}
+"""Prompt and answer tokens of a batch, padding included, by kind of device."""
+
+
+class _Open(NamedTuple):
+    """A question whose answer is not finished."""
+
+    place: int
+    prompt: list[int]
+    seed: int
+    room: int
+    """Tokens the whole answer may have."""
+    made: list[int]
+    """Its tokens so far."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that are there."""
+        return len(self.prompt) + len(self.made)
+
+    @property
+    def left(self) -> int:
+        """Tokens that may come."""
+        return self.room - len(self.made)
+
+
+class Padded:
+    """transformers' `generate` on batches."""
+
+    name = "padded"
+    family = "transformers"
+
+    def __init__(self, subject: Subject, *, tokens: int | None = None) -> None:
+        """`tokens`: the most of a batch, padding and room for the answers included."""
+        self._subject = subject
+        self._tokens = tokens
+
+    def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        """The longest prompts first, so that too little memory shows at once.
+
+        A batch goes on until its first row has no room left in the model's context; rows that may go on are put into a
+        batch again with what they have said so far. The draws depend on positions alone, so nothing changes by that.
+
+        Raises:
+            OutOfMemory: even one question at a time does not fit.
+        """
+        places, silent = answerable(self._subject, questions, decoding)
+        yield from silent
+        if not places:
+            return
+        model = self._subject.model()
+        waiting = [
+            _Open(place, question.tokens, prompt_seed(decoding.seed, question.tokens), room, [])
+            for place, question, room in (
+                (place, questions[place], self._subject.room(questions[place], decoding)) for place in places
+            )
+        ]
+        budget = self._tokens or TOKENS.get(model.device.type, TOKENS["cuda"])
+        while waiting:
+            batch, waiting = _next_batch(waiting, budget)
+            for row in self._halving(model, batch, decoding):
+                answer = self._subject.answer(row.made)
+                if answer.ended or not row.left:
+                    yield row.place, answer
+                else:
+                    waiting.append(row)
+
+    def _halving(self, model: Any, batch: list[_Open], decoding: Decoding) -> Iterator[_Open]:
+        """A batch's rows with more tokens; where memory is short, one half after the other."""
+        try:
+            yield from _generate(model, self._subject, batch, decoding)
+            return
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise OutOfMemory(
+                    f"{self._subject.name} cannot answer a prompt of {len(batch[0].prompt)} tokens: the device has too "
+                    "little memory.",
+                    "Use a smaller --dtype or a smaller --max-new-tokens.",
+                ) from error
+        torch.cuda.empty_cache()
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            yield from self._halving(model, half, decoding)
+
+
+def _next_batch(waiting: list[_Open], budget: int) -> tuple[list[_Open], list[_Open]]:
+    """The longest rows with about as much room left (within a factor of two), and those that go on waiting."""
+    waiting = sorted(waiting, key=lambda row: (-row.length, row.place))
+    size = waiting[0].left.bit_length()
+    alike = [row for row in waiting if row.left.bit_length() == size or row.left == waiting[0].left]
+    batch = alike[: max(1, budget // (waiting[0].length + waiting[0].left))]
+    taken = {row.place for row in batch}
+    return batch, [row for row in waiting if row.place not in taken]
+
+
+class _Draw:
+    """A logits processor of `generate`: adds each row's own noise, so that the greedy choice is a draw."""
+
+    def __init__(self, rows: Sequence[_Open], width: int, decoding: Decoding) -> None:
+        self._seeds = [row.seed for row in rows]
+        self._shifts = [width - row.length for row in rows]
+        self._decoding = decoding
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[rows, tokens so far], [rows, vocabulary] -> [rows, vocabulary]."""
+        positions = [input_ids.shape[1] - shift for shift in self._shifts]
+        seeds = seeds_tensor(self._seeds, positions).to(scores.device)
+        return perturbed(scores, seeds, temperature=self._decoding.temperature, top_p=self._decoding.top_p)
+
+
+def _generate(model: Any, subject: Subject, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
+    """The rows with as many tokens more as the one with the least room may have; what follows an end is of no use."""
+    width = max(row.length for row in rows)
+    ids = torch.full((len(rows), width), subject.ends[0], dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, width - row.length :] = torch.tensor(row.prompt + row.made)
+        mask[place, width - row.length :] = 1
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        # Of learned absolute positions the first real token must have 0, not the width of the padding.
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    moved = {name: value.to(model.device) for name, value in inputs.items()}
+    processors = [] if decoding.greedy else [_Draw(rows, width, decoding)]
+    with plainly(model, subject, min(row.left for row in rows)) as settings, torch.no_grad():
+        output = model.generate(**moved, generation_config=settings, logits_processor=processors)
+    return [row._replace(made=row.made + new) for row, new in zip(rows, output[:, width:].tolist(), strict=True)]
+
+
+@contextmanager
+def plainly(model: Any, subject: Subject, limit: int) -> Iterator[Any]:
+    """Generation settings with nothing but a limit and the ends; the model's own (a repetition penalty, say), which
+    `generate` would mix in, are put away meanwhile."""
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        max_new_tokens=limit, do_sample=False, eos_token_id=list(subject.ends), pad_token_id=subject.ends[0]
+    )
+    own, training = model.generation_config, model.training
+    model.generation_config = settings
+    model.eval()
+    try:
+        yield settings
+    finally:
+        model.generation_config = own
+        model.train(training)

@@ -1,0 +1,134 @@
+"""Answers by an OpenAI-compatible server (vLLM's, `transformers serve`, llama.cpp's, ...)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from kto_cli.common.errors import BadInput
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+from kto_cli.evaluation.server.client import ServerFault
+
+NO_MODEL = "kto/no-such-model"
+IN_FLIGHT = 8
+"""Requests under way at once."""
+
+
+class Client(Protocol):
+    """A connection to a server, used by several threads at once."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, without any key."""
+
+    def complete(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """POST to chat/completions -> the decoded reply.
+
+        Raises:
+            KtoError: no usable reply, also after retries.
+        """
+
+    def models(self) -> list[str]:
+        """The ids that GET models lists."""
+
+    def has(self, model: str) -> bool:
+        """Whether it answers as a model of this name."""
+
+
+class Server:
+    """A model that a server has."""
+
+    def __init__(self, subject: Subject, client: Client, *, in_flight: int = IN_FLIGHT) -> None:
+        """
+        Raises:
+            BadInput: the server does not have the model.
+        """
+        self._subject = subject
+        self._client = client
+        self._in_flight = in_flight
+        self.name = client.url
+        self.family = f"server {client.url}"
+        self.model = _served(subject, client)
+
+    def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        """As the server finishes them. After a failure nothing new is asked.
+
+        Raises:
+            KtoError: a request failed for good, or its reply is not one.
+        """
+        places, silent = answerable(self._subject, questions, decoding)
+        yield from silent
+        waiting = iter(places)
+        running: dict[Future[Answer], int] = {}
+        with ThreadPoolExecutor(self._in_flight) as pool:
+            try:
+                while True:
+                    for place in waiting:
+                        running[pool.submit(self._ask, questions[place], decoding)] = place
+                        if len(running) >= self._in_flight:
+                            break
+                    if not running:
+                        return
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield running.pop(future), future.result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _ask(self, question: Question, decoding: Decoding) -> Answer:
+        messages = question.messages
+        payload = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": messages}] if isinstance(messages, str) else messages,
+            "temperature": decoding.temperature,
+            "top_p": decoding.top_p,
+            "max_tokens": self._subject.room(question, decoding),
+            "seed": prompt_seed(decoding.seed, question.tokens) >> 32,
+        }
+        reply = self._client.complete(payload)
+        try:
+            choice = reply["choices"][0]
+            text, reason = choice["message"]["content"] or "", choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError) as error:
+            raise BadInput(f"{self.name} gave a reply without an answer in it.", "Is it OpenAI-compatible?") from error
+        if not isinstance(text, str):
+            raise BadInput(f"{self.name} gave an answer that is not text.", "Is it OpenAI-compatible?")
+        return Answer(text.strip(), self._count(text, reply), reason == "stop")
+
+    def _count(self, text: str, reply: dict[str, Any]) -> int:
+        """Tokens by the tokenizer of this side: a server's own count may or may not hold the end-of-sequence token."""
+        ids = self._subject.tokenizer(text, add_special_tokens=False).input_ids
+        return len(ids)
+
+
+def _served(subject: Subject, client: Client) -> str:
+    """The server's id of a model: the full name, else the one id with the same last part; of a server that loads models
+    on demand (`transformers serve`) the folder.
+
+    A server that takes any name for the model it has is not asked for a folder: it would answer as another model.
+
+    Raises:
+        BadInput: none or several.
+    """
+    try:
+        listed = client.models()
+    except ServerFault as fault:
+        if fault.status is not None and fault.status < 500:
+            raise
+        listed = []
+    name, folder = subject.name, str(subject.folder.resolve())
+    if name in listed:
+        return name
+    last = name.rstrip("/").rpartition("/")[2]
+    alike = [model for model in listed if model.rstrip("/").rpartition("/")[2] == last]
+    if len(alike) == 1:
+        return alike[0]
+    if not alike and not client.has(NO_MODEL) and client.has(folder):
+        return folder
+    found = ", ".join(listed[:10]) or "no model"
+    problem = "several models of that name" if alike else "no such model"
+    raise BadInput(
+        f"{client.url} has {problem}: {name}. It lists {found}.", "Serve the checkpoint under its name, or name it so."
+    )

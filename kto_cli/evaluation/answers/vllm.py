@@ -1,0 +1,117 @@
+"""Answers by vLLM, where it is installed (docs.vllm.ai): its own sampler, seeded for each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kto_cli.common import files
+from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+
+AT_ONCE = 256
+"""Questions given to vLLM together; it returns when all are answered, so a kill loses no more than these."""
+
+
+class Vllm:
+    """A model that vLLM loads from its folder."""
+
+    name = "vllm"
+    family = "vllm"
+
+    def __init__(self, subject: Subject, **options: Any) -> None:
+        """`options` go to `vllm.LLM`.
+
+        Raises:
+            BadInput: vLLM is not installed.
+        """
+        try:
+            import vllm
+        except ImportError as error:
+            raise BadInput(
+                f"vLLM cannot be used here: {error}.", "pip install vllm, or leave --engine away."
+            ) from error
+        self._vllm = vllm
+        self._subject = subject
+        self._options = options
+        self._model: Any = None
+
+    def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        """Hundreds at a time, in their order.
+
+        Raises:
+            BadModel: vLLM cannot load the model.
+        """
+        places, silent = answerable(self._subject, questions, decoding)
+        yield from silent
+        for start in range(0, len(places), AT_ONCE):
+            some = places[start : start + AT_ONCE]
+            outputs = self._loaded(decoding).generate(
+                [{"prompt_token_ids": list(questions[place].tokens)} for place in some],
+                [self._sampling(questions[place], decoding) for place in some],
+                use_tqdm=False,
+                lora_request=self._adapter(),
+            )
+            for place, output in zip(some, outputs, strict=True):
+                yield place, self._read(output.outputs[0])
+
+    def _read(self, output: Any) -> Answer:
+        """vLLM's token ids may or may not hold the one that ended the answer; its reason tells."""
+        answer = self._subject.answer(output.token_ids)
+        return answer._replace(ended=answer.ended or output.finish_reason == "stop")
+
+    def _sampling(self, question: Question, decoding: Decoding) -> Any:
+        return self._vllm.SamplingParams(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            max_tokens=self._subject.room(question, decoding),
+            seed=prompt_seed(decoding.seed, question.tokens) >> 32,
+            stop_token_ids=list(self._subject.ends),
+            detokenize=False,
+        )
+
+    def _loaded(self, decoding: Decoding) -> Any:
+        if self._model is not None:
+            return self._model
+        subject = self._subject
+        settings: dict[str, Any] = {
+            "model": str(subject.base or subject.folder),
+            "dtype": subject.dtype,
+            "seed": decoding.seed,
+            "trust_remote_code": subject.trust_remote_code,
+            # What the model's own generation_config.json asks for (a repetition penalty, say) is no part of `decoding`.
+            "generation_config": "vllm",
+        }
+        if subject.context is not None:
+            settings["max_model_len"] = subject.context
+        if subject.base is not None:
+            settings |= {"enable_lora": True, "max_lora_rank": _rank_for_vllm(subject)}
+        try:
+            self._model = self._vllm.LLM(**settings | self._options)
+        except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise BadModel(f"vLLM cannot load {subject.name}: {said[0]}", "Use --engine auto.") from error
+        return self._model
+
+    def _adapter(self) -> Any:
+        if self._subject.base is None:
+            return None
+        from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+        return LoRARequest(self._subject.name, 1, str(self._subject.folder))
+
+
+def _rank_for_vllm(subject: Subject) -> int:
+    """The adapter's rank, rounded up to one that vLLM takes.
+
+    Raises:
+        BadModel: vLLM cannot serve this adapter.
+    """
+    settings = files.read_json(subject.folder / "adapter_config.json", "the adapter's config")
+    kind, rank = settings.get("peft_type", "LORA"), int(settings.get("r", 16))
+    if kind != "LORA" or settings.get("use_dora"):
+        raise BadModel(f"vLLM serves plain LoRA adapters; {subject.name} is another kind.", "Use --engine auto.")
+    fitting = [allowed for allowed in (1, 8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank]
+    if not fitting:
+        raise BadModel(f"vLLM serves adapters of rank 512 at most; {subject.name} has {rank}.", "Use --engine auto.")
+    return fitting[0]

@@ -1,0 +1,176 @@
+"""Runs benchmarks on a model that is already loaded, through lm-eval; each finished one is kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_cli.common import files
+from kto_cli.core.statistics.intervals import RESAMPLES
+from kto_cli.evaluation.benchmarks.loading import documents_of, load_task, refuse_short_context, shots_of
+from kto_cli.evaluation.benchmarks.plan import Asked, Plan
+from kto_cli.evaluation.benchmarks.quiet import as_before, code_allowed, quiet
+from kto_cli.evaluation.benchmarks.results import read_results
+
+Say = Callable[[str], None]
+LAYOUT = 1
+"""Of what is kept; another one is not read."""
+
+
+class Subject(NamedTuple):
+    """The model that is examined."""
+
+    fingerprint: str
+    """Names it by content, adapters and 4 bits included."""
+    model: Any
+    """Loaded, on any device and in any dtype; an adapted one may be merged or not."""
+    tokenizer: Any
+    own_template: bool
+    """It has a chat template of its own, or the user gave one: the fallback of `load_tokenizer` says nothing of how
+    the model was taught to read a chat."""
+
+
+class Settings(NamedTuple):
+    """What is the same for all benchmarks of a run."""
+
+    limit: int | None = None
+    """Only the first so many documents of each task: to try things, not to report them."""
+    batch_size: int | str = 8
+    """Sequences at once, or "auto" for what fits; no number of a result but its rounding depends on it."""
+    seed: int = 0
+    """Of few-shot examples that lm-eval draws, and of sampled answers."""
+
+
+def run_tasks(
+    plan: Plan, subject: Subject, settings: Settings, *, cache: Path | None = None, say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Loads all planned benchmarks, then runs one after another. Model, tokenizer and random numbers stay as they were.
+
+    A benchmark's result is kept in `cache` by content as soon as it is there (the model, the task and its documents,
+    shots, template, seed, lm-eval's version), so a run that was killed repeats one benchmark at most. lm-eval's own
+    cache of responses is not used: it does not tell models apart and writes every answer on its own.
+
+    Returns:
+        {"tasks": {name: `read_results` and lm_eval_name, chat_template, truncated}, "lm_eval": its version, "limit",
+        "seed"}.
+
+    Raises:
+        BadInput: a dataset cannot be loaded, or the model's context is too short for a task's answers.
+    """
+    say(_about_template(subject.own_template))
+    with as_before(subject.model, settings.seed):
+        model = _wrapped(subject, settings)
+        every = [_get_ready(asked, plan, subject, settings, model) for asked in plan.asked]
+        results = {ready.asked.name: _result(ready, plan, subject, settings, model, cache, say) for ready in every}
+    return {"tasks": results, "lm_eval": version("lm_eval"), "limit": settings.limit, "seed": settings.seed}
+
+
+def _about_template(own: bool) -> str:
+    if own:
+        return "Benchmarks: the chat template is applied; solved examples are earlier turns of the chat."
+    return "Benchmarks: plain text, for the model has no chat template of its own."
+
+
+def _wrapped(subject: Subject, settings: Settings) -> Any:
+    """The model as lm-eval takes it, with a tokenizer of its own (lm-eval sets its padding)."""
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    tokenizer = copy.deepcopy(subject.tokenizer)
+    if tokenizer.pad_token_id is None and tokenizer.unk_token_id is None and tokenizer.eos_token_id is None:
+        # lm-eval would add a token that the model has no embedding for; padding is masked, so that any will do.
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    with quiet():
+        return HFLM(
+            pretrained=subject.model,
+            tokenizer=tokenizer,
+            batch_size=settings.batch_size,
+            softmax_dtype=torch.float32,  # a bfloat16 model's log-probs would be rounded to 3 digits
+        )
+
+
+class _Ready(NamedTuple):
+    """A benchmark that is loaded."""
+
+    asked: Asked
+    task: str
+    """lm-eval's name of it, which may depend on the chat template."""
+    loaded: dict[str, Any]
+
+
+def _get_ready(asked: Asked, plan: Plan, subject: Subject, settings: Settings, model: Any) -> _Ready:
+    task = (subject.own_template and asked.benchmark.chat_task) or asked.benchmark.task
+    with code_allowed(asked.runs_code):
+        loaded = load_task(plan, task, asked, settings.seed)
+    refuse_short_context(asked, loaded, model)
+    return _Ready(asked, task, loaded)
+
+
+def _result(
+    ready: _Ready, plan: Plan, subject: Subject, settings: Settings, model: Any, cache: Path | None, say: Say
+) -> dict[str, Any]:
+    """The result of one benchmark, from the cache or new."""
+    asked, documents = ready.asked, documents_of(ready.loaded, settings.limit)
+    kept = cache and cache / f"{_key(ready, documents, plan, subject, settings)}.json"
+    if kept and kept.exists():
+        say(f"{asked.name}: kept from an earlier run.")
+        return files.read_json(kept, "the kept result of a benchmark")["result"]
+    count = sum(map(len, documents.values()))
+    warning = "; executes code that the model writes" if asked.runs_code else ""
+    say(f"{asked.name}: lm-eval's {ready.task}, {shots_of(ready.loaded)}, {count:,} documents{warning}.")
+    found, messages = _evaluate(ready.loaded, model, subject, settings, asked)
+    truncated = any("truncat" in message.lower() for message in messages)
+    if truncated:
+        say(f"{asked.name}: some prompts are longer than the model's context; their beginnings were cut off.")
+    result = read_results(found, ready.task, asked.benchmark.metric)
+    result |= {"lm_eval_name": ready.task, "chat_template": subject.own_template, "truncated": truncated}
+    result = files.finite(result)
+    if kept:
+        files.write_json(kept, {"layout": LAYOUT, "result": result})
+    return result
+
+
+def _key(ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: Subject, settings: Settings) -> str:
+    """Names a result by all that it depends on; of a task of the user's, by the files beside it too."""
+    own = sorted(path for path in plan.folder.rglob("*") if path.is_file()) if plan.folder else []
+    shots = {name: each.get_config("num_fewshot") for name, each in ready.loaded["tasks"].items()}
+    facts = {
+        "layout": LAYOUT,
+        "model": subject.fingerprint,
+        "dtype": str(subject.model.dtype),
+        "template": subject.tokenizer.chat_template if subject.own_template else None,
+        "task": ready.task,
+        "metric": ready.asked.benchmark.metric,
+        "shots": shots,
+        "documents": {name: files.text_hash(*texts) for name, texts in documents.items()},
+        "files": {str(path.relative_to(plan.folder)): files.file_sha256(path) for path in own if plan.folder},
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "versions": [version(name) for name in ("lm_eval", "transformers")],
+    }
+    return files.text_hash(json.dumps(facts, sort_keys=True))
+
+
+def _evaluate(
+    loaded: dict[str, Any], model: Any, subject: Subject, settings: Settings, asked: Asked
+) -> tuple[dict[str, Any], list[str]]:
+    """lm-eval's results and the warnings it gave. Its `simple_evaluate` is this after what `load_task` does, and 3 s of
+    gathering facts about the machine."""
+    from lm_eval.evaluator import evaluate
+
+    with quiet() as messages, as_before(subject.model, settings.seed), code_allowed(asked.runs_code):
+        found = evaluate(
+            lm=model,
+            task_dict=loaded,
+            limit=settings.limit,
+            bootstrap_iters=RESAMPLES,
+            log_samples=True,
+            apply_chat_template=subject.own_template,
+            fewshot_as_multiturn=subject.own_template,
+            confirm_run_unsafe_code=asked.runs_code,
+        )
+    return dict(found), messages

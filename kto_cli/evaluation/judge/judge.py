@@ -1,0 +1,108 @@
+"""What every judge can do, how many calls it will need, and the run over all duels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from kto_cli.common.errors import BadInput
+from kto_cli.evaluation.judge.duels import Ballot, Duel, Verdicts
+from kto_cli.evaluation.judge.store import Value, VerdictStore
+
+Asked = tuple[str, str, str]
+"""The parts that name one thing to ask: a prompt, and one or two answers in the order shown."""
+Tick = Callable[[int], None]
+"""Called on the main thread with the number of things that were settled since."""
+CHARACTERS_A_TOKEN = 4
+"""Roughly, in English; other scripts need up to four times as many tokens."""
+
+
+class Judge(Protocol):
+    """A server or a model on this machine."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """All that makes its answers its own; names its `VerdictStore`."""
+
+    @property
+    def overhead(self) -> int:
+        """Characters of one call besides prompt and answers; 0: calls cost nothing."""
+
+    def asked(self, duel: Duel) -> tuple[Asked, Asked]:
+        """The two things to find out about a duel."""
+
+    def is_settled(self, answers: Sequence[Value]) -> bool:
+        """These answers are enough."""
+
+    def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
+        """Finds out what is not settled yet, and keeps each answer in the store at once."""
+
+    def ballots(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Ballot | None, Ballot | None]:
+        """With ours first, with theirs first; from the answers to what `asked` named."""
+
+
+class Estimate(NamedTuple):
+    """What judging will take."""
+
+    calls: int
+    """Requests still to be made if every reply is readable; retries come on top."""
+    cached: int
+    """Questions answered in an earlier run."""
+    identical: int
+    """Duels of an answer with itself: ties without a question."""
+    tokens: int
+    """Of the requests, roughly."""
+
+    def refuse_above(self, limit: int) -> None:
+        """
+        Raises:
+            BadInput: more calls are needed than allowed; none was made.
+        """
+        if self.calls > limit:
+            raise BadInput(
+                f"Judging needs {self.calls:,} calls (about {self.tokens:,} tokens to read), and the limit is "
+                f"{limit:,}; none was made.",
+                "Judge fewer prompts, or raise --judge-calls (leave some room for retries).",
+            )
+
+
+def unsettled(judge: Judge, duels: Sequence[Duel], store: VerdictStore) -> list[Asked]:
+    """What must be asked: each thing once, in the order of the duels."""
+    wanted = dict.fromkeys(asked for duel in duels if not duel.identical for asked in judge.asked(duel))
+    return [asked for asked in wanted if not judge.is_settled(store.get(store.key(*asked)))]
+
+
+def estimate(judge: Judge, duels: Sequence[Duel], store: VerdictStore) -> Estimate:
+    """What `judge_all` will take, before anything is asked."""
+    identical = sum(duel.identical for duel in duels)
+    wanted = {asked for duel in duels if not duel.identical for asked in judge.asked(duel)}
+    todo = unsettled(judge, duels, store)
+    characters = sum(judge.overhead + sum(map(len, asked)) for asked in todo)
+    calls = len(todo) if judge.overhead else 0
+    return Estimate(calls, len(wanted) - len(todo), identical, characters // CHARACTERS_A_TOKEN)
+
+
+def judge_all(
+    judge: Judge,
+    duels: Sequence[Duel],
+    store: VerdictStore,
+    *,
+    workers: int = 8,
+    tick: Tick = lambda settled: None,
+) -> list[Verdicts]:
+    """The verdicts of all duels, in their order; what is in the store is not asked again.
+
+    Raises:
+        Interrupted: Ctrl-C; what was under way is kept too. KtoError: the judge gives up; what it said is kept.
+    """
+    todo = unsettled(judge, duels, store)
+    if todo:
+        judge.settle(todo, store, workers=workers, tick=tick)
+    return [_verdicts(judge, duel, store) for duel in duels]
+
+
+def _verdicts(judge: Judge, duel: Duel, store: VerdictStore) -> Verdicts:
+    if duel.identical:
+        return Verdicts(duel.id, "tie", "tie")
+    one, other = (store.get(store.key(*asked)) for asked in judge.asked(duel))
+    return Verdicts(duel.id, *judge.ballots((one, other)))

@@ -1,0 +1,179 @@
+"""A judge behind an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+from urllib.parse import urlsplit
+
+from kto_cli.common.errors import Interrupted
+from kto_cli.evaluation.judge.duels import Ballot, Duel, Question
+from kto_cli.evaluation.judge.judge import Asked, Tick
+from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text
+from kto_cli.evaluation.judge.store import Value, VerdictStore
+from kto_cli.evaluation.server.client import ChatServer, ServerFault, Stopped
+
+ATTEMPTS = 3
+"""Replies to one question before it counts as unreadable."""
+ROOM, MORE_ROOM = 256, 4096
+"""Tokens of a reply: enough for a sentence and the verdict; and for a model that reasons first."""
+WARMTH = 0.7
+"""Temperature of the second and third attempts: at 0 another seed changes nothing."""
+_KEPT = 4000
+"""Characters of a reply that are kept, its end."""
+_RENAMED = re.compile(r"max_(?:completion_)?tokens")
+_OF_THIS_ONE = re.compile(r"context|too long|content.?(?:filter|policy|management)", re.IGNORECASE)
+"""What a server says of one question (too long, filtered), not of all."""
+_OURS_FIRST: dict[Side, Ballot] = {"A": "ours", "B": "theirs", "tie": "tie"}
+_THEIRS_FIRST: dict[Side, Ballot] = {"A": "theirs", "B": "ours", "tie": "tie"}
+
+
+class ServerJudge:
+    """Asks a chat model, in both orders, in as many threads as wanted.
+
+    A reply that cannot be read is asked for again, with another seed and some temperature; after three the question is
+    unreadable and the duel is left out of the win rate.
+    """
+
+    def __init__(
+        self,
+        server: ChatServer,
+        model: str,
+        *,
+        for_what: str = FOR_WHAT,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.server = server
+        self.model = model
+        self.for_what = for_what
+        self._say = say
+        self._lock = threading.Lock()
+        self._room = ROOM
+        self._renamed = False
+        self._left_away: set[str] = set()
+        self.refused = 0
+        """Questions of this run that the server did not take: too long, or filtered."""
+        self._questions: dict[Asked, Question] = {}
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Host (without port), model, criteria, wording. What is behind a name on a server is the user's to know."""
+        return "server", urlsplit(self.server.url).hostname or "", self.model, self.for_what, str(WORDING)
+
+    @property
+    def overhead(self) -> int:
+        """Characters of the question itself."""
+        return len(question_text(Question("", "", ""), self.for_what))
+
+    def asked(self, duel: Duel) -> tuple[Asked, Asked]:
+        """The question in both orders."""
+        ours_first, theirs_first = duel.questions()
+        with self._lock:
+            self._questions |= {ours_first.parts: ours_first, theirs_first.parts: theirs_first}
+        return ours_first.parts, theirs_first.parts
+
+    def is_settled(self, answers: Sequence[Value]) -> bool:
+        """One could be read, or three could not, or the server will not take the question."""
+        return len(answers) >= ATTEMPTS or any(answer["verdict"] or "refused" in answer for answer in answers)
+
+    def ballots(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Ballot | None, Ballot | None]:
+        """From the sides of the two orders."""
+        first, second = (next((answer["verdict"] for answer in some if answer["verdict"]), None) for some in answers)
+        return (_OURS_FIRST[first] if first else None), (_THEIRS_FIRST[second] if second else None)
+
+    def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
+        """Asks in threads. On Ctrl-C or a fault nothing new is asked; what is under way is waited for and kept.
+
+        Raises:
+            Interrupted: Ctrl-C. KtoError: the first thread's that gave up.
+        """
+        pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="judge")
+        ended = False
+        try:
+            for finished in as_completed([pool.submit(self._settle_one, asked, store) for asked in todo]):
+                finished.result()
+                tick(1)
+            ended = True
+        except KeyboardInterrupt:
+            self._say("Waiting for the judge's answers that are under way.")
+            raise Interrupted(
+                f"Stopped after {self.server.calls.used:,} calls to the judge. Every verdict is kept; the same command "
+                "goes on from here."
+            ) from None
+        finally:
+            if not ended:
+                self.server.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _settle_one(self, asked: Asked, store: VerdictStore) -> None:
+        """One question: attempts until a reply can be read, each kept. What is cut off is no verdict, and gets more
+        room the next time; where that helps, all that follow have it at once."""
+        key, room = store.key(*asked), self._room
+        while not self.is_settled(earlier := store.get(key)):
+            try:
+                reply, ended = self._ask(self._questions[asked], attempt=len(earlier), room=room)
+            except Stopped:
+                return
+            except ServerFault as fault:
+                if fault.status != 400 or not _OF_THIS_ONE.search(fault.message):
+                    raise
+                self._note_refusal(fault.message)
+                store.add([(key, {"verdict": None, "refused": fault.message})])
+                return
+            verdict = parse(reply) if ended else None
+            if verdict:
+                self._room = max(self._room, room)
+            elif not ended:
+                room = MORE_ROOM
+            store.add([(key, {"verdict": verdict, "reply": reply[-_KEPT:]})])
+
+    def _ask(self, question: Question, *, attempt: int, room: int) -> tuple[str, bool]:
+        """(the reply, whether it came to its end)."""
+        while True:
+            payload = self.payload(question, attempt=attempt, room=room)
+            try:
+                answer = self.server.complete(payload)
+            except ServerFault as fault:
+                if fault.status not in (400, 422) or not self._adapt(fault.message, payload):
+                    raise
+                continue
+            choice = answer["choices"][0]
+            content = choice["message"].get("content")
+            return content if isinstance(content, str) else "", choice.get("finish_reason") != "length"
+
+    def _note_refusal(self, message: str) -> None:
+        with self._lock:
+            self.refused += 1
+            if self.refused > 1:
+                return
+        self._say(f"The judge's server refuses a question, which counts as unreadable: {message}")
+
+    def payload(self, question: Question, *, attempt: int = 0, room: int = ROOM) -> dict[str, Any]:
+        """The request. One user message: some templates know no system's."""
+        settings = {"temperature": WARMTH if attempt else 0, "seed": attempt}
+        longest = "max_completion_tokens" if self._renamed else "max_tokens"
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": question_text(question, self.for_what)}],
+            longest: room,
+            **{name: value for name, value in settings.items() if name not in self._left_away},
+        }
+
+    def _adapt(self, message: str, payload: dict[str, Any]) -> bool:
+        """Leaves away or renames what a server says it does not take; whether that changed anything."""
+        with self._lock:
+            if "max_tokens" in payload and _RENAMED.search(message) and not _OF_THIS_ONE.search(message):
+                if not self._renamed:
+                    self._renamed = True
+                    self._say("The judge's server takes max_completion_tokens, not max_tokens.")
+                return True
+            for name in ("temperature", "seed"):
+                if name in payload and name in message:
+                    if name not in self._left_away:
+                        self._left_away.add(name)
+                        self._say(f"The judge's server takes no {name}: verdicts may differ from run to run.")
+                    return True
+        return False

@@ -1,0 +1,223 @@
+"""Part of `kto eval`: which of two answers is better, asked of a judge in both orders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_cli.common.cache import cache_folder
+from kto_cli.common.errors import BadInput
+from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.screen import Screen
+from kto_cli.core.statistics.win_rates import Judged, judged, win_rates
+from kto_cli.evaluation.files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
+from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.export import export, instruction
+from kto_cli.evaluation.judge.judge import Estimate, Judge, estimate, judge_all
+from kto_cli.evaluation.judge.server_judge import ServerJudge
+from kto_cli.evaluation.judge.store import VerdictStore
+from kto_cli.evaluation.prompts import HeldOutPrompts, free_name, last_words
+from kto_cli.evaluation.server.client import CallBudget, ChatServer
+from kto_cli.evaluation.server.keys import key_for
+from kto_cli.model.load import locate_model
+
+BY_SCORE = "its score"
+"""What a reward model judges for."""
+
+
+class Rivals(NamedTuple):
+    """What the answers of a checkpoint are measured against."""
+
+    name: str
+    """As it is called in results."""
+    answers: list[str | None]
+    """[prompts] None where it has none."""
+
+
+def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
+    """The judge that was asked for; None where none was.
+
+    Raises:
+        KtoError: it cannot be reached, or it is no judge.
+    """
+    if config.judge_model is None:
+        return None
+    if config.judge_url is None:
+        from kto_cli.evaluation.judge.reward_judge import RewardJudge
+
+        return RewardJudge(locate_model(config.judge_model)[1], device=device, say=screen.note)
+    budget = CallBudget(config.judge_calls)
+    server = ChatServer(config.judge_url, key=key_for(config.judge_url), calls=budget, say=screen.note)
+    server.reach()
+    return ServerJudge(server, config.judge_model, for_what=config.judge_for, say=screen.note)
+
+
+def answers_in_file(path: Path, prompts: HeldOutPrompts) -> Rivals:
+    """Answers from a JSON file in AlpacaEval's format: a list of {"instruction", "output", "generator"}.
+
+    Raises:
+        BadInput: it is not such a file, or it answers none of the prompts.
+    """
+    wanted = 'a list of {"instruction", "output"}, as AlpacaEval writes it'
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.", f"--against takes {wanted}.") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}.", f"--against takes {wanted}.") from error
+    sound = isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str)
+        for row in rows
+    )
+    if not sound:
+        raise BadInput(f"{path} holds no answers.", f"--against takes {wanted}.")
+    known = {row["instruction"]: row["output"] for row in rows}
+    found = [known.get(instruction(text), known.get(last_words(text))) for text in prompts.texts]
+    if not any(answer is not None for answer in found):
+        raise BadInput(
+            f"{path} answers none of the {len(prompts)} held-out prompts.",
+            "Its instructions must be these prompts, as in alpaca_eval/ of an earlier evaluation.",
+        )
+    called = next((row["generator"] for row in rows if isinstance(row.get("generator"), str)), path.stem)
+    return Rivals(free_name(called), found)
+
+
+def hold_duels(
+    judge: Judge,
+    config: EvalConfig,
+    prompts: HeldOutPrompts,
+    ours: Rivals,
+    theirs: Rivals,
+    screen: Screen,
+) -> tuple[dict[str, Any], list[Duel], list[Verdicts]]:
+    """Asks the judge, within its limit of calls, and says beforehand what that will take.
+
+    Returns:
+        (what win_rate.json holds, the duels, what was said of them).
+
+    Raises:
+        KtoError: more calls are needed than allowed (nothing is asked then), or the judge gives up (what it said is
+            kept).
+    """
+    pairs = zip(prompts.rows, prompts.texts, ours.answers, theirs.answers, strict=True)
+    duels = [
+        Duel(row.id, text, mine, other) for row, text, mine, other in pairs if mine is not None and other is not None
+    ]
+    if len(duels) < len(prompts):
+        screen.note(f"Judged: {len(duels):,} of {len(prompts):,} prompts; to the others {theirs.name} has no answer.")
+    store = VerdictStore(cache_folder(config), judge.identity)
+    needed = estimate(judge, duels, store)
+    _say_what_it_takes(needed, store, config, screen)
+    needed.refuse_above(config.judge_calls)
+    with screen.progress(f"verdicts on {ours.name}", needed.calls or 2 * len(duels)):
+        verdicts = judge_all(judge, duels, store, workers=config.judge_workers, tick=screen.tick)
+    found = win_rates(judgements(duels, verdicts))
+    facts = {
+        "judge": config.judge_model,
+        "for": config.judge_for if config.judge_url else BY_SCORE,
+        "ours": ours.name,
+        "theirs": theirs.name,
+        **found,
+    }
+    return {**facts, "sentence": sentence(facts)}, duels, verdicts
+
+
+def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig, screen: Screen) -> None:
+    if needed.calls or needed.cached:
+        screen.note(
+            f"Judge {config.judge_model}: {needed.calls:,} calls (about {needed.tokens:,} tokens to read), "
+            f"{needed.cached:,} verdicts known from before, at most {config.judge_calls:,} calls allowed"
+        )
+    if needed.identical:
+        screen.note(f"{needed.identical:,} duels are of an answer with itself: ties, and nothing to ask")
+    if store.damaged:
+        screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
+
+
+def judgements(duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> list[Judged]:
+    """As core.win_rates takes them."""
+    return [
+        judged(duel.id, verdict.scores, duel.ours, duel.theirs) for duel, verdict in zip(duels, verdicts, strict=True)
+    ]
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """The win rate in words."""
+    (low, high), whom = found["interval"], found["theirs"]
+    whom = "the desirable completions of the data" if whom == TARGET else whom
+    if not found["duels"]:
+        return "No duel could be read: the judge does not answer as asked. Try a larger one."
+    better = "better" if low > 0.5 else "worse" if high < 0.5 else "not shown to be better or worse"
+    said = (
+        f"{found['win_rate']:.1%} [{low:.1%}, {high:.1%}] against {whom}: {better} "
+        f"({found['wins']} wins, {found['ties']} ties, {found['losses']} losses)."
+    )
+    length = found["length"]
+    said += f" Words an answer: {length['ours_words']:.0f} against {length['theirs_words']:.0f}."
+    if found["unreadable"]:
+        said += f" {found['unreadable']} duels left out: no verdict could be read."
+    if found["consistency"] < 0.6:
+        said += f" The judge agrees with itself in {found['consistency']:.0%} of the duels: it mostly goes by order."
+    return said
+
+
+def write_duels(out: Path, of: str, found: dict[str, Any], duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> None:
+    """win_rate.json, duels.jsonl and alpaca_eval/."""
+    names = {"ours": found["ours"], "theirs": found["theirs"], "annotator": str(found["judge"])}
+    lines = [
+        {
+            "id": duel.id,
+            "prompt": last_words(duel.prompt),
+            "ours": duel.ours,
+            "theirs": duel.theirs,
+            "ours_first": verdict.ours_first,
+            "theirs_first": verdict.theirs_first,
+        }
+        for duel, verdict in zip(duels, verdicts, strict=True)
+    ]
+    write_lines(out, DUELS, lines)
+    export(out / ALPACA_EVAL, duels, verdicts, **names)
+    write_part(out, WIN_RATE, of, found)
+
+
+def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
+    """A table of who wins, where, and what the judge is like."""
+    if not found["duels"]:
+        screen.say(found["sentence"])
+        return
+    rows: list[list[Any]] = [_rate("all duels", found)]
+    rows += [
+        _rate(f"ours {name} than theirs" if name != "like" else "of like length", one)
+        for name, one in found["by_length"].items()
+    ]
+    controlled = found["length_controlled"]
+    rows.append(["at equal length", "", f"{controlled['win_rate']:.1%}", _interval(controlled)])
+    screen.table(
+        f"Win rate of {found['ours']} against {found['theirs']}, judged by {found['judge']}",
+        ["", "duels", "win rate", "90 % interval"],
+        rows,
+    )
+    bias = found["position_bias"]
+    screen.say(f"Win rate {found['sentence']}")
+    if found["for"] == BY_SCORE:  # it is shown one answer at a time
+        return
+    screen.say(
+        f"The answer shown first was preferred in {bias['first']:.0%}; both orders were asked, so that cancels. "
+        f"They agree in {found['consistency']:.0%}."
+    )
+
+
+def _rate(name: str, one: dict[str, Any]) -> list[Any]:
+    return [
+        name,
+        one["duels"],
+        f"{one['win_rate']:.1%}" if one["duels"] else "-",
+        _interval(one) if one["duels"] else "",
+    ]
+
+
+def _interval(one: dict[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"{low:.1%} to {high:.1%}"

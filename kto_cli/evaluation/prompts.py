@@ -1,0 +1,75 @@
+"""The held-out prompts that models answer, each with what was answered well to it in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kto_cli.core.rows import EncodedRow
+from kto_cli.data.dataset import DataDir, Text
+from kto_cli.evaluation.validation import texts_of
+from kto_cli.model.tokens.store import EncodedRows
+
+NAMES_OF_COLUMNS = frozenset({"id", "prompt", "policy", "reference", "target"})
+"""In samples.jsonl: no other model is called so."""
+
+
+@dataclass(frozen=True)
+class HeldOutPrompts:
+    """[prompts] of everything."""
+
+    rows: list[EncodedRow]
+    """One of each prompt, a desirable one where it has any: its tokens are those it is scored with."""
+    texts: list[Text]
+    targets: list[str | None]
+    """The desirable completion: what supervised fine-tuning would teach. None where all its rows are undesirable."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def choose_prompts(held_out: EncodedRows, data: DataDir, count: int) -> HeldOutPrompts:
+    """At most `count` different prompts, those with a desirable completion first, else in the order of their hashes:
+    the same ones whatever the order of the rows, and fewer are the first of more."""
+    first: dict[str, int] = {}
+    labels = held_out.labels.tolist()
+    for index, name in enumerate(held_out.prompt_ids):
+        if name not in first or (labels[index] and not labels[first[name]]):
+            first[name] = index
+    order = sorted(first, key=lambda name: (not labels[first[name]], name))[:count]
+    rows = [held_out[first[name]] for name in order]
+    found = texts_of(data, [row.id for row in rows])
+    return HeldOutPrompts(
+        rows,
+        [found[row.id].prompt for row in rows],
+        [last_words(found[row.id].completion) if row.label else None for row in rows],
+    )
+
+
+def last_words(text: Any) -> str:
+    """A text as it is, of a chat its last turn: the part of a prompt that is answered, the answer of a completion."""
+    return text if isinstance(text, str) else text[-1]["content"]
+
+
+def messages(text: Text) -> list[dict[str, str]]:
+    """A prompt as a chat; a text is one user turn."""
+    return [{"role": "user", "content": text}] if isinstance(text, str) else [dict(turn) for turn in text]
+
+
+def side_by_side(prompts: HeldOutPrompts, answers: Mapping[str, Sequence[str | None]]) -> list[dict[str, str]]:
+    """One object a prompt: its row's id, the prompt's last turn, every model's answer by its name, and the target.
+
+    Args:
+        answers: name -> [prompts] texts; None where there is none.
+    """
+    columns = {"prompt": [last_words(text) for text in prompts.texts], **answers, "target": prompts.targets}
+    return [
+        {"id": row.id} | {name: text for name, texts in columns.items() if (text := texts[place]) is not None}
+        for place, row in enumerate(prompts.rows)
+    ]
+
+
+def free_name(name: str) -> str:
+    """What another model is called in results, where the plain name means something else."""
+    return f"./{name}" if name in NAMES_OF_COLUMNS else name

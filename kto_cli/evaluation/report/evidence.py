@@ -1,0 +1,195 @@
+"""What a report is made of, read from files; whatever is missing or unreadable is None or empty, never an error."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from kto_cli.common.files import text_hash
+from kto_cli.data.dataset import HELD_OUT, MANIFEST, TRAIN
+from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
+from kto_cli.training.run.run_dir import RunDir
+
+Columns = dict[str, NDArray[Any]]
+NEEDED = ("id", "origin", "label", "log_ratio", "reward")
+"""Columns of rows.parquet that charts and tables are drawn from."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that was found."""
+
+    called: str
+    """The checkpoint, as it was named to `kto eval`."""
+    results: dict[str, Any]
+    """metrics.json."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """kto_config.json of the run; none of a plain model folder."""
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    """metrics.jsonl, up to the step that was evaluated."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """Of the dataset."""
+    data_note: str = ""
+    """Why there is no manifest."""
+    rows: Columns | None = None
+    """rows.parquet: `NEEDED`, one entry per held-out row."""
+    samples: list[dict[str, str]] = field(default_factory=list)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """File name -> what is in it: the other parts of the results, as far as they are of the same as metrics.json."""
+    config_file: str = "kto_config.json"
+    results_folder: str = "eval"
+    """What these are called where a number's origin is said."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The held-out numbers; null is NaN."""
+        found = self.results.get("metrics")
+        return with_nan(found) if isinstance(found, dict) else {}
+
+    def part(self, name: str) -> dict[str, Any]:
+        """Of the file with this name; null is NaN."""
+        found: dict[str, Any] = with_nan(self.parts.get(name, {}))
+        return found
+
+    @property
+    def beta(self) -> float:
+        """Reward per nat."""
+        return number_or_nan(self.results.get("beta"))
+
+
+def gather(out: Path, home: Path | None) -> Evidence:
+    """Reads the results in `out` and, of the run in `home`, what led to them."""
+    results = read_object(out / METRICS)
+    settings = read_object(RunDir(home).config) if home else {}
+    manifest, note = _manifest(results, settings)
+    return Evidence(
+        called=str(results.get("checkpoint") or (home or out).name),
+        results=results,
+        settings=settings,
+        steps=_steps(home, out) if home else [],
+        manifest=manifest,
+        data_note=note,
+        rows=_rows(out / ROWS),
+        samples=_samples(out / SAMPLES),
+        parts={name: read_part(out, name, results.get("of")) for name in PARTS},
+        results_folder=out.relative_to(home).as_posix() if home and out.is_relative_to(home) else out.name,
+    )
+
+
+def part(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a file; empty where there is none."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The sections in a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def number_or_nan(value: Any) -> float:
+    """A number, else NaN."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def is_number(value: Any) -> bool:
+    """A finite number."""
+    return math.isfinite(number_or_nan(value))
+
+
+def with_nan(value: Any) -> Any:
+    """`value` with NaN where JSON has null."""
+    if isinstance(value, dict):
+        return {key: with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _steps(home: Path, out: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl that hold a step; those of an evaluated step end with it."""
+    lines = [
+        line for line in RunDir(home).read_metrics() if isinstance(line, dict) and isinstance(line.get("step"), int)
+    ]
+    named = re.fullmatch(r"step-(\d+)", out.name)
+    return [line for line in lines if not named or line["step"] <= int(named[1])]
+
+
+def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The manifest of the dataset that was evaluated on, or why it is not shown."""
+    data = part(results, "data") or part(settings, "data")
+    folder = data.get("folder")
+    if not isinstance(folder, str):
+        return {}, "The results do not say which dataset they are of, so its audit is not shown."
+    manifest = read_object(Path(folder) / MANIFEST)
+    if not manifest:
+        return {}, f"The dataset {folder} is not there any more, so its audit is not shown."
+    hashes = part(manifest, "files")
+    now = text_hash(*(str(hashes.get(name)) for name in (TRAIN, HELD_OUT)))
+    if data.get("fingerprint") not in (None, now):
+        return {}, f"The dataset {folder} was made again since, with other rows, so its audit is not shown."
+    return manifest, ""
+
+
+def _rows(path: Path) -> Columns | None:
+    """The columns that are needed; None where the file, one of them, or every row is missing."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path, columns=list(NEEDED))
+    except (OSError, pyarrow.ArrowException):
+        return None
+    if not table.num_rows or set(table.column_names) != set(NEEDED):
+        return None
+    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in NEEDED}
+
+
+def _samples(path: Path) -> list[dict[str, str]]:
+    """Whole lines whose values are all texts and that have a prompt."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return []
+    found = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "prompt" in value:
+            found.append({str(key): item for key, item in value.items() if isinstance(item, str)})
+    return [sample for sample in found if "prompt" in sample]
+
+
+def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
+    """Id -> (the end of the prompt, the completion) of held-out rows, as far as the dataset is there."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if not isinstance(folder, str) or not ids:
+        return {}
+    try:
+        table = parquet.read_table(
+            Path(folder) / HELD_OUT, columns=["id", "prompt", "completion"], filters=[("id", "in", ids)]
+        ).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        return {}
+    return {row["id"]: (_plain(row["prompt"]), _plain(row["completion"])) for row in table}
+
+
+def _plain(text: Any) -> str:
+    """A text as it is; of a chat its last turn."""
+    return text if isinstance(text, str) else text[-1]["content"]
+
+
+def as_floats(column: NDArray[Any]) -> NDArray[numpy.float64]:
+    """A column of numbers."""
+    return column.astype(numpy.float64)

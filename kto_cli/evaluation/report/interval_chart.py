@@ -1,0 +1,64 @@
+"""Numbers with their intervals on one scale, against a line that means something: guessing, or no difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kto_cli.common.screen import number
+from kto_cli.evaluation.report.charts import LINE, PLAIN, TEXT, Chart, draw
+from kto_cli.evaluation.report.numbers import Grid
+
+FRAME, ROW = 0.75, 0.27
+"""Inches: axis and label, and each row."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the chart."""
+
+    name: str
+    value: float
+    interval: Sequence[float]
+
+
+def interval_chart(
+    name: str, title: str, says: str, rows: Sequence[Measured], *, line: float, axis: str, source: str
+) -> Chart | None:
+    """Marks are estimates, bars their 90 % intervals; None without rows.
+
+    Args:
+        name: of the drawing, unlike that of others on the page.
+        line: where the vertical line stands. axis: what the scale says.
+    """
+    if not rows:
+        return None
+
+    def paint(axes: Any) -> None:
+        for place, row in enumerate(rows):
+            axes.plot(row.interval, [place, place], color=PLAIN, linewidth=5, alpha=0.35, solid_capstyle="butt")
+            axes.plot([row.value], [place], color=PLAIN, marker="D", markersize=5)
+        axes.axvline(line, color=TEXT, linewidth=0.7)
+        axes.set_yticks(range(len(rows)), [_in_two_lines(row.name) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(axis)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_color(LINE)
+
+    cells = [[row.name, number(row.value), f"{number(row.interval[0])} to {number(row.interval[1])}"] for row in rows]
+    described = " ".join(f"{called}: {value}, 90 % interval {interval}." for called, value, interval in cells)
+    svg = draw(name, title, described, paint, height=FRAME + ROW * max(2, len(rows)))
+    return Chart(title, says, svg, Grid(["", "value", "90 % interval"], cells, source))
+
+
+def _in_two_lines(text: str, most: int = 22) -> str:
+    """A label that leaves room for the drawing, broken at the space nearest its middle; the numbers below the drawing
+    have the whole."""
+    text = "".join(char if char.isprintable() else " " for char in text)
+    text = text if len(text) <= 2 * most else f"{text[: 2 * most - 1]}…"
+    spaces = [place for place, char in enumerate(text) if char == " "]
+    if len(text) <= most or not spaces:
+        return text
+    middle = min(spaces, key=lambda place: abs(place - len(text) / 2))
+    return f"{text[:middle]}\n{text[middle + 1 :]}"

@@ -1,0 +1,90 @@
+"""Which answers a judge likes better: the win rate, and what else could be behind it than better answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kto_cli.common.eval_config import TARGET
+from kto_cli.common.screen import number
+from kto_cli.evaluation.files import WIN_RATE
+from kto_cli.evaluation.report.charts import Chart
+from kto_cli.evaluation.report.evidence import Evidence, is_number, part
+from kto_cli.evaluation.report.interval_chart import Measured, interval_chart
+from kto_cli.evaluation.report.numbers import Grid, is_known_interval, shown
+
+LENGTHS = {
+    "shorter": "where ours is shorter",
+    "like": "where lengths are alike",
+    "longer": "where ours is longer",
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What there is to say."""
+
+    sentence: str
+    chart: Chart | None
+    table: Grid
+
+
+def judgement(evidence: Evidence) -> Judgement | None:
+    """From win_rate.json; None where nothing was judged."""
+    found = evidence.part(WIN_RATE)
+    if not is_number(found.get("win_rate")):
+        return None
+    where = f"{evidence.results_folder}/{WIN_RATE}"
+    known = [("all duels", found)]
+    known += [(LENGTHS.get(name, name), one) for name, one in part(found, "by_length").items() if isinstance(one, dict)]
+    known.append(("at equal length (logistic regression)", part(found, "length_controlled")))
+    rows = [
+        Measured(name, float(one["win_rate"]), one["interval"])
+        for name, one in known
+        if is_number(one.get("win_rate")) and is_known_interval(one.get("interval"))
+    ]
+    chart = interval_chart(
+        "win-rate",
+        _against(found),
+        "Marks are win rates (a tie is half a win), bars their 90 % intervals. If it wins only where its answers are "
+        "longer, the judge may like length.",
+        rows,
+        line=0.5,
+        axis="0.5: no better, no worse",
+        source=f"{where}: win_rate, by_length, length_controlled",
+    )
+    return Judgement(shown(found.get("sentence", "")), chart, Grid(["", ""], _facts(found), where))
+
+
+def _against(found: dict[str, Any]) -> str:
+    theirs = found.get("theirs")
+    whom = "the data's desirable completion" if theirs == TARGET else f"the answer of {shown(theirs)}"
+    return f"How often its answer beats {whom}"
+
+
+def _facts(found: dict[str, Any]) -> list[list[str]]:
+    """What was asked, of whom, and how far it can be trusted."""
+    bias, length = part(found, "position_bias"), part(found, "length")
+    low, high = bias["interval"] if is_known_interval(bias.get("interval")) else (None, None)
+    facts = [
+        ("judge", found.get("judge")),
+        ("asked for", found.get("for")),
+        ("wins, ties, losses", ", ".join(shown(found.get(name)) for name in ("wins", "ties", "losses"))),
+        ("duels left out: a reply could not be read", found.get("unreadable")),
+        ("both orders say the same", _share(found.get("consistency"))),
+        (
+            "for the answer shown first (both orders are asked, so it cancels)",
+            f"{_share(bias.get('first'))} (90 % interval {_share(low)} to {_share(high)})",
+        ),
+        ("words of an answer, ours and theirs", _two(length, "words")),
+        ("characters of an answer, ours and theirs", _two(length, "characters")),
+    ]
+    return [[name, shown(value)] for name, value in facts if value is not None]
+
+
+def _two(length: dict[str, Any], unit: str) -> str:
+    return " and ".join(f"{length[f'{side}_{unit}']:.0f}" for side in ("ours", "theirs") if f"{side}_{unit}" in length)
+
+
+def _share(value: Any) -> str:
+    return f"{value:.0%}" if is_number(value) else number(None)

@@ -1,0 +1,140 @@
+"""What `kto eval` finds out about held-out rows: metrics.json and rows.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_cli.common import files
+from kto_cli.core.statistics.breakdown import (
+    RowValues,
+    biggest_movers,
+    by_class,
+    by_source,
+    likely_mislabelled,
+    row_values,
+)
+from kto_cli.core.statistics.calibration import calibration
+from kto_cli.core.statistics.metrics import Scores, held_out_metrics
+from kto_cli.data.dataset import HELD_OUT, DataDir, Row, read_batches, read_columns
+from kto_cli.evaluation.files import METRICS, ROWS
+from kto_cli.model.tokens.store import EncodedRows
+
+MISLABELLED, MOVERS = 50, 10
+"""Rows listed in metrics.json at most, of movers by class and direction; rows.parquet has all."""
+
+
+class Weights(NamedTuple):
+    """What the loss of a run was computed with."""
+
+    beta: float
+    lambda_d: float
+    lambda_u: float
+
+
+class Findings(NamedTuple):
+    """Of one checkpoint on the held-out rows."""
+
+    metrics: dict[str, Any]
+    values: RowValues
+    places: dict[str, tuple[str, str]]
+    """Row id -> (source, origin)."""
+
+
+def places_of(data: DataDir) -> dict[str, tuple[str, str]]:
+    """Row id -> (source, FILE:LINE of the raw input), of the held-out rows."""
+    found: dict[str, tuple[str, str]] = {}
+    for columns in read_columns(data.folder / HELD_OUT, ("id", "source", "origin")):
+        found |= {name: (source, origin) for name, source, origin in zip(*columns.values(), strict=True)}
+    return found
+
+
+def texts_of(data: DataDir, names: Collection[str]) -> dict[str, Row]:
+    """The held-out rows with these ids."""
+    wanted = set(names)
+    return {row.id: row for rows in read_batches(data.folder / HELD_OUT) for row in rows if row.id in wanted}
+
+
+def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: Weights) -> Findings:
+    """All statistics.
+
+    Returns:
+        metrics: the keys of `held_out_metrics`, and by_class, by_source, calibration (see core/); likely_mislabelled, a
+        list of rows (`_row`), and biggest_movers, such lists by class and direction.
+    """
+    places = places_of(data)
+    metrics: dict[str, Any] = held_out_metrics(scores, **weights._asdict())
+    values = row_values(scores, z_ref=metrics["z_ref"], beta=weights.beta)
+    ids = rows.ids
+
+    def listed(chosen: Sequence[int]) -> list[dict[str, Any]]:
+        return [_row(index, ids[index], places, scores, values) for index in chosen]
+
+    metrics["by_class"] = by_class(scores, values)
+    metrics["by_source"] = by_source(scores, values, [places[name][0] for name in ids])
+    metrics["calibration"] = calibration(values.probabilities, scores.desirable)
+    metrics["likely_mislabelled"] = listed(likely_mislabelled(values)[:MISLABELLED])
+    metrics["biggest_movers"] = {
+        name: {direction: listed(chosen) for direction, chosen in moved.items()}
+        for name, moved in biggest_movers(scores, MOVERS).items()
+    }
+    return Findings(metrics, values, places)
+
+
+def _row(
+    index: int, name: str, places: dict[str, tuple[str, str]], scores: Scores, values: RowValues
+) -> dict[str, Any]:
+    """One row as it is listed: where it comes from and what the policy makes of it."""
+    source, origin = places[name]
+    return {
+        "id": name,
+        "source": source,
+        "origin": origin,
+        "label": bool(scores.desirable[index]),
+        "log_ratio": scores.log_ratios[index].item(),
+        "reward": values.rewards[index].item(),
+        "probability": values.probabilities[index].item(),
+        "gradient_weight": values.gradient_weights[index].item(),
+        "completion_tokens": int(scores.lengths[index]),
+    }
+
+
+def rows_table(scores: Scores, rows: EncodedRows, findings: Findings) -> Any:
+    """One line per held-out row; `origin` (FILE:LINE) leads back to the raw file, `id` to held_out.parquet.
+
+    log-ratios are in nats; probability is sigmoid(reward - beta * z_ref); gradient_weight a share of its maximum.
+    """
+    import pyarrow
+
+    ids, values = rows.ids, findings.values
+    return pyarrow.table(
+        {
+            "id": ids,
+            "prompt_id": rows.prompt_ids,
+            "pair_id": pyarrow.array(rows.pair_ids, pyarrow.string()),
+            "source": [findings.places[name][0] for name in ids],
+            "origin": [findings.places[name][1] for name in ids],
+            "label": scores.desirable.tolist(),
+            "prompt_tokens": rows.own.prompt_lengths.tolist(),
+            "completion_tokens": scores.lengths.tolist(),
+            "log_ratio": scores.log_ratios.tolist(),
+            "mismatched_log_ratio": scores.mismatched_log_ratios.tolist(),
+            "reward": values.rewards.tolist(),
+            "probability": values.probabilities.tolist(),
+            "gradient_weight": values.gradient_weights.tolist(),
+            "saturated": values.saturated.tolist(),
+            "right_side": (values.margins > 0).tolist(),
+        }
+    )
+
+
+def write(out: Path, facts: dict[str, Any], table: Any) -> None:
+    """metrics.json and rows.parquet (one line per held-out row); whole or not at all, each."""
+    import pyarrow.parquet
+
+    with files.saying_disk_full(out):
+        files.make_folder(out)
+        with files.replacing(out / ROWS) as temporary:
+            pyarrow.parquet.write_table(table, temporary)
+        files.write_json(out / METRICS, facts)
