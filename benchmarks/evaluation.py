@@ -238,7 +238,7 @@ def clocked(times: Path, words: list[str]) -> None:
     began, clock = time.time(), Clock()
     loader = sys.modules["_frozen_importlib"]
     vars(loader)["_find_and_load"] = clock.around(IMPORTS, vars(loader)["_find_and_load"])
-    cli = importlib.import_module("kto_cli.cli")
+    cli = importlib.import_module("kto_cli.cli.app")
     importlib.import_module("kto_cli.workflows.evaluate")
     for part, places in PARTS.items():
         for place in places:

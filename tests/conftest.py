@@ -60,7 +60,7 @@ def call(*words: object) -> Ran:
     """`kto WORDS` in this process. A bug (any exception but an exit) is raised, as it would show a traceback."""
     from typer.testing import CliRunner
 
-    from kto_cli.cli import app
+    from kto_cli.cli.app import app
 
     result = CliRunner().invoke(app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):

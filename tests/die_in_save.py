@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from kto_cli.cli import main
+from kto_cli.cli.app import main
 from kto_cli.training.run import checkpoints
 
 calls = []

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 from conftest import REPOSITORY, call
 
-from kto_cli.commands.binarize import BinarizeFlags
+from kto_cli.cli.binarize import BinarizeFlags
 from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.data.audit import checks, dataset_checks
 from kto_cli.data.audit.text_checks import ABOUT

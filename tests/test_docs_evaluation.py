@@ -63,11 +63,11 @@ def table(title: str, first: str) -> list[list[str]]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command[:70])
 def test_an_example_can_be_typed(example, monkeypatch):
     """Its flags go together; what they mean is the test after this one's."""
-    from kto_cli.workflows import compare, evaluate, report
+    from kto_cli.workflows import compare, evaluate
 
     seen: list[EvalConfig] = []
     monkeypatch.setattr(evaluate, "run", lambda config, screen: seen.append(config) or {})
-    monkeypatch.setattr(report, "run", lambda config, screen: seen.append(config) or {})
+    monkeypatch.setattr(evaluate, "report_only", lambda config, screen: seen.append(config) or {})
     monkeypatch.setattr(compare, "run", lambda configs, screen: seen.extend(configs) or {})
     ran = call(*words_of(example), "--json")
     assert ran.code == 0, ran.err

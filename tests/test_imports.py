@@ -27,7 +27,7 @@ HEAVY = (
 )
 HELP = """
 import sys
-from kto_cli.cli import main
+from kto_cli.cli.app import main
 sys.argv = ["kto", *sys.argv[1:]]
 try:
     main()
@@ -91,7 +91,7 @@ def test_help_imports_nothing_heavy(words):
 
 
 def test_every_command_is_tested_for_its_help():
-    from kto_cli.cli import app
+    from kto_cli.cli.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert known == set(COMMANDS)
@@ -125,7 +125,13 @@ LAYERS = {
 }
 """The eight rooms of kto_cli, by height: a room imports itself and rooms below it. core and common know nothing of each
 other."""
-FACE = ("kto_cli", "kto_cli.__init__", "kto_cli.__main__")
+FACE = ("kto_cli", "kto_cli.__main__")
+
+
+def test_every_module_lies_in_one_of_eight_rooms():
+    outside = [name for name in map(name_of, MODULES) if room_of(name) is None]
+    assert sorted(outside) == sorted(FACE)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_"} == set(LAYERS)
 
 
 def room_of(name: str) -> str | None:
@@ -200,18 +206,34 @@ def test_no_circle_in_any_folder(folder):
     assert circle(children_and_arrows(folder)) == []
 
 
-ROOM_FOLDERS = [folder for folder in FOLDERS if room_of(name_of(folder / "__init__.py"))]
+ROOM_FOLDERS = [folder for folder in FOLDERS if folder != PACKAGE]
 
 
 @pytest.mark.parametrize("folder", ROOM_FOLDERS, ids=lambda folder: name_of(folder / "__init__.py"))
 def test_the_docstring_of_a_folder_names_all_its_files_and_no_other(folder):
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")), clean=False) or ""
     named = re.findall(r"^(\w+(?:\.py|/))  +\S", docstring, re.MULTILINE)
-    if not named:
-        pytest.skip("not moved yet")
     files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
     folders = {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").is_file()}
     assert sorted(named) == sorted(files | folders)
+
+
+def test_the_map_of_the_readme_has_every_folder_and_no_file_that_is_not_there():
+    tree = re.search(r"```\n(kto_cli/\n.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert tree is not None
+    lines = tree[1].splitlines()
+    assert len(lines) <= 45
+    trail: dict[int, Path] = {-1: REPOSITORY}
+    folders, files = set(), set()
+    for line in lines:
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = trail[depth - 1]
+        if found := re.match(r" *(\w+)/", line):
+            trail[depth] = above / found[1]
+            folders.add(above / found[1])
+        files |= {above / name for name in re.findall(r"\w+\.py", line)}
+    assert {folder for folder in FOLDERS if folder not in folders} == set()
+    assert {path for path in files if not path.is_file()} == set()
 
 
 def test_a_circle_is_noticed():
@@ -257,7 +279,7 @@ def test_light_modules_import_nothing_heavy(path):
     assert not roots(imports(path, top=True)) & set(HEAVY)
 
 
-APPS = ("cli.py", "app.py")
+APP = PACKAGE / "cli" / "app.py"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -267,7 +289,7 @@ def test_only_screen_prints(path):
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            printed = node.func.id == "print" and path.name in APPS and "__version__" in ast.unparse(node)
+            printed = node.func.id == "print" and path == APP and "__version__" in ast.unparse(node)
             assert node.func.id not in ("print", "Console") or printed, f"{path}:{node.lineno}"
         if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"):
             raise AssertionError(f"{path}:{node.lineno} reaches for {ast.unparse(node)}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kto_cli import launch
+from kto_cli.cli import launch
+from kto_cli.cli.launch import number_asked_for
 from kto_cli.common.errors import BadInput
-from kto_cli.launch import number_asked_for
 
 
 @pytest.mark.parametrize(

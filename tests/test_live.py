@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.cli import app
+from kto_cli.cli.app import app
 from kto_cli.common.chart_panels import PANELS
 from kto_cli.common.text_chart import LABEL, Line, Plot, bar, compact, curve
 from kto_cli.model.logprobs.forward import Engine

@@ -52,7 +52,7 @@ def ranked(*answers: str) -> Ranked:
 
 
 def pairs_by_hand(count: int, way: str, both: bool) -> set[tuple[int, int]]:
-    """(better, worse) as ranks.py says it in words, by search over all pairs."""
+    """(better, worse) as rankings.py says it in words, by search over all pairs."""
     every = [(better, worse) for better in range(count) for worse in range(better + 1, count)]
     if way == "best-worst":
         return {(better, worse) for better, worse in every if better == 0 and worse == count - 1}

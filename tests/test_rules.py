@@ -39,7 +39,7 @@ def says(rule: str, **values: Any) -> Any:
     return "n/a" if isinstance(found, NotApplicable) else found
 
 
-# --- one comparison, one cell: expected values by hand from the tables in rule_truth.py ---------------------------
+# --- one comparison, one cell: expected values by hand from the tables in rule_eval.py ---------------------------
 
 NAN = float("nan")
 

@@ -58,7 +58,7 @@ def test_it_works_where_it_is_unpacked(wheel, tmp_path):
     work.mkdir()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); sys.argv[0] = 'kto'\n"
-        "import kto_cli; from kto_cli.cli import main\n"
+        "import kto_cli; from kto_cli.cli.app import main\n"
         "assert 'site' in kto_cli.__file__\n"
         "main()"
     )

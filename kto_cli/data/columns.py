@@ -42,9 +42,9 @@ class Columns:
     prompt_chars: NDArray[numpy.int32]
     completion_chars: NDArray[numpy.int32]
     findings: NDArray[numpy.uint32]
-    """Bits: what was found in the row's own text (`texts.py`)."""
+    """Bits: what was found in the row's own text (`audit/text_checks.py`)."""
     sketches: U8
-    """[rows, bands] prompts that are nearly the same share a band (`sketch.py`)."""
+    """[rows, bands] prompts that are nearly the same share a band (`audit/minhash.py`)."""
 
     def __len__(self) -> int:
         return len(self.labels)

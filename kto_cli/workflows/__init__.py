@@ -1,1 +1,11 @@
-"""One module per command: takes a config and a screen, does the work, returns a result."""
+"""One module per command, step by step: a config and a screen in, a result out.
+
+binarize.py       kto binarize
+list_sources.py   kto binarize --list
+precompute.py     kto precompute
+train.py          kto train
+dry_run.py        kto train --dry-run
+evaluate.py       kto eval CHECKPOINT; kto eval --report-only
+compare.py        kto eval A B C
+demo.py           kto demo
+"""

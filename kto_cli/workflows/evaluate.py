@@ -2,7 +2,7 @@
 
 One of these models is in memory at a time (a reward model that judges is beside them): first the reference does all its
 work, then the checkpoint, then whom it is measured against. Each part of the results is written as soon as it is there
-(eval_files.py); the report shows what there is, also where a later part fails or is stopped.
+(evaluation/files.py); the report shows what there is, also where a later part fails or is stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
@@ -19,9 +20,10 @@ from kto_cli.core.statistics.verdict import judge as say_verdict
 from kto_cli.core.statistics.win_rates import Judged
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
-from kto_cli.evaluation.checkpoint import load_policy
-from kto_cli.evaluation.files import BENCHMARKS, REPORT, forget_others, write_part
+from kto_cli.evaluation.checkpoint import load_policy, locate, results_folder, run_folder
+from kto_cli.evaluation.files import BENCHMARKS, METRICS, REPORT, forget_others, write_part
 from kto_cli.evaluation.judge.win_rate import Rivals, hold_duels, judgements, show_win_rate, write_duels
+from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
 from kto_cli.evaluation.validation import Weights, find_out, rows_table, texts_of, write
@@ -203,3 +205,21 @@ def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
         "report": str(out / REPORT),
         "samples": session.answering.samples(),
     }
+
+
+def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:
+    """Makes report.html anew from the results that are there; nothing is loaded or computed.
+
+    Returns:
+        `checkpoint`, `eval`, `report`.
+
+    Raises:
+        BadInput: no such checkpoint, or it was not evaluated yet. DiskFull: no space left.
+    """
+    called, folder = locate(config)
+    out = results_folder(config.checkpoint, folder)
+    if not (out / METRICS).is_file():
+        raise BadInput(f"There are no results in {out} to report.", f"Make them with: kto eval {called}")
+    page = write_report(out, run_folder(folder))
+    screen.say(f"Written to {page}")
+    return {"checkpoint": called, "eval": str(out), "report": str(page)}

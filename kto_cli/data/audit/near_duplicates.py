@@ -1,4 +1,4 @@
-"""Clusters of prompts that are nearly the same, from their sketches (`sketch.py`)."""
+"""Clusters of prompts that are nearly the same, from their sketches (`minhash.py`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A product's own feedback: rows of CSV, JSONL, JSON or Parquet whose columns the options name.
 
-    --prompt-column and --completion-column, or --messages-column     see log_columns.py for what is taken by its name
+    --prompt-column and --completion-column, or --messages-column     see columns.py for what is taken by its name
     --desirable RULE --undesirable RULE                               see rules.py for the language
     or --label-column, or --score-column with --cut
     --conversation-column                                             rows that must not be split apart

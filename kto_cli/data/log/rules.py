@@ -13,7 +13,7 @@
     NUMBER      4, -0.5, 1e-3
     words of the language are read in any case
 
-What a comparison says of a row is in rule_truth.py: true, false, unknown (the cell is empty) or not applicable.
+What a comparison says of a row is in rule_eval.py: true, false, unknown (the cell is empty) or not applicable.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ The steps, in this order, each on what the one before left:
     limit               most rows: whole families in a seeded order until there are enough, the last one cut;
                         with balance, half of them in each class
 
-All that is chosen is chosen by a seeded hash of the row's own content (`order.py`): the order of the rows does not
+All that is chosen is chosen by a seeded hash of the row's own content (`seeded_order.py`): the order of rows does not
 matter, and more data moves few choices.
 """
 

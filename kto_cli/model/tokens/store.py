@@ -1,4 +1,4 @@
-"""Tokenized rows on disk: a folder that is written once (token_files.py), checked whenever it is opened, and read
+"""Tokenized rows on disk: a folder that is written once (store_files.py), checked whenever it is opened, and read
 a row at a time.
 
     tokens.bin     the token ids of every distinct prompt and completion, uint32, one after the other

@@ -1,4 +1,4 @@
-"""The files of a token store (token_store.py): writing texts, keys and columns, sealing them, opening what is whole."""
+"""The files of a token store (store.py): writing texts, keys and columns, sealing them, opening what is whole."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.commands.shared import Json, answering, takes, values
+from kto_cli.cli.shared import Json, answering, takes, values
 from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.commands.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
+from kto_cli.cli.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
 from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
 
 ANSWERS, JUDGE, TASKS = "Answers to held-out prompts", "Win rate", "Benchmarks (needs the extra: tasks)"
@@ -111,12 +111,12 @@ def evaluate(context: typer.Context) -> None:
     settings = values(context)
     model, checkpoints = settings.pop("reference"), settings.pop("checkpoint")
     configs = [EvalConfig(checkpoint=checkpoint, model=model, **settings) for checkpoint in checkpoints]
-    from kto_cli.workflows import compare, report
+    from kto_cli.workflows import compare
     from kto_cli.workflows import evaluate as workflow
 
     screen = screen_of(context)
     if settings["report_only"]:
-        reports = [report.run(config, screen) for config in configs]
+        reports = [workflow.report_only(config, screen) for config in configs]
         screen.json(reports[0] if len(reports) == 1 else {"checkpoints": reports})
         return
     screen.json(workflow.run(configs[0], screen) if len(configs) == 1 else compare.run(configs, screen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from kto_cli.commands.shared import Data, Model, ModelFlags, answering, screen_of, takes, values
+from kto_cli.cli.shared import Data, Model, ModelFlags, answering, screen_of, takes, values
 from kto_cli.common.train_config import ModelConfig
 
 

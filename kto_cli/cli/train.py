@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.commands.shared import Data, Model, ModelFlags, answering, screen_of, takes, typed
+from kto_cli.cli.shared import Data, Model, ModelFlags, answering, screen_of, takes, typed
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import OPTIMIZERS, TRACKERS, TrainConfig
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from kto_cli import __version__
-from kto_cli.commands.binarize import binarize
-from kto_cli.commands.demo import demo
-from kto_cli.commands.evaluate import evaluate
-from kto_cli.commands.precompute import precompute
-from kto_cli.commands.train import train
+from kto_cli.cli.binarize import binarize
+from kto_cli.cli.demo import demo
+from kto_cli.cli.evaluate import evaluate
+from kto_cli.cli.precompute import precompute
+from kto_cli.cli.train import train
 
 app = typer.Typer(
     name="kto",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.commands.shared import Json, answering
+from kto_cli.cli.shared import Json, answering
 from kto_cli.common.screen import Screen
 
 

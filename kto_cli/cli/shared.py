@@ -90,7 +90,7 @@ def typed(context: typer.Context) -> dict[str, Any]:
 
 def screen_of(context: typer.Context) -> Screen:
     """The screen of this process; of a launch, missing processes are started and only the first speaks."""
-    from kto_cli.launch import start_missing_processes
+    from kto_cli.cli.launch import start_missing_processes
 
     start_missing_processes()
     return Screen(as_json=context.params["json"], quiet=os.environ.get("RANK", "0") != "0")

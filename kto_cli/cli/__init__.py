@@ -1,0 +1,11 @@
+"""The `kto` command: flags, help and exit status; imports nothing heavy.
+
+app.py          the command itself, and its commands in the order of use
+shared.py       what the commands share: exit status, flags of several commands
+binarize.py     flags of kto binarize
+precompute.py   flags of kto precompute
+train.py        flags of kto train
+evaluate.py     flags of kto eval
+demo.py         flags of kto demo
+launch.py       several processes on a machine without a GPU
+"""
