@@ -27,7 +27,7 @@ from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 TWO = "torch.distributed.run --standalone --nproc_per_node 2"
-STEP = REPOSITORY / "tests" / "one_step.py"
+STEP = REPOSITORY / "tests" / "support" / "one_step.py"
 TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
 
 
@@ -191,7 +191,7 @@ def test_adapters_under_fsdp2(runs, state):
 def killed(runs) -> Path:
     """A run under FSDP2 of which a process died with half its slices of step 3 written."""
     with pytest.raises(AssertionError):
-        fsdp2(runs.home, REPOSITORY / "tests" / "die_in_save.py", *runs.to("killed"))
+        fsdp2(runs.home, REPOSITORY / "tests" / "support" / "die_in_save.py", *runs.to("killed"))
     return runs.home / "killed"
 
 

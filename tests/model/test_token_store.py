@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 import pytest
-from conftest import SAMPLE, make_dataset
+from conftest import REPOSITORY, SAMPLE, make_dataset
 from encoded import OneByOne, encode_rows, naive_rows, reader, stored_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -221,7 +221,7 @@ def test_memory_is_flat_in_the_number_of_rows(tmp_path: Path, pico: Path):
     import subprocess
     import sys
 
-    script = Path(__file__).with_name("prepare_peak.py")
+    script = REPOSITORY / "tests" / "support" / "prepare_peak.py"
     peaks = []
     for count in (500, 8_000):
         words = [str(count), str(tmp_path / f"set{count}"), str(pico), str(tmp_path / "cache")]

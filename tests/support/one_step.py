@@ -1,6 +1,6 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `torchrun --nproc_per_node N tests/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py and
+Run as `torchrun --nproc_per_node N tests/support/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py and
 test_distributed.py, which also import `take_step` for the one-process cases.
 """
 

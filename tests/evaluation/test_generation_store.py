@@ -110,7 +110,7 @@ def test_a_killed_process_loses_nothing_it_has_answered(tmp_path):
     """SIGKILL while the fourth answer is being made; then only what is missing is asked for."""
     code = f"""
         import os, signal, sys
-        sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+        sys.path[:0] = {[str(REPOSITORY / "tests" / part) for part in ("", "support", "evaluation")]!r}
         from pathlib import Path
         from test_generation_store import Echo, answer_all, questions_of, store_in, DECODING
         class Killed(Echo):

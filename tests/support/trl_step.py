@@ -1,6 +1,6 @@
 """One step of TRL's KTOTrainer on exported rows: run by test_exports.py where TRL is installed, or by hand as
 
-python tests/trl_step.py FOLDER_WITH_TRAIN_JSONL MODEL_FOLDER
+python tests/support/trl_step.py FOLDER_WITH_TRAIN_JSONL MODEL_FOLDER
 """
 
 from __future__ import annotations

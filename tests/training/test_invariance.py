@@ -134,7 +134,7 @@ ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 2
 @pytest.mark.parametrize("budget", [1, 96])
 def test_two_processes_change_nothing(tmp_path, budget):
     """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref."""
-    launch(TORCHRUN, REPOSITORY / "tests" / "one_step.py", tmp_path / "step", budget, ROWS)
+    launch(TORCHRUN, REPOSITORY / "tests" / "support" / "one_step.py", tmp_path / "step", budget, ROWS)
     for rank in range(2):
         results = torch.load(f"{tmp_path / 'step'}.{rank}")
         for name, case in one_step.CASES.items():

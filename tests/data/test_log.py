@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import shared
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
@@ -22,7 +23,6 @@ from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.columns import settled
 from kto_cli.data.log.format import SOURCE, parse
 from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
-from tests.shared import shared
 
 FILE = RawFile(Path("tickets.csv"), "tickets.csv")
 COLUMNS = ["question", "answer", "resolved", "stars"]

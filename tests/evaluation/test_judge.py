@@ -550,7 +550,7 @@ def test_a_cache_that_cannot_be_made_is_said(tmp_path):
 
 def start(url: str, cache: Path, count: int, workers: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "KTO_JUDGE_KEY": SECRET}
-    words = [sys.executable, str(REPOSITORY / "tests/kill_judge.py"), url, str(cache), str(count), str(workers)]
+    words = [sys.executable, str(REPOSITORY / "tests/support/kill_judge.py"), url, str(cache), str(count), str(workers)]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ROWS = [
     {"prompt": [1, 2, 3], "completion": [4, 5], "mismatched": [6], "label": True},
     {"prompt": [1, 2, 3], "completion": [6], "mismatched": [7], "label": False},

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import shared
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
@@ -20,7 +21,6 @@ from kto_cli.data.formats.records import HELD_OUT, LeftOut, Pair, Ranked, Reject
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import parsed, records
 from kto_cli.data.readers.jsonl import Record
-from tests.shared import shared
 
 SOURCES = (shp.SOURCE, oasst.SOURCE, ultrafeedback.SOURCE, alpaca_eval.SOURCE)
 HERE = RawFile(Path("a.jsonl"), "a.jsonl")

@@ -12,7 +12,7 @@ import pytest
 from kto_cli.common.errors import BadModel
 from kto_cli.model.load import collecting_later, load_tokenizer
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
