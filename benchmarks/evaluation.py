@@ -1,12 +1,12 @@
 """Where the wall time of `kto eval` goes: how much of it is the model's, and what the rest is spent on.
 
-    python benchmarks/evaluation.py                        # 500 held-out rows, a 31M Llama and the built-in tiny model
+    python benchmarks/evaluation.py                        # 500 rows, a 31M Llama and the built-in tiny model
     python benchmarks/evaluation.py --models tiny --json
     python benchmarks/evaluation.py --rows 100 --repeats 3
 
 The command runs as a person runs it, in a process of its own, on a checkpoint that `kto train` wrote with it; wall time
 is taken from outside, from before the process starts to after it has ended. Two cases: "after train", the usual one, in
-which training has left the reference's log-probs and the tokens of the held-out rows in the cache; and "empty cache",
+which training has left the reference's log-probs and the tokens of the validation rows in the cache; and "empty cache",
 the first look at a model. In the process functions of kto are wrapped in a clock (`PARTS`); time within a part that is
 within another counts for the inner one alone, so the parts add up to the whole. An import counts wherever it happens.
 A run without the clock, beside it, shows that the clock costs nothing.
@@ -77,7 +77,7 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="kto-evaluation-") as folder:
         work = Path(folder)
-        rows = held_out_data(options, work)
+        rows = validation_data(options, work)
         found = []
         for model in options.models:
             prepare_checkpoint(model, work)
@@ -95,7 +95,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=500, help="held-out rows, nearly; default 500")
+    parser.add_argument("--rows", type=int, default=500, help="validation rows, nearly; default 500")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--repeats", type=int, default=1, help="of each measurement; medians count")
@@ -107,8 +107,8 @@ def arguments() -> argparse.Namespace:
 # --- what is evaluated --------------------------------------------------------------------------
 
 
-def held_out_data(options: argparse.Namespace, work: Path) -> int:
-    """A data folder with few training rows and nearly as many held-out rows as asked; their number."""
+def validation_data(options: argparse.Namespace, work: Path) -> int:
+    """A data folder with few training rows and nearly as many validation rows as asked; their number."""
     if Path(options.data).is_file():
         import gzip
 
@@ -122,8 +122,8 @@ def held_out_data(options: argparse.Namespace, work: Path) -> int:
         (work / "rows.jsonl").write_text("\n".join(synthetic(2 * pairs, 60)))
         source = [str(work / "rows.jsonl")]
     share = min(0.9, options.rows / (2 * pairs))
-    kto("binarize", *source, "--holdout", f"{share:.6f}", "--limit", "64", "--out", str(work / "data"))
-    counts = json.loads((work / "data" / "manifest.json").read_text())["splits"]["held_out"]
+    kto("binarize", *source, "--validation", f"{share:.6f}", "--limit", "64", "--out", str(work / "data"))
+    counts = json.loads((work / "data" / "manifest.json").read_text())["splits"]["validation"]
     return int(counts["desirable"] + counts["undesirable"])
 
 
@@ -294,7 +294,7 @@ def show(rows: int, results: list[dict[str, Any]]) -> None:
     """A table: parts down, models and cases across."""
     names = list(dict.fromkeys(name for one in results for name in one["parts"]))
     order = [START, IMPORTS, *PARTS, REST, STOP]
-    print(f"kto eval on {rows} held-out rows, seconds of wall time\n")
+    print(f"kto eval on {rows} validation rows, seconds of wall time\n")
     print(f"| | {' | '.join(one['model'] + ', ' + one['case'] for one in results)} |")
     print(f"| --- | {' | '.join('---:' for _ in results)} |")
     for name in sorted(names, key=order.index):

@@ -135,7 +135,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     tokenizer, _ = load_tokenizer(model, chat_template=None, trust_remote_code=False)
     accelerator = start_accelerator()
     config = BinarizeConfig(
-        ("hh-rlhf",), from_path=job["raw"], out=str(work / "data"), holdout=0.0, workers=job["workers"]
+        ("hh-rlhf",), from_path=job["raw"], out=str(work / "data"), validation=0.0, workers=job["workers"]
     )
     began, cpu = time.perf_counter(), time.process_time()
     binarize.run(config, screen)

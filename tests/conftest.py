@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = REPOSITORY / "sample_data"
+_CACHES = tempfile.TemporaryDirectory(prefix="kto-tests-")
+os.environ["KTO_CACHE"] = f"{_CACHES.name}/kto"  # of fixtures that serve several tests; each test has its own
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Pico models gain nothing from threads, and on busy cores each operation waits for the slowest of them.
@@ -162,10 +165,10 @@ def pairs(count: int) -> list[dict[str, str]]:
     ]
 
 
-def make_dataset(folder: Path, count: int, *, holdout: float) -> Path:
+def make_dataset(folder: Path, count: int, *, validation: float) -> Path:
     """`count` pairs, binarized."""
     source = write_lines(folder / "pairs.jsonl", pairs(count))
-    assert call("binarize", source, "--out", folder / "set", "--holdout", holdout).code == 0
+    assert call("binarize", source, "--out", folder / "set", "--validation", validation).code == 0
     return folder / "set"
 
 
@@ -178,7 +181,7 @@ def pico(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def pico_data(tmp_path_factory) -> Path:
     """A dataset of 32 rows to learn from and 8 held out; not to be changed (copy it)."""
-    return make_dataset(tmp_path_factory.mktemp("data"), 20, holdout=0.2)
+    return make_dataset(tmp_path_factory.mktemp("data"), 20, validation=0.2)
 
 
 @pytest.fixture

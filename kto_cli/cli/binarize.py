@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kto_cli.cli.shared import Json, answering, takes, values
-from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
+from kto_cli.common.binarize_config import CUTS, FIXES, FORMATS, RANKED, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 
@@ -149,10 +149,10 @@ class BinarizeFlags:
         typer.Option(metavar="COLUMN", help="Rows that share it stay on one side of the split.", rich_help_panel=LOG),
     ]
 
-    holdout: Annotated[
-        float, typer.Option(help="Share of the prompts kept back for evaluation.", rich_help_panel=SHAPE)
+    validation: Annotated[float, typer.Option(help="Share of the prompts kept for validation.", rich_help_panel=SHAPE)]
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split, of samples and of Bernoulli labels.", rich_help_panel=SHAPE)
     ]
-    seed: Annotated[int, typer.Option(help="Of held-out prompts, samples and Bernoulli labels.", rich_help_panel=SHAPE)]
     one_y_per_x: Annotated[bool, typer.Option("--one-y-per-x", help="One row of each prompt.", rich_help_panel=SHAPE)]
     max_per_prompt: Annotated[int | None, typer.Option(help="Most rows of one prompt.", rich_help_panel=SHAPE)]
     max_pairs: Annotated[
@@ -174,14 +174,15 @@ class BinarizeFlags:
         ),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(help="Most rows to learn from; held-out rows are not counted.", rich_help_panel=SHAPE)
+        int | None,
+        typer.Option(help="Most training rows (validation rows are not counted).", rich_help_panel=SHAPE),
     ]
 
     check: Annotated[bool, typer.Option("--check", help="Report only, write nothing.", rich_help_panel=DOCTOR)]
-    mend: Annotated[
+    fix: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Act on a finding: {', '.join(MENDS)} or all. May be given several times.", rich_help_panel=DOCTOR
+            help=f"Act on a finding: {', '.join(FIXES)} or all. May be given several times.", rich_help_panel=DOCTOR
         ),
     ] = None
     model: Annotated[
@@ -206,7 +207,7 @@ def binarize(context: typer.Context) -> None:
 
         screen.json(list_sources.run(screen))
         return
-    for flag, field in {"sources": "sources", "subset": "subsets", "format": "formats", "mend": "mend"}.items():
+    for flag, field in {"sources": "sources", "subset": "subsets", "format": "formats", "fix": "fix"}.items():
         settings[field] = tuple(settings.pop(flag) or ())
     config = BinarizeConfig(**{**settings, "weights": _numbers(settings["weights"])})
     from kto_cli.workflows import binarize as workflow

@@ -9,7 +9,7 @@ import typer
 from kto_cli.cli.shared import REQUIRED, Data, ModelFlags, answering, screen_of, takes, values
 from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
 
-ANSWERS, JUDGE, TASKS = "Answers to held-out prompts", "Win rate", "Benchmarks (needs the extra: tasks)"
+ANSWERS, JUDGE, TASKS = "Answers to validation prompts", "Win rate", "Benchmarks (needs the extra: tasks)"
 
 
 class EvalFlags(ModelFlags):
@@ -33,7 +33,7 @@ class EvalFlags(ModelFlags):
     samples: Annotated[
         int | None,
         typer.Option(
-            help=f"Held-out prompts to answer; 0: none. Default: {SAMPLES}, with a judge {JUDGED}.",
+            help=f"Validation prompts to answer; 0: none. Default: {SAMPLES}, with a judge {JUDGED}.",
             rich_help_panel=ANSWERS,
         ),
     ]

@@ -20,7 +20,7 @@ REQUIRED: Any = Parameter.empty
 
 
 def answering(command: Callable[P, None]) -> Callable[P, None]:
-    """What a user can mend becomes one line and an exit status; Ctrl-C is 130; a bug keeps its traceback."""
+    """What a user can fix becomes one line and an exit status; Ctrl-C is 130; a bug keeps its traceback."""
 
     @wraps(command)
     def answered(*args: P.args, **kwargs: P.kwargs) -> None:

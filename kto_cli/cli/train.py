@@ -46,7 +46,7 @@ class TrainFlags(ModelFlags):
         int | None, typer.Option(help="Steps between checkpoints. Default: a fifth of the run, at most 200.")
     ]
     eval_every: Annotated[
-        int | None, typer.Option(help="Steps between looks at held-out rows. Default: a tenth of the run.")
+        int | None, typer.Option(help="Steps between looks at validation rows. Default: a tenth of the run.")
     ]
     compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile the layers: a slow start, faster steps on a GPU.")

@@ -10,7 +10,7 @@ from kto_cli.common.train_config import require
 
 RANKED = ("best-worst", "middle", "adjacent")
 CUTS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
-MENDS = ("contradictions", "duplicates", "refusals", "urls", "echoes", "encoding", "near-duplicates")
+FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "encoding", "near-duplicates")
 FORMATS = ("trl", "llama-factory", "halos")
 
 
@@ -86,17 +86,17 @@ class BinarizeConfig:
     score_column: str | None = None
     """The column with a number, for --cut (log)."""
     conversation_column: str | None = None
-    """The column that tells which rows must not be split between train and held-out (log)."""
+    """The column that tells which rows must not be split between train and validation (log)."""
     desirable: str | None = None
     """The rule that makes a row desirable, such as `resolved == true` (log)."""
     undesirable: str | None = None
     """The rule that makes a row undesirable, such as `stars <= 2`, or `else` (log)."""
 
-    # shape: of the rows to learn from; held-out rows stay as they are, so that shapes can be compared on them
-    holdout: float = 0.05
+    # shape: of the rows to learn from; validation rows stay as they are, so that shapes can be compared on them
+    validation: float = 0.05
     """The share of prompts kept back for evaluation."""
     seed: int = 0
-    """Chooses which prompts are held out, which rows a sample keeps, and Bernoulli labels."""
+    """Chooses which prompts are for validation, which rows a sample keeps, and Bernoulli labels."""
     one_y_per_x: bool = False
     """One row of each prompt, chosen by the seed."""
     max_per_prompt: int | None = None
@@ -113,7 +113,7 @@ class BinarizeConfig:
     """Most rows to learn from."""
 
     # doctor
-    mend: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
     """Findings to act on, not only to report."""
     check: bool = False
     """Only report: write nothing."""
@@ -128,9 +128,9 @@ class BinarizeConfig:
     """Processes that parse."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.holdout < 1, "--holdout", self.holdout, "a share from 0 to below 1, such as 0.05")
+        require(0 <= self.validation < 1, "--validation", self.validation, "a share from 0 to below 1, such as 0.05")
         _one_of("--ranked", self.ranked, RANKED)
-        for flag, given, known in (("--mend", self.mend, (*MENDS, "all")), ("--format", self.formats, FORMATS)):
+        for flag, given, known in (("--fix", self.fix, (*FIXES, "all")), ("--format", self.formats, FORMATS)):
             for value in given:
                 _one_of(flag, value, known)
         for flag, share in (("--keep-desirable", self.keep_desirable), ("--keep-undesirable", self.keep_undesirable)):
@@ -171,9 +171,9 @@ class BinarizeConfig:
         return tuple(flag(name) for name in OF_SOURCES if getattr(self, name) != defaults[name])
 
     @property
-    def mends(self) -> frozenset[str]:
+    def fixes(self) -> frozenset[str]:
         """The findings to act on; `all` stands for every one."""
-        return frozenset(MENDS if "all" in self.mend else self.mend)
+        return frozenset(FIXES if "all" in self.fix else self.fix)
 
 
 def flag(field: str) -> str:

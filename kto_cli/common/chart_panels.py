@@ -17,13 +17,13 @@ class Panel:
     """The title where there is little room."""
     says: str
     training: tuple[tuple[str, str], ...] = ()
-    held_out: tuple[tuple[str, str], ...] = ()
+    validation: tuple[tuple[str, str], ...] = ()
     level: float | None = None
     """A thin line that means something."""
     spread: str | None = None
     """Key of half the width of a band around z_ref_mean."""
     interval: str | None = None
-    """Key of the (low, high) of the held-out curve."""
+    """Key of the (low, high) of the validation curve."""
     share: bool = False
     """From 0 up, in percent."""
 
@@ -35,7 +35,7 @@ PANELS = (
         "loss",
         "What training minimizes; it falls slowly from half the mean row weight.",
         (("training", "loss"),),
-        (("held out", "loss"),),
+        (("validation", "loss"),),
     ),
     Panel(
         "z_ref",
@@ -44,7 +44,7 @@ PANELS = (
         "An estimate of the KL divergence in nats, clamped at 0; the band is the mean before the clamp, "
         "plus and minus one standard error.",
         (("training", "z_ref"),),
-        (("held out", "z_ref"),),
+        (("validation", "z_ref"),),
         level=0,
         spread="z_ref_se",
     ),
@@ -58,10 +58,10 @@ PANELS = (
     ),
     Panel(
         "held_rewards",
-        "Rewards by class, held out",
-        "held-out rewards",
-        "The same on held-out rows, which nothing was learned from.",
-        held_out=(("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
+        "Rewards by class, validation",
+        "validation rewards",
+        "The same on validation rows, which nothing was learned from.",
+        validation=(("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
         level=0,
     ),
     Panel(
@@ -70,16 +70,16 @@ PANELS = (
         "margin",
         "Desirable reward minus undesirable reward; it should grow.",
         (("training", "margin"),),
-        (("held out", "margin"),),
+        (("validation", "margin"),),
         level=0,
     ),
     Panel(
         "auc",
-        "Held-out AUC",
-        "held-out AUC",
+        "Validation AUC",
+        "validation AUC",
         "The chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing. "
         "The band is its 90 % interval.",
-        held_out=(("held out", "auc"),),
+        validation=(("validation", "auc"),),
         level=0.5,
         interval="auc_interval",
     ),
@@ -96,5 +96,5 @@ PANELS = (
 
 
 def looks(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The looks at held-out rows among the lines of metrics.jsonl, each with its step."""
-    return [{"step": line["step"], **line["held_out"]} for line in lines if isinstance(line.get("held_out"), dict)]
+    """The looks at validation rows among the lines of metrics.jsonl, each with its step."""
+    return [{"step": line["step"], **line["validation"]} for line in lines if isinstance(line.get("validation"), dict)]

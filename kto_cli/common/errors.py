@@ -1,4 +1,4 @@
-"""What a user can mend.
+"""What a user can fix.
 
     KtoError                 one line on stderr: what is wrong, where, what to do next; exit status 1
     +-- BadInput             a file, a row, a flag or a folder is not what it must be
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class KtoError(Exception):
-    """A fault the user can mend: `what` happened and where, and the `next_step` that mends it."""
+    """A fault the user can fix: `what` happened and where, and the `next_step` that fixes it."""
 
     def __init__(self, what: str, next_step: str = "") -> None:
         super().__init__(what)

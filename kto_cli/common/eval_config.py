@@ -10,7 +10,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import ModelConfig, require
 
 SAMPLES, JUDGED = 16, 128
-"""Held-out prompts that are answered; with a judge."""
+"""Validation prompts that are answered; with a judge."""
 TARGET, REFERENCE = "target", "reference"
 """Words for `against`, where it is no checkpoint: the data's desirable completions, the reference's answers."""
 ENGINES = ("auto", "continuous", "padded", "vllm")
@@ -28,7 +28,7 @@ class EvalConfig(ModelConfig):
     """Make the report of results that are there already; nothing is computed."""
 
     samples: int | None = None
-    """Held-out prompts that the models answer; left out, `SAMPLES`, with a judge `JUDGED`."""
+    """Validation prompts that the models answer; left out, `SAMPLES`, with a judge `JUDGED`."""
     max_new_tokens: int = 128
     """Longest answer."""
     temperature: float = 0.7
@@ -127,7 +127,7 @@ class EvalConfig(ModelConfig):
 
     @property
     def prompts(self) -> int:
-        """How many held-out prompts are answered."""
+        """How many validation prompts are answered."""
         return self.samples if self.samples is not None else JUDGED if self.judge_model else SAMPLES
 
     @property

@@ -1,4 +1,4 @@
-"""How numbers look to people: a step's line while training, a held-out table at the end."""
+"""How numbers look to people: a step's line while training, a validation table at the end."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
         f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
         f"{clock(record['eta_seconds'])}"
     )
-    if "held_out" in record:
-        seen = record["held_out"]
+    if "validation" in record:
+        seen = record["validation"]
         screen.line(
-            f"   held out {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(43)
+            f"validation {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(43)
             + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
             f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
         )
@@ -74,7 +74,7 @@ def _plain(value: float, form: str) -> str:
 
 
 def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
-    """The held-out metrics for people, each with its interval."""
+    """The validation metrics for people, each with its interval."""
     rows = []
     for name, label in LABELS.items():
         if name in metrics:

@@ -87,7 +87,7 @@ class TrainConfig(ModelConfig):
     save_every: int | None = None
     """Steps between checkpoints; left out, a fifth of the run, at most 200."""
     eval_every: int | None = None
-    """Steps between looks at held-out rows; left out, a tenth of the run."""
+    """Steps between looks at validation rows; left out, a tenth of the run."""
     compile: bool = False
     """Compile the model's layers with torch.compile: a minute at the start, faster steps on a GPU."""
     gradient_checkpointing: str = "auto"

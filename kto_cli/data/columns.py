@@ -22,7 +22,7 @@ class Columns:
     """[rows, 2] a 128-bit hash of the prompt; so for the next two."""
     completion_keys: U8
     group_keys: U8
-    """Of what must not be split between train and held-out: the root of the conversation."""
+    """Of what must not be split between train and validation: the root of the conversation."""
     prompts: I8
     """A number from 0 for each distinct prompt; so for the next two."""
     completions: I8
@@ -36,7 +36,7 @@ class Columns:
     by_label: Flags
     """The score is a number from a label column: 1 and 0 are labels, if the column has no others."""
     official: Flags
-    """In the source's own held-out split."""
+    """In the source's own validation split."""
     sources: NDArray[numpy.int16]
     """Which source, in the order they were named."""
     prompt_chars: NDArray[numpy.int32]

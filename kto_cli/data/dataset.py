@@ -1,7 +1,7 @@
 """The folder that `kto binarize` writes and every other command reads; its format lives here alone.
 
     train.parquet      rows to learn from; columns as in `Row`
-    held_out.parquet   rows to evaluate on, the same columns; may have no rows
+    validation.parquet   rows to evaluate on, the same columns; may have no rows
     rejects.jsonl      every input row that is in neither, with its origin and reason
     findings.jsonl     every row in them that the doctor has something to say about
     manifest.json      counts, options, findings, the lambda interval, and the SHA-256 of the other files
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = "kto-data"
-VERSION = 1
-TRAIN, HELD_OUT, REJECTS, FINDINGS, MANIFEST = (
+VERSION = 2
+TRAIN, VALIDATION, REJECTS, FINDINGS, MANIFEST = (
     "train.parquet",
-    "held_out.parquet",
+    "validation.parquet",
     "rejects.jsonl",
     "findings.jsonl",
     "manifest.json",
 )
-FILES = (TRAIN, HELD_OUT, REJECTS, FINDINGS)
+FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS)
 LONGEST_NAME = 240
 """Bytes of the folder's name; file systems take 255, and it is written under a longer one first."""
 AGAIN = "Run kto binarize again, with --overwrite."
@@ -86,9 +86,9 @@ class DataDir:
         return [row for rows in read_batches(self.folder / TRAIN) for row in rows]
 
     @property
-    def held_out(self) -> list[Row]:
+    def validation(self) -> list[Row]:
         """The rows to evaluate on."""
-        return [row for rows in read_batches(self.folder / HELD_OUT) for row in rows]
+        return [row for rows in read_batches(self.folder / VALIDATION) for row in rows]
 
 
 COLUMNS = ("id", "prompt_id", "pair_id", "source", "origin", "prompt", "completion", "label")
@@ -219,7 +219,7 @@ def load_data_dir(folder: Path) -> DataDir:
         what = f"{folder} has format version {manifest.get('version')}; this kto reads {VERSION}."
         raise BadInput(what, AGAIN)
     hashes = []
-    for name in (TRAIN, HELD_OUT):
+    for name in (TRAIN, VALIDATION):
         if not (folder / name).is_file():
             raise BadInput(f"{folder / name} is missing.", AGAIN)
         hashes.append(file_sha256(folder / name))

@@ -13,10 +13,10 @@ from kto_cli.data.dataset import (
     FILES,
     FINDINGS,
     FORMAT,
-    HELD_OUT,
     MANIFEST,
     REJECTS,
     TRAIN,
+    VALIDATION,
     VERSION,
     Row,
     check_out,
@@ -39,13 +39,13 @@ class DataWriter:
         self.folder = folder
         self.schema = schema(chat)
         self._tables = {
-            name: parquet.ParquetWriter(folder / name, self.schema, compression="zstd") for name in (TRAIN, HELD_OUT)
+            name: parquet.ParquetWriter(folder / name, self.schema, compression="zstd") for name in (TRAIN, VALIDATION)
         }
-        self._waiting: dict[str, list[pa.Table]] = {TRAIN: [], HELD_OUT: []}
+        self._waiting: dict[str, list[pa.Table]] = {TRAIN: [], VALIDATION: []}
         self._lines: dict[str, IO[bytes]] = {name: (folder / name).open("wb") for name in (REJECTS, FINDINGS)}
 
     def add(self, file: str, rows: pa.Table) -> None:
-        """More rows of train.parquet or held_out.parquet, in the columns of `schema`."""
+        """More rows of train.parquet or validation.parquet, in the columns of `schema`."""
         self._waiting[file].append(rows)
         if sum(part.num_rows for part in self._waiting[file]) >= ROWS_PER_GROUP:
             self._write(file, ROWS_PER_GROUP)
@@ -114,7 +114,7 @@ def finish(writer: DataWriter, manifest: dict[str, Any]) -> dict[str, Any]:
 def write_data_dir(
     folder: Path,
     train_rows: Sequence[Row],
-    held_out_rows: Sequence[Row],
+    validation_rows: Sequence[Row],
     rejects: Iterable[dict[str, Any]],
     manifest: dict[str, Any],
     *,
@@ -125,9 +125,9 @@ def write_data_dir(
     Raises:
         as `writing_data_dir`
     """
-    chat = not any(isinstance(row.prompt, str) for row in (*train_rows, *held_out_rows))
+    chat = not any(isinstance(row.prompt, str) for row in (*train_rows, *validation_rows))
     with writing_data_dir(folder, overwrite=overwrite, chat=chat) as writer:
-        for file, rows in ((TRAIN, train_rows), (HELD_OUT, held_out_rows)):
+        for file, rows in ((TRAIN, train_rows), (VALIDATION, validation_rows)):
             for start in range(0, len(rows), ROWS_PER_GROUP):
                 writer.add(file, table_of(rows[start : start + ROWS_PER_GROUP], writer.schema))
         for reject in rejects:

@@ -14,10 +14,10 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import sample_data
 from kto_cli.data import hub
-from kto_cli.data.dataset import HELD_OUT as HELD_OUT_FILE
 from kto_cli.data.dataset import TRAIN, count_rows, is_ours
+from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
 from kto_cli.data.formats.listing import raw_files
-from kto_cli.data.formats.records import HELD_OUT
+from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import SUFFIXES, suffix
 from kto_cli.data.readers.jsonl import line_records
@@ -170,8 +170,8 @@ def _files(found: Source, place: Path, config: BinarizeConfig, where: dict[str, 
 def _our_own(place: Path) -> Chosen:
     """A dataset that `kto binarize` wrote, with its split."""
     files = [RawFile(place / TRAIN, TRAIN)]
-    if count_rows(place / HELD_OUT_FILE):
-        files.append(RawFile(place / HELD_OUT_FILE, HELD_OUT_FILE, split=HELD_OUT))
+    if count_rows(place / VALIDATION_FILE):
+        files.append(RawFile(place / VALIDATION_FILE, VALIDATION_FILE, split=VALIDATION))
     return Chosen(source("trl"), place.name, files, {"path": str(place)})
 
 

@@ -1,8 +1,8 @@
 """The files of an eval folder. Each part of the results has one of its own and stays until it is computed anew:
 
-metrics.json       held-out rows: what `find_out` (validation.py) says of them
+metrics.json       validation rows: what `find_out` (validation.py) says of them
 rows.parquet       the same, row by row
-samples.jsonl      held-out prompts with the answers of every model
+samples.jsonl      validation prompts with the answers of every model
 generations.json   what those answers are like: length, endings, repetition
 win_rate.json      which answers a judge likes better (duels.jsonl: duel by duel; alpaca_eval/: for AlpacaEval's tools)
 benchmarks.json    tasks of lm-eval

@@ -1,4 +1,4 @@
-"""The held-out prompts that models answer, each with what was answered well to it in the data."""
+"""The validation prompts that models answer, each with what was answered well to it in the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES_OF_COLUMNS = frozenset({"id", "prompt", "policy", "reference", "target"})
 
 
 @dataclass(frozen=True)
-class HeldOutPrompts:
+class ValidationPrompts:
     """[prompts] of everything."""
 
     rows: list[EncodedRow]
@@ -29,18 +29,18 @@ class HeldOutPrompts:
         return len(self.rows)
 
 
-def choose_prompts(held_out: EncodedRows, data: DataDir, count: int) -> HeldOutPrompts:
+def choose_prompts(validation: EncodedRows, data: DataDir, count: int) -> ValidationPrompts:
     """At most `count` different prompts, those with a desirable completion first, else in the order of their hashes:
     the same ones whatever the order of the rows, and fewer are the first of more."""
     first: dict[str, int] = {}
-    labels = held_out.labels.tolist()
-    for index, name in enumerate(held_out.prompt_ids):
+    labels = validation.labels.tolist()
+    for index, name in enumerate(validation.prompt_ids):
         if name not in first or (labels[index] and not labels[first[name]]):
             first[name] = index
     order = sorted(first, key=lambda name: (not labels[first[name]], name))[:count]
-    rows = [held_out[first[name]] for name in order]
+    rows = [validation[first[name]] for name in order]
     found = texts_of(data, [row.id for row in rows])
-    return HeldOutPrompts(
+    return ValidationPrompts(
         rows,
         [found[row.id].prompt for row in rows],
         [last_words(found[row.id].completion) if row.label else None for row in rows],
@@ -57,7 +57,7 @@ def messages(text: Text) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}] if isinstance(text, str) else [dict(turn) for turn in text]
 
 
-def side_by_side(prompts: HeldOutPrompts, answers: Mapping[str, Sequence[str | None]]) -> list[dict[str, str]]:
+def side_by_side(prompts: ValidationPrompts, answers: Mapping[str, Sequence[str | None]]) -> list[dict[str, str]]:
     """One object a prompt: its row's id, the prompt's last turn, every model's answer by its name, and the target.
 
     Args:

@@ -28,7 +28,7 @@ from kto_cli.evaluation.files import METRICS
 from kto_cli.evaluation.judge import win_rate
 from kto_cli.evaluation.judge.judge import Judge
 from kto_cli.evaluation.judge.win_rate import Rivals
-from kto_cli.evaluation.prompts import HeldOutPrompts, choose_prompts, free_name
+from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.server.keys import base_url
 from kto_cli.evaluation.validation import Weights
@@ -85,15 +85,15 @@ def open_session(config: EvalConfig, screen: Screen) -> tuple[Session, dict[str,
     main = accelerator.is_main_process
     judge = win_rate.open_judge(config, str(accelerator.device), screen) if main else None
     prepared = prepare(config, accelerator, screen, needs_train=False)
-    if not prepared.held_out:
+    if not prepared.validation:
         raise BadData(
-            f"{prepared.data.folder} has no held-out rows to evaluate on.",
-            "Binarize again with a larger --holdout.",
+            f"{prepared.data.folder} has no validation rows to evaluate on.",
+            "Binarize again with a larger --validation.",
         )
     out = results_folder(config.checkpoint, folder)
     if (out / METRICS).exists():
         screen.note(f"Replacing the earlier results in {out}")
-    prompts = choose_prompts(prepared.held_out, prepared.data, config.prompts)
+    prompts = choose_prompts(prepared.validation, prepared.data, config.prompts)
     given = _given(config, prompts)
     _warn_of_calls(config, len(prompts), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen)
@@ -134,7 +134,7 @@ def _rival(config: EvalConfig) -> tuple[str, Path] | None:
     return free_name(called), folder
 
 
-def _given(config: EvalConfig, prompts: HeldOutPrompts) -> Rivals | None:
+def _given(config: EvalConfig, prompts: ValidationPrompts) -> Rivals | None:
     """The other side of the win rate, if no model has to answer for it.
 
     Raises:
@@ -143,7 +143,7 @@ def _given(config: EvalConfig, prompts: HeldOutPrompts) -> Rivals | None:
     if config.against in (None, TARGET):
         if config.judge_model is not None and not any(target is not None for target in prompts.targets):
             raise BadData(
-                f"None of the {len(prompts)} held-out prompts has a desirable completion to be measured against.",
+                f"None of the {len(prompts)} validation prompts has a desirable completion to be measured against.",
                 f"Measure against the reference's answers: --against {REFERENCE}.",
             )
         return Rivals(TARGET, prompts.targets)

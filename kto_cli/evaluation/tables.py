@@ -148,7 +148,7 @@ def comparison_table(screen: Screen, first: str, second: str, rows: int, found: 
 
     words = {"second": "yes", "first": "NO, worse", "differs": "differs", "unclear": "not shown"}
     screen.table(
-        f"Is {second} better than {first}? The same {rows:,} held-out rows, paired 90 % intervals",
+        f"Is {second} better than {first}? The same {rows:,} validation rows, paired 90 % intervals",
         ["", first, second, "difference", "90 % interval", "better?"],
         [
             [

@@ -1,4 +1,4 @@
-"""What `kto eval` finds out about held-out rows: metrics.json and rows.parquet."""
+"""What `kto eval` finds out about validation rows: metrics.json and rows.parquet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kto_cli.core.statistics.breakdown import (
     row_values,
 )
 from kto_cli.core.statistics.calibration import calibration
-from kto_cli.core.statistics.metrics import Scores, held_out_metrics
-from kto_cli.data.dataset import HELD_OUT, DataDir, Row, read_batches, read_columns
+from kto_cli.core.statistics.metrics import Scores, validation_metrics
+from kto_cli.data.dataset import VALIDATION, DataDir, Row, read_batches, read_columns
 from kto_cli.evaluation.files import METRICS, ROWS
 from kto_cli.model.tokens.store import EncodedRows
 
@@ -34,7 +34,7 @@ class Weights(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Of one checkpoint on the held-out rows."""
+    """Of one checkpoint on the validation rows."""
 
     metrics: dict[str, Any]
     values: RowValues
@@ -43,28 +43,28 @@ class Findings(NamedTuple):
 
 
 def places_of(data: DataDir) -> dict[str, tuple[str, str]]:
-    """Row id -> (source, FILE:LINE of the raw input), of the held-out rows."""
+    """Row id -> (source, FILE:LINE of the raw input), of the validation rows."""
     found: dict[str, tuple[str, str]] = {}
-    for columns in read_columns(data.folder / HELD_OUT, ("id", "source", "origin")):
+    for columns in read_columns(data.folder / VALIDATION, ("id", "source", "origin")):
         found |= {name: (source, origin) for name, source, origin in zip(*columns.values(), strict=True)}
     return found
 
 
 def texts_of(data: DataDir, names: Collection[str]) -> dict[str, Row]:
-    """The held-out rows with these ids."""
+    """The validation rows with these ids."""
     wanted = set(names)
-    return {row.id: row for rows in read_batches(data.folder / HELD_OUT) for row in rows if row.id in wanted}
+    return {row.id: row for rows in read_batches(data.folder / VALIDATION) for row in rows if row.id in wanted}
 
 
 def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: Weights) -> Findings:
     """All statistics.
 
     Returns:
-        metrics: the keys of `held_out_metrics`, and by_class, by_source, calibration (see core/); likely_mislabelled, a
-        list of rows (`_row`), and biggest_movers, such lists by class and direction.
+        metrics: the keys of `validation_metrics`, and by_class, by_source, calibration (see core/);
+        likely_mislabelled, a list of rows (`_row`), and biggest_movers, such lists by class and direction.
     """
     places = places_of(data)
-    metrics: dict[str, Any] = held_out_metrics(scores, **weights._asdict())
+    metrics: dict[str, Any] = validation_metrics(scores, **weights._asdict())
     values = row_values(scores, z_ref=metrics["z_ref"], beta=weights.beta)
     ids = rows.ids
 
@@ -101,7 +101,7 @@ def _row(
 
 
 def rows_table(scores: Scores, rows: EncodedRows, findings: Findings) -> Any:
-    """One line per held-out row; `origin` (FILE:LINE) leads back to the raw file, `id` to held_out.parquet.
+    """One line per validation row; `origin` (FILE:LINE) leads back to the raw file, `id` to validation.parquet.
 
     log-ratios are in nats; probability is sigmoid(reward - beta * z_ref); gradient_weight a share of its maximum.
     """
@@ -130,7 +130,7 @@ def rows_table(scores: Scores, rows: EncodedRows, findings: Findings) -> Any:
 
 
 def write(out: Path, facts: dict[str, Any], table: Any) -> None:
-    """metrics.json and rows.parquet (one line per held-out row); whole or not at all, each."""
+    """metrics.json and rows.parquet (one line per validation row); whole or not at all, each."""
     import pyarrow.parquet
 
     with files.saying_disk_full(out):

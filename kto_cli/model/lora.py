@@ -122,7 +122,7 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """peft asks transformers in a way that is going out of use, once a run; nothing a user can mend."""
+    """peft asks transformers in a way that is going out of use, once a run; nothing a user can fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

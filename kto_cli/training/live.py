@@ -70,14 +70,14 @@ class History:
                 self._series(panel, "band").add(record["step"], middle - half, middle + half)
         for seen in looks([record]):
             for panel in SHOWN:
-                for name, key in panel.held_out:
+                for name, key in panel.validation:
                     self._put(panel, name, seen, key)
                 low, high = seen.get(panel.interval or "") or (math.nan, math.nan)
                 self._series(panel, "band").add(record["step"], _number(low), _number(high))
 
     def plot(self, panel: Panel) -> Plot:
         """A panel as it is now."""
-        names = [name for name, _ in (*panel.training, *panel.held_out)]
+        names = [name for name, _ in (*panel.training, *panel.validation)]
         lines = [Line(name, [(step, value) for step, value in self._series(panel, name).bins]) for name in names]
         band = [(step, low, high) for step, low, high in self._series(panel, "band").bins]
         return Plot(panel.short, lines, band, panel.level, panel.share)
@@ -95,13 +95,13 @@ def _number(value: Any) -> float:
 
 @contextmanager
 def watching(
-    screen: Screen, total: int, *, done: int, earlier: Callable[[], Iterable[dict[str, Any]]], held_out: bool
+    screen: Screen, total: int, *, done: int, earlier: Callable[[], Iterable[dict[str, Any]]], validation: bool
 ) -> Iterator[Show]:
     """Shows a run's steps as they are done.
 
     Args:
         total: steps of the run. done: steps before this process. earlier: their records, asked for if they are drawn.
-        held_out: there are rows to look at on the way.
+        validation: there are rows to look at on the way.
 
     Yields:
         what is to be called with the record of each step.
@@ -118,7 +118,7 @@ def watching(
     history = History()
     for record in earlier():
         history.add(record)
-    with screen.redrawn(lambda *size: frame(history, total, *size, held_out=held_out)) as redraw:
+    with screen.redrawn(lambda *size: frame(history, total, *size, validation=validation)) as redraw:
         redraw()
 
         def show(record: dict[str, Any]) -> None:
@@ -128,9 +128,9 @@ def watching(
         yield show
 
 
-def frame(history: History, total: int, width: int, height: int, unicode: bool, *, held_out: bool) -> list[Row]:
+def frame(history: History, total: int, width: int, height: int, unicode: bool, *, validation: bool) -> list[Row]:
     """At most `height` lines of at most `width` columns: charts side by side, numbers, a bar of the steps done."""
-    panels = [panel for panel in SHOWN if held_out or panel.training]
+    panels = [panel for panel in SHOWN if validation or panel.training]
     across = next(count for count, needed in SIDE_BY_SIDE if width >= needed)
     down = min(-(-len(panels) // across), (height - FIXED) // LEAST_HEIGHT)
     rows: list[Row] = []

@@ -52,8 +52,8 @@ class Run:
     settings: Settings
     rows: EncodedRows
     references: References
-    held_out: EncodedRows
-    held_out_references: References
+    validation: EncodedRows
+    validation_references: References
     engine: Engine
     model: Any
     tokenizer: Any
@@ -87,7 +87,7 @@ def run_steps(run: Run) -> None:
             settings.total_steps,
             done=run.counters.step,
             earlier=run.directory.read_metrics,
-            held_out=bool(run.held_out),
+            validation=bool(run.validation),
         ) as show,
     ):
         while run.counters.step < settings.total_steps:
@@ -147,8 +147,8 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     if run.counters.step == 1:
         record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)
     last = run.counters.step == settings.total_steps
-    if run.held_out and (last or run.counters.step % settings.eval_every == 0):
-        record["held_out"] = _glance(run)
+    if run.validation and (last or run.counters.step % settings.eval_every == 0):
+        record["validation"] = _glance(run)
     show(record)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
@@ -183,10 +183,10 @@ def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, 
 
 
 def _glance(run: Run) -> dict[str, Any]:
-    """A look at (some) held-out rows."""
-    chosen = glance_rows(len(run.held_out), run.settings.config.seed)
-    rows = run.held_out.take(chosen)
-    references = References(run.held_out_references.own[chosen], run.held_out_references.mismatched[chosen])
+    """A look at (some) validation rows."""
+    chosen = glance_rows(len(run.validation), run.settings.config.seed)
+    rows = run.validation.take(chosen)
+    references = References(run.validation_references.own[chosen], run.validation_references.mismatched[chosen])
     scores = score_rows(run.engine, rows, references)
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
     return glance(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)

@@ -145,7 +145,7 @@ def _say(screen: Screen, settings: Settings, desirable: int, undesirable: int) -
     screen.note(
         f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows; "
         f"learning rate {settings.learning_rate:.2g} ({rate}); "
-        f"checkpoint every {settings.save_every} steps; held-out rows every {settings.eval_every}"
+        f"checkpoint every {settings.save_every} steps; validation rows every {settings.eval_every}"
     )
 
 
@@ -170,7 +170,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "folder": str(prepared.data.folder.resolve()),
             "fingerprint": prepared.data.fingerprint,
             "train_rows": len(prepared.train),
-            "held_out_rows": len(prepared.held_out),
+            "validation_rows": len(prepared.validation),
         },
         "reference": {
             "name": prepared.source.name,

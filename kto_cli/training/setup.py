@@ -24,7 +24,7 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     scorer = make_scorer(prepared, accelerator, screen, spread=True)
-    rows = prepared.train + prepared.held_out
+    rows = prepared.train + prepared.validation
     with lora.off(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
@@ -39,8 +39,8 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
         settings=settings,
         rows=prepared.train,
         references=type(references)(references.own[:count], references.mismatched[:count]),
-        held_out=prepared.held_out,
-        held_out_references=type(references)(references.own[count:], references.mismatched[count:]),
+        validation=prepared.validation,
+        validation_references=type(references)(references.own[count:], references.mismatched[count:]),
         engine=Engine(
             accelerator,
             wrapped,

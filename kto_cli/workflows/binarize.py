@@ -17,10 +17,10 @@ from kto_cli.common.screen import Screen
 from kto_cli.data.columns import Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS, check_out
 from kto_cli.data.dataset_writer import DataWriter, finish, writing_data_dir
-from kto_cli.data.formats.records import LeftOut, Reject
+from kto_cli.data.formats.records import Dropped, Reject
 from kto_cli.data.pipeline.assign import Decision, decide
 from kto_cli.data.pipeline.export import write_exports
-from kto_cli.data.pipeline.outcome import FIRST_REASON, LEFT_OUT, REJECTED, Fates
+from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Fates
 from kto_cli.data.pipeline.parse import blocks, parsed_blocks
 from kto_cli.data.pipeline.row_spool import Spool
 from kto_cli.data.pipeline.summary import account, per_class, show, together
@@ -115,9 +115,9 @@ def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: Da
     return lost
 
 
-def lose(one: Reject | LeftOut, lost: Lost, writer: DataWriter) -> None:
+def lose(one: Reject | Dropped, lost: Lost, writer: DataWriter) -> None:
     """One line of rejects.jsonl."""
-    kind = REJECTED if isinstance(one, Reject) else LEFT_OUT
+    kind = REJECTED if isinstance(one, Reject) else DROPPED
     lost.counts[kind, one.reason] += one.rows
     if isinstance(one, Reject) and lost.first is None:
         lost.first = one
@@ -175,7 +175,7 @@ def said(lost: Lost, fates: Fates, spool: Spool) -> str:
     """What became of the other rows, in short, for an error that leaves no rejects.jsonl behind."""
     total = spool.rows + sum(lost.counts.values())
     words = ""
-    for kind in (REJECTED, LEFT_OUT):
+    for kind in (REJECTED, DROPPED):
         if reasons := together(kind, fates.counts(kind), lost.counts):
             few = ", ".join(f"{reason} {rows:,}" for reason, rows in list(reasons.items())[:5])
             words += f" {sum(reasons.values()):,} of {total:,} rows {kind.replace('_', ' ')}: {few}."

@@ -1,4 +1,4 @@
-"""`kto eval A B C`: several checkpoints on the same held-out rows, each against the first."""
+"""`kto eval A B C`: several checkpoints on the same validation rows, each against the first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kto_cli.workflows.evaluate import Evaluated, evaluate
 
 
 def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
-    """Evaluates each (results in its own eval folder), then compares the later ones with the first: held-out numbers,
+    """Evaluates each (results in its own eval folder), then compares the later ones with the first: validation numbers,
     win rates against the same other side, benchmarks.
 
     All are evaluated on the data of the first (or --data): only on the same rows is a difference one of checkpoints.
@@ -77,7 +77,7 @@ def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, 
     left, right = ({name: row for row, name in enumerate(one.ids)} for one in (first, second))
     common = [name for name in left if name in right]
     if not common:
-        raise BadData(f"{names[0]} and {names[1]} have no held-out row in common.", "Raise --max-length.")
+        raise BadData(f"{names[0]} and {names[1]} have no validation row in common.", "Raise --max-length.")
     if len(common) < max(len(left), len(right)):
         screen.note(f"Compared on {len(common):,} rows; others do not fit {names[0]} or {names[1]}.")
     if first.reference != second.reference:
@@ -131,7 +131,7 @@ def _show_answers(evaluated: Sequence[Evaluated], screen: Screen) -> None:
     common = [name for name in samples[0] if all(name in rows for rows in samples)]
     if common:
         screen.texts(
-            "The same held-out prompts, answered by all",
+            "The same validation prompts, answered by all",
             ["prompt", *(one.result["checkpoint"] for one in evaluated)],
             [[samples[0][name]["prompt"], *(rows[name]["policy"] for rows in samples)] for name in common[:SHOWN]],
         )

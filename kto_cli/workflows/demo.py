@@ -40,7 +40,7 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     sample = files.sample_data() / "hh-rlhf"
     screen.heading("1  kto binarize hh-rlhf --from (the built-in sample)")
     rows = binarize.run(
-        BinarizeConfig(("hh-rlhf",), from_path=str(sample), out=str(folder / "data"), holdout=0.15), inner
+        BinarizeConfig(("hh-rlhf",), from_path=str(sample), out=str(folder / "data"), validation=0.15), inner
     )
     screen.heading("2  kto train (reference log-probs first)")
     data, cache, checkpoint = (str(folder / name) for name in ("data", "cache", "checkpoint"))

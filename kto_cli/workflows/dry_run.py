@@ -51,7 +51,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     _show(screen, result)
     if problems:
         screen.json(result)
-        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Mend that first.")
+        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Fix that first.")
     screen.say(f"Nothing stands in its way.   Next: the same command without --dry-run (writes {config.out})")
     return result
 
@@ -103,11 +103,11 @@ def _result(prepared: Prepared, settings: Settings, work: Work, probe: Probe | N
     desirable, undesirable = class_counts(rows)
     parameters = list(prepared.model.parameters())
     epoch = int(rows.own.lengths.sum()), int(rows.mismatched.lengths.sum())
-    left_out = count_rows(prepared.data.folder / TRAIN) - len(rows)
+    dropped = count_rows(prepared.data.folder / TRAIN) - len(rows)
     eta = estimate.eta_seconds(work, probed_cost=probe.cost, probed_seconds=probe.seconds) if probe else None
     return {
-        "rows": {"desirable": desirable, "undesirable": undesirable, "left_out": left_out},
-        "held_out_rows": len(prepared.held_out),
+        "rows": {"desirable": desirable, "undesirable": undesirable, "dropped": dropped},
+        "validation_rows": len(prepared.validation),
         "steps": settings.total_steps,
         "tokens": {
             "own_per_epoch": epoch[0],
@@ -117,7 +117,7 @@ def _result(prepared: Prepared, settings: Settings, work: Work, probe: Probe | N
         },
         "passes": {
             "forward_backward_tokens": work.own,
-            "forward_tokens": work.mismatched + work.held_out,
+            "forward_tokens": work.mismatched + work.validation,
             "reference_forward_tokens": work.reference,
         },
         "parameters": {
@@ -136,7 +136,7 @@ def _show(screen: Screen, result: dict[str, Any]) -> None:
     rows, tokens, passes, disk = (result[name] for name in ("rows", "tokens", "passes", "disk"))
     lines: list[list[Any]] = [
         ["rows (desirable, undesirable)", f"{rows['desirable']:,}, {rows['undesirable']:,}"],
-        ["rows left out", rows["left_out"]],
+        ["rows dropped", rows["dropped"]],
         ["optimizer steps", result["steps"]],
         ["tokens of an epoch: rows", tokens["own_per_epoch"]],
         ["   mismatched pairs", tokens["mismatched_per_epoch"]],

@@ -1,4 +1,4 @@
-"""`kto eval`: what a checkpoint learned on held-out rows, how it answers, and whether anything broke.
+"""`kto eval`: what a checkpoint learned on validation rows, how it answers, and whether anything broke.
 
 One of these models is in memory at a time (a reward model that judges is beside them): first the reference does all its
 work, then the checkpoint, then whom it is measured against. Each part of the results is written as soon as it is there
@@ -61,7 +61,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
         `samples`; where asked for `generations`, `win_rate`, `benchmarks`: what the files of these names hold.
 
     Raises:
-        KtoError: bad input, data or model; no held-out rows; a judge or server that gives up.
+        KtoError: bad input, data or model; no validation rows; a judge or server that gives up.
     """
     return evaluate(config, screen).result
 
@@ -77,7 +77,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     policy = _policy_scorer(session)
     scores = _score(policy, session, references)
     weights = _weights(scores, session.config, chosen)
-    metrics = _held_out(session, scores, weights)
+    metrics = _validation(session, scores, weights)
     parts: dict[str, Any] = {}
     duels: list[Judged] = []
     with report_whatever_happens(session):
@@ -89,7 +89,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     return Evaluated(
         result,
         scores,
-        session.prepared.held_out.ids,
+        session.prepared.validation.ids,
         weights,
         session.prepared.source.fingerprint,
         session.of,
@@ -104,7 +104,7 @@ def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
     """Its log-probs, its answers, and its benchmarks where asked for."""
     prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
     scorer = make_scorer(prepared, accelerator, screen)
-    references, _ = reference_logps(prepared, prepared.held_out, scorer, config, accelerator, screen)
+    references, _ = reference_logps(prepared, prepared.validation, scorer, config, accelerator, screen)
     source, tasks = prepared.source, {}
     session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, prepared.model)
     if session.tasks is not None:
@@ -112,15 +112,15 @@ def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
     return references, tasks
 
 
-def _held_out(session: Session, scores: Scores, weights: Weights) -> dict[str, Any]:
-    """All numbers of the held-out rows, written and shown."""
+def _validation(session: Session, scores: Scores, weights: Weights) -> dict[str, Any]:
+    """All numbers of the validation rows, written and shown."""
     prepared, screen = session.prepared, session.screen
-    found = find_out(scores, prepared.held_out, prepared.data, weights)
+    found = find_out(scores, prepared.validation, prepared.data, weights)
     if session.accelerator.is_main_process:
         forget_others(session.out, session.of)
         facts = facts_of(session, weights, found.metrics)
-        write(session.out, facts, rows_table(scores, prepared.held_out, found))
-    title = f"{session.called} on {found.metrics['rows']} held-out rows, against {prepared.source.name}"
+        write(session.out, facts, rows_table(scores, prepared.validation, found))
+    title = f"{session.called} on {found.metrics['rows']} validation rows, against {prepared.source.name}"
     metrics_table(screen, title, found.metrics)
     show_details(screen, found.metrics, texts_of(prepared.data, listed_ids(found.metrics)))
     return found.metrics
@@ -130,19 +130,19 @@ def _policy_scorer(session: Session) -> CompletionScorer:
     prepared = session.prepared
     model = load_policy(session.folder, prepared, session.config)
     policy = CompletionScorer(model, prepared.dtype).to(session.accelerator.device)
-    policy.trust_or_fall_back(check_sequences(prepared.held_out))
+    policy.trust_or_fall_back(check_sequences(prepared.validation))
     return policy
 
 
 def _score(policy: CompletionScorer, session: Session, references: References) -> Scores:
-    rows = session.prepared.held_out
-    with session.screen.progress("held-out rows", 2 * len(rows)):
+    rows = session.prepared.validation
+    with session.screen.progress("validation rows", 2 * len(rows)):
         engine = scoring_engine(policy, session.prepared, session.accelerator)
         return score_rows(engine, rows, references, tick=session.screen.tick)
 
 
 def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> Weights:
-    """The run's own, else those that training would choose for the held-out rows' classes."""
+    """The run's own, else those that training would choose for the validation rows' classes."""
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
     found = choose_weights(*counts, lambda_d=chosen.get("lambda_d"), lambda_u=chosen.get("lambda_u"))

@@ -29,7 +29,7 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen, spread=True)
     try:
-        _, use = reference_logps(prepared, prepared.train + prepared.held_out, scorer, config, accelerator, screen)
+        _, use = reference_logps(prepared, prepared.train + prepared.validation, scorer, config, accelerator, screen)
     except KeyboardInterrupt:
         raise Interrupted("Stopped; what was computed is stored. Run the same command again to go on.") from None
     seconds = time.perf_counter() - began

@@ -10,7 +10,7 @@ from kto_cli.common import files
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
-from kto_cli.core.statistics.metrics import held_out_metrics
+from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, judge
 from kto_cli.model import lora
 from kto_cli.model.distributed.gathering import gathered_weights
@@ -34,7 +34,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
         flags: the settings given on the command line; they win over the config file, that over defaults.
 
     Returns:
-        `steps`, `rows`, `checkpoint`, `held_out` (as `kto eval` gives it, or None), `verdict`, `warnings`.
+        `steps`, `rows`, `checkpoint`, `validation` (as `kto eval` gives it, or None), `verdict`, `warnings`.
 
     Raises:
         KtoError: bad input, data or model, a full disk, numbers that are not finite. Interrupted: Ctrl-C.
@@ -110,32 +110,32 @@ def _go_on(this_run: Run, screen: Screen) -> None:
 
 
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
-    """Scores all held-out rows, says the verdict, puts the model in place."""
+    """Scores all validation rows, says the verdict, puts the model in place."""
     settings, directory = this_run.settings, this_run.directory
-    held_out = None
-    if this_run.held_out:
-        with screen.progress("held-out rows", 2 * len(this_run.held_out)):
-            scores = score_rows(this_run.engine, this_run.held_out, this_run.held_out_references, tick=screen.tick)
-        held_out = held_out_metrics(
+    validation = None
+    if this_run.validation:
+        with screen.progress("validation rows", 2 * len(this_run.validation)):
+            scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
+        validation = validation_metrics(
             scores,
             beta=settings.config.beta,
             lambda_d=settings.weights.lambda_d,
             lambda_u=settings.weights.lambda_u,
         )
-    verdict = judge(held_out, directory.read_metrics())
+    verdict = judge(validation, directory.read_metrics())
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(this_run.model, keep=main)
     if main:
-        card = model_card(settings, prepared, held_out, verdict)
+        card = model_card(settings, prepared, validation, verdict)
         model = lora.merged(this_run.model) if settings.config.merge else this_run.model
         directory.finish(model, this_run.tokenizer, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
-    _show(screen, settings, held_out, verdict, directory)
+    _show(screen, settings, validation, verdict, directory)
     return {
         "steps": settings.total_steps,
         "rows": this_run.counters.rows,
         "checkpoint": str(directory.folder),
-        "held_out": held_out,
+        "validation": validation,
         "verdict": verdict.word,
         "sentence": verdict.sentence,
         "warnings": verdict.warnings,
@@ -143,10 +143,10 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
 
 
 def _show(
-    screen: Screen, settings: Settings, held_out: dict[str, Any] | None, verdict: Verdict, directory: RunDir
+    screen: Screen, settings: Settings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
 ) -> None:
-    if held_out:
-        metrics_table(screen, f"Held-out rows after {settings.total_steps} steps", held_out)
+    if validation:
+        metrics_table(screen, f"Validation rows after {settings.total_steps} steps", validation)
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)

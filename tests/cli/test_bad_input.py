@@ -98,7 +98,7 @@ BINARIZE = {
 def test_binarize_refuses_a_file(kto: Command, workplace: Path, name: str, content: bytes, words: list[str]) -> None:
     (workplace / name).write_bytes(content)
     before = tree(workplace)
-    refused(kto("binarize", name, "--holdout", 0, "--json"), *words)
+    refused(kto("binarize", name, "--validation", 0, "--json"), *words)
     assert tree(workplace) == before
 
 
@@ -111,7 +111,7 @@ def test_binarize_refuses_a_file(kto: Command, workplace: Path, name: str, conte
         (["hh-rlhf", "--from", "missing"], ["missing", "does not exist"]),
         (["hh-rlhf", "--subset", "helpful-bse"], ["helpful-bse", "It has: harmless-base"]),
         (["good.jsonl", "--from", "elsewhere"], ["--from goes with a named source", "NAME:PATH"]),
-        (["good.jsonl", "--holdout", "1.5"], ["--holdout 1.5", "0.05"]),
+        (["good.jsonl", "--validation", "1.5"], ["--validation 1.5", "0.05"]),
         (["good.jsonl", "--out", "full"], ["full is not empty", "--out"]),
         (["good.jsonl", "--out", "good.jsonl"], ["good.jsonl cannot be the output", "--out"]),
         (["good.jsonl", "--out", "."], ["cannot be the output", "--out"]),
@@ -141,7 +141,7 @@ def test_labels_are_accepted_or_rejected_row_by_row(kto: Command, workplace: Pat
     """1, 0, true and "False" are labels; "yes", null and "" are not, and say so in rejects.jsonl."""
     labels = [1, 0, True, False, "1", "False", "yes", None, "", 1.0]
     write_lines(workplace / "f.jsonl", unpaired(labels))
-    result = kto("binarize", "f.jsonl", "--holdout", 0, "--json").json
+    result = kto("binarize", "f.jsonl", "--validation", 0, "--json").json
     assert result["rejected"] == {"label_missing": 2, "label_not_accepted": 1}
     assert (result["desirable"], result["undesirable"]) == (4, 3)
     lines = [json.loads(line) for line in (workplace / "data/f/rejects.jsonl").read_text().splitlines()]
@@ -154,7 +154,7 @@ def test_labels_are_accepted_or_rejected_row_by_row(kto: Command, workplace: Pat
 
 def test_minus_one_makes_every_number_doubtful_and_the_rest_is_kept(kto: Command, workplace: Path) -> None:
     write_lines(workplace / "f.jsonl", unpaired([1, -1, True, False, True, False]))
-    ran = kto("binarize", "f.jsonl", "--holdout", 0, "--json")
+    ran = kto("binarize", "f.jsonl", "--validation", 0, "--json")
     assert ran.json["rejected"] == {"label_not_binary": 2}
     assert "-1" in ran.err
     assert "true or false" in ran.err
@@ -295,10 +295,10 @@ def test_a_damaged_dataset_is_noticed(
     assert tree(workplace) == before
 
 
-def test_nothing_held_out_is_nothing_to_evaluate_on(kto: Command, workplace: Path, pico: Path) -> None:
+def test_nothing_validation_is_nothing_to_evaluate_on(kto: Command, workplace: Path, pico: Path) -> None:
     write_lines(workplace / "f.jsonl", pairs(6))
-    assert kto("binarize", "f.jsonl", "--holdout", 0).code == 0
-    refused(kto("eval", pico, "--reference", pico, "--json"), "no held-out rows", "--holdout")
+    assert kto("binarize", "f.jsonl", "--validation", 0).code == 0
+    refused(kto("eval", pico, "--reference", pico, "--json"), "no validation rows", "--validation")
 
 
 # --- models -----------------------------------------------------------------------------------
@@ -541,7 +541,7 @@ def stop_in_step(monkeypatch, step: int) -> None:
 def test_a_loss_that_is_not_a_number_stops_the_run(
     kto: Command, workplace: Path, given: list[str], pico_data: Path, monkeypatch, where: str
 ) -> None:
-    """In step 3: steps 1 and 2 stay, the rows are named, and the run goes on from there once it is mended."""
+    """In step 3: steps 1 and 2 stay, the rows are named, and the run goes on from there once it is fixed."""
     from kto_cli.data.dataset import load_data_dir
 
     state = {"step": 0}
@@ -645,7 +645,7 @@ def test_a_full_disk_while_precomputing_keeps_what_was_stored(
 ) -> None:
     """240 sequences in frames of one want 12 kB; 8 are free."""
     write_lines(workplace / "f.jsonl", pairs(60))
-    assert kto("binarize", "f.jsonl", "--out", "set", "--holdout", 0).code == 0
+    assert kto("binarize", "f.jsonl", "--out", "set", "--validation", 0).code == 0
     disk = small_disk(512)
     words = ("precompute", "--data", "set", "--model", pico, "--cache", disk.folder, "--json", *ONE_BY_ONE)
     assert kto(*words).code == 0

@@ -1,4 +1,4 @@
-"""What a step and a held-out set say, against loops written out; and whether the intervals hold."""
+"""What a step and a validation set say, against loops written out; and whether the intervals hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kto_cli.core.statistics.auc import auc
-from kto_cli.core.statistics.metrics import Scores, class_means, held_out_metrics, step_metrics
+from kto_cli.core.statistics.metrics import Scores, class_means, step_metrics, validation_metrics
 
 BETA, LAMBDA_D, LAMBDA_U = 0.1, 1.0, 1.5
 
@@ -41,7 +41,7 @@ def made_up(rows: int = 60, seed: int = 0, *, effect: float = 3.0) -> Scores:
 
 
 def measured(scores: Scores, seed: int = 0) -> dict[str, Any]:
-    return held_out_metrics(scores, beta=BETA, lambda_d=LAMBDA_D, lambda_u=LAMBDA_U, seed=seed)
+    return validation_metrics(scores, beta=BETA, lambda_d=LAMBDA_D, lambda_u=LAMBDA_U, seed=seed)
 
 
 # --- AUC ----------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_class_without_rows_has_no_mean():
     assert math.isnan(down)
 
 
-# --- held-out rows: the estimates ---------------------------------------------------------------
+# --- validation rows: the estimates ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -198,7 +198,7 @@ def test_areas_do_not_depend_on_the_block():
     assert (found["auc_length"], found["auc_length_matched"]) == (0.5, pytest.approx(found["auc"]))
 
 
-# --- held-out rows: the intervals ---------------------------------------------------------------
+# --- validation rows: the intervals ---------------------------------------------------------------
 
 
 def test_seed_reproduces_and_matters():

@@ -1,4 +1,4 @@
-"""Statistics of held-out rows against SciPy, scikit-learn and loops; and what must not change them."""
+"""Statistics of validation rows against SciPy, scikit-learn and loops; and what must not change them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_sourc
 from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.intervals import clustered_error, draws, numbered, percentiles, wilson
-from kto_cli.core.statistics.metrics import Scores, held_out_metrics
+from kto_cli.core.statistics.metrics import Scores, validation_metrics
 
 BETA = 0.1
 
@@ -139,7 +139,7 @@ def test_standard_error_of_the_kl():
     assert lone == pytest.approx(stats.sem(values.numpy().astype(float)), rel=1e-6)
     twice = clustered_error(values.repeat(2), torch.arange(200).repeat(2), 200)
     assert twice == pytest.approx(lone, rel=1e-6), "copies within a prompt tell nothing new"
-    found = held_out_metrics(made_up(), beta=BETA, lambda_d=1, lambda_u=1)
+    found = validation_metrics(made_up(), beta=BETA, lambda_d=1, lambda_u=1)
     assert found["kl"] == pytest.approx(values.double().mean().item())
     low, high = found["kl_interval"]  # type: ignore[misc]
     assert high - low == pytest.approx(2 * 1.645 * found["kl_se"], rel=0.1)  # type: ignore[operator]
@@ -147,7 +147,7 @@ def test_standard_error_of_the_kl():
 
 def test_kl_may_be_negative_where_z_ref_is_zero():
     scores = made_up()
-    found = held_out_metrics(
+    found = validation_metrics(
         scores._replace(mismatched_log_ratios=scores.mismatched_log_ratios - 9), beta=BETA, lambda_d=1, lambda_u=1
     )
     assert found["kl"] == pytest.approx(scores.mismatched_log_ratios.double().mean().item() - 9, abs=1e-6)
@@ -255,7 +255,7 @@ def test_a_source_is_its_rows_alone_with_the_z_ref_of_all():
     assert list(found) == ["big", "small"]
     for name, rows in (("big", range(120)), ("small", range(120, 200))):
         part = scores.take(rows)
-        alone = held_out_metrics(part, beta=BETA, lambda_d=1, lambda_u=1)
+        alone = validation_metrics(part, beta=BETA, lambda_d=1, lambda_u=1)
         for each in ("rows", "desirable", "prompts", "margin", "auc"):
             assert found[name][each] == pytest.approx(alone[each], abs=1e-6)
         for each in ("margin_interval", "auc_interval"):
@@ -354,7 +354,7 @@ def test_pairing_makes_small_differences_sure():
     first = made_up(400, effect=3.0)
     second = better(first, 1.5)
     found = compare(side(first), side(second))["auc"]
-    own = [held_out_metrics(each, beta=BETA, lambda_d=1, lambda_u=1)["auc_interval"] for each in (first, second)]
+    own = [validation_metrics(each, beta=BETA, lambda_d=1, lambda_u=1)["auc_interval"] for each in (first, second)]
     assert own[1][0] < own[0][1]  # type: ignore[index]
     assert found["interval"][0] > 0
     assert found["verdict"] == "second"

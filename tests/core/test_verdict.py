@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from kto_cli.core.statistics.metrics import Scores, held_out_metrics, step_metrics
+from kto_cli.core.statistics.metrics import Scores, step_metrics, validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, curve_warnings, judge
 
 
-def held_out(**changes: Any) -> dict[str, Any]:
+def validation(**changes: Any) -> dict[str, Any]:
     """Metrics of a run that learned, with some of them changed."""
     return {
         "margin": 0.4,
@@ -47,21 +47,21 @@ def held_out(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_word(changes: dict[str, Any], word: str):
-    assert judge(held_out(**changes), []).word == word
+    assert judge(validation(**changes), []).word == word
 
 
-def test_no_held_out_rows():
+def test_no_validation_rows():
     assert judge(None, []).word == "unknown"
     assert judge({}, []).word == "unknown"
 
 
 def test_no_pair_of_like_length_shows_nothing_beyond_length():
     nothing = {"auc_length_matched": math.nan, "auc_length_matched_interval": [math.nan, math.nan]}
-    assert judge(held_out(**nothing), []).word != "learned"
+    assert judge(validation(**nothing), []).word != "learned"
 
 
 def test_the_sentence_names_the_numbers():
-    sentence = judge(held_out(), []).sentence
+    sentence = judge(validation(), []).sentence
     for number in ("+0.400", "0.700", "0.650", "0.750", "1.00", "0.20", "0.550", "0.680"):
         assert number in sentence
 
@@ -73,7 +73,7 @@ def judged(log_ratios: torch.Tensor, desirable: torch.Tensor, lengths: torch.Ten
     names = [str(number) for number in range(len(desirable))]
     mismatched = torch.zeros(len(desirable))
     scores = Scores(log_ratios, mismatched, desirable, lengths, names, [None] * len(names))
-    return judge(held_out_metrics(scores, beta=0.1, lambda_d=1, lambda_u=1), [])
+    return judge(validation_metrics(scores, beta=0.1, lambda_d=1, lambda_u=1), [])
 
 
 def sample(seed: int = 0) -> tuple[torch.Generator, torch.Tensor, torch.Tensor]:
@@ -186,16 +186,16 @@ def test_the_verdict_carries_the_warnings():
     assert judge(None, curve(saturated=0.9)).warnings == curve_warnings(curve(saturated=0.9))
 
 
-def test_held_out_rewards_decide_whether_both_fell():
-    """A noisy last step is no fall where held-out rewards hold; held-out rewards that fell are one, whatever it was."""
+def test_validation_rewards_decide_whether_both_fell():
+    """A noisy last step is no fall where validation rewards hold; validation rewards that fell are one."""
     steps = curve(reward_desirable=-0.5, reward_undesirable=-0.9)
     assert "both classes fell" in curve_warnings(steps)[0]
-    holding = held_out(reward_desirable=0.1, reward_undesirable=-0.4)
+    holding = validation(reward_desirable=0.1, reward_undesirable=-0.4)
     assert not [text for text in curve_warnings(steps, holding) if "both classes fell" in text]
-    falling = held_out(reward_desirable=-0.3, reward_undesirable=-0.4)
+    falling = validation(reward_desirable=-0.3, reward_undesirable=-0.4)
     assert "both classes fell" in curve_warnings(curve(), falling)[0]
 
 
 def test_a_sure_sign_with_next_to_no_margin_is_not_learned():
-    """Three steps can rank held-out rows a little without having taught anything one would see."""
-    assert judge(held_out(margin=0.004), []).word == "unclear"
+    """Three steps can rank validation rows a little without having taught anything one would see."""
+    assert judge(validation(margin=0.004), []).word == "unclear"

@@ -44,11 +44,11 @@ def test_what_is_written_is_read(tmp_path, chat):
     manifest = write(folder, chat=chat)
     data = load_data_dir(folder)
     assert data.train == [row(number, label=number % 3 == 0, chat=chat) for number in range(4)]
-    assert data.held_out == [row(number, label=number % 3 == 0, chat=chat) for number in (4, 5)]
+    assert data.validation == [row(number, label=number % 3 == 0, chat=chat) for number in (4, 5)]
     assert data.manifest == manifest
     assert (manifest["format"], manifest["note"]) == ("kto-data", "n")
     found = sorted(path.name for path in folder.iterdir())
-    assert found == ["findings.jsonl", "held_out.parquet", "manifest.json", "rejects.jsonl", "train.parquet"]
+    assert found == ["findings.jsonl", "manifest.json", "rejects.jsonl", "train.parquet", "validation.parquet"]
     assert json.loads((folder / "rejects.jsonl").read_text("utf-8"))["raw"] == "half a pair \ud83d, é"
     assert [path.name for path in folder.parent.iterdir()] == ["set"]
 
@@ -79,7 +79,7 @@ def test_datasets_loads_it(tmp_path, chat):
     assert first["label"] is True
     assert first["prompt"] == ([{"role": "user", "content": "Q1"}] if chat else "Q1")
     # `datasets` refuses any split without rows; the file itself still knows its columns
-    assert parquet.read_schema(tmp_path / "set" / "held_out.parquet").equals(parquet.read_schema(path))
+    assert parquet.read_schema(tmp_path / "set" / "validation.parquet").equals(parquet.read_schema(path))
 
 
 # --- refusing to lose something ---------------------------------------------------------------
@@ -152,7 +152,7 @@ def truncate(folder: Path) -> None:
 
 
 def flip(folder: Path) -> None:
-    path = folder / "held_out.parquet"
+    path = folder / "validation.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
@@ -187,9 +187,9 @@ def other_columns(folder: Path) -> None:
             lambda folder: (folder / "manifest.json").write_text('{"format": "kto-data", "version": 9}'),
             "version 9",
         ),
-        (lambda folder: (folder / "held_out.parquet").unlink(), "held_out.parquet is missing"),
+        (lambda folder: (folder / "validation.parquet").unlink(), "validation.parquet is missing"),
         (truncate, "train.parquet is damaged or changed"),
-        (flip, "held_out.parquet is damaged or changed"),
+        (flip, "validation.parquet is damaged or changed"),
         (lambda folder: forge(folder, "train.parquet", b"PAR1"), "train.parquet is damaged"),
         (other_columns, "has other columns or types than kto writes (prompt)"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.data.audit.checks import examine, mend_mask, prompt_clusters
+from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.dataset_checks import NORMAL_90, length_auc, longer_in_pairs
 from kto_cli.data.audit.findings import as_json, mark, other_row
 from kto_cli.data.audit.minhash import sketch
@@ -80,22 +80,22 @@ def test_contradictions_and_duplicates_against_a_naive_search(rows, asked):
 
 @given(ROWS, st.lists(st.integers(0, 7), min_size=25, max_size=25), st.sets(st.sampled_from(TAKING_ROWS)))
 @settings(max_examples=150, deadline=None)
-def test_rows_leave_once_and_nothing_is_left_of_what_was_asked_for(rows, bits, mends):
+def test_rows_leave_once_and_nothing_is_left_of_what_was_asked_for(rows, bits, fixes):
     columns = columns_of(rows)
     columns.findings = numpy.array(bits[: len(rows)], numpy.uint32)
     before = numpy.random.RandomState(0).rand(len(rows)) < 0.8
-    leaving = mend_mask(columns, frozenset(mends | {"encoding", "near-duplicates"}), among=before)
-    assert set(leaving) == mends
+    leaving = fix_mask(columns, frozenset(fixes | {"encoding", "near-duplicates"}), among=before)
+    assert set(leaving) == fixes
     together = sum((flags.astype(int) for flags in leaving.values()), numpy.zeros(len(rows), int))
     assert together.max(initial=0) <= 1
     there = before & (columns.labels != NO_LABEL)
     assert not (together.astype(bool) & ~there).any()
     after = by_name(columns, among=there & (together == 0))
-    assert not mends & set(after)
+    assert not fixes & set(after)
     for name, bit in (("refusals", 1), ("urls", 2), ("echoes", 4)):
-        if name in mends:
+        if name in fixes:
             assert (columns.findings[leaving[name]] & bit).all()
-    if mends == {"duplicates"}:
+    if fixes == {"duplicates"}:
         kept = [rows[n] for n in range(len(rows)) if there[n] and not together[n]]
         assert sorted(kept) == sorted({rows[n] for n in range(len(rows)) if there[n]})
 
@@ -103,10 +103,10 @@ def test_rows_leave_once_and_nothing_is_left_of_what_was_asked_for(rows, bits, m
 def test_contradictions_leave_before_duplicates():
     """Row 0 and 2 contradict each other, row 1 repeats row 0: all three leave as contradictions."""
     columns = columns_of([(0, 0, 1), (0, 0, 1), (0, 0, 0), (1, 0, 1), (1, 0, 1)])
-    leaving = mend_mask(columns, frozenset(TAKING_ROWS))
+    leaving = fix_mask(columns, frozenset(TAKING_ROWS))
     assert numpy.flatnonzero(leaving["contradictions"]).tolist() == [0, 1, 2]
     assert numpy.flatnonzero(leaving["duplicates"]).tolist() == [4]
-    assert numpy.flatnonzero(mend_mask(columns, frozenset({"duplicates"}))["duplicates"]).tolist() == [1, 4]
+    assert numpy.flatnonzero(fix_mask(columns, frozenset({"duplicates"}))["duplicates"]).tolist() == [1, 4]
 
 
 def test_what_was_found_in_texts():
@@ -134,11 +134,11 @@ def test_leaks_between_splits():
         {"prompt": 3, "group": 4, "completion": 1},
         {"prompt": 5, "group": 5},
     ]
-    held_out = numpy.array([0, 1, 0, 1, 1, 1, 0], bool)
-    found = by_name(columns_of(rows), held_out=held_out)
+    validation = numpy.array([0, 1, 0, 1, 1, 1, 0], bool)
+    found = by_name(columns_of(rows), validation=validation)
     assert found["leakage"].rows.tolist() == [0, 2]
     assert found["leakage"].others.tolist() == [1, 3]
-    assert "leakage" not in by_name(columns_of(rows), held_out=numpy.zeros(7, bool))
+    assert "leakage" not in by_name(columns_of(rows), validation=numpy.zeros(7, bool))
     assert "leakage" not in by_name(columns_of(rows))
 
 
@@ -159,8 +159,8 @@ def test_near_duplicate_prompts_and_families():
     columns = columns_of(rows, sketches)
     clusters = prompt_clusters(columns)
     assert clusters.tolist() == [0, 0, 2, 3, 0]
-    held_out = numpy.array([groups[n // 2] == 1 for n in range(10)])
-    finding = by_name(columns, clusters=clusters, held_out=held_out)["near_duplicates"]
+    validation = numpy.array([groups[n // 2] == 1 for n in range(10)])
+    finding = by_name(columns, clusters=clusters, validation=validation)["near_duplicates"]
     assert finding.rows.tolist() == [2, 3, 8, 9]
     assert finding.others.tolist() == [0, 0, 0, 0]
     assert finding.warns
@@ -357,7 +357,7 @@ def test_prompts_of_one_label():
 def test_nothing_there():
     assert examine(columns_of([]), ("one",)) == []
     assert examine(columns_of([(0, 0, NO_LABEL)]), ("one",)) == []
-    assert mend_mask(columns_of([]), frozenset(TAKING_ROWS))["duplicates"].tolist() == []
+    assert fix_mask(columns_of([]), frozenset(TAKING_ROWS))["duplicates"].tolist() == []
     assert families(*[numpy.zeros(0, numpy.int64)] * 3).tolist() == []
 
 
@@ -374,7 +374,7 @@ def test_as_table_as_json_and_as_marks():
         "balance",
         "one_label_prompts",
     ]
-    assert (found[0].advice, len(found[0].rows)) == ("--mend contradictions leaves all of them out", 3)
+    assert (found[0].advice, len(found[0].rows)) == ("--fix contradictions drops all of them", 3)
     assert not len(found[4].rows)
     written = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert written[0]["rows"] == 3

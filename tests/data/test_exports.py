@@ -17,7 +17,7 @@ from trl_step import take_step
 
 from kto_cli.common.binarize_config import FORMATS, BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, Text, schema
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, schema
 from kto_cli.data.dataset_writer import table_of
 from kto_cli.data.formats import halos, llama_factory, trl
 from kto_cli.data.formats import records as kinds
@@ -63,12 +63,12 @@ def some(count: int, *, chat: bool) -> list[Plain]:
     return rows
 
 
-def write_data(folder: Path, train: Sequence[Plain], held_out: Sequence[Plain], *, chat: bool) -> Path:
+def write_data(folder: Path, train: Sequence[Plain], validation: Sequence[Plain], *, chat: bool) -> Path:
     """The Parquet files of a dataset."""
     from pyarrow import parquet
 
     folder.mkdir(parents=True, exist_ok=True)
-    for file, rows in ((TRAIN, train), (HELD_OUT, held_out)):
+    for file, rows in ((TRAIN, train), (VALIDATION, validation)):
         whole = [
             Row(f"{file}-{number}", f"p-{hash(str(row[0]))}", None, "s", f"f:{number}", *row)
             for number, row in enumerate(rows)
@@ -109,12 +109,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(DATA)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_comes_back_as_it_was(place, data):
-    chat, train, held_out = data
-    folder = write_data(place / "data", train, held_out, chat=chat)
+    chat, train, validation = data
+    folder = write_data(place / "data", train, validation, chat=chat)
     llama_factory.layout_for.cache_clear()  # the description is another one each time
     counts = write_exports(place / "out", FORMATS, folder)
     for tool, source in SOURCES.items():
-        for split, rows in (("train", train), ("held_out", held_out)):
+        for split, rows in (("train", train), ("validation", validation)):
             assert counts[f"{tool}/{split}{'.jsonl' if tool == 'trl' else '.json'}"] == len(rows)
             expected = [as_chat(row) for row in rows] if tool == "halos" and not chat else list(rows)
             if rows:
@@ -125,9 +125,9 @@ def test_every_row_comes_back_as_it_was(place, data):
 def test_files_without_rows_are_valid(tmp_path, chat):
     folder = write_data(tmp_path / "data", some(2, chat=chat), [], chat=chat)
     write_exports(tmp_path / "out", FORMATS, folder)
-    assert (tmp_path / "out" / "trl" / "held_out.jsonl").read_bytes() == b""
+    assert (tmp_path / "out" / "trl" / "validation.jsonl").read_bytes() == b""
     for tool in ("llama-factory", "halos"):
-        assert json.loads((tmp_path / "out" / tool / "held_out.json").read_text(encoding="utf-8")) == []
+        assert json.loads((tmp_path / "out" / tool / "validation.json").read_text(encoding="utf-8")) == []
     assert list(json.loads((tmp_path / "out" / "llama-factory" / "dataset_info.json").read_text())) == ["kto_train"]
     (file,) = llama_factory.raw_files(tmp_path / "out" / "llama-factory")
     assert file.name == "train.json"
@@ -137,11 +137,11 @@ def test_only_what_is_asked_for_is_written(tmp_path):
     folder = write_data(tmp_path / "data", some(4, chat=True), some(2, chat=True), chat=True)
     assert write_exports(tmp_path / "out", ["halos", "halos"], folder) == {
         "halos/train.json": 4,
-        "halos/held_out.json": 2,
+        "halos/validation.json": 2,
     }
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")) == [
-        "halos/held_out.json",
         "halos/train.json",
+        "halos/validation.json",
     ]
     assert set(FORMS) == set(FORMATS)
 
@@ -199,12 +199,12 @@ def alpaca(row: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
 @given(DATA)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_llama_factory_files_are_as_documented(place, data):
-    chat, train, held_out = data
-    folder = write_data(place / "data", train, held_out, chat=chat)
+    chat, train, validation = data
+    folder = write_data(place / "data", train, validation, chat=chat)
     write_exports(place / "documented", ["llama-factory"], folder, name="mine")
     datasets = valid_for_llama_factory(place / "documented" / "llama-factory")
-    assert list(datasets) == ["mine_train", "mine_held_out"] if held_out else ["mine_train"]
-    for name, rows in (("mine_train", train), ("mine_held_out", held_out)):
+    assert list(datasets) == ["mine_train", "mine_validation"] if validation else ["mine_train"]
+    for name, rows in (("mine_train", train), ("mine_validation", validation)):
         for row, (prompt, completion, label) in zip(datasets.get(name, []), rows, strict=True):
             texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
             assert [text for text in [row["system"], *row["turns"]] if text] == texts
@@ -248,7 +248,7 @@ def test_halos_files_are_read_as_halos_reads_them(tmp_path, chat):
         "Question 1?": {"outputs": ["Answer 2.", "Answer 3."], "desirable": [True, False], "scores": [1.0, 0.0]},
     }
     assert read_as_halos(train, "test") == {}
-    assert list(read_as_halos(train.with_name("held_out.json"), "test")) == ["Question 0?"]
+    assert list(read_as_halos(train.with_name("validation.json"), "test")) == ["Question 0?"]
 
 
 # --- loading and memory -----------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_trl_takes_a_step_on_its_export(tmp_path, chat):
     folder = write_data(tmp_path / "data", some(8, chat=chat), some(2, chat=chat), chat=chat)
     write_exports(tmp_path / "out", ["trl"], folder)
     step = take_step(tmp_path / "out" / "trl", SAMPLE / "model")
-    assert step["rows"] == {"held_out": 2, "train": 8}
+    assert step["rows"] == {"validation": 2, "train": 8}
     assert step["labels"] == [True, False] * 4
     assert step["loss"] == pytest.approx(0.5)  # the policy is the reference at the first step
     assert "Question 0?" in step["prompt"]

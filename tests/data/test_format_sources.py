@@ -17,7 +17,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats import halos, llama_factory, trl
 from kto_cli.data.formats.llama_factory_info import INFO
-from kto_cli.data.formats.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
+from kto_cli.data.formats.records import VALIDATION, Dropped, Output, Pair, Reject, Result, Scored
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
 
@@ -186,7 +186,7 @@ def test_faults_that_a_reader_found_go_on_as_they_are(source):
 
 
 def test_trl_split_is_the_file_s():
-    file = RawFile(Path("test.jsonl"), "test.jsonl", "", HELD_OUT)
+    file = RawFile(Path("test.jsonl"), "test.jsonl", "", VALIDATION)
     for values in (
         {"prompt": "Q", "completion": "A", "label": True},
         {"prompt": "Q", "completion": "A", "label": 1},
@@ -194,7 +194,7 @@ def test_trl_split_is_the_file_s():
     ):
         result = one(trl.SOURCE, values, CHAT, file)
         assert isinstance(result, (Output, Scored, Pair))
-        assert result.split == HELD_OUT
+        assert result.split == VALIDATION
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_halos_pairs_prefer_what_the_authors_code_prefers(reward_a, reward_b, as
         values["split"] = split
     result = one(halos.SOURCE, values)
     if reward_a == reward_b:
-        assert result == LeftOut("f:1", "tie", "both outputs have the same reward", 2)
+        assert result == Dropped("f:1", "tie", "both outputs have the same reward", 2)
         return
     better, worse = (bot("A"), bot("B")) if label == 1 else (bot("B"), bot("A"))
-    assert result == Pair((user("Q"),), (better,), (worse,), "f:1", "Q", HELD_OUT if split == "test" else None)
+    assert result == Pair((user("Q"),), (better,), (worse,), "f:1", "Q", VALIDATION if split == "test" else None)
     contradicted = one(halos.SOURCE, values | {"label": 1 - label})
     assert isinstance(contradicted, Reject)
     assert (contradicted.reason, contradicted.rows) == ("label_contradicts_rewards", 2)
@@ -318,14 +318,14 @@ def test_halos_rewards_are_scores_and_never_labels(reward, score):
     assert result == Scored((user("Q"),), (bot("A"),), score, "f:1", "Q")
     assert isinstance(result, Scored)
     assert not result.by_label
-    held_out = one(halos.SOURCE, scalar(reward, split="test"))
-    assert isinstance(held_out, Scored)
-    assert held_out.split == HELD_OUT
+    validation = one(halos.SOURCE, scalar(reward, split="test"))
+    assert isinstance(validation, Scored)
+    assert validation.split == VALIDATION
 
 
 @pytest.mark.parametrize("reward", [None, float("nan"), " "])
 def test_halos_rewards_that_are_missing_say_nothing(reward):
-    assert one(halos.SOURCE, scalar(reward)) == LeftOut("f:1", "no_score", "it has no reward", 1)
+    assert one(halos.SOURCE, scalar(reward)) == Dropped("f:1", "no_score", "it has no reward", 1)
 
 
 def test_halos_of_earlier_versions_has_texts():
@@ -499,15 +499,19 @@ def test_columns_that_dataset_info_does_not_name_are_not_read(tmp_path):
 
 def test_subsets_are_entries_of_dataset_info(tmp_path):
     columns = {"prompt": "instruction", "chosen": "good", "rejected": "bad"}
-    for name in ("train", "held_out", "other"):
+    for name in ("train", "validation", "other"):
         write(tmp_path / f"{name}.json", [{"instruction": "Q", "good": "A", "bad": "B"}])
     entries = {
         name: {"file_name": f"{name}.json", "ranking": True, "columns": columns}
-        for name in ("train", "held_out", "other")
+        for name in ("train", "validation", "other")
     }
     write(tmp_path / INFO, entries)
     files = llama_factory.raw_files(tmp_path)
-    assert [(file.subset, file.split) for file in files] == [("train", None), ("held_out", HELD_OUT), ("other", None)]
+    assert [(file.subset, file.split) for file in files] == [
+        ("train", None),
+        ("validation", VALIDATION),
+        ("other", None),
+    ]
     (file,) = llama_factory.raw_files(tmp_path, ["other"])
     result = one(llama_factory.SOURCE, {"instruction": "Q", "good": "A", "bad": "B"}, CHAT, file)
     assert result == Pair((user("Q"),), (bot("A"),), (bot("B"),), "f:1", "Q")
@@ -634,7 +638,7 @@ def test_any_row_gives_one_result_that_counts_it_and_never_raises(values, config
     for source in SOURCES:
         result = one(source, values, config)
         assert result.rows in (1, 2)
-        if isinstance(result, (Reject, LeftOut)):
+        if isinstance(result, (Reject, Dropped)):
             assert result.reason.isidentifier()
             assert result.detail
             continue

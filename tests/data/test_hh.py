@@ -107,9 +107,9 @@ def hub_layout(folder: Path) -> Path:
 def test_folder_gives_subsets_and_the_official_split(tmp_path):
     files = raw_files(hub_layout(tmp_path / "hh"), hh_rlhf.SOURCE)
     assert [(file.name, file.subset, file.split) for file in files] == [
-        ("harmless-base/test.jsonl", "harmless-base", "held_out"),
+        ("harmless-base/test.jsonl", "harmless-base", "validation"),
         ("harmless-base/train.jsonl", "harmless-base", None),
-        ("helpful-base/test.jsonl", "helpful-base", "held_out"),
+        ("helpful-base/test.jsonl", "helpful-base", "validation"),
         ("helpful-base/train.jsonl", "helpful-base", None),
         # a test file without a train file beside it is what there is to learn from
         ("helpful-online/test.jsonl", "helpful-online", None),

@@ -18,7 +18,7 @@ from shared import shared
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data.formats.records import HELD_OUT, LeftOut, Output, Pair, Reject, Result, Scored
+from kto_cli.data.formats.records import VALIDATION, Dropped, Output, Pair, Reject, Result, Scored
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.columns import settled
 from kto_cli.data.log.format import SOURCE, parse
@@ -71,7 +71,7 @@ def bot(text: str) -> dict[str, str]:
 )
 def test_two_rules(resolved: Any, stars: Any, expected: Any):
     result = one(ticket(resolved=resolved, stars=stars), **RULES)
-    kind = {"matches_neither": LeftOut, "matches_both": Reject, "rule_not_applicable": Reject}.get(expected, Output)
+    kind = {"matches_neither": Dropped, "matches_both": Reject, "rule_not_applicable": Reject}.get(expected, Output)
     assert type(result) is kind
     assert (result.label if kind is Output else result.reason) == expected
     assert result.rows == 1
@@ -100,9 +100,9 @@ def test_details_name_columns_and_values():
 
 
 def test_row_as_output_keeps_place_split_and_texts():
-    held = RawFile(Path("t.csv"), "t.csv", split=HELD_OUT)
+    held = RawFile(Path("t.csv"), "t.csv", split=VALIDATION)
     result = one(ticket(resolved=True), held, desirable="resolved == true", undesirable="else")
-    assert result == Output((user("Why?"),), (bot("Because."),), True, "tickets.csv:2", "Why?", HELD_OUT)
+    assert result == Output((user("Why?"),), (bot("Because."),), True, "tickets.csv:2", "Why?", VALIDATION)
     plain = one(ticket(resolved=False), desirable="resolved == true", undesirable="else", text=True)
     assert (plain.prompt, plain.completion, plain.label) == ("Why?", "Because.", False)
 
@@ -176,7 +176,7 @@ def test_label_column(value: Any, expected: Any):
         assert isinstance(result, Scored)
         assert (result.score, result.by_label) == (expected, True)
     else:
-        assert type(result) is (LeftOut if expected == "no_label" else Reject)
+        assert type(result) is (Dropped if expected == "no_label" else Reject)
         assert result.reason == expected
 
 
@@ -222,7 +222,7 @@ def test_score_column(value: Any, expected: Any):
         assert isinstance(result, Scored)
         assert (result.score, result.by_label) == (expected, False)
     else:
-        assert type(result) is (LeftOut if expected == "no_score" else Reject)
+        assert type(result) is (Dropped if expected == "no_score" else Reject)
         assert result.reason == expected
 
 
@@ -305,8 +305,8 @@ TWO = {
 def test_two_answers_are_a_pair(best: Any, chosen: str, rejected: str):
     result = one({"input": "Q", "output_1": "A", "output_2": "B", "best": best}, **TWO)
     assert result == Pair((user("Q"),), (bot(chosen),), (bot(rejected),), "tickets.csv:2", "Q")
-    held = RawFile(Path("t.csv"), "t.csv", split=HELD_OUT)
-    assert one({"input": "Q", "output_1": "A", "output_2": "B", "best": best}, held, **TWO).split == HELD_OUT
+    held = RawFile(Path("t.csv"), "t.csv", split=VALIDATION)
+    assert one({"input": "Q", "output_1": "A", "output_2": "B", "best": best}, held, **TWO).split == VALIDATION
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_any_row_is_one_result_and_nothing_is_kept_between_rows(values: dict[str
         assert again.reason.replace("_", "").isalpha()
         assert again.detail
         assert isinstance(again.raw, str)
-    elif isinstance(again, LeftOut):
+    elif isinstance(again, Dropped):
         assert again.detail
     elif isinstance(again, Scored):
         assert again.score - again.score == 0
@@ -467,12 +467,12 @@ def counts(records: Iterable[Record], settings_of: BinarizeConfig) -> Counter[st
                 assert record.values is None or result.completion[0]["content"] in record.values.values()  # type: ignore[index]
                 found["desirable" if result.label else "undesirable"] += 1
             else:
-                found[result.reason if isinstance(result, (Reject, LeftOut)) else "scored"] += result.rows
+                found[result.reason if isinstance(result, (Reject, Dropped)) else "scored"] += result.rows
     return found
 
 
 @pytest.mark.parametrize(
-    ("model", "desirable", "undesirable", "left_out"),
+    ("model", "desirable", "undesirable", "dropped"),
     [
         ("gpt4", 230, 211, 9),
         ("llama2new", 176, 230, 44),
@@ -481,12 +481,12 @@ def counts(records: Iterable[Record], settings_of: BinarizeConfig) -> Counter[st
         ("mistralinstruct", 374, 49, 27),
     ],
 )
-def test_xstest(model: str, desirable: int, undesirable: int, left_out: int):
+def test_xstest(model: str, desirable: int, undesirable: int, dropped: int):
     """450 completions each: full compliance, full refusal, and between them partial refusal."""
     path = shared("data", "xstest", f"xstest_v2_completions_{model}_gpteval.csv")
     rules = config(desirable="final_label == '1_full_compliance'", undesirable="final_label == '2_full_refusal'")
     found = counts(csv_file(path), rules)
-    assert found == {"desirable": desirable, "undesirable": undesirable, "matches_neither": left_out}
+    assert found == {"desirable": desirable, "undesirable": undesirable, "matches_neither": dropped}
     assert sum(found.values()) == 450
 
 

@@ -39,7 +39,7 @@ def rows_written(out: Path) -> Counter:
     """(prompt, completion, label) of every row of the two Parquet files."""
     from pyarrow import parquet
 
-    rows = [row for name in ("train", "held_out") for row in parquet.read_table(out / f"{name}.parquet").to_pylist()]
+    rows = [row for name in ("train", "validation") for row in parquet.read_table(out / f"{name}.parquet").to_pylist()]
     return Counter((text_of(row["prompt"]), text_of(row["completion"]), row["label"]) for row in rows)
 
 
@@ -47,9 +47,9 @@ def accounted(ran: Ran, out: Path, case: Case) -> None:
     """Every row is where it belongs: the known ones in the dataset, the others in rejects.jsonl by reason."""
     assert ran.code == 0, ran.err[-500:]
     result = ran.json
-    used = result["desirable"] + result["undesirable"] + result["held_out"]
+    used = result["desirable"] + result["undesirable"] + result["validation"]
     assert result["rejected"] == case.rejected
-    assert (used, result["left_out"]) == (len(case.known), 0)
+    assert (used, result["dropped"]) == (len(case.known), 0)
     assert result["rows_in"] == used + sum(case.rejected.values())
     assert rows_written(out) == Counter(case.known)
     found: Counter = Counter()
@@ -75,7 +75,7 @@ def test_a_malformed_file(kto: Command, workplace: Path, name: str) -> None:
         case.content(path)
     before = tree(workplace)
     source = ("hh-rlhf", "--from", case.name) if case.hh else (case.name,)
-    ran = kto("binarize", *source, "--out", "out", "--holdout", 0.3, "--json")
+    ran = kto("binarize", *source, "--out", "out", "--validation", 0.3, "--json")
     if case.says is None:
         accounted(ran, workplace / "out", case)
     else:

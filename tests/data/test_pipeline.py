@@ -21,20 +21,20 @@ SOURCES = tuple(FORMS)
 @given(data=st.data(), seed=st.integers(0, 5))
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_row_of_any_file_is_accounted_for(source, data, seed):
-    """Sound and broken records in any order: rows in = train + held out + left out + rejected, in every place said."""
+    """Sound and broken records in any order: rows in = train + held out + dropped + rejected, in every place said."""
     kinds = data.draw(st.lists(st.integers(0, FORMS[source].kinds - 1), max_size=25))
     records = made(source, kinds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         typed = write(folder, source, records)
-        result = binarize(typed, out=folder / "set", seed=seed, holdout=0.3, **FORMS[source].options)
+        result = binarize(typed, out=folder / "set", seed=seed, validation=0.3, **FORMS[source].options)
         check_whole(folder / "set", result, sum(one.rows for one in records))
         assert result["lines_in"] == len(records)
         if source in ("hh-rlhf", "trl", "log", "llama-factory"):
-            train, held_out = (
-                {first_turn(row) for row in table(folder / f"set/{split}.parquet")} for split in ("train", "held_out")
+            train, validation = (
+                {first_turn(row) for row in table(folder / f"set/{split}.parquet")} for split in ("train", "validation")
             )
-            assert not train & held_out
+            assert not train & validation
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -58,13 +58,13 @@ def test_each_kind_of_broken_record_is_counted_by_itself(source, tmp_path):
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_same_seed_gives_the_same_bytes_and_another_another_split(source, tmp_path):
     typed = write(tmp_path, source, made(source, tuple(range(FORMS[source].kinds))))
-    options = {**FORMS[source].options, "holdout": 0.4}
+    options = {**FORMS[source].options, "validation": 0.4}
     runs = [binarize(typed, out=tmp_path / str(place), seed=seed, **options) for place, seed in enumerate((3, 3))]
     assert runs[0]["files"] == runs[1]["files"]
     for name in FILES:
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
     others = [binarize(typed, out=tmp_path / "other", seed=seed, overwrite=True, **options) for seed in range(4, 9)]
-    assert any(one["files"]["held_out.parquet"] != runs[0]["files"]["held_out.parquet"] for one in others)
+    assert any(one["files"]["validation.parquet"] != runs[0]["files"]["validation.parquet"] for one in others)
 
 
 def test_several_processes_give_the_bytes_of_one(tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_several_processes_give_the_bytes_of_one(tmp_path, monkeypatch):
         folder.mkdir()
         typed.append(write(folder, source, made(source, kinds)))
     one, two = (
-        binarize(*typed, out=tmp_path / f"set{workers}", workers=workers, cut="2", mend=("encoding",))
+        binarize(*typed, out=tmp_path / f"set{workers}", workers=workers, cut="2", fix=("encoding",))
         for workers in (1, 2)
     )
     assert one["files"] == two["files"]
@@ -119,7 +119,7 @@ def test_rows_lead_back_to_their_file_when_several_are_mixed(tmp_path):
     for source in sources:
         (tmp_path / source).mkdir()
         typed.append(write(tmp_path / source, source, made(source, range(6))))
-    result = binarize(*typed, out=tmp_path / "set", holdout=0.2)
+    result = binarize(*typed, out=tmp_path / "set", validation=0.2)
     rows = both_splits(tmp_path / "set")
     assert [one["name"] for one in result["sources"]] == list(sources)
     for one in result["sources"]:

@@ -73,36 +73,36 @@ def test_a_check_counts_what_a_run_counts(workplace, scratch):
 
 
 def test_a_check_looks_at_rows_that_kto_wrote(workplace, kto):
-    """Train and held-out rows keep their side and their ids; rows in both, put there by hand, are said."""
+    """Train and validation rows keep their side and their ids; rows in both, put there by hand, are said."""
     path = write_lines(workplace / "pairs.jsonl", pairs(40))
-    written = kto("binarize", path, "--out", "set", "--holdout", "0.25", "--json").json
+    written = kto("binarize", path, "--out", "set", "--validation", "0.25", "--json").json
     result = kto("binarize", "set", "--check", "--json").json
     assert result["splits"] == written["splits"]
-    assert (result["rows_in"], result["left_out"], result["rejected"]) == (80, 0, {})
+    assert (result["rows_in"], result["dropped"], result["rejected"]) == (80, 0, {})
     assert {one["finding"]: one["rows"] for one in result["findings"]} == {
         one["finding"]: one["rows"] for one in written["findings"]
     }
     again = kto("binarize", "set", "--out", "copy", "--json").json
-    for split in ("train", "held_out"):
+    for split in ("train", "validation"):
         rows = [table(workplace / name / f"{split}.parquet") for name in ("set", "copy")]
         assert [row["id"] for row in rows[0]] == [row["id"] for row in rows[1]]
     assert again["splits"] == written["splits"]
-    # a leak: the held-out rows among those to learn from too
+    # a leak: the validation rows among those to learn from too
     from pyarrow import concat_tables, parquet
 
-    both = [parquet.read_table(workplace / f"set/{split}.parquet") for split in ("train", "held_out")]
+    both = [parquet.read_table(workplace / f"set/{split}.parquet") for split in ("train", "validation")]
     parquet.write_table(concat_tables(both), workplace / "set/train.parquet")
     leaking = kto("binarize", "set", "--check", "--json").json
-    assert leaking["left_out_reasons"] == {"prompt_held_out": both[1].num_rows} == {"prompt_held_out": 20}
+    assert leaking["dropped_reasons"] == {"prompt_validation": both[1].num_rows} == {"prompt_validation": 20}
 
 
-def test_a_check_looks_at_rows_of_which_none_are_held_out(workplace, kto):
+def test_a_check_looks_at_rows_of_which_none_are_validation(workplace, kto):
     path = write_lines(workplace / "pairs.jsonl", pairs(20))
-    kto("binarize", path, "--out", "set", "--holdout", "0")
-    result = kto("binarize", "set", "--check", "--holdout", "0", "--json").json
+    kto("binarize", path, "--out", "set", "--validation", "0")
+    result = kto("binarize", "set", "--check", "--validation", "0", "--json").json
     assert result["splits"] == {
         "train": {"desirable": 20, "undesirable": 20},
-        "held_out": {"desirable": 0, "undesirable": 0},
+        "validation": {"desirable": 0, "undesirable": 0},
     }
 
 

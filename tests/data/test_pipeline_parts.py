@@ -22,15 +22,15 @@ from made_feedback import FORMS, Recorder, binarize, made, table, write
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.columns import NO_LABEL, Columns
-from kto_cli.data.dataset import FINDINGS, HELD_OUT, REJECTS, TRAIN, Row, schema
+from kto_cli.data.dataset import FINDINGS, REJECTS, TRAIN, VALIDATION, Row, schema
 from kto_cli.data.dataset_writer import DataWriter, finish, table_of
 from kto_cli.data.formats import trl
-from kto_cli.data.formats.records import LeftOut, Pair, Ranked
+from kto_cli.data.formats.records import Dropped, Pair, Ranked
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import format
 from kto_cli.data.pipeline import parse, to_rows
 from kto_cli.data.pipeline.label import settle_labels
-from kto_cli.data.pipeline.outcome import LEFT_OUT, REJECTED, Fates
+from kto_cli.data.pipeline.outcome import DROPPED, REJECTED, Fates
 from kto_cli.data.pipeline.rankings import paired
 from kto_cli.data.pipeline.row_spool import Spool, codes
 from kto_cli.data.pipeline.to_rows import Block, Draft, key, texts_in_arrow
@@ -48,7 +48,7 @@ WORD = (1 << 64) - 1
 def ranked(*answers: str) -> Ranked:
     """Answers from best to worst."""
     origins = tuple(f"f:{place}" for place in range(len(answers)))
-    return Ranked("Q", answers, origins, "group", "held_out")
+    return Ranked("Q", answers, origins, "group", "validation")
 
 
 def pairs_by_hand(count: int, way: str, both: bool) -> set[tuple[int, int]]:
@@ -63,16 +63,16 @@ def pairs_by_hand(count: int, way: str, both: bool) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("count", range(8))
 @pytest.mark.parametrize(("way", "both"), [("best-worst", 0), ("middle", 0), ("adjacent", 0), ("adjacent", 1)])
-def test_every_answer_of_a_ranked_list_is_in_a_pair_or_left_out(count, way, both):
+def test_every_answer_of_a_ranked_list_is_in_a_pair_or_dropped(count, way, both):
     results = paired(ranked(*(f"answer {place}" for place in range(count))), way, both_labels=bool(both))
     found = [result for result in results if isinstance(result, Pair)]
     places = {(int(pair.chosen[-1]), int(pair.rejected[-1])) for pair in found}
     assert places == pairs_by_hand(count, way, bool(both))
     assert len(places) == len(found)
     for pair in found:
-        assert (pair.prompt, pair.group, pair.split) == ("Q", "group", "held_out")
+        assert (pair.prompt, pair.group, pair.split) == ("Q", "group", "validation")
         assert (pair.origin, pair.rejected_origin) == (f"f:{pair.chosen[-1]}", f"f:{pair.rejected[-1]}")
-    left = [result for result in results if isinstance(result, LeftOut)]
+    left = [result for result in results if isinstance(result, Dropped)]
     assert {one.origin for one in left} == {f"f:{place}" for place in range(count)} - {
         f"f:{place}" for pair in places for place in pair
     }
@@ -82,11 +82,11 @@ def test_every_answer_of_a_ranked_list_is_in_a_pair_or_left_out(count, way, both
 
 
 def test_equal_texts_never_get_both_labels():
-    """Best and worst are the same text: both rows are left out, as is the one between."""
+    """Best and worst are the same text: both rows are dropped, as is the one between."""
     results = paired(ranked("same", "other", "same"), "best-worst")
     assert [(type(one), getattr(one, "reason", ""), one.rows) for one in results] == [
-        (LeftOut, "answers_identical", 2),
-        (LeftOut, "ranked_between", 1),
+        (Dropped, "answers_identical", 2),
+        (Dropped, "ranked_between", 1),
     ]
 
 
@@ -105,15 +105,15 @@ def test_the_first_word_on_a_row_counts(steps):
             fates.hold_out(flags)
             expected |= {row: "held" for row in rows if row not in expected}
         else:
-            kind = REJECTED if step == "lost" else LEFT_OUT
+            kind = REJECTED if step == "lost" else DROPPED
             took = fates.take_out(flags, kind, f"{step} {number % 2}", "why")
             open_rows = [row for row in rows if expected.get(row, "held") == "held"]
             assert took == len(open_rows)
             expected |= dict.fromkeys(open_rows, f"{step} {number % 2}")
     assert [row for row in range(10) if fates.train[row]] == [row for row in range(10) if row not in expected]
-    assert {row for row in range(10) if fates.held_out[row]} == {row for row in expected if expected[row] == "held"}
-    assert (fates.kept == (fates.train | fates.held_out)).all()
-    for kind, word in ((REJECTED, "lost"), (LEFT_OUT, "left")):
+    assert {row for row in range(10) if fates.validation[row]} == {row for row in expected if expected[row] == "held"}
+    assert (fates.kept == (fates.train | fates.validation)).all()
+    for kind, word in ((REJECTED, "lost"), (DROPPED, "left")):
         words = [text for text in expected.values() if text.startswith(word)]
         assert fates.counts(kind) == {text: words.count(text) for text in set(words)}
 
@@ -201,7 +201,7 @@ def test_ultrafeedback_is_cut_at_the_mean_of_its_prompt_unless_told():
     given.prompts = numpy.array([0, 0, 0, 1])
     labels, fates, _, notes = settled(given, "ultrafeedback")
     assert labels == [1, 0, 0, NO_LABEL]  # 6 is the mean; a prompt's only score teaches nothing
-    assert fates.counts(LEFT_OUT) == {"undecided": 1}
+    assert fates.counts(DROPPED) == {"undecided": 1}
     assert "(--cut prompt-mean, the default for ultrafeedback)" in notes[0]
     assert settled(columns([9, 5, 4, 8]), "ultrafeedback", cut="5")[0] == [1, 1, 0, 1]
 
@@ -301,10 +301,15 @@ def test_ids_do_not_depend_on_the_process_or_its_hash_seed():
         "made = drafts(block([{'prompt': 'P', 'chosen': 'A', 'rejected': 'B'}])); "
         "print([made.numbers[name].tolist() for name in sorted(made.numbers)])"
     )
+    places = [REPOSITORY, *(REPOSITORY / "tests" / part for part in ("", "support", "data"))]
     said = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": os.pathsep.join(map(str, places)),
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -352,7 +357,7 @@ def test_a_row_keeps_its_id_wherever_it_stands(tmp_path):
     for number, lines in enumerate((rows, random.Random(0).sample([*rows, *more], 45))):
         path = tmp_path / f"{number}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        binarize(str(path), out=tmp_path / str(number), holdout=0, screen=Recorder())
+        binarize(str(path), out=tmp_path / str(number), validation=0, screen=Recorder())
         found = table(tmp_path / str(number) / TRAIN)
         ids.append({(row["prompt"][0]["content"], row["completion"][0]["content"]): row["id"] for row in found})
     assert {pair: ids[1][pair] for pair in ids[0]} == ids[0]
@@ -388,7 +393,7 @@ def test_the_bytes_of_a_dataset_are_those_of_its_rows_however_they_came(tmp_path
     file = parquet.ParquetFile(tmp_path / "1" / TRAIN)
     assert [file.metadata.row_group(place).num_rows for place in range(file.num_row_groups)] == [100, 100, 100, 50]
     assert file.read().column("completion").to_pylist() == [f"A{place}" for place in range(350)]
-    assert parquet.read_table(tmp_path / "1" / HELD_OUT).num_rows == 0
+    assert parquet.read_table(tmp_path / "1" / VALIDATION).num_rows == 0
     assert json.loads((tmp_path / "1" / REJECTS).read_text(encoding="utf-8")) == {"text": "\ud800 é", "score": 1.5}
     assert (tmp_path / "1" / FINDINGS).read_bytes() == b""
 

@@ -64,7 +64,7 @@ def rounded(share: float, rows: int) -> int:
     seed=st.integers(0, 3),
 )
 @SETTINGS
-def test_samples_of_a_class_are_exact_and_leave_the_held_out_rows_alone(
+def test_samples_of_a_class_are_exact_and_leave_the_validation_rows_alone(
     up, down, keep_desirable, keep_undesirable, seed
 ):
     with tempfile.TemporaryDirectory() as name:
@@ -77,9 +77,9 @@ def test_samples_of_a_class_are_exact_and_leave_the_held_out_rows_alone(
         assert part["desirable"] == rounded(keep_desirable, whole["desirable"])
         assert part["undesirable"] == rounded(keep_undesirable, whole["undesirable"])
         for label in ("desirable", "undesirable"):
-            assert part["left_out_reasons"].get(f"keep_{label}", 0) == whole[label] - part[label]
+            assert part["dropped_reasons"].get(f"keep_{label}", 0) == whole[label] - part[label]
         assert ids(folder / "part") <= ids(folder / "whole")
-        assert part["files"]["held_out.parquet"] == whole["files"]["held_out.parquet"]
+        assert part["files"]["validation.parquet"] == whole["files"]["validation.parquet"]
 
 
 @given(
@@ -91,7 +91,7 @@ def test_samples_of_a_class_are_exact_and_leave_the_held_out_rows_alone(
 )
 @SETTINGS
 def test_shapes_by_prompt_class_and_number(up, down, most, limit, seed):
-    """One y per x, at most so many per prompt, balance and limit: each from the same whole, none touches held-out."""
+    """One y per x, at most so many per prompt, balance and limit: each from the same whole, none touches validation."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         typed = thumbs(folder, up, down)
@@ -101,9 +101,9 @@ def test_shapes_by_prompt_class_and_number(up, down, most, limit, seed):
         def shaped(**options: Any) -> list[dict[str, Any]]:
             result = binarize(typed, out=folder / "part", overwrite=True, seed=seed, **options, **THUMBS)
             check_whole(folder / "part", result, up + down)
-            assert result["files"]["held_out.parquet"] == whole["files"]["held_out.parquet"]
+            assert result["files"]["validation.parquet"] == whole["files"]["validation.parquet"]
             assert ids(folder / "part") <= ids(folder / "whole")
-            left = sum(result["left_out_reasons"].get(option, 0) for option in options)
+            left = sum(result["dropped_reasons"].get(option, 0) for option in options)
             assert left == len(train(folder / "whole")) - len(train(folder / "part"))
             return train(folder / "part")
 
@@ -124,11 +124,11 @@ def test_one_y_per_x_keeps_one_row_of_each_prompt_by_the_seed(tmp_path):
     typed = thumbs(tmp_path, 40, 40, prompts=20)
     chosen = set()
     for seed in range(3):
-        result = binarize(typed, out=tmp_path / str(seed), seed=seed, holdout=0, one_y_per_x=True, **THUMBS)
+        result = binarize(typed, out=tmp_path / str(seed), seed=seed, validation=0, one_y_per_x=True, **THUMBS)
         rows = train(tmp_path / str(seed))
         assert Counter(row["prompt_id"] for row in rows).most_common(1)[0][1] == 1
         assert len(rows) == 20 == result["desirable"] + result["undesirable"]
-        assert result["left_out_reasons"] == {"one_y_per_x": 60}
+        assert result["dropped_reasons"] == {"one_y_per_x": 60}
         chosen.add(frozenset(row["id"] for row in rows))
     assert len(chosen) == 3
 
@@ -143,7 +143,7 @@ def test_weights_are_the_shares_of_the_sources(first, second, weights):
             thumbs(folder, first, first, name="a.jsonl"),
             thumbs(folder, second, second, prompts=9, name="b.jsonl"),
         ]
-        options = {**THUMBS, "holdout": 0}
+        options = {**THUMBS, "validation": 0}
         result = binarize(*typed, out=folder / "set", weights=weights, **options)
         check_whole(folder / "set", result, 2 * (first + second))
         counts = [one["desirable"] + one["undesirable"] for one in result["sources"]]
@@ -154,7 +154,7 @@ def test_weights_are_the_shares_of_the_sources(first, second, weights):
             assert count <= there
         more = (total + 1) * Fraction(str(weights[0])) / whole, (total + 1) * Fraction(str(weights[1])) / whole
         assert more[0] > 2 * first or more[1] > 2 * second
-        assert result["left_out_reasons"].get("weights", 0) == 2 * (first + second) - total
+        assert result["dropped_reasons"].get("weights", 0) == 2 * (first + second) - total
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def ranked_trees(folder: Path, counts: list[int]) -> str:
 def test_ranked_answers_in_every_way(tmp_path, way, both, of_five, of_four):
     """Trees of five, four, two and one replies; which pairs each way makes is written out above."""
     typed = ranked_trees(tmp_path, [5, 4, 2, 1])
-    result = binarize(typed, out=tmp_path / "set", holdout=0, ranked=way, both_labels=both)
+    result = binarize(typed, out=tmp_path / "set", validation=0, ranked=way, both_labels=both)
     expected = {0: of_five, 1: of_four, 2: {(0, 1)}, 3: set()}
     assert {0: set(places(5, way, both)), 1: set(places(4, way, both))} == {0: of_five, 1: of_four}
     rows = [(pair, tree) for tree, pairs in expected.items() for pair in pairs]
@@ -202,7 +202,7 @@ def test_ranked_answers_in_every_way(tmp_path, way, both, of_five, of_four):
         found[row["pair_id"]][row["label"]] = (int(tree), int(rank))
     pairs = {(found[pair][True], found[pair][False]) for pair in found}
     assert pairs == {((tree, better), (tree, worse)) for (better, worse), tree in rows}
-    assert result["left_out_reasons"] == ({"ranked_between": between} if between else {}) | {"only_reply": 1}
+    assert result["dropped_reasons"] == ({"ranked_between": between} if between else {}) | {"only_reply": 1}
     by_text = Counter(row["completion"][0]["content"] for row in train(tmp_path / "set"))
     assert max(by_text.values()) == (2 if both else 1)
 
@@ -240,12 +240,12 @@ def test_scores_are_cut_in_every_way(tmp_path, way, margin):
     typed = ratings(tmp_path, rows)
     screen = Recorder()
     result = binarize(
-        typed, out=tmp_path / "set", screen=screen, score_column="stars", cut=way, margin=margin, holdout=0
+        typed, out=tmp_path / "set", screen=screen, score_column="stars", cut=way, margin=margin, validation=0
     )
     expected = cut_by_hand(way, margin)
     found = {row["completion"][0]["content"]: row["label"] for row in train(tmp_path / "set")}
     assert found == {answer: label for (_, answer, _), label in zip(rows, expected, strict=True) if label is not None}
-    assert result["left_out_reasons"] == ({"undecided": expected.count(None)} if None in expected else {})
+    assert result["dropped_reasons"] == ({"undecided": expected.count(None)} if None in expected else {})
     check_whole(tmp_path / "set", result, len(rows))
 
 
@@ -257,7 +257,7 @@ def test_bernoulli_labels_follow_the_score_and_the_seed(tmp_path):
     scores = {answer: score for _, answer, score in rows}
     labels = []
     for place, seed in enumerate((0, 0, 1)):
-        binarize(typed, out=tmp_path / str(place), seed=seed, holdout=0, **options)
+        binarize(typed, out=tmp_path / str(place), seed=seed, validation=0, **options)
         labels.append({row["completion"][0]["content"]: row["label"] for row in train(tmp_path / str(place))})
     assert labels[0] == labels[1] != labels[2]
     for found in labels[1:]:
@@ -279,13 +279,13 @@ def test_each_source_is_cut_on_its_own_scale(tmp_path):
     """The median of 0 to 4 is 2, that of 0 to 40 is 20: mixed, one source would be all undesirable."""
     small = ratings(tmp_path, [(f"q{place}", f"a{place}", place % 5) for place in range(50)], "small.jsonl")
     large = ratings(tmp_path, [(f"r{place}", f"b{place}", 10 * (place % 5)) for place in range(50)], "large.jsonl")
-    result = binarize(small, large, out=tmp_path / "set", score_column="stars", cut="median", holdout=0)
+    result = binarize(small, large, out=tmp_path / "set", score_column="stars", cut="median", validation=0)
     for one in result["sources"]:
         assert (one["desirable"], one["undesirable"]) == (20, 20)
-    assert result["left_out_reasons"] == {"undecided": 20}
+    assert result["dropped_reasons"] == {"undecided": 20}
 
 
-# --- mends ------------------------------------------------------------------------------------
+# --- fixes ------------------------------------------------------------------------------------
 
 CLEAN = [(f"Question {place}?", f"Answer {place} {'good' if place % 2 else 'bad'}.", place % 2) for place in range(20)]
 REFUSES, LINK = "I'm sorry, but I can't help with that.", "https://example.org/manual"
@@ -299,51 +299,51 @@ FAULTS: dict[str, list[tuple[str, str, int]]] = {
 LEAVING = {"contradictions": 2, "duplicates": 2, "refusals": 2, "urls": 1, "echoes": 1}
 
 
-@pytest.mark.parametrize("mend", FAULTS)
-def test_each_mend_takes_its_own_rows_out_and_no_others(tmp_path, mend):
+@pytest.mark.parametrize("fix", FAULTS)
+def test_each_fix_takes_its_own_rows_out_and_no_others(tmp_path, fix):
     rows = [*CLEAN, *(row for fault in FAULTS.values() for row in fault)]
     typed = ratings(tmp_path, rows)
-    options = {**THUMBS, "holdout": 0}
+    options = {**THUMBS, "validation": 0}
     whole = binarize(typed, out=tmp_path / "whole", **options)
     found = {one["finding"]: one["rows"] for one in whole["findings"] if one["rows"]}
     assert found == LEAVING
-    result = binarize(typed, out=tmp_path / "set", mend=(mend,), **options)
+    result = binarize(typed, out=tmp_path / "set", fix=(fix,), **options)
     check_whole(tmp_path / "set", result, len(rows))
-    assert result["left_out_reasons"] == {mend: LEAVING[mend]}
+    assert result["dropped_reasons"] == {fix: LEAVING[fix]}
     lost = [line["origin"] for line in lines_of(tmp_path / "set/rejects.jsonl")]
-    assert {rows[int(origin.split(":")[1]) - 1] for origin in lost} <= set(FAULTS[mend])
+    assert {rows[int(origin.split(":")[1]) - 1] for origin in lost} <= set(FAULTS[fix])
     assert {one["finding"]: one["rows"] for one in result["findings"] if one["rows"]} == {
-        name: count for name, count in LEAVING.items() if name != mend
+        name: count for name, count in LEAVING.items() if name != fix
     }
 
 
-def test_all_mends_at_once_leave_nothing_to_find(tmp_path):
+def test_all_fixes_at_once_leave_nothing_to_find(tmp_path):
     rows = [*CLEAN, *(row for fault in FAULTS.values() for row in fault)]
-    result = binarize(ratings(tmp_path, rows), out=tmp_path / "set", mend=("all",), holdout=0, **THUMBS)
-    assert result["left_out_reasons"] == LEAVING
+    result = binarize(ratings(tmp_path, rows), out=tmp_path / "set", fix=("all",), validation=0, **THUMBS)
+    assert result["dropped_reasons"] == LEAVING
     assert lines_of(tmp_path / "set/findings.jsonl") == []
 
 
-def test_mending_the_encoding_restores_texts_and_loses_no_row(tmp_path):
+def test_fixing_the_encoding_restores_texts_and_loses_no_row(tmp_path):
     rows = [*CLEAN, ("Who’s there?", "It’s naïve".encode().decode("cp1252"), 1), ("A\x00B?", "Bell\x07.", 0)]
     typed = ratings(tmp_path, rows)
-    whole = binarize(typed, out=tmp_path / "whole", holdout=0, **THUMBS)
+    whole = binarize(typed, out=tmp_path / "whole", validation=0, **THUMBS)
     assert {one["finding"]: one["rows"] for one in whole["findings"] if one["rows"]} == {
         "mojibake": 1,
         "control_characters": 1,
     }
-    result = binarize(typed, out=tmp_path / "set", mend=("encoding",), holdout=0, **THUMBS)
+    result = binarize(typed, out=tmp_path / "set", fix=("encoding",), validation=0, **THUMBS)
     check_whole(tmp_path / "set", result, len(rows))
-    assert result["left_out"] == 0
+    assert result["dropped"] == 0
     texts = [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in train(tmp_path / "set")]
     assert texts[-2:] == [("Who’s there?", "It’s naïve"), ("AB?", "Bell.")]
     assert texts[:-2] == [(prompt, answer) for prompt, answer, _ in CLEAN]
     assert lines_of(tmp_path / "set/findings.jsonl") == []
 
 
-def test_texts_of_which_a_mend_leaves_nothing_are_rejected(tmp_path):
+def test_texts_of_which_a_fix_leaves_nothing_are_rejected(tmp_path):
     rows = [*CLEAN, ("Bell?", "\x07\x07", 1), ("\x07", "A bell.", 0), ("\x07\x07", "\x07", 0)]
-    result = binarize(ratings(tmp_path, rows), out=tmp_path / "set", mend=("encoding",), holdout=0, **THUMBS)
+    result = binarize(ratings(tmp_path, rows), out=tmp_path / "set", fix=("encoding",), validation=0, **THUMBS)
     check_whole(tmp_path / "set", result, len(rows))
     assert result["rejected"] == {"empty_answer": 1, "empty_prompt": 2}
     assert all(
@@ -351,8 +351,8 @@ def test_texts_of_which_a_mend_leaves_nothing_are_rejected(tmp_path):
     )
 
 
-def test_mending_near_duplicates_keeps_them_on_one_side(tmp_path):
-    """Twenty pairs of prompts that differ in one word of twelve: with the mend no pair is torn apart."""
+def test_fixing_near_duplicates_keeps_them_on_one_side(tmp_path):
+    """Twenty pairs of prompts that differ in one word of twelve: with the fix no pair is torn apart."""
     base = "please tell me how to water the {} fern in my {} kitchen near the old window today"
     rows = [
         (base.format(f"word{place}", f"hue{place}") + ending, f"answer {place} {ending}", place % 2)
@@ -364,13 +364,13 @@ def test_mending_near_duplicates_keeps_them_on_one_side(tmp_path):
     def torn(folder: Path) -> int:
         sides = [
             {row["prompt"][0]["content"].removesuffix(" please") for row in table(folder / f"{split}.parquet")}
-            for split in ("train", "held_out")
+            for split in ("train", "validation")
         ]
         return len(sides[0] & sides[1])
 
-    binarize(typed, out=tmp_path / "whole", holdout=0.5, **THUMBS)
+    binarize(typed, out=tmp_path / "whole", validation=0.5, **THUMBS)
     assert torn(tmp_path / "whole") > 3
-    result = binarize(typed, out=tmp_path / "set", holdout=0.5, mend=("near-duplicates",), **THUMBS)
+    result = binarize(typed, out=tmp_path / "set", validation=0.5, fix=("near-duplicates",), **THUMBS)
     assert torn(tmp_path / "set") == 0
     check_whole(tmp_path / "set", result, 40)
 
@@ -378,8 +378,8 @@ def test_mending_near_duplicates_keeps_them_on_one_side(tmp_path):
 @pytest.mark.parametrize("source", ["trl", "hh-rlhf"])
 def test_other_tools_formats_have_the_same_rows(tmp_path, source):
     typed = write(tmp_path, source, made(source, ()))
-    result = binarize(typed, out=tmp_path / "set", holdout=0.3, formats=("trl", "llama-factory", "halos"))
-    for split in ("train", "held_out"):
+    result = binarize(typed, out=tmp_path / "set", validation=0.3, formats=("trl", "llama-factory", "halos"))
+    for split in ("train", "validation"):
         rows = table(tmp_path / f"set/{split}.parquet")
         trl = lines_of(tmp_path / f"set/trl/{split}.jsonl")
         assert trl == [{key: row[key] for key in ("prompt", "completion", "label")} for row in rows]
@@ -398,6 +398,6 @@ def test_other_tools_formats_have_the_same_rows(tmp_path, source):
         ("llama-factory/train.json", "llama-factory"),
         ("halos/train.json", "halos"),
     ):
-        again = binarize(f"{kind}:{tmp_path / 'set' / name}", out=tmp_path / kind, holdout=0)
+        again = binarize(f"{kind}:{tmp_path / 'set' / name}", out=tmp_path / kind, validation=0)
         assert again["rows_in"] == len(train(tmp_path / "set"))
         assert ids(tmp_path / kind) == ids(tmp_path / "set")

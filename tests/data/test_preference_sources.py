@@ -17,7 +17,7 @@ from shared import shared
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats import alpaca_eval, oasst, shp, ultrafeedback
-from kto_cli.data.formats.records import HELD_OUT, LeftOut, Pair, Ranked, Reject, Scored
+from kto_cli.data.formats.records import VALIDATION, Dropped, Pair, Ranked, Reject, Scored
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import parsed, records
 from kto_cli.data.readers.jsonl import Record
@@ -83,7 +83,7 @@ def test_example_can_be_copied_and_gives_feedback(source, tmp_path):
     path.write_text("\n".join(source.example) + "\n", encoding="utf-8")
     results = read(source, path)
     assert results
-    assert not [result for result in results if isinstance(result, (Reject, LeftOut))]
+    assert not [result for result in results if isinstance(result, (Reject, Dropped))]
 
 
 NAMES = sorted({name for source in SOURCES for name in (source.wanted or ())} | {"response", "Rating", "annotations"})
@@ -106,7 +106,7 @@ JUNK = st.recursive(
 def test_nothing_in_a_record_is_an_exception_or_lacks_a_reason(source, values, score):
     for result in parse(source, values, score=score if source is oasst.SOURCE else None):
         assert result.rows >= 1
-        if isinstance(result, (Reject, LeftOut)):
+        if isinstance(result, (Reject, Dropped)):
             assert result.reason.replace("_", "").isalpha()
             assert result.detail
             assert result.origin.startswith("a.jsonl:1")
@@ -193,7 +193,7 @@ def test_shp_rejects_two_rows_with_a_reason(change, reason):
     of_a=st.integers(2, 20),
     of_b=st.integers(2, 20),
     least=st.sampled_from([None, 1.0, 1.5, 3.0]),
-    split=st.sampled_from([None, HELD_OUT]),
+    split=st.sampled_from([None, VALIDATION]),
 )
 def test_shp_ratio_filters_what_is_learned_from_alone(of_a, of_b, least, split):
     """The oracle divides in whole numbers: a ratio of `least` or above is high >= least * low."""
@@ -202,9 +202,9 @@ def test_shp_ratio_filters_what_is_learned_from_alone(of_a, of_b, least, split):
     found = one(shp.SOURCE, values, file=file, min_ratio=least)
     low, high = sorted((of_a, of_b))
     if low == high:
-        assert (type(found), found.reason) == (LeftOut, "tie")
+        assert (type(found), found.reason) == (Dropped, "tie")
     elif 2 * high < 2 * (2 if least is None else least) * low and split is None:
-        assert (type(found), found.reason, found.rows) == (LeftOut, "ratio_below", 2)
+        assert (type(found), found.reason, found.rows) == (Dropped, "ratio_below", 2)
     else:
         assert found.chosen[0]["content"] == ("A" if of_a > of_b else "B")
         assert found.split == split
@@ -222,9 +222,9 @@ def test_shp_folder_gives_subreddits_and_holds_validation_and_test_out(tmp_path)
     write(tmp_path / "askvet" / "test.json", POST)
     files = shp.raw_files(tmp_path, ())
     assert [(file.name, file.subset, file.split) for file in files] == [
-        ("askhr/test.json", "askhr", HELD_OUT),
+        ("askhr/test.json", "askhr", VALIDATION),
         ("askhr/train.json", "askhr", None),
-        ("askhr/validation.json", "askhr", HELD_OUT),
+        ("askhr/validation.json", "askhr", VALIDATION),
         ("askvet/test.json", "askvet", None),
     ]
     assert kinds(read(shp.SOURCE, tmp_path, subsets=("askhr",))) == {"Pair": 6}
@@ -236,7 +236,7 @@ def test_shp_folder_gives_subreddits_and_holds_validation_and_test_out(tmp_path)
 
 def test_shp_domain_tells_the_split_where_the_file_does_not():
     merged = {**POST, "domain": "askhr_test"}
-    assert one(shp.SOURCE, merged).split == HELD_OUT
+    assert one(shp.SOURCE, merged).split == VALIDATION
     assert one(shp.SOURCE, merged, file=RawFile(Path("test.json"), "test.json")).split is None
     assert one(shp.SOURCE, POST).split is None
 
@@ -278,7 +278,7 @@ def lists(results: list[Any]) -> list[list[str]]:
 
 def reasons(results: list[Any]) -> dict[str, str]:
     """Message id -> reason."""
-    return {item.origin.split()[-1]: item.reason for item in results if isinstance(item, (Reject, LeftOut))}
+    return {item.origin.split()[-1]: item.reason for item in results if isinstance(item, (Reject, Dropped))}
 
 
 def test_oasst_prompts_are_whole_threads_and_rank_0_is_best():
@@ -461,7 +461,7 @@ def test_oasst_parquet_of_the_hub_has_its_split_and_its_thumbs(tmp_path):
     write(tmp_path / "2023-04-12_oasst_all.trees.jsonl", tree(reply("a", 0), reply("b", 1)))
     results = read(oasst.SOURCE, tmp_path)
     assert lists(results) == [["a", "b"], ["a", "b"]]
-    assert [result.split for result in results] == [None, HELD_OUT]
+    assert [result.split for result in results] == [None, VALIDATION]
     assert results[0].origins[1] == "data/train-00000-of-00001-ab.parquet:row 3 message b"
     scored = read(oasst.SOURCE, tmp_path, score="thumbs")
     assert [result.score for result in scored if isinstance(result, Scored)] == [3.0, 3.0]
@@ -662,7 +662,7 @@ def test_ultrafeedback_folders_of_both_forms(tmp_path):
         path = tmp_path / "b" / "data" / f"{name}-00000-of-00001.parquet"
         parquet.write_table(pa.Table.from_pylist([PREFERENCE]), path)
     found = read(ultrafeedback.SOURCE, tmp_path / "b")
-    assert [(pair.split, pair.chosen) for pair in found] == [(HELD_OUT, (bot("A"),)), (None, (bot("A"),))]
+    assert [(pair.split, pair.chosen) for pair in found] == [(VALIDATION, (bot("A"),)), (None, (bot("A"),))]
 
 
 def test_ultrafeedback_refuses_flags_that_do_not_go_with_it():

@@ -33,9 +33,9 @@ class Case(NamedTuple):
     records: int
     rows: int
     desirable: int
-    """Held-out ones included; so for the next."""
+    """Validation ones included; so for the next."""
     undesirable: int
-    left_out: dict[str, int] = {}  # noqa: RUF012
+    dropped: dict[str, int] = {}  # noqa: RUF012
     rejected: dict[str, int] = {}  # noqa: RUF012
 
 
@@ -253,22 +253,22 @@ def test_every_row_of_a_real_file_is_accounted_for(case, kto, tmp_path):
     result = kto("binarize", f"{case.source}:{path}", *case.flags, "--out", tmp_path / "set", "--json").json
 
     assert (result["lines_in"], result["rows_in"]) == (case.records, case.rows)
-    both = [result["splits"][name] for name in ("train", "held_out")]
+    both = [result["splits"][name] for name in ("train", "validation")]
     assert sum(split["desirable"] for split in both) == case.desirable
     assert sum(split["undesirable"] for split in both) == case.undesirable
-    assert result["left_out_reasons"] == case.left_out
+    assert result["dropped_reasons"] == case.dropped
     assert result["rejected"] == case.rejected
-    lost = sum(case.left_out.values()) + sum(case.rejected.values())
+    lost = sum(case.dropped.values()) + sum(case.rejected.values())
     assert case.rows == case.desirable + case.undesirable + lost
 
-    train, held_out = table(tmp_path / "set/train.parquet"), table(tmp_path / "set/held_out.parquet")
-    assert (len(train), len(held_out)) == (result["desirable"] + result["undesirable"], result["held_out"])
-    assert not {row["prompt_id"] for row in train} & {row["prompt_id"] for row in held_out}
-    assert Counter(map(as_row, [*train, *held_out])) == Counter(case.oracle(path))
-    assert len({row["id"] for row in (*train, *held_out)}) == len(train) + len(held_out)
+    train, validation = table(tmp_path / "set/train.parquet"), table(tmp_path / "set/validation.parquet")
+    assert (len(train), len(validation)) == (result["desirable"] + result["undesirable"], result["validation"])
+    assert not {row["prompt_id"] for row in train} & {row["prompt_id"] for row in validation}
+    assert Counter(map(as_row, [*train, *validation])) == Counter(case.oracle(path))
+    assert len({row["id"] for row in (*train, *validation)}) == len(train) + len(validation)
 
     lines = [json.loads(line) for line in (tmp_path / "set/rejects.jsonl").read_text(encoding="utf-8").splitlines()]
-    for kind, expected in (("left_out", case.left_out), ("rejected", case.rejected)):
+    for kind, expected in (("dropped", case.dropped), ("rejected", case.rejected)):
         found: Counter[str] = Counter()
         for line in lines:
             if line["kind"] == kind:
@@ -283,7 +283,7 @@ def test_pairs_of_real_files_are_one_of_each_label(kto, tmp_path):
     """Both rows of a pair have one pair id, one prompt, and are on one side of the split."""
     path = shared("data", "hh-rlhf", "harmless-base_test.jsonl.gz")
     kto("binarize", f"hh-rlhf:{path}", "--out", tmp_path / "set")
-    for name in ("train", "held_out"):
+    for name in ("train", "validation"):
         rows = table(tmp_path / f"set/{name}.parquet")
         assert Counter(Counter(row["pair_id"] for row in rows).values()) == {2: len(rows) // 2}
         sides = {(row["pair_id"], row["prompt_id"], row["origin"]): set() for row in rows}
@@ -298,7 +298,7 @@ def test_real_trees_and_messages_are_the_same_dataset(kto, tmp_path):
     for name in ("tree", "message"):
         path = shared("data", "oasst", f"en_100_{name}.jsonl")
         kto("binarize", f"oasst:{path}", "--out", tmp_path / name)
-    for file in ("train.parquet", "held_out.parquet"):
+    for file in ("train.parquet", "validation.parquet"):
         one, other = (table(tmp_path / name / file) for name in ("tree", "message"))
         for row in (*one, *other):
             row["origin"] = row["origin"].partition(":")[2]

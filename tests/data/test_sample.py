@@ -149,10 +149,10 @@ def test_every_row_stays_or_leaves_for_one_reason(rows, options, seed):
     pairs = [position // 2 for position in range(len(rows))]
     result = shaped(rows, pairs, seed, **options)
     train = numpy.array([row[4] for row in rows], dtype=bool)
-    assert (sum((flags.astype(int) for flags in result.left_out.values()), result.kept.astype(int)) == train).all()
-    assert set(result.left_out) <= set(DETAILS)
-    assert list(result.left_out) == [reason for reason in DETAILS if reason in result.left_out]
-    assert len(result.notes) == len(result.left_out)
+    assert (sum((flags.astype(int) for flags in result.dropped.values()), result.kept.astype(int)) == train).all()
+    assert set(result.dropped) <= set(DETAILS)
+    assert list(result.dropped) == [reason for reason in DETAILS if reason in result.dropped]
+    assert len(result.notes) == len(result.dropped)
     repeated = shaped(rows, pairs, seed, **options)
     assert (repeated.kept == result.kept).all()
 
@@ -178,7 +178,7 @@ def test_nothing_asked_for_changes_nothing():
     rows = simple(20, answers=3)
     result = shaped(rows)
     assert result.kept.all()
-    assert (result.left_out, result.notes, result.warnings) == ({}, [], [])
+    assert (result.dropped, result.notes, result.warnings) == ({}, [], [])
 
 
 @settings(max_examples=100, deadline=None)

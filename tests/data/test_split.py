@@ -1,4 +1,4 @@
-"""Held-out rows: families against union by hand, official splits kept, nothing shared between the sides."""
+"""Validation rows: families against union by hand, official splits kept, nothing shared between the sides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.data.pipeline.split import DETAILS, Split, families, number_held_out, smallest_keys, split, to_learn_from
+from kto_cli.data.pipeline.split import DETAILS, Split, families, number_validation, smallest_keys, split, to_learn_from
 from kto_cli.data.seeded_order import priority, row_keys
 
 ROW = st.tuples(
@@ -125,9 +125,9 @@ def test_smallest_keys_as_naive(rows):
 # --- the split --------------------------------------------------------------------------------
 
 
-def test_number_held_out():
+def test_number_validation():
     cases = [(0.05, 3), (0.05, 4), (0.05, 30), (0.05, 1000), (0.99, 10), (0.0, 1000), (0.5, 4)]
-    assert [number_held_out(*case) for case in cases] == [0, 2, 2, 50, 8, 0, 2]
+    assert [number_validation(*case) for case in cases] == [0, 2, 2, 50, 8, 0, 2]
 
 
 @settings(max_examples=250, deadline=None)
@@ -137,22 +137,22 @@ def test_nothing_is_shared_and_every_row_has_one_place(rows, share, seed, cluste
     result = split_rows(rows, share, seed, clustered=clustered)
     prompts, groups, clusters, _, official, sources, used = columns(rows)
     members = [prompts, groups, clusters] if clustered else [prompts, groups]
-    train = to_learn_from(used, result.held_out, members)
-    places = sum(flags.astype(int) for flags in (train, result.held_out, *result.left_out.values()))
+    train = to_learn_from(used, result.validation, members)
+    places = sum(flags.astype(int) for flags in (train, result.validation, *result.dropped.values()))
     assert (places == used).all()
     for numbers in members:
-        assert not (set(numbers[train].tolist()) & set(numbers[result.held_out].tolist())) - {-1}
+        assert not (set(numbers[train].tolist()) & set(numbers[result.validation].tolist())) - {-1}
     # official rows are held out, the other rows of their sources are not
     own = set(sources[official & used].tolist())
     for position, source in enumerate(sources.tolist()):
         if source in own:
-            assert result.held_out[position] == (official & used)[position]
-    # why a row is left out: the first of prompt, group and cluster that it shares
+            assert result.validation[position] == (official & used)[position]
+    # why a row is dropped: the first of prompt, group and cluster that it shares
     for reason, numbers in zip(DETAILS, members, strict=False):
-        held = set(numbers[result.held_out].tolist()) - {-1}
-        assert all(number in held for number in numbers[result.left_out[reason]].tolist())
+        held = set(numbers[result.validation].tolist()) - {-1}
+        assert all(number in held for number in numbers[result.dropped[reason]].tolist())
     if not own:
-        assert not any(flags.any() for flags in result.left_out.values())
+        assert not any(flags.any() for flags in result.dropped.values())
 
 
 @settings(max_examples=150, deadline=None)
@@ -169,12 +169,12 @@ def test_the_seeded_split_as_naive(rows, seed):
     def place(members: set[int]) -> int:
         return int(priority(numpy.array([key(members)], dtype=numpy.uint64), seed, "held out")[0])
 
-    chosen = sorted(sets, key=place)[: number_held_out(0.4, len(sets))]
+    chosen = sorted(sets, key=place)[: number_validation(0.4, len(sets))]
     held = set().union(*chosen)
     there = {position for position, row in enumerate(rows) if row[6]}
     if {rows[position][3] for position in there - held} != {rows[position][3] for position in there}:
         held = set()
-    assert set(numpy.flatnonzero(result.held_out).tolist()) == held
+    assert set(numpy.flatnonzero(result.validation).tolist()) == held
     for members in sets:
         assert {tuple(result.family_keys[member].tolist()) for member in members} == {key(members)}
 
@@ -187,7 +187,7 @@ def test_the_order_of_the_rows_is_nothing(rows, seed):
     random.Random(seed).shuffle(order)
     found = split_rows(rows, 0.4, seed)
     shuffled = split_rows([rows[position] for position in order], 0.4, seed, renumber=True)
-    assert shuffled.held_out.tolist() == [found.held_out[position] for position in order]
+    assert shuffled.validation.tolist() == [found.validation[position] for position in order]
     used = numpy.array([rows[position][6] for position in order], dtype=bool)
     assert (shuffled.family_keys[used] == found.family_keys[order][used]).all()
     assert (shuffled.notes, shuffled.warnings) == (found.notes, found.warnings)
@@ -195,29 +195,29 @@ def test_the_order_of_the_rows_is_nothing(rows, seed):
 
 def test_seeds_differ_and_repeat():
     rows = plain(200)
-    sides = [tuple(split_rows(rows, 0.1, seed).held_out.tolist()) for seed in (0, 0, 1)]
+    sides = [tuple(split_rows(rows, 0.1, seed).validation.tolist()) for seed in (0, 0, 1)]
     assert sides[0] == sides[1] != sides[2]
     assert sum(sides[0]) == sum(sides[2]) == 20
 
 
 def test_more_data_moves_few_families():
     fewer, more = split_rows(plain(400), 0.1), split_rows(plain(420), 0.1)
-    assert int(fewer.held_out.sum()) == 40
-    assert int((fewer.held_out & more.held_out[:400]).sum()) >= 35
+    assert int(fewer.validation.sum()) == 40
+    assert int((fewer.validation & more.validation[:400]).sum()) >= 35
 
 
 def test_a_row_more_in_a_family_does_not_move_it():
     """A conversation that goes on has more prompts and the same root."""
     rows = plain(100)
     more = [*rows, *((100 + n, n, -1, 1, False, 0, True) for n in range(100))]
-    assert split_rows(rows).held_out.tolist() == split_rows(more).held_out[:100].tolist()
+    assert split_rows(rows).validation.tolist() == split_rows(more).validation[:100].tolist()
 
 
 def test_large_families_are_not_drawn_more_often():
     """Of 1,000 families half have ten rows and half one: the draw of 500 takes 250 of each, give or take 4 deviations
     (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
     rows = [(n * 10 + k, n * 10 + k, n, k % 2, False, 0, True) for n in range(1000) for k in range(10 if n % 2 else 1)]
-    held = split_rows(rows, 0.5).held_out
+    held = split_rows(rows, 0.5).validation
     small = sum(bool(held[position]) for position, row in enumerate(rows) if row[2] % 2 == 0)
     assert abs(small - 250) < 32
 
@@ -225,7 +225,7 @@ def test_large_families_are_not_drawn_more_often():
 # --- official splits --------------------------------------------------------------------------
 
 
-def test_an_official_split_is_kept_and_what_touches_it_is_left_out():
+def test_an_official_split_is_kept_and_what_touches_it_is_dropped():
     rows = [
         (0, 0, 0, 1, True, 0, True),
         (0, 1, 1, 1, False, 0, True),  # same prompt
@@ -236,42 +236,42 @@ def test_an_official_split_is_kept_and_what_touches_it_is_left_out():
         (4, 5, -1, 1, False, 0, True),
     ]
     result = split_rows(rows, 0.5)
-    assert numpy.flatnonzero(result.held_out).tolist() == [0]
-    assert {reason: numpy.flatnonzero(flags).tolist() for reason, flags in result.left_out.items()} == {
-        "prompt_held_out": [1],
-        "conversation_held_out": [2],
-        "near_duplicate_held_out": [3],
+    assert numpy.flatnonzero(result.validation).tolist() == [0]
+    assert {reason: numpy.flatnonzero(flags).tolist() for reason, flags in result.dropped.items()} == {
+        "prompt_validation": [1],
+        "conversation_validation": [2],
+        "near_duplicate_validation": [3],
     }
     assert result.notes == [
-        "The source's own test split is held out; --holdout is not used.",
-        "3 train rows left out: they share a prompt, a near-duplicate or a conversation with held-out rows.",
+        "The source's own test split is used for validation; --validation is ignored.",
+        "3 training rows dropped: they share a prompt, a near-duplicate or a conversation with validation rows.",
     ]
-    assert result.warnings == ["The held-out rows are all of one class: no AUC."]
-    assert set(result.left_out) <= set(DETAILS)
+    assert result.warnings == ["The validation rows are all of one class: no AUC."]
+    assert set(result.dropped) <= set(DETAILS)
 
 
 def test_in_a_mix_each_source_without_a_split_gets_a_seeded_one():
     """Source 0 has 10 official rows of 50; of the 100 prompts of source 1, one in ten is drawn."""
     rows = plain(150, official=lambda n: n < 10, source=lambda n: int(n >= 50), label=lambda n: n % 3 % 2)
     result = split_rows(rows, 0.1)
-    assert result.held_out[:50].tolist() == [True] * 10 + [False] * 40
-    assert int(result.held_out[50:].sum()) == 10
+    assert result.validation[:50].tolist() == [True] * 10 + [False] * 40
+    assert int(result.validation[50:].sum()) == 10
     assert result.notes == [
-        "The own test split of 1 of 2 sources is held out.",
+        "The validation split is the own test split of 1 of 2 sources.",
         "Held out: 10 of 100 prompts or conversations of the other sources, seed 0.",
     ]
 
 
-def test_in_a_mix_train_rows_of_any_source_that_touch_held_out_rows_are_left_out():
+def test_in_a_mix_train_rows_of_any_source_that_touch_validation_rows_are_dropped():
     """Prompt 0 is official in source 0 and a train row in source 1; every drawn prompt of source 1 that source 0
     has in train leaves there."""
     official = [(0, 0, -1, 1, True, 0, True)]
     own = [(n, n, -1, n % 2, False, 0, True) for n in range(1, 30)]
     other = [(n, n, -1, n % 2, False, 1, True) for n in range(30)]
     result = split_rows([*official, *own, *other], 0.2, clustered=False)
-    drawn = {n for n in range(30) if result.held_out[30 + n]}
+    drawn = {n for n in range(30) if result.validation[30 + n]}
     assert len(drawn) == 6
-    left = {row for row in range(60) if result.left_out["prompt_held_out"][row]}
+    left = {row for row in range(60) if result.dropped["prompt_validation"][row]}
     assert left == {n for n in drawn if n > 0} | ({30} - {30 + n for n in drawn})
 
 
@@ -280,28 +280,28 @@ def test_in_a_mix_train_rows_of_any_source_that_touch_held_out_rows_are_left_out
 
 def test_few_prompts_and_whole_classes():
     few = split_rows(plain(3), 0.5)
-    assert few.warnings == ["Nothing is held out: 3 prompts are too few (4 needed). kto eval will need other rows."]
-    assert not few.held_out.any()
+    assert few.warnings == ["No validation split: 3 prompts are too few (4 needed). kto eval will need other rows."]
+    assert not few.validation.any()
     assert split_rows(plain(3), 0.0).warnings == []
     assert split_rows([], 0.5).warnings == []
     for seed in range(8):
         one = split_rows(plain(4, label=lambda n: int(n > 0)), 0.5, seed)
-        assert not one.held_out[0]
-        why = "Nothing is held out: all rows of one class would be among the held-out ones."
-        assert one.held_out.any() or one.warnings == [f"{why} kto eval will need other rows."]
+        assert not one.validation[0]
+        why = "No validation split: it would take all rows of one class."
+        assert one.validation.any() or one.warnings == [f"{why} kto eval will need other rows."]
 
 
-def test_one_class_alone_can_be_held_out_but_is_said():
+def test_one_class_alone_can_be_validation_but_is_said():
     result = split_rows(plain(20, label=lambda n: 1), 0.2)
-    assert int(result.held_out.sum()) == 4
+    assert int(result.validation.sum()) == 4
     assert result.notes == ["Held out: 4 of 20 prompts or conversations, seed 0."]
-    assert result.warnings == ["The held-out rows are all of one class: no AUC."]
+    assert result.warnings == ["The validation rows are all of one class: no AUC."]
 
 
 def test_a_split_of_another_source_that_takes_a_class_does_not_undo_the_draw():
     """Source 0's own test split has the only undesirable row; source 1 is drawn from all the same."""
     rows = [(0, 0, -1, 0, True, 0, True), *((n, n, -1, 1, False, 1, True) for n in range(1, 41))]
-    assert int(split_rows(rows, 0.1).held_out.sum()) == 5
+    assert int(split_rows(rows, 0.1).validation.sum()) == 5
 
 
 def test_the_chosen_of_two_seeds_are_unlike():

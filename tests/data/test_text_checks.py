@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shared import shared
 
 from kto_cli.data.audit.refusals import LONGEST, only_refuses
-from kto_cli.data.audit.text_checks import ABOUT, Found, damage, look, mend, names, plain, repeats
+from kto_cli.data.audit.text_checks import ABOUT, Found, damage, fix, look, names, plain, repeats
 
 
 def user(text: str) -> dict[str, str]:
@@ -48,30 +48,30 @@ CLEAN = [
 @pytest.mark.parametrize("text", CLEAN)
 def test_good_text_is_left_alone(text):
     assert damage(text) == 0
-    assert mend(text) is text
+    assert fix(text) is text
 
 
 @given(st.lists(st.sampled_from(CLEAN), min_size=1, max_size=4), st.sampled_from(["\n", " ", "\n\n"]))
 @settings(max_examples=60, deadline=None)
 def test_good_texts_together_are_left_alone(parts, between):
     text = between.join(parts)
-    assert mend(text) is text
+    assert fix(text) is text
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200))
 @settings(max_examples=60, deadline=None)
 def test_ascii_is_never_changed(text):
-    assert mend(text) is text
+    assert fix(text) is text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 @settings(max_examples=200, deadline=None)
-def test_mending_leaves_no_control_characters_and_undamaged_text_as_it_is(text):
-    mended = mend(text)
+def test_fixing_leaves_no_control_characters_and_undamaged_text_as_it_is(text):
+    fixed = fix(text)
     kept = "\t\n\r"
-    assert not [c for c in mended if unicodedata.category(c) == "Cc" and c not in kept]
+    assert not [c for c in fixed if unicodedata.category(c) == "Cc" and c not in kept]
     if not damage(text):
-        assert mended == text
+        assert fixed == text
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_mending_leaves_no_control_characters_and_undamaged_text_as_it_is(text):
 def test_mojibake_is_found_and_restored(text, wrong):
     spoiled = text.encode().decode(wrong)
     assert damage(spoiled) & Found.MOJIBAKE
-    assert mend(spoiled) == text
+    assert fix(spoiled) == text
     assert look(spoiled, "fine") & Found.MOJIBAKE
     assert look((user("hi"), bot(spoiled), user("and?")), "fine") & Found.MOJIBAKE
 
 
 def test_a_letter_whose_second_byte_is_a_space_by_now():
-    assert mend("Un steak Ã la carte, voilÃ tout") == "Un steak à la carte, voilà tout"
-    assert mend("SÃO PAULO Ã noite") == "SÃO PAULO Ã noite"
+    assert fix("Un steak Ã la carte, voilÃ tout") == "Un steak à la carte, voilà tout"
+    assert fix("SÃO PAULO Ã noite") == "SÃO PAULO Ã noite"
 
 
 def test_control_characters():
@@ -104,14 +104,14 @@ def test_control_characters():
     assert damage("é\x00b") == Found.CONTROL
     assert damage("é\x9db") == Found.CONTROL
     assert damage("a\t\r\nb") == 0
-    assert mend("a\x00b \x1b[1;31mred\x1b[0m\x07") == "ab red"
-    assert mend("\\(\x0crac{1}{2}\\), \x08eta") == "\\(\\frac{1}{2}\\), \\beta"
-    assert mend("page one\x0cpage two") == "page one\npage two"
+    assert fix("a\x00b \x1b[1;31mred\x1b[0m\x07") == "ab red"
+    assert fix("\\(\x0crac{1}{2}\\), \x08eta") == "\\(\\frac{1}{2}\\), \\beta"
+    assert fix("page one\x0cpage two") == "page one\npage two"
 
 
 def test_lost_characters():
     assert look("hi", "caf\ufffd") == Found.BROKEN
-    assert mend("caf\ufffd") == "caf\ufffd"
+    assert fix("caf\ufffd") == "caf\ufffd"
 
 
 REFUSALS = [

@@ -75,17 +75,17 @@ def test_each_prompt_has_its_own_cut_and_one_score_is_none():
     ("cut", "options", "says"),
     [
         ("2.5", {}, "Scores of 2.5 and above are desirable, lower ones undesirable."),
-        ("3", {"margin": 1.5}, "lower ones undesirable; 2 of 4 left out: nearer than 1.5 to it."),
+        ("3", {"margin": 1.5}, "lower ones undesirable; 2 of 4 dropped: nearer than 1.5 to it."),
         (
             "mean",
             {},
-            "Scores above the mean of all scores (3) are desirable, those below undesirable; 2 of 4 left out: at it.",
+            "Scores above the mean of all scores (3) are desirable, those below undesirable; 2 of 4 dropped: at it.",
         ),
         ("median", {"margin": 0.5}, "the median of all scores (3) are"),
         (
             "prompt-mean",
             {},
-            "Scores above the mean of their prompt are desirable, those below undesirable; 4 of 4 left out",
+            "Scores above the mean of their prompt are desirable, those below undesirable; 4 of 4 dropped",
         ),
         (
             "bernoulli",

@@ -1,7 +1,7 @@
 """What docs/feedback.md and the README say of feedback is true: their examples run, their flags and names exist.
 
 A fenced block with a title is a file, a block of `sh` is commands, and the comment after a command claims what comes
-of it: `# 2 desirable, 1 undesirable, left out: no_label 1`. test_docs_evaluation.py does the same for
+of it: `# 2 desirable, 1 undesirable, dropped: no_label 1`. test_docs_evaluation.py does the same for
 docs/evaluation.md.
 """
 
@@ -18,11 +18,11 @@ import pytest
 from conftest import REPOSITORY, call
 
 from kto_cli.cli.binarize import BinarizeFlags
-from kto_cli.common.binarize_config import CUTS, FORMATS, MENDS, RANKED, BinarizeConfig
+from kto_cli.common.binarize_config import CUTS, FIXES, FORMATS, RANKED, BinarizeConfig
 from kto_cli.data.audit import checks, dataset_checks
 from kto_cli.data.audit.text_checks import ABOUT
 from kto_cli.data.dataset import COLUMNS, FILES, MANIFEST
-from kto_cli.data.formats.records import LeftOut, Reject
+from kto_cli.data.formats.records import Dropped, Reject
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import labels
 from kto_cli.data.log.rules import compile_rule
@@ -75,8 +75,8 @@ def examples(text: str) -> list[Example]:
 def claim_of(result: dict[str, Any]) -> str:
     """What a run gave, as the page says it."""
     parts = [f"{result['desirable']} desirable", f"{result['undesirable']} undesirable"]
-    parts += [f"{result['held_out']} held out"] if result["held_out"] else []
-    for name, reasons in (("left out", result["left_out_reasons"]), ("rejected", result["rejected"])):
+    parts += [f"{result['validation']} validation"] if result["validation"] else []
+    for name, reasons in (("dropped", result["dropped_reasons"]), ("rejected", result["rejected"])):
         if reasons:
             parts.append(f"{name}: " + ", ".join(f"{reason} {rows}" for reason, rows in sorted(reasons.items())))
     return ", ".join(parts)
@@ -97,7 +97,7 @@ def test_an_example_does_what_the_page_says(example, workplace):
     out = Path(result["out"])
     assert {path.name for path in out.iterdir()} == {*FILES, MANIFEST}
     lost = [json.loads(line) for line in (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
-    used = result["desirable"] + result["undesirable"] + result["held_out"]
+    used = result["desirable"] + result["undesirable"] + result["validation"]
     assert used + sum(line["rows"] for line in lost) == result["rows_in"]
 
 
@@ -143,7 +143,7 @@ def test_the_example_lines_of_the_readme_can_be_read():
             config = BinarizeConfig((name,), desirable="resolved == true", undesirable="stars <= 2")
         results = list(source(name).parse(Record("line:1", json.loads(line)), RawFile(Path("line"), "line"), config))
         assert results, name
-        assert not [one for one in results if isinstance(one, (Reject, LeftOut))], results
+        assert not [one for one in results if isinstance(one, (Reject, Dropped))], results
         read.add(name)
     assert read == set(MODULES) - {"oasst"}, "of oasst a line is one message"
 
@@ -162,7 +162,7 @@ def test_every_flag_has_a_help_text():
 
 
 @pytest.mark.parametrize(
-    "words", [RANKED, CUTS, MENDS, FORMATS, COLUMNS, (*FILES, MANIFEST)], ids=lambda words: words[0]
+    "words", [RANKED, CUTS, FIXES, FORMATS, COLUMNS, (*FILES, MANIFEST)], ids=lambda words: words[0]
 )
 def test_the_page_has_all_values_of_an_option(words):
     text = PAGE.read_text(encoding="utf-8")

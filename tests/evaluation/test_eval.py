@@ -28,7 +28,7 @@ def mixed(tmp_path_factory) -> Path:
         csv += [f'"{row["prompt"]}","{row["chosen"]}",true', f'"{row["prompt"]}","{row["rejected"]}",false']
     (folder / "two.csv").write_text("\n".join(csv) + "\n", encoding="utf-8")
     files = (folder / "one.jsonl", f"log:{folder / 'two.csv'}")
-    ran = call("binarize", *files, *LOG, "--out", folder / "set", "--holdout", 0.5)
+    ran = call("binarize", *files, *LOG, "--out", folder / "set", "--validation", 0.5)
     assert ran.code == 0, ran.err
     return folder
 
@@ -54,7 +54,7 @@ def test_rows_lead_back_to_the_raw_files(run, mixed):
 
     result = call("eval", run / "a", "--samples", 0, "--json").json
     rows = pyarrow.parquet.read_table(run / "a/eval/rows.parquet").to_pylist()
-    texts = {row.id: row for part in read_batches(mixed / "set/held_out.parquet") for row in part}
+    texts = {row.id: row for part in read_batches(mixed / "set/validation.parquet") for row in part}
     assert len(rows) == result["rows"] == len(texts)
     assert {row["source"] for row in rows} == set(result["by_source"])
     assert len(result["by_source"]) == 2

@@ -1,4 +1,4 @@
-"""`kto eval`: answers of checkpoint, reference and others to held-out prompts, through the command."""
+"""`kto eval`: answers of checkpoint, reference and others to validation prompts, through the command."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_answers_of_other_weights_or_other_data_are_not_shown(kto: Command, plac
     assert evidence.part("generations.json")
 
     (place / "more").mkdir()
-    other = make_dataset(place / "more", 30, holdout=0.3)
+    other = make_dataset(place / "more", 30, validation=0.3)
     assert kto(*words[:2], "--data", other, "--reference", "pico", "--samples", 0).code == 0
     evidence = gather(place / "plain/eval", None)
     assert (evidence.samples, evidence.part("generations.json")) == ([], {}), "of other prompts"
@@ -159,7 +159,7 @@ def test_another_checkpoint_answers_too(kto: Command, place, opened, other):
     assert any(sample[other] != sample["policy"] for sample in found)
     generations = part("a", "generations.json")
     assert list(generations["models"]) == ["reference", "policy", other, "target"]
-    assert other in ran.out.partition("The same held-out prompts")[2], "also on the screen"
+    assert other in ran.out.partition("The same validation prompts")[2], "also on the screen"
     result = kto("eval", "a", *SHORT, "--against", other, "--json").json
     assert (result["samples"], list(result["generations"]["models"])) == (found, list(generations["models"]))
     assert len(opened) == 3

@@ -184,13 +184,13 @@ def test_over_the_limit_nothing_is_asked_and_the_rest_is_there(kto: Command, pla
 
 
 def assert_the_rest_is_there(place: Path) -> None:
-    """Held-out numbers, answers and a report, and no win rate."""
+    """Validation numbers, answers and a report, and no win rate."""
     evidence = gather(place / "a/eval", place / "a")
     assert evidence.metrics["rows"] == 16
     assert len(evidence.samples) == 4
     assert evidence.part("generations.json")["prompts"] == 4
     assert evidence.part("win_rate.json") == {}
-    assert "Held-out rewards by class" in (place / "a/eval/report.html").read_text()
+    assert "Validation rewards by class" in (place / "a/eval/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_without_a_desirable_completion_there_is_nothing_to_be_measured_against(
 
     monkeypatch.setattr(session, "choose_prompts", without_targets)
     error = error_of(kto("eval", "a", *SHORT, "--judge-model", reward))
-    assert "None of the 4 held-out prompts has a desirable completion" in error
+    assert "None of the 4 validation prompts has a desirable completion" in error
     assert "--against reference" in error
     result = kto("eval", "a", *SHORT, "--judge-model", reward, "--against", "reference", "--json").json
     assert result["win_rate"]["duels"] == 4

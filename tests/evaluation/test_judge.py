@@ -26,7 +26,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput, Interrupted, KtoError
 from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.data.formats.alpaca_eval import SOURCE
-from kto_cli.data.formats.records import LeftOut, Pair
+from kto_cli.data.formats.records import Dropped, Pair
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.evaluation.judge.duels import Duel, Question, Verdicts
 from kto_cli.evaluation.judge.export import annotated, export
@@ -397,7 +397,7 @@ def test_always_first_cancels(tmp_path):
     assert (rates["win_rate"], rates["ties"], rates["position_bias"]["first"]) == (0.5, 9, 1.0)
 
 
-def test_nonsense_is_asked_for_three_times_and_left_out(tmp_path):
+def test_nonsense_is_asked_for_three_times_and_dropped(tmp_path):
     with serving(saying("Once upon a time.")) as server:
         judge, store = judging(server.url, tmp_path)
         (found,) = judge_all(judge, made_duels(1), store, workers=1)
@@ -715,7 +715,7 @@ def test_what_is_exported_is_what_our_own_source_reads(tmp_path):
     paths = export(tmp_path / "alpaca", duels, verdicts, ours="kto", theirs="sft", annotator="judge-1")
     assert [path.name for path in paths] == ["model_outputs.json", "reference_outputs.json", "annotations.json"]
     rows = json.loads(paths[2].read_text())
-    assert rows == annotated(duels, verdicts, ours="kto", theirs="sft", annotator="judge-1", dataset="held_out")
+    assert rows == annotated(duels, verdicts, ours="kto", theirs="sft", annotator="judge-1", dataset="validation")
     assert list(rows[0]) == [
         "dataset",
         "instruction",
@@ -728,7 +728,7 @@ def test_what_is_exported_is_what_our_own_source_reads(tmp_path):
     ]
     assert [row["preference"] for row in rows] == [2.0, 1.0, 1.5, None]
     assert json.loads(paths[0].read_text())[1] == {
-        "dataset": "held_out",
+        "dataset": "validation",
         "instruction": "Chat?",
         "output": "ours 2",
         "generator": "kto",
@@ -745,7 +745,7 @@ def test_what_is_exported_is_what_our_own_source_reads(tmp_path):
         ("ours 1", "theirs 1"),
         ("theirs 2", "ours 2"),
     ]
-    assert [r.reason for r in read if isinstance(r, LeftOut)] == ["tie", "no_preference"]
+    assert [r.reason for r in read if isinstance(r, Dropped)] == ["tie", "no_preference"]
     scores = [judged(d.id, v.scores, d.ours, d.theirs) for d, v in zip(duels, verdicts, strict=True)]
     readable = [row["preference"] - 1 for row in rows if row["preference"] is not None]
     assert win_rates(scores)["win_rate"] == sum(readable) / len(readable)

@@ -77,7 +77,9 @@ def test_the_command_takes_it_as_an_engine(url, workplace):
     """It lists nothing and loads what is named: reference and checkpoint are asked for by their folders, and greedy
     answers are those of this process."""
     words = ("--data", "data", "--out", "run", "--max-steps", 2, "--learning-rate", "1e-3")
-    assert call("binarize", f"hh-rlhf:{SAMPLE / 'hh-rlhf'}", "--limit", 32, "--holdout", 0.1, "--out", "data").code == 0
+    assert (
+        call("binarize", f"hh-rlhf:{SAMPLE / 'hh-rlhf'}", "--limit", 32, "--validation", 0.1, "--out", "data").code == 0
+    )
     assert call("train", *words).code == 0
     asked = ("eval", "run", "--samples", 3, "--max-new-tokens", 12, "--temperature", 0, "--json")
     here, there = call(*asked), call(*asked, "--engine", url)

@@ -47,7 +47,7 @@ SECTIONS = (
     "training",
     "rewards",
     "saturation",
-    "held-out",
+    "validation",
     "answers",
     "win-rate",
     "benchmarks",
@@ -107,7 +107,7 @@ def run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KTO_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        words = ["--data", make_dataset(folder, 20, holdout=0.2), "--model", save_pico_llama(folder / "pico")]
+        words = ["--data", make_dataset(folder, 20, validation=0.2), "--model", save_pico_llama(folder / "pico")]
         more = ["--batch-size", 8, "--epochs", 2, "--max-steps", 6, "--eval-every", 2, "--save-every", 2]
         trained = call("train", *words, *more, "--learning-rate", "1e-3", "--out", "run")
         assert trained.code == 0, trained.err
@@ -146,7 +146,7 @@ def test_all_sections_are_there_with_the_numbers_of_the_files(run, page):
     stored = json.loads((run / "kto_config.json").read_text())
     for value in (stored["data"]["fingerprint"], stored["reference"]["fingerprint"], stored["versions"]["torch"]):
         assert value in found.text
-    for said in ("kto train --config", "20 lines", "40 rows", "to learn from 16 16 32"):
+    for said in ("kto train --config", "20 lines", "40 rows", "training 16 16 32"):
         assert said in found.text, said
     for sample in map(json.loads, (run / "eval/samples.jsonl").read_text().splitlines()):
         assert spaceless(sample["prompt"]) in spaceless(found.text)
@@ -158,8 +158,8 @@ def test_every_chart_has_a_text_alternative_and_its_numbers(run, page):
     drawings = [attributes for tag, attributes in found.elements if tag == "svg"]
     shown = sum(tag == "figure" for tag, _ in found.elements)
     metrics = json.loads((run / "eval/metrics.json").read_text())["metrics"]
-    held_out = ["rewards", "shares", *(["calibration"] if "calibration" in metrics else [])]
-    assert len(drawings) == shown == 7 + len(held_out), "seven curves, and those of held-out rows"
+    validation = ["rewards", "shares", *(["calibration"] if "calibration" in metrics else [])]
+    assert len(drawings) == shown == 7 + len(validation), "seven curves, and those of validation rows"
     ids = Counter(attributes["id"] for _, attributes in found.elements if "id" in attributes)
     assert not [name for name, times in ids.items() if times > 1]
     for drawing in drawings:
@@ -273,7 +273,7 @@ def test_a_plain_model_folder_has_what_there_is(run, tmp_path):
     text = Page(write_report(out, None).read_text(encoding="utf-8")).text
     assert "belongs to no run" in text
     assert "there are no curves" in text
-    assert "Held-out rewards by class" in text
+    assert "Validation rewards by class" in text
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_plain_model_folder_has_what_there_is(run, tmp_path):
     ],
 )
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe{", b"[1, 2]", b'{"step": "x"}\nnull\n[]\n{"prompt": 3}\n', None])
-def test_what_is_missing_or_damaged_is_left_out_with_a_sentence(copied, undrawn, name, said, damage):
+def test_what_is_missing_or_damaged_is_dropped_with_a_sentence(copied, undrawn, name, said, damage):
     (copied / name).unlink() if damage is None else (copied / name).write_bytes(damage)
     assert said in Page(remade(copied)).text
 
@@ -564,7 +564,7 @@ def remade_without(run: Path) -> str:
     (run / "eval/metrics.json").write_text(json.dumps(results | {"of": "another"}))
     html = remade(run)
     (run / "eval/metrics.json").write_text(json.dumps(results))
-    assert "Fern" not in Page(html).text.partition("Win rate")[2].partition("Held")[0]
+    assert "Fern" not in Page(html).text.partition("Win rate")[2].partition("On all validation rows")[0]
     return html
 
 

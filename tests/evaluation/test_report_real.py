@@ -19,7 +19,7 @@ def test_a_run_over_real_feedback_has_its_whole_report_in_a_browser(workplace):
     every one of its answers is a script."""
     raw, model = shared("data", "hh-rlhf"), shared("data", "models", "cardputer-chat-3m")
     chromium("--version")  # skips before the work where there is none
-    assert call("binarize", f"hh-rlhf:{raw}", "--limit", 32, "--holdout", 0.008, "--out", "data").code == 0
+    assert call("binarize", f"hh-rlhf:{raw}", "--limit", 32, "--validation", 0.008, "--out", "data").code == 0
     words = ("--data", "data", "--model", model, "--batch-size", 16, "--max-length", 128)
     trained = call("train", *words, "--learning-rate", "1e-4", "--eval-every", 2, "--out", "run")
     assert trained.code == 0, trained.err

@@ -502,7 +502,7 @@ def test_code_eval_out_of_reach_is_said(subject):
     assert quiet.ALLOWS_CODE not in os.environ
 
 
-# --- what a user can mend -------------------------------------------------------------------------
+# --- what a user can fix -------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("few")

@@ -47,10 +47,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[o
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """The run's steps, less what they say of time, the held-out part as one number a name (its interval as two)."""
+    """The run's steps, less what they say of time, the validation part as one number a name (its interval as two)."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    numbers = [{**line, **flat({"held_out": line["held_out"]})} for line in lines]
-    return [{name: line[name] for name in line.keys() - CLOCK - {"held_out"}} for line in numbers]
+    numbers = [{**line, **flat({"validation": line["validation"]})} for line in lines]
+    return [{name: line[name] for name in line.keys() - CLOCK - {"validation"}} for line in numbers]
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_compiled_layers_give_the_same_run(
     assert frames["ok"] == frames["total"] >= LAYERS
 
     plain = records(workplace / "plain")
-    assert plain[-1]["held_out/loss"] < 0.495, "it must learn, or equal numbers say little"
+    assert plain[-1]["validation/loss"] < 0.495, "it must learn, or equal numbers say little"
     assert records(workplace / "compiled") == [pytest.approx(step, rel=0, abs=TOLERANCE) for step in plain]
     weights = load_file(workplace / "plain/model.safetensors")
     others = load_file(workplace / "compiled/model.safetensors")

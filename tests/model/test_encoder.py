@@ -283,7 +283,7 @@ def test_cut_completion_has_no_end(tokenizer: Any):
     assert report.cut_completions == 1
     borrowers = sum(len(each.mismatched.completion) > LEAST_COMPLETION for each in encoded)
     assert report.cut_mismatched == borrowers >= 1
-    assert (report.shortened_prompts, report.special_text, sum(report.left_out.values())) == (0, 0, 0)
+    assert (report.shortened_prompts, report.special_text, sum(report.dropped.values())) == (0, 0, 0)
 
 
 def test_mismatched_pair_is_own_prompt_and_partners_completion(tokenizer: Any):
@@ -303,7 +303,7 @@ def test_partners_do_not_depend_on_what_fits(built_in: Any):
     rows = [*some_rows(), row(9, (user("very long " * 60),), bot("An answer that only this row has."))]
     wide, _ = encode_rows(rows, OneByOne(built_in, max_length=500))
     narrow, report = encode_rows(rows, OneByOne(built_in, max_length=80))
-    assert report.left_out == {"the prompt leaves no room for the completion": 1}
+    assert report.dropped == {"the prompt leaves no room for the completion": 1}
     assert [each.id for each in narrow] == [each.id for each in wide[:4]]
     for small, large in zip(narrow, wide, strict=False):
         size = len(small.mismatched.completion)
@@ -311,15 +311,15 @@ def test_partners_do_not_depend_on_what_fits(built_in: Any):
 
 
 @pytest.mark.parametrize(("room", "fits"), [(LEAST_COMPLETION, True), (LEAST_COMPLETION - 1, False)])
-def test_a_row_with_too_little_room_is_left_out_and_counted(built_in: Any, room: int, fits: bool):
+def test_a_row_with_too_little_room_is_dropped_and_counted(built_in: Any, room: int, fits: bool):
     """The long answer needs at least 16 tokens of room; short ones fit where they are whole."""
     rows = some_rows()
     limit = length_of(built_in, rows[2].prompt) + room
     encoded, report = encode_rows(rows, OneByOne(built_in, max_length=limit))
     assert [each.id for each in encoded] == [each.id for each in rows if fits or each is not rows[2]]
     reason = "the prompt leaves no room for the completion"
-    assert report.left_out == ({} if fits else {reason: 1})
-    assert len(encoded) + sum(report.left_out.values()) == report.rows == 4
+    assert report.dropped == ({} if fits else {reason: 1})
+    assert len(encoded) + sum(report.dropped.values()) == report.rows == 4
     assert any(reason in note and "1 of 4" in note for note in report.notes("training")) is not fits
 
 
@@ -350,14 +350,14 @@ def test_text_prompts_are_never_shortened(built_in: Any):
     rows = [row(0, "word " * 200, " yes."), row(1, "b", " no."), row(2, "c", " perhaps.")]
     encoded, report = encode_rows(rows, OneByOne(built_in, max_length=100))
     assert [each.id for each in encoded] == ["row 1", "row 2"]
-    assert sum(report.left_out.values()) == 1
+    assert sum(report.dropped.values()) == 1
 
 
-def test_an_empty_prompt_is_left_out_where_nothing_comes_before_it(built_in: Any):
+def test_an_empty_prompt_is_dropped_where_nothing_comes_before_it(built_in: Any):
     """Without BOS there is no token to predict the completion's first token from."""
     encoded, report = encode_rows([row(0, "", "yes"), row(1, "b", "no")], OneByOne(built_in, max_length=50))
     assert [each.id for each in encoded] == ["row 1"]
-    assert report.left_out == {"the prompt has no tokens": 1}
+    assert report.dropped == {"the prompt has no tokens": 1}
 
 
 def test_no_row_fits(built_in: Any):

@@ -14,9 +14,9 @@ from shared import shared
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import KtoError
 from kto_cli.common.screen import Screen
-from kto_cli.data.dataset import HELD_OUT, TRAIN, read_batches
+from kto_cli.data.dataset import TRAIN, VALIDATION, read_batches
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION
-from kto_cli.model.tokens.fit import CUT, LEFT_OUT, SHORTENED, encoder_of, examine_fit
+from kto_cli.model.tokens.fit import CUT, DROPPED, SHORTENED, encoder_of, examine_fit
 from kto_cli.workflows import binarize as binarize_workflow
 
 FILES = {
@@ -44,7 +44,7 @@ def sets(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sets")
     for name, (kind, place, flags) in FILES.items():
         typed = f"{kind}:{shared('data', place)}"
-        assert call("binarize", typed, *flags, "--holdout", "0.2", "--out", folder / name).code == 0
+        assert call("binarize", typed, *flags, "--validation", "0.2", "--out", folder / name).code == 0
     return {name: folder / name for name in FILES}
 
 
@@ -56,18 +56,18 @@ def test_what_is_said_to_fit_is_what_training_encodes(model, sets, name, length)
     lines: list[dict[str, str]] = []
     ticks: list[int] = []
     fit = examine_fit(sets[name], encoder, lines.append, ticks.append)
-    cut, shortened, left_out, total = 0, 0, 0, 0
-    for file in (TRAIN, HELD_OUT):
+    cut, shortened, dropped, total = 0, 0, 0, 0
+    for file in (TRAIN, VALIDATION):
         rows = [row for batch in read_batches(sets[name] / file) for row in batch]
         stored, report = stored_rows(rows, encoder, batch=64)
         cut += report.cut_completions
         shortened += report.shortened_prompts
-        left_out += sum(report.left_out.values())
+        dropped += sum(report.dropped.values())
         total += report.rows
         without = {row.id for row in rows} - {row.id for row in stored}
-        assert without == {line["id"] for line in lines if line["finding"] == LEFT_OUT} & {row.id for row in rows}
+        assert without == {line["id"] for line in lines if line["finding"] == DROPPED} & {row.id for row in rows}
     assert (fit.rows, sum(ticks), fit.max_length) == (total, total, length)
-    assert (fit.counts[LEFT_OUT], fit.counts[CUT]) == (left_out, cut)
+    assert (fit.counts[DROPPED], fit.counts[CUT]) == (dropped, cut)
     # a row that is cut though its prompt is shortened is said once, as cut
     assert shortened - cut <= fit.counts[SHORTENED] <= shortened
     assert Counter(line["finding"] for line in lines) == fit.counts
@@ -82,7 +82,7 @@ def test_each_row_is_told_what_an_oracle_tells(model, sets, length):
     lines: list[dict[str, str]] = []
     examine_fit(sets["multi-turn"], encoder, lines.append, lambda _: None)
     expected = {}
-    for file in (TRAIN, HELD_OUT):
+    for file in (TRAIN, VALIDATION):
         for row in (row for batch in read_batches(sets["multi-turn"] / file) for row in batch):
             answer, _ = alone.completion(row.completion)
             turns = list(row.prompt)
@@ -90,13 +90,13 @@ def test_each_row_is_told_what_an_oracle_tells(model, sets, length):
                 turns = turns[2:]
             room = length - len(alone.prompt(turns))
             if room < min(LEAST_COMPLETION, len(answer)):
-                expected[row.id] = LEFT_OUT
+                expected[row.id] = DROPPED
             elif len(answer) > room:
                 expected[row.id] = CUT
             elif len(turns) < len(row.prompt):
                 expected[row.id] = SHORTENED
     assert {line["id"]: line["finding"] for line in lines} == expected
-    assert set(expected.values()) == {LEFT_OUT, CUT, SHORTENED}
+    assert set(expected.values()) == {DROPPED, CUT, SHORTENED}
 
 
 def test_the_findings_are_in_the_manifest_and_row_by_row(model, kto, tmp_path):
@@ -105,7 +105,7 @@ def test_the_findings_are_in_the_manifest_and_row_by_row(model, kto, tmp_path):
     result = kto(*words, "--out", tmp_path / "set", "--json").json
     listed = Counter(line["finding"] for line in lines_of(tmp_path / "set/findings.jsonl"))
     said = {one["finding"]: one for one in result["findings"]}
-    for name in (LEFT_OUT, CUT, SHORTENED):
+    for name in (DROPPED, CUT, SHORTENED):
         assert said[name]["rows"] == listed[name] > 0
         assert said[name]["severity"] == "warning"
         assert said[name]["summary"].endswith("in 128 tokens")

@@ -16,7 +16,7 @@ from conftest import call
 from one_step import LEARNING_RATE, SETTINGS, VOCABULARY, pico_model, some_rows
 from pico import BUILDERS, build, naive_logps, sequences
 from test_bad_input import refused
-from test_end_to_end import METRICS, cache_use, check_held_out, sha
+from test_end_to_end import METRICS, cache_use, check_validation, sha
 from test_run_dir import MODEL_FILES, flip_a_byte, names, train_until_killed_in
 
 from kto_cli.common.errors import BadInput
@@ -258,14 +258,14 @@ def test_eval_of_a_run_of_a_step_and_of_the_merged_model(runs: Path, kto, workpl
     cached = ("--data", pico_data, "--cache", runs / "cache", "--samples", 1, "--json")
     run = Path(shutil.copytree(runs / "finished", workplace / "run"))
     seen = kto("eval", run, *cached).json
-    check_held_out(seen)
-    trained = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
+    check_validation(seen)
+    trained = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["validation"]
     assert seen["margin"] == pytest.approx(trained["margin"], abs=1e-5)
     merged = kto("eval", Path(shutil.copytree(runs / "merged", workplace / "merged")), *cached).json
     for name in METRICS:
         assert merged[name] == pytest.approx(seen[name], abs=1e-4), name
     step = sorted((run / "steps").iterdir())[-1]
-    check_held_out(kto("eval", step, *cached).json)
+    check_validation(kto("eval", step, *cached).json)
 
 
 def test_eval_of_an_adapter_from_elsewhere(runs: Path, kto, workplace: Path, pico: Path, pico_data: Path):
@@ -424,7 +424,7 @@ def test_a_4_bit_run_trains_resumes_and_is_evaluated(kto, workplace: Path, given
     assert lines[0]["noise_floor"] < 1e-3
     assert lines[-1]["margin"] != 0
     seen = kto("eval", "run", "--samples", 1, "--json").json
-    assert seen["margin"] == pytest.approx(lines[-1]["held_out"]["margin"], abs=1e-4)
+    assert seen["margin"] == pytest.approx(lines[-1]["validation"]["margin"], abs=1e-4)
     train_until_killed_in(STEPS, *words, "--out", "broken")
     assert kto("train", *words, "--out", "broken", "--resume").code == 0
     assert sha(workplace / "broken" / lora.WEIGHTS) == sha(run / lora.WEIGHTS)

@@ -52,7 +52,7 @@ ROWS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(drawn=ROWS, batch=st.integers(1, 9), max_length=st.integers(20, 90))
 def test_a_store_holds_what_row_by_row_encoding_gives(tokenizer: Any, drawn: Any, batch: int, max_length: int):
-    """Chats and texts, shortened prompts, cut completions, rows left out, whatever the batches."""
+    """Chats and texts, shortened prompts, cut completions, rows dropped, whatever the batches."""
     rows = []
     for number, (count, words, completion, label, chat) in enumerate([*drawn, (1, 1, "Sure.", True, True)]):
         prompt = turns(2 * count + 1, words) if chat else "word " * (words + number % 2)
@@ -143,7 +143,7 @@ def test_rows_are_tokenized_once_and_the_notes_said_again(kto, workplace, pico, 
     words = ("precompute", "--data", pico_data, "--model", pico, "--cache", "cache", "--max-length", 30, "--json")
     first = kto(*words)
     names = stores(workplace / "cache")
-    assert len(names) == 2, "training and held-out rows"
+    assert len(names) == 2, "training and validation rows"
     monkeypatch.setattr(cached, "write_store", None)
     second = kto(*words)
     assert second.json["cached"] == first.json["sequences"]
@@ -160,7 +160,7 @@ def test_what_decides_a_token_names_the_store(kto, workplace, pico, pico_data, c
     assert kto("precompute", *(word for pair in words.items() for word in pair)).code == 0
     before = stores(workplace / "cache")
     if change == "rows":
-        words["--data"] = make_dataset(workplace, 24, holdout=0.2)
+        words["--data"] = make_dataset(workplace, 24, validation=0.2)
     elif change == "length":
         words["--max-length"] = 61
     elif change == "template":

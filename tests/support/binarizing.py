@@ -10,7 +10,7 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.screen import Screen
-from kto_cli.data.formats.records import LeftOut, Output, Pair, Ranked, Reject, Scored
+from kto_cli.data.formats.records import Dropped, Output, Pair, Ranked, Reject, Scored
 from kto_cli.data.pipeline.label import settle_labels
 from kto_cli.data.pipeline.outcome import FIRST_REASON, Fates
 from kto_cli.data.pipeline.parse import blocks
@@ -48,7 +48,7 @@ def binarize(source: Path | str, out: Path | str | None, screen: Screen | None =
 
 def adds_up(result: dict) -> bool:
     """Whether every row read is counted once."""
-    used = result["desirable"] + result["undesirable"] + result["held_out"] + result["left_out"]
+    used = result["desirable"] + result["undesirable"] + result["validation"] + result["dropped"]
     return result["rows_in"] == used + sum(result["rejected"].values())
 
 
@@ -75,7 +75,7 @@ class Given:
     items: list[Pair | Ranked | Scored | Output] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     """Those that the whole label column decides come last."""
-    left_out: list[LeftOut] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     """Of each row, once settled: 1, 0, or -1."""
     notes: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Given:
     @property
     def rows_in(self) -> int:
         """Rows read."""
-        return len(self.labels) + sum(one.rows for one in (*self.left_out, *self.early))
+        return len(self.labels) + sum(one.rows for one in (*self.dropped, *self.early))
 
     @property
     def early(self) -> list[Reject]:
@@ -115,7 +115,7 @@ def read(spool_at: Path, *sources: Path | str, **options: Any) -> Given:
             given.lines_in += len(block.records)
             for record in block.records:
                 for result in block.source.parse(parsed(record, block.source.wanted), block.file, block.config):
-                    kind = {Reject: given.rejects, LeftOut: given.left_out}.get(type(result), given.items)
+                    kind = {Reject: given.rejects, Dropped: given.dropped}.get(type(result), given.items)
                     kind.append(result)  # type: ignore[attr-defined]
             spool.add(drafts(block))
         columns = spool.columns()

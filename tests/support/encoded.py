@@ -65,14 +65,14 @@ def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow]
     """What a store must hold: every row encoded on its own, nothing shared, every partner found by text."""
     partners = mismatched_partners([row.prompt_id for row in rows], [naive_spelling(row.completion) for row in rows])
     completions = [encoder.completion(row.completion) for row in rows]
-    report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), left_out=Counter())
+    report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), dropped=Counter())
     encoded = []
     for row, (own, _), partner in zip(rows, completions, partners, strict=True):
         borrowed, prompt = completions[partner][0], encoder.fitted(row.prompt, own)
         room = encoder.max_length - len(prompt)
         if room < min(LEAST_COMPLETION, len(own)) or not prompt:
             why = "the prompt leaves no room for the completion" if prompt else "the prompt has no tokens"
-            report.left_out[why] += 1
+            report.dropped[why] += 1
             continue
         report.shortened_prompts += len(prompt) < len(encoder.prompt(row.prompt))
         report.cut_completions += len(own) > room

@@ -25,7 +25,7 @@ def make_runs(folder: Path) -> Path:
     learning rate with a step kept, `b` of 1 step, `lora`."""
     with here(folder):
         save_pico_llama(Path("pico"))
-        make_dataset(Path(), 40, holdout=0.2)
+        make_dataset(Path(), 40, validation=0.2)
         given = ("--data", "set", "--model", "pico", "--batch-size", 8, "--learning-rate", 0.02)
         for name, flags in {
             "a": ("--max-steps", 3, "--save-every", 2),

@@ -300,7 +300,7 @@ def is_of(line: dict[str, Any], place: int) -> bool:
 
 def both_splits(folder: Path) -> list[dict[str, Any]]:
     """All rows of a dataset."""
-    return table(folder / "train.parquet") + table(folder / "held_out.parquet")
+    return table(folder / "train.parquet") + table(folder / "validation.parquet")
 
 
 def first_turn(row: dict[str, Any]) -> str:
@@ -310,23 +310,23 @@ def first_turn(row: dict[str, Any]) -> str:
 
 def check_whole(folder: Path, result: dict[str, Any], rows_in: int) -> None:
     """All counts of a written dataset: in the result, the manifest, the tables, and what is listed line by line."""
-    train, held_out = table(folder / "train.parquet"), table(folder / "held_out.parquet")
-    of_rejects: dict[str, Counter[str]] = {"rejected": Counter(), "left_out": Counter()}
+    train, validation = table(folder / "train.parquet"), table(folder / "validation.parquet")
+    of_rejects: dict[str, Counter[str]] = {"rejected": Counter(), "dropped": Counter()}
     for line in lines_of(folder / "rejects.jsonl"):
         assert line["origin"]
         assert line["detail"]
         of_rejects[line["kind"]][line["reason"]] += line["rows"]
-    assert of_rejects == {"rejected": result["rejected"], "left_out": result["left_out_reasons"]}
+    assert of_rejects == {"rejected": result["rejected"], "dropped": result["dropped_reasons"]}
     lost = sum(sum(counts.values()) for counts in of_rejects.values())
-    assert result["rows_in"] == rows_in == len(train) + len(held_out) + lost
-    assert result["left_out"] == sum(result["left_out_reasons"].values())
-    for rows, name in ((train, "train"), (held_out, "held_out")):
+    assert result["rows_in"] == rows_in == len(train) + len(validation) + lost
+    assert result["dropped"] == sum(result["dropped_reasons"].values())
+    for rows, name in ((train, "train"), (validation, "validation")):
         labels = Counter(row["label"] for row in rows)
         assert result["splits"][name] == {"desirable": labels[True], "undesirable": labels[False]}
     assert (result["desirable"], result["undesirable"]) == tuple(result["splits"]["train"].values())
-    assert result["held_out"] == len(held_out)
-    kept = {row["id"]: row["origin"] for row in (*train, *held_out)}
-    assert len(kept) == len(train) + len(held_out)
+    assert result["validation"] == len(validation)
+    kept = {row["id"]: row["origin"] for row in (*train, *validation)}
+    assert len(kept) == len(train) + len(validation)
     found: Counter[str] = Counter()
     for line in lines_of(folder / "findings.jsonl"):
         assert kept[line["id"]] == line["origin"]
@@ -338,5 +338,5 @@ def check_whole(folder: Path, result: dict[str, Any], rows_in: int) -> None:
         json.dumps({key: value for key, value in result.items() if key != "out"})
     )
     assert manifest["files"] == {name: file_sha256(folder / name) for name in manifest["files"]}
-    assert not {row["prompt_id"] for row in train} & {row["prompt_id"] for row in held_out}
-    assert not {str(row["prompt"]) for row in train} & {str(row["prompt"]) for row in held_out}
+    assert not {row["prompt_id"] for row in train} & {row["prompt_id"] for row in validation}
+    assert not {str(row["prompt"]) for row in train} & {str(row["prompt"]) for row in validation}

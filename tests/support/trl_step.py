@@ -12,7 +12,7 @@ from typing import Any
 
 
 def take_step(folder: Path, model: Path) -> dict[str, Any]:
-    """Loads train.jsonl and held_out.jsonl (where it has rows) as TRL's own examples do, and trains for one step.
+    """Loads train.jsonl and validation.jsonl (where it has rows) as TRL's own examples do, and trains for one step.
 
     Returns:
         `columns`, `rows` and `labels` as loaded, `loss` of the step, and what TRL made of the first row: `prompt` and
@@ -41,7 +41,7 @@ def take_step(folder: Path, model: Path) -> dict[str, Any]:
             AutoModelForCausalLM.from_pretrained(model),
             args=config,
             train_dataset=train,
-            eval_dataset=splits.get("held_out"),
+            eval_dataset=splits.get("validation"),
             processing_class=tokenizer,
         )
         loss = trainer.train().training_loss

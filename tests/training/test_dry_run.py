@@ -66,12 +66,12 @@ def test_time_is_foreseen_within_a_factor_of_two(kto, workplace, given):
         assert kto(*words, "--out", f"run{attempt}").code == 0
         lines = (workplace / f"run{attempt}/metrics.jsonl").read_text().splitlines()
         share = said["tokens"]["run"] + said["passes"]["forward_backward_tokens"] * 2
-        steps_alone = said["seconds"] * share / (share + held_out_tokens(said))
+        steps_alone = said["seconds"] * share / (share + validation_tokens(said))
         ratios.append(steps_alone / sum(json.loads(line)["seconds"] for line in lines))
     assert 0.5 < sorted(ratios)[1] < 2
 
 
-def held_out_tokens(said: dict[str, Any]) -> int:
+def validation_tokens(said: dict[str, Any]) -> int:
     """What is forward only, less the mismatched pairs."""
     return said["passes"]["forward_tokens"] - (said["tokens"]["run"] - said["passes"]["forward_backward_tokens"])
 
@@ -174,7 +174,7 @@ def test_disk_need():
 
 def test_time_is_cost_over_speed():
     """3 * 100 + 50 forward tokens in steps, 20 + 30 besides, at 10 tokens a second."""
-    work = estimate.Work(own=100, mismatched=50, reference=20, held_out=30)
+    work = estimate.Work(own=100, mismatched=50, reference=20, validation=30)
     assert estimate.eta_seconds(work, probed_cost=35, probed_seconds=3.5) == pytest.approx(40)
 
 

@@ -50,7 +50,7 @@ def record(step: int, *, look: bool = False) -> dict:
         "rows_per_second": 12.0,
         "tokens_per_second": 3456.0,
         "eta_seconds": 3723.0,
-        **({"held_out": seen} if look else {}),
+        **({"validation": seen} if look else {}),
     }
 
 
@@ -185,7 +185,7 @@ def test_a_series_is_the_means_of_equal_parts(count):
         assert step == pytest.approx(sum(n + 1 for n in part) / len(part))
 
 
-def test_what_is_not_a_number_is_left_out():
+def test_what_is_not_a_number_is_dropped():
     history = History()
     for step in range(1, 5):
         history.add(record(step, look=step == 4))
@@ -194,7 +194,7 @@ def test_what_is_not_a_number_is_left_out():
     assert plots["auc"].band == [(4, 0.6, 0.8)]
     assert plots["z_ref"].band[0] == (1, 0.75, 1.25)
     assert plots["held_rewards"].lines[1].points == [(4, -0.1)]
-    history.add(record(5, look=True) | {"held_out": {"auc": None, "auc_interval": [None, None], "loss": 0.3}})
+    history.add(record(5, look=True) | {"validation": {"auc": None, "auc_interval": [None, None], "loss": 0.3}})
     assert len(history.plot(PANELS[5]).lines[0].points) == 1
 
 
@@ -211,7 +211,7 @@ def test_memory_and_cost_do_not_grow():
     assert grown < 100_000
     began = time.process_time()
     for _ in range(5):
-        frame(history, 50_000, 119, 39, True, held_out=True)
+        frame(history, 50_000, 119, 39, True, validation=True)
     assert (time.process_time() - began) / 5 < 0.1, "some milliseconds, on a quiet machine"
 
 
@@ -222,7 +222,7 @@ def test_as_many_charts_as_fit(size, charts, across):
     history = History()
     for step in range(1, 40):
         history.add(record(step, look=step % 10 == 0))
-    lines = ["".join(text for text, _ in row) for row in frame(history, 100, *size, True, held_out=True)]
+    lines = ["".join(text for text, _ in row) for row in frame(history, 100, *size, True, validation=True)]
     assert len(lines) <= size[1]
     assert max(map(len, lines)) <= size[0]
     shown = [panel.short for panel in SHOWN if any(panel.short in line for line in lines)]
@@ -233,9 +233,9 @@ def test_as_many_charts_as_fit(size, charts, across):
     assert lines[-1].endswith("1:02:03 left")
 
 
-def test_without_held_out_rows_no_chart_waits_for_them():
-    lines = ["".join(text for text, _ in row) for row in frame(History(), 9, 119, 39, True, held_out=False)]
-    assert not [line for line in lines if "held-out AUC" in line]
+def test_without_validation_rows_no_chart_waits_for_them():
+    lines = ["".join(text for text, _ in row) for row in frame(History(), 9, 119, 39, True, validation=False)]
+    assert not [line for line in lines if "validation AUC" in line]
     assert "the first step is on its way" in lines[-2]
 
 
@@ -278,12 +278,12 @@ def test_curves_in_a_terminal(in_a_terminal, workplace, given):
     code, written = in_a_terminal("train", *given, *SHORT, "--out", "run")
     assert code == 0, written
     shown = ANSI.sub("", written)
-    assert "held-out AUC" in shown
+    assert "validation AUC" in shown
     assert "⠉" in shown or "⠤" in shown or "⣀" in shown
     assert "rewards  ━ desir" in shown
     assert "training 4/4 ━" in shown, "the last frame is the last step's"
     assert shown.count("At step 0 the policy is the reference") == 1, "what is noted meanwhile stays, once"
-    assert shown.rindex("training 4/4") < shown.index("Held-out rows after 4 steps")
+    assert shown.rindex("training 4/4") < shown.index("Validation rows after 4 steps")
     assert written.rindex("\x1b[?25h") > written.rindex("training 4/4"), "the cursor comes back"
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in records] == [1, 2, 3, 4]
@@ -293,7 +293,7 @@ def test_ascii_without_colour(in_a_terminal, workplace, given, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     code, written = in_a_terminal("train", *given, *SHORT, "--out", "run", encoding="ascii")
     assert code == 0, written
-    frames = written[written.index("held-out AUC") : written.rindex("training 4/4")]
+    frames = written[written.index("validation AUC") : written.rindex("training 4/4")]
     assert frames.isascii()
     assert "\\u" not in frames, "nothing that ASCII has no character for"
     assert re.search(r"\|[#*o]", ANSI.sub("", frames))
@@ -304,7 +304,7 @@ def test_ascii_without_colour(in_a_terminal, workplace, given, monkeypatch):
 def test_lines_where_curves_are_not_wanted_or_do_not_fit(in_a_terminal, workplace, given, words, size):
     code, written = in_a_terminal("train", *given, *SHORT, "--out", "run", *words, columns=size[0], rows=size[1])
     assert code == 0, written
-    assert "held-out AUC" not in written
+    assert "validation AUC" not in written
     assert "z_ref +- SE (n)" in ANSI.sub("", written)
 
 
@@ -328,7 +328,7 @@ def test_ctrl_c_warnings_and_going_on(in_a_terminal, workplace, given, monkeypat
     code, written = in_a_terminal("train", "--resume", "--out", "run")
     assert code == 0, written
     first = ANSI.sub("", written)
-    first = first[first.index("held-out AUC") : first.index("training 2/4")]
+    first = first[first.index("validation AUC") : first.index("training 2/4")]
     assert re.search(r"step 1 +2\b", first), "the curves begin where the run did"
 
 
@@ -336,7 +336,7 @@ def test_a_pipe_gets_lines(kto, workplace, given):
     ran = kto("train", *given, *SHORT, "--out", "run")
     assert "z_ref +- SE (n)" in ran.err
     assert "\x1b" not in ran.err
-    assert "held-out AUC" not in ran.err
+    assert "validation AUC" not in ran.err
 
 
 def test_the_choice_of_curves_is_not_a_setting(kto, workplace, given):
@@ -346,7 +346,7 @@ def test_the_choice_of_curves_is_not_a_setting(kto, workplace, given):
 
 def test_a_look_has_the_interval_of_its_auc(kto, workplace, given):
     assert kto("train", *given, *SHORT, "--out", "run").code == 0
-    looks = [json.loads(line).get("held_out") for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    looks = [json.loads(line).get("validation") for line in Path("run/metrics.jsonl").read_text().splitlines()]
     for seen in filter(None, looks):
         low, high = seen["auc_interval"]
         assert 0 <= low <= high <= 1

@@ -22,7 +22,7 @@ TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """80 rows to learn from."""
-    return make_dataset(tmp_path_factory.mktemp("resume"), 48, holdout=0.1)
+    return make_dataset(tmp_path_factory.mktemp("resume"), 48, validation=0.1)
 
 
 def words(data: Path, model: Path, home: Path) -> list[object]:

@@ -155,7 +155,7 @@ def test_metrics_have_one_line_a_step_with_every_promised_number(finished):
     assert lines[0]["noise_floor"] < 1e-3
     assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-4), "weights 1 and 1, every log-ratio 0: 1 - sigmoid(0)"
     assert lines[-1]["eta_seconds"] == 0
-    assert {"rows", "loss", "margin", "auc"} <= set(lines[-1]["held_out"])
+    assert {"rows", "loss", "margin", "auc"} <= set(lines[-1]["validation"])
 
 
 def test_a_step_says_how_every_file_of_it_must_be(finished):
@@ -224,7 +224,7 @@ def test_resuming_with_other_rows_or_another_model_is_refused(kto, broken, given
     from conftest import pairs, save_pico_llama, write_lines
 
     source = write_lines(workplace / "other.jsonl", pairs(21))
-    assert kto("binarize", source, "--out", "other", "--holdout", 0.2).code == 0
+    assert kto("binarize", source, "--out", "other", "--validation", 0.2).code == 0
     text = one_error(kto("train", "--resume", "--out", broken, "--data", "other"))
     assert "rows" in text
     assert "other" in text

@@ -31,12 +31,14 @@ def told(run: str = "run") -> dict[str, dict[int, float]]:
         for name, value in record.items():
             if name != "step" and isinstance(value, (int, float)):
                 found[name][record["step"]] = value
-        for name, value in record.get("held_out", {}).items():
+        for name, value in record.get("validation", {}).items():
             if isinstance(value, list) and None not in value:
-                found[f"held_out/{name}_low"][record["step"]], found[f"held_out/{name}_high"][record["step"]] = value
+                found[f"validation/{name}_low"][record["step"]], found[f"validation/{name}_high"][record["step"]] = (
+                    value
+                )
             elif isinstance(value, (int, float)):
-                found[f"held_out/{name}"][record["step"]] = value
-    assert {"loss", "z_ref_se", "held_out/auc", "held_out/auc_interval_low", "noise_floor"} <= set(found)
+                found[f"validation/{name}"][record["step"]] = value
+    assert {"loss", "z_ref_se", "validation/auc", "validation/auc_interval_low", "noise_floor"} <= set(found)
     return dict(found)
 
 
@@ -79,13 +81,19 @@ def notebook(monkeypatch):
 
 
 def test_flat():
-    nested = {"step": 3, "z": None, "nan": math.nan, "held_out": {"auc": 0.5, "auc_interval": [0.25, 0.75]}, "on": True}
+    nested = {
+        "step": 3,
+        "z": None,
+        "nan": math.nan,
+        "validation": {"auc": 0.5, "auc_interval": [0.25, 0.75]},
+        "on": True,
+    }
     nested |= {"none": {"interval": [None, 1.0]}, "what": "words", "list": [1, 2, 3]}
     assert flat(nested) == {
         "step": 3,
-        "held_out/auc": 0.5,
-        "held_out/auc_interval_low": 0.25,
-        "held_out/auc_interval_high": 0.75,
+        "validation/auc": 0.5,
+        "validation/auc_interval_low": 0.25,
+        "validation/auc_interval_high": 0.75,
         "on": True,
         "none/interval_high": 1.0,
         "what": "words",

@@ -20,7 +20,7 @@ from kto_cli.data.dataset import Row, load_data_dir
 from kto_cli.data.dataset import spelled as canonical
 from kto_cli.data.formats.records import Text
 
-KEYS = {"rows_in", "desirable", "undesirable", "held_out", "left_out", "rejected", "lambda_interval"}
+KEYS = {"rows_in", "desirable", "undesirable", "validation", "dropped", "rejected", "lambda_interval"}
 
 
 def thumbs(folder: Path, count: int = 20) -> Path:
@@ -47,11 +47,11 @@ def test_result_keys_and_counts(tmp_path):
     with path.open("a") as file:
         file.write('{"prompt": "Q", "completion": "A", "label": "yes"}\nbroken\n')
     screen = Recorder()
-    result = binarize(path, tmp_path / "out", screen, holdout=0.1)
+    result = binarize(path, tmp_path / "out", screen, validation=0.1)
     assert set(result) >= KEYS
     assert adds_up(result)
     assert (result["lines_in"], result["rows_in"]) == (42, 42)
-    assert (result["desirable"], result["undesirable"], result["held_out"]) == (18, 18, 4)
+    assert (result["desirable"], result["undesirable"], result["validation"]) == (18, 18, 4)
     assert result["rejected"] == {"label_not_accepted": 1, "not_json": 1}
     assert result["lambda_interval"] == lambda_interval(18, 18)
     data = load_data_dir(tmp_path / "out")
@@ -82,9 +82,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 
 
 def test_rows_keep_the_order_of_the_input(tmp_path):
-    binarize(thumbs(tmp_path), tmp_path / "out", holdout=0.3)
+    binarize(thumbs(tmp_path), tmp_path / "out", validation=0.3)
     data = load_data_dir(tmp_path / "out")
-    for rows in (data.train, data.held_out):
+    for rows in (data.train, data.validation):
         lines = [int(row.origin.split(":")[1]) for row in rows]
         assert lines == sorted(lines)
 
@@ -93,12 +93,12 @@ def test_labels_of_every_kind_end_somewhere(tmp_path):
     """1 and 0 count only where no other number is in the column; a column of stars loses all its numbers."""
     labels = [True, False, "TRUE", "false", 1, 0, "1", "yes", None, "thumbs_up"]
     rows = [{"prompt": f"Q{number}", "completion": "A", "label": label} for number, label in enumerate(labels)]
-    result = binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "a", holdout=0)
+    result = binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "a", validation=0)
     assert (result["desirable"], result["undesirable"]) == (4, 3)
     assert result["rejected"] == {"label_not_accepted": 2, "label_missing": 1}
     stars = [*rows, {"prompt": "Q", "completion": "A", "label": 5}]
     screen = Recorder()
-    result = binarize(write_lines(tmp_path / "b.jsonl", *stars), tmp_path / "b", screen, holdout=0)
+    result = binarize(write_lines(tmp_path / "b.jsonl", *stars), tmp_path / "b", screen, validation=0)
     assert "All 4 number labels are rejected: not all are 1 or 0 (there are 5)" in screen.warnings[0]
     assert (result["desirable"], result["undesirable"]) == (2, 2)
     assert result["rejected"] == {"label_not_binary": 4, "label_not_accepted": 2, "label_missing": 1}
@@ -144,24 +144,24 @@ def test_the_first_reject_is_named_wherever_it_is(tmp_path):
         binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out")
 
 
-def test_rows_that_were_left_out_are_in_the_error_too(tmp_path):
+def test_rows_that_were_dropped_are_in_the_error_too(tmp_path):
     rows = [{"prompt": f"Q{n}", "completion": "A", "label": 3} for n in range(3)]
-    with pytest.raises(BadData, match=r"^No rows are left to learn from\. 3 of 3 rows left out: undecided 3\. Nothing"):
+    with pytest.raises(BadData, match=r"^No rows are left to learn from\. 3 of 3 rows dropped: undecided 3\. Nothing"):
         binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out", cut="mean")
     assert not (tmp_path / "out").exists()
 
 
 def test_few_prompts_are_all_learned_from(tmp_path):
     screen = Recorder()
-    assert binarize(thumbs(tmp_path, count=3), tmp_path / "out", screen)["held_out"] == 0
+    assert binarize(thumbs(tmp_path, count=3), tmp_path / "out", screen)["validation"] == 0
     assert "3 prompts are too few" in screen.warnings[0]
 
 
-def test_a_class_is_never_held_out_as_a_whole(tmp_path):
+def test_a_class_is_never_validation_as_a_whole(tmp_path):
     rows = [{"prompt": f"Q{number}", "completion": "A", "label": number > 0} for number in range(4)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     for seed in range(8):
-        result = binarize(path, tmp_path / str(seed), holdout=0.5, seed=seed)
+        result = binarize(path, tmp_path / str(seed), validation=0.5, seed=seed)
         assert result["undesirable"] == 1
         assert adds_up(result)
 
@@ -177,45 +177,45 @@ def test_an_occupied_folder_is_refused_before_anything_is_read(tmp_path):
 # --- hh-rlhf ----------------------------------------------------------------------------------
 
 
-def test_official_split_is_kept_and_train_rows_that_touch_it_are_left_out(tmp_path):
+def test_official_split_is_kept_and_train_rows_that_touch_it_are_dropped(tmp_path):
     train = [hh_pair(number) for number in range(6)]
     train += [hh_pair(90), hh_pair(91, root="Question 90?", tail="!"), {"chosen": "x", "rejected": "y"}]
     write_lines(tmp_path / "hh" / "harmless-base" / "train.jsonl", *train)
     write_lines(tmp_path / "hh" / "harmless-base" / "test.jsonl", hh_pair(90), hh_pair(92))
     screen = Recorder()
-    result = binarize("hh-rlhf", tmp_path / "out", screen, from_path=str(tmp_path / "hh"), holdout=0.5)
+    result = binarize("hh-rlhf", tmp_path / "out", screen, from_path=str(tmp_path / "hh"), validation=0.5)
     assert adds_up(result)
-    assert (result["desirable"], result["undesirable"], result["held_out"], result["left_out"]) == (
+    assert (result["desirable"], result["undesirable"], result["validation"], result["dropped"]) == (
         6,
         6,
         4,
         4,
     )
-    assert result["left_out_reasons"] == {"conversation_held_out": 2, "prompt_held_out": 2}
-    assert any("--holdout is not used" in note for note in screen.notes)
+    assert result["dropped_reasons"] == {"conversation_validation": 2, "prompt_validation": 2}
+    assert any("--validation is ignored" in note for note in screen.notes)
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
-    # what was read and then left out is listed row by row
+    # what was read and then dropped is listed row by row
     assert sorted((line["kind"], line["origin"], line["rows"], line.get("label")) for line in lines) == [
-        ("left_out", "harmless-base/train.jsonl:7", 1, False),
-        ("left_out", "harmless-base/train.jsonl:7", 1, True),
-        ("left_out", "harmless-base/train.jsonl:8", 1, False),
-        ("left_out", "harmless-base/train.jsonl:8", 1, True),
+        ("dropped", "harmless-base/train.jsonl:7", 1, False),
+        ("dropped", "harmless-base/train.jsonl:7", 1, True),
+        ("dropped", "harmless-base/train.jsonl:8", 1, False),
+        ("dropped", "harmless-base/train.jsonl:8", 1, True),
         ("rejected", "harmless-base/train.jsonl:9", 2, None),
     ]
 
 
 def test_one_conversation_stays_on_one_side(tmp_path):
     pairs = [hh_pair(number, root=f"Root {number % 9}") for number in range(90)]
-    binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", *pairs)), holdout=0.3)
+    binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", *pairs)), validation=0.3)
     data = load_data_dir(tmp_path / "out")
-    roots = [{row.prompt[0]["content"] for row in rows} for rows in (data.train, data.held_out)]
+    roots = [{row.prompt[0]["content"] for row in rows} for rows in (data.train, data.validation)]
     assert len(roots[1]) == 3
     assert not roots[0] & roots[1]
 
 
 def test_pairs_share_their_pair_id_and_prompt_id(tmp_path):
     pairs = [hh_pair(number) for number in (1, 2, 2, 3)]
-    binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", *pairs)), holdout=0)
+    binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", *pairs)), validation=0)
     rows = load_data_dir(tmp_path / "out").train
     assert len({row.id for row in rows}) == 8
     assert len({row.pair_id for row in rows}) == 4
@@ -236,7 +236,7 @@ def test_ids_depend_on_the_row_alone(tmp_path):
 
     def rows(name: str, *values: dict, **options: object) -> list[Row]:
         path = write_lines(tmp_path / f"{name}.jsonl", *values)
-        binarize(path, tmp_path / name, holdout=0, **options)
+        binarize(path, tmp_path / name, validation=0, **options)
         return load_data_dir(tmp_path / name).train
 
     alone = rows("a", item, other, text=True)[0]
@@ -260,7 +260,7 @@ def test_turn_markers_inside_a_text_prompt_are_warned_of(tmp_path):
     rows = [{"prompt": f"\n\nHuman: Q{n}\n\nAssistant:", "chosen": "A", "rejected": "B"} for n in range(3)]
     path = write_lines(tmp_path / "a.jsonl", *rows, {"prompt": "Q", "chosen": "Human: A", "rejected": "B"})
     (finding,) = [
-        one for one in binarize(path, tmp_path / "out", holdout=0)["findings"] if one["finding"] == "turn_markers"
+        one for one in binarize(path, tmp_path / "out", validation=0)["findings"] if one["finding"] == "turn_markers"
     ]
     assert (finding["severity"], finding["rows"]) == ("warning", 6)
     assert "turn markers of hh-rlhf" in finding["summary"]
@@ -268,7 +268,7 @@ def test_turn_markers_inside_a_text_prompt_are_warned_of(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out" / "findings.jsonl").read_text().splitlines()]
     listed = [line["origin"] for line in lines if line["finding"] == "turn_markers"]
     assert listed == [f"a.jsonl:{n}" for n in (1, 1, 2, 2, 3, 3)]
-    plain = binarize(path, tmp_path / "plain", text=True, holdout=0)["findings"]
+    plain = binarize(path, tmp_path / "plain", text=True, validation=0)["findings"]
     assert "turn_markers" not in [one["finding"] for one in plain]
 
 
@@ -281,7 +281,7 @@ def test_real_file(tmp_path):
     assert (result["lines_in"], result["rows_in"]) == (2312, 4624)
     assert result["rejected"] == {"prompts_differ": 10, "empty_answer": 8, "roles_do_not_alternate": 8}
     assert adds_up(result)
-    assert shares_nothing(load_data_dir(tmp_path / "out").train, load_data_dir(tmp_path / "out").held_out)
+    assert shares_nothing(load_data_dir(tmp_path / "out").train, load_data_dir(tmp_path / "out").validation)
 
 
 def opening(prompt: Text) -> str:
@@ -317,14 +317,14 @@ JUNK = st.sampled_from(["not json", "[]", "{}", "3"])
         st.lists(st.one_of(UNPAIRED, UNPAIRED, JUNK), max_size=30),
         st.lists(st.one_of(PAIRED, JUNK), max_size=30),
     ),
-    holdout=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
+    validation=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
     seed=st.integers(0, 3),
 )
-def test_every_row_is_accounted_for(tmp_path_factory, rows, holdout, seed):
+def test_every_row_is_accounted_for(tmp_path_factory, rows, validation, seed):
     """Whatever the table, the counts add up and no prompt is on both sides, or it is refused in one line."""
     folder = tmp_path_factory.mktemp("any")
     path = write_lines(folder / "a.jsonl", *rows)
-    result = outcome(path, folder / "out", holdout=holdout, seed=seed)
+    result = outcome(path, folder / "out", validation=validation, seed=seed)
     if isinstance(result, str):
         assert "\n" not in result
         return
@@ -332,11 +332,11 @@ def test_every_row_is_accounted_for(tmp_path_factory, rows, holdout, seed):
     assert result["lines_in"] == len(rows)
     data = load_data_dir(folder / "out")
     assert len(data.train) == result["desirable"] + result["undesirable"]
-    assert len(data.held_out) == result["held_out"]
-    assert shares_nothing(data.train, data.held_out)
+    assert len(data.validation) == result["validation"]
+    assert shares_nothing(data.train, data.validation)
     lines = [json.loads(line) for line in (folder / "out" / "rejects.jsonl").read_text("utf-8").splitlines()]
-    assert sum(line["rows"] for line in lines) == sum(result["rejected"].values()) + result["left_out"]
-    origins = [row.origin for row in (*data.train, *data.held_out)] + [line["origin"] for line in lines]
+    assert sum(line["rows"] for line in lines) == sum(result["rejected"].values()) + result["dropped"]
+    origins = [row.origin for row in (*data.train, *data.validation)] + [line["origin"] for line in lines]
     assert len(set(origins)) == len(rows)
 
 

@@ -49,7 +49,7 @@ def built_in(small_sample, monkeypatch) -> None:
     monkeypatch.setattr(select, "sample_data", lambda: small_sample)
 
 
-def check_held_out(metrics: dict) -> None:
+def check_validation(metrics: dict) -> None:
     """The promised keys; each estimate lies in its interval or, for AUC-like ones, near it."""
     assert metrics["rows"] > 0
     assert metrics["z_ref_se"] >= 0
@@ -62,7 +62,7 @@ def check_held_out(metrics: dict) -> None:
 def check_results(results: dict[str, dict]) -> None:
     """The keys that other tools build on, and what must agree between the commands."""
     rows = results["binarize"]
-    used = rows["desirable"] + rows["undesirable"] + rows["held_out"] + rows["left_out"]
+    used = rows["desirable"] + rows["undesirable"] + rows["validation"] + rows["dropped"]
     assert rows["rows_in"] == used + sum(rows["rejected"].values())
     assert set(rows["lambda_interval"]) == {"lambda_d", "lambda_u"}
     computed = results["precompute"]
@@ -72,13 +72,13 @@ def check_results(results: dict[str, dict]) -> None:
     assert trained["checkpoint"] == "checkpoint"
     assert trained["steps"] > 0
     assert trained["rows"] > 0
-    check_held_out(trained["held_out"])
+    check_validation(trained["validation"])
     seen = results["eval"]
-    check_held_out(seen)
-    assert seen["rows"] == rows["held_out"] == trained["held_out"]["rows"]
+    check_validation(seen)
+    assert seen["rows"] == rows["validation"] == trained["validation"]["rows"]
     # the end of training and `kto eval` look at the same rows with the same weights
     for name in METRICS:
-        assert seen[name] == pytest.approx(trained["held_out"][name], abs=1e-5), name
+        assert seen[name] == pytest.approx(trained["validation"][name], abs=1e-5), name
 
 
 def test_the_four_commands_as_typed(kto, workplace, built_in):
@@ -194,7 +194,7 @@ def test_more_rows_compute_only_what_is_new(kto, workplace, pico):
 
     for count in (40, 44):
         source = write_lines(workplace / f"of{count}.jsonl", pairs(count))
-        assert kto("binarize", source, "--out", f"set{count}", "--holdout", 0).code == 0
+        assert kto("binarize", source, "--out", f"set{count}", "--validation", 0).code == 0
     assert kto("precompute", "--data", "set40", "--model", pico, "--json").json["cached"] == 0
     second = kto("precompute", "--data", "set44", "--model", pico, "--json").json
     # 8 new rows have 16 new sequences; each new row may take the place of a partner or two
@@ -252,7 +252,7 @@ def test_a_step_and_a_plain_model_folder_are_evaluated_too(kto, workplace, finis
     run = Path(shutil.copytree(finished, workplace / "run"))
     step = sorted((run / "steps").iterdir())[-1]
     of_step = kto("eval", step, "--data", pico_data, "--samples", 0, "--json").json
-    check_held_out(of_step)
+    check_validation(of_step)
     assert of_step["eval"] == str(run / "eval" / step.name)
     model = Path(shutil.copytree(pico, workplace / "model"))
     itself = kto("eval", model, "--reference", pico, "--data", pico_data, "--samples", 0, "--json").json

@@ -1,4 +1,4 @@
-"""Held-out rows one by one, by class and by source: what still teaches, what may be mislabelled, what moved most."""
+"""Validation rows one by one, by class and by source: what still teaches, what may be mislabelled, what moved most."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ COMPARED = (
     "reward_undesirable",
     "kl",
 )
-"""In the order shown. The loss is left out: with other weights it is another quantity."""
+"""In the order shown. Without the loss: with other weights it is another quantity."""
 BETTER_WHEN_HIGHER = ("auc", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")
 """Shares do not depend on beta; a larger margin or KL alone says only that more has changed."""
 

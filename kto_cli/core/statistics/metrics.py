@@ -1,4 +1,4 @@
-"""What a step and a held-out set say: rewards per class, margin, KL, AUC, each of the latter with an interval."""
+"""What a step and a validation set say: rewards per class, margin, KL, AUC, each of the latter with an interval."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def step_metrics(
     }
 
 
-def held_out_metrics(
+def validation_metrics(
     scores: Scores, *, beta: float, lambda_d: float, lambda_u: float, seed: int = 0
 ) -> dict[str, object]:
-    """Everything `kto eval` says of held-out rows as a whole, each estimate with its 90 % interval.
+    """Everything `kto eval` says of validation rows as a whole, each estimate with its 90 % interval.
 
     The intervals are percentiles of a bootstrap over prompts, seeded. Of the AUCs, `auc_length` is that of completion
     length alone, in the direction that predicts the label (`auc_length_direction`); `auc_length_matched` counts only

@@ -24,57 +24,57 @@ class Verdict(NamedTuple):
     warnings: list[str]
 
 
-def judge(held_out: dict[str, Any] | None, steps: Sequence[dict[str, Any]]) -> Verdict:
-    """The verdict on a run from its held-out metrics (`held_out_metrics`) and its lines of metrics.jsonl."""
-    warnings = curve_warnings(steps, held_out)
-    if not held_out:
-        return Verdict("unknown", "No held-out rows: nothing says whether it learned.", warnings)
-    word, sentence = _word(held_out)
+def judge(validation: dict[str, Any] | None, steps: Sequence[dict[str, Any]]) -> Verdict:
+    """The verdict on a run from its validation metrics (`validation_metrics`) and its lines of metrics.jsonl."""
+    warnings = curve_warnings(steps, validation)
+    if not validation:
+        return Verdict("unknown", "No validation rows: nothing says whether it learned.", warnings)
+    word, sentence = _word(validation)
     return Verdict(word, sentence, warnings)
 
 
-def _word(held_out: dict[str, Any]) -> tuple[str, str]:
-    low, high = held_out["auc_interval"]
-    area = f"AUC {held_out['auc']:.3f} [{low:.3f}, {high:.3f}]"
+def _word(validation: dict[str, Any]) -> tuple[str, str]:
+    low, high = validation["auc_interval"]
+    area = f"AUC {validation['auc']:.3f} [{low:.3f}, {high:.3f}]"
     facts = (
-        f"Held-out margin {held_out['margin']:+.3f}, {area}, z_ref {held_out['z_ref']:.2f} "
-        f"+- {held_out['z_ref_se']:.2f} nats."
+        f"Validation margin {validation['margin']:+.3f}, {area}, z_ref {validation['z_ref']:.2f} "
+        f"+- {validation['z_ref_se']:.2f} nats."
     )
-    good = held_out["log_ratio_per_token_desirable"]
+    good = validation["log_ratio_per_token_desirable"]
     if good < COLLAPSED_PER_TOKEN:
         return "collapsed", (
             f"Collapsed: desirable completions lost {-good:.2f} nats per token against the reference. {facts} "
             "Whatever the AUC says, this model is damaged: train again with a learning rate 3 to 10 times lower."
         )
-    matched_low = held_out["auc_length_matched_interval"][0]
+    matched_low = validation["auc_length_matched_interval"][0]
     if math.isnan(low) or low <= 0.5:
         return "unclear", f"Not shown to have learned: 0.5 is inside the interval or above it. {facts}"
-    if held_out["margin"] < LEAST_MARGIN:
+    if validation["margin"] < LEAST_MARGIN:
         return "unclear", (
             "Hardly moved: the direction is right and the rewards differ by next to nothing. Train longer, or with a "
             f"higher learning rate. {facts}"
         )
-    if not matched_low > 0.5 or held_out["auc"] <= held_out["auc_length"]:
+    if not matched_low > 0.5 or validation["auc"] <= validation["auc_length"]:
         return "length", (
-            f"May have learned length alone: AUC of length {held_out['auc_length']:.3f}, between rows of like length "
-            f"{held_out['auc_length_matched']:.3f} (from {matched_low:.3f}). {facts}"
+            f"May have learned length alone: AUC of length {validation['auc_length']:.3f}, between rows of like length "
+            f"{validation['auc_length_matched']:.3f} (from {matched_low:.3f}). {facts}"
         )
     return "learned", (
-        f"Learned: rewards tell held-out desirable from undesirable, beyond length (AUC of length alone "
-        f"{held_out['auc_length']:.3f}, between rows of like length {held_out['auc_length_matched']:.3f}). {facts}"
+        f"Learned: rewards tell validation desirable from undesirable, beyond length (AUC of length alone "
+        f"{validation['auc_length']:.3f}, between rows of like length {validation['auc_length_matched']:.3f}). {facts}"
     )
 
 
-def curve_warnings(steps: Sequence[dict[str, Any]], held_out: dict[str, Any] | None = None) -> list[str]:
+def curve_warnings(steps: Sequence[dict[str, Any]], validation: dict[str, Any] | None = None) -> list[str]:
     """What the training curves warn of; each sentence says what was seen and what to try.
 
-    Rewards are judged on held-out rows where there are any: a step has too few rows to tell a fall from noise.
+    Rewards are judged on validation rows where there are any: a step has too few rows to tell a fall from noise.
     """
     if len(steps) < 4:
         return []
     last = list(steps[-max(3, len(steps) // 5) :])
     warnings = []
-    seen = [held_out] if held_out else last
+    seen = [validation] if validation else last
     up, down = _mean(seen, "reward_desirable"), _mean(seen, "reward_undesirable")
     if up < -0.1 and down < -0.1:
         warnings.append(

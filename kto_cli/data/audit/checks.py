@@ -1,6 +1,6 @@
 """What is wrong with feedback, or worth knowing of it, as numbers over all its rows (`Columns`), labels settled.
 
-`examine` finds, `mend_mask` says which rows leave where that is asked for. Rows without a label, and rows that
+`examine` finds, `fix_mask` says which rows leave where that is asked for. Rows without a label, and rows that
 are not `among` those asked about, are not there for either.
 """
 
@@ -18,14 +18,14 @@ from kto_cli.data.audit.near_duplicates import near_duplicates
 from kto_cli.data.audit.text_checks import ABOUT, Found
 from kto_cli.data.columns import I8, Columns, Flags
 
-MENDED_BITS = {"refusals": Found.REFUSAL, "urls": Found.URL, "echoes": Found.ECHO}
+FIXED_BITS = {"refusals": Found.REFUSAL, "urls": Found.URL, "echoes": Found.ECHO}
 
 
 def examine(
     columns: Columns,
     sources: Sequence[str],
     *,
-    held_out: Flags | None = None,
+    validation: Flags | None = None,
     among: Flags | None = None,
     clusters: I8 | None = None,
 ) -> list[Finding]:
@@ -33,7 +33,7 @@ def examine(
 
     Args:
         sources: names, by their numbers in `columns.sources`.
-        held_out: [rows] the split to look for leaks in; None: not split yet.
+        validation: [rows] the split to look for leaks in; None: not split yet.
         among: [rows] the rows to look at; None: all.
         clusters: [prompts] from `prompt_clusters`; None: near-duplicates are not looked for.
     """
@@ -42,9 +42,9 @@ def examine(
         return []
     found = [contradictions(columns, at), duplicates(columns, at), *in_texts(columns, at)]
     if clusters is not None:
-        found.append(near_duplicate_prompts(columns, at, clusters, held_out))
-    if held_out is not None:
-        found.append(leaks(columns, at, held_out))
+        found.append(near_duplicate_prompts(columns, at, clusters, validation))
+    if validation is not None:
+        found.append(leaks(columns, at, validation))
     found = [finding for finding in found if len(finding.rows)]
     return [*found, *dataset_checks.say(columns, at, sources)]
 
@@ -62,7 +62,7 @@ def contradictions(columns: Columns, at: I8) -> Finding:
     return Finding(
         "contradictions",
         f"{_of(rows, at)} say of {texts:,} answers both that they are desirable and that they are not",
-        "--mend contradictions leaves all of them out",
+        "--fix contradictions drops all of them",
         True,
         rows,
         "the same prompt and answer has the other label in another row",
@@ -79,7 +79,7 @@ def duplicates(columns: Columns, at: I8) -> Finding:
     return Finding(
         "duplicates",
         f"{_of(at[again], at)} repeat an earlier one: prompt, answer and label",
-        "--mend duplicates keeps the first of each",
+        "--fix duplicates keeps the first of each",
         True,
         at[again],
         "the same prompt, answer and label came before",
@@ -100,7 +100,7 @@ def in_texts(columns: Columns, at: I8) -> list[Finding]:
     return found
 
 
-def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, held_out: Flags | None) -> Finding:
+def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, validation: Flags | None) -> Finding:
     """Rows whose prompt is nearly the same as an earlier one of ANOTHER conversation (one conversation is never split).
 
     `others`: the first row of the cluster.
@@ -116,14 +116,14 @@ def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, held_out: Fla
     facts: dict[str, Any] = {"prompts": prompts, "clusters": len(involved)}
     facts["largest"] = int(numpy.bincount(cluster[members]).max()) if len(involved) else 0
     summary = f"{_of(at[near], at)} have a prompt nearly the same as one of another conversation"
-    if held_out is not None:
-        crossing = numpy.intersect1d(cluster[members & held_out[at]], cluster[members & ~held_out[at]])
+    if validation is not None:
+        crossing = numpy.intersect1d(cluster[members & validation[at]], cluster[members & ~validation[at]])
         facts["clusters_in_both_splits"] = len(crossing)
-        summary += f"; {len(crossing):,} of {len(involved):,} such clusters are in train and held-out both"
+        summary += f"; {len(crossing):,} of {len(involved):,} such clusters are in train and validation both"
     return Finding(
         "near_duplicates",
         summary,
-        "--mend near-duplicates keeps them on one side of the split",
+        "--fix near-duplicates keeps them on one side of the split",
         facts.get("clusters_in_both_splits", 0) > 0,
         at[near],
         "the prompt is nearly the same as that of an earlier row of another conversation",
@@ -132,9 +132,9 @@ def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, held_out: Fla
     )
 
 
-def leaks(columns: Columns, at: I8, held_out: Flags) -> Finding:
-    """Rows to learn from whose prompt or conversation is held out too; `others`: the first held-out row of it."""
-    held = held_out[at]
+def leaks(columns: Columns, at: I8, validation: Flags) -> Finding:
+    """Training rows whose prompt or conversation has validation rows too; `others`: the first of those."""
+    held = validation[at]
     other = numpy.full(len(at), len(columns))
     for numbers in (columns.prompts[at], columns.groups[at]):
         first = numpy.full(int(numbers.max()) + 1, len(columns))
@@ -143,11 +143,11 @@ def leaks(columns: Columns, at: I8, held_out: Flags) -> Finding:
     leaking = ~held & (other < len(columns))
     return Finding(
         "leakage",
-        f"{_of(at[leaking], at)} to learn from share a prompt or a conversation with held-out rows",
+        f"{_of(at[leaking], at)} to learn from share a prompt or a conversation with validation rows",
         "split again; what is measured on those rows means little",
         True,
         at[leaking],
-        "the prompt or its conversation is held out too",
+        "the prompt or its conversation is in the validation split too",
         other[leaking],
     )
 
@@ -158,7 +158,7 @@ def prompt_clusters(columns: Columns) -> I8:
     return near_duplicates(columns.sketches[first])
 
 
-def mend_mask(columns: Columns, mends: frozenset[str], *, among: Flags | None = None) -> dict[str, Flags]:
+def fix_mask(columns: Columns, fixes: frozenset[str], *, among: Flags | None = None) -> dict[str, Flags]:
     """Which rows leave, by the finding they leave for; [rows] each, and each row for one finding at most.
 
     In this order: all rows of a contradiction, then refusals, urls and echoes, then of what is left all duplicates but
@@ -173,12 +173,12 @@ def mend_mask(columns: Columns, mends: frozenset[str], *, among: Flags | None = 
         leaving[name][rows] = True
         left[rows] = False
 
-    if "contradictions" in mends:
+    if "contradictions" in fixes:
         leave("contradictions", contradictions(columns, numpy.flatnonzero(left)).rows)
-    for name, bit in MENDED_BITS.items():
-        if name in mends:
+    for name, bit in FIXED_BITS.items():
+        if name in fixes:
             leave(name, numpy.flatnonzero(left & (columns.findings & numpy.uint32(bit) != 0)))
-    if "duplicates" in mends:
+    if "duplicates" in fixes:
         leave("duplicates", duplicates(columns, numpy.flatnonzero(left)).rows)
     return leaving
 

@@ -2,7 +2,7 @@
 
 `look` is called once for each row while feedback is read, so all of it has to cost a few microseconds: most checks are
 behind a length or a substring that clean text does not have. A bit says "worth a look", never "wrong": only what
-`--mend` names leaves the data.
+`--fix` names leaves the data.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ ABOUT: dict[Found, About] = {
     Found.REFUSAL: About(
         "refusals",
         "the answer does nothing but refuse",
-        "fine where the prompt deserves it; --mend refusals leaves them out",
+        "fine where the prompt deserves it; --fix refusals drops them",
         False,
     ),
-    Found.URL: About("urls", "the answer is nothing but a link", "--mend urls leaves them out", True),
-    Found.ECHO: About("echoes", "the answer repeats the prompt's last turn", "--mend echoes leaves them out", True),
+    Found.URL: About("urls", "the answer is nothing but a link", "--fix urls drops them", True),
+    Found.ECHO: About("echoes", "the answer repeats the prompt's last turn", "--fix echoes drops them", True),
     Found.MOJIBAKE: About(
-        "mojibake", "UTF-8 that was read as another encoding (â€™ for ’)", "--mend encoding restores it", True
+        "mojibake", "UTF-8 that was read as another encoding (â€™ for ’)", "--fix encoding restores it", True
     ),
     Found.CONTROL: About(
-        "control_characters", "holds NUL or other control characters", "--mend encoding takes them out", True
+        "control_characters", "holds NUL or other control characters", "--fix encoding takes them out", True
     ),
     Found.BROKEN: About(
         "replacement_characters", "holds U+FFFD: characters lost before the text came here", "export it again", True
@@ -74,7 +74,7 @@ ABOUT: dict[Found, About] = {
         "html_entities", "the answer holds HTML entities (&amp;) and no HTML", "unescape them at the source", False
     ),
     Found.REPEATED: About(
-        "repetition", "the answer says the same thing over and over", "leave them out if desirable", False
+        "repetition", "the answer says the same thing over and over", "drop them if desirable", False
     ),
     Found.MARKED: About(
         "turn_markers",
@@ -201,7 +201,7 @@ def _misread(text: str) -> bool:
     return (MISREAD.search(text) is not None or "\xc3 " in text) and is_bad(text)
 
 
-def mend(text: str) -> str:
+def fix(text: str) -> str:
     """The text with its encoding restored where it was read as another one (ftfy), without control characters.
 
     Form feeds become line ends. A LaTeX command whose backslash was read as an escape (a form feed and `rac`) gets it

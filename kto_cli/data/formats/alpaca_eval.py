@@ -26,7 +26,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats import fields, listing
-from kto_cli.data.formats.records import LeftOut, Pair, Result, RowFault
+from kto_cli.data.formats.records import Dropped, Pair, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -73,7 +73,7 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     return []
 
 
-def preference(record: Record, margin: float) -> float | LeftOut:
+def preference(record: Record, margin: float) -> float | Dropped:
     """The preference from 1 to 2, or why there is none.
 
     Raises:
@@ -81,14 +81,14 @@ def preference(record: Record, margin: float) -> float | LeftOut:
     """
     value = (record.values or {}).get("preference")
     if fields.is_absent(value):
-        return LeftOut(record.origin, "no_preference", "the judge gave no preference that could be read", 2)
+        return Dropped(record.origin, "no_preference", "the judge gave no preference that could be read", 2)
     found = fields.number(value)
     if found is None or not (found == 0 or 1 <= found <= 2):
         raise RowFault("preference_not_accepted", "preference is neither 0 (a draw) nor a number from 1 to 2")
     if found in (0, 1.5):
-        return LeftOut(record.origin, "tie", "the judge calls it a draw", 2)
+        return Dropped(record.origin, "tie", "the judge calls it a draw", 2)
     if abs(found - 1.5) < margin:
-        return LeftOut(record.origin, "undecided", f"preference {found:g} is nearer to 1.5 than {margin:g}", 2)
+        return Dropped(record.origin, "undecided", f"preference {found:g} is nearer to 1.5 than {margin:g}", 2)
     return found
 
 
@@ -104,7 +104,7 @@ def instruction(values: dict[str, Any]) -> str:
     return f"{text}\n\n{fields.text_field(values, 'input', 'empty_prompt')}"
 
 
-def read_pair(record: Record, config: BinarizeConfig) -> Pair | LeftOut:
+def read_pair(record: Record, config: BinarizeConfig) -> Pair | Dropped:
     """The pair of one annotation, or why it is left out.
 
     Raises:
@@ -114,7 +114,7 @@ def read_pair(record: Record, config: BinarizeConfig) -> Pair | LeftOut:
     prompt = fields.as_prompt(instruction(values), config.text)
     outputs = [fields.text_field(values, name, "empty_answer") for name in ("output_1", "output_2")]
     found = preference(record, config.margin)
-    if isinstance(found, LeftOut):
+    if isinstance(found, Dropped):
         return found
     chosen, other = (fields.as_answer(text, config.text) for text in (outputs if found < 1.5 else outputs[::-1]))
     return fields.pair(prompt, chosen, other, record.origin, None, None)

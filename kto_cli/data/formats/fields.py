@@ -66,7 +66,7 @@ def number(value: Any) -> float | None:
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a number was left out: null, NaN (how tables spell null) or an empty text."""
+    """Whether a number is missing: null, NaN (how tables spell null) or an empty text."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 

@@ -21,7 +21,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.fields import is_absent, number, rejected
 from kto_cli.data.formats.labels import as_number, label_value
-from kto_cli.data.formats.records import HELD_OUT, LeftOut, Pair, Result, RowFault, Scored, root
+from kto_cli.data.formats.records import VALIDATION, Dropped, Pair, Result, RowFault, Scored, root
 from kto_cli.data.formats.rows import answer_of, labelled, pair, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
@@ -51,11 +51,11 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
 
 
 def split_of(values: Mapping[str, Any], raw_file: RawFile) -> str | None:
-    """HELD_OUT where the record, or else its file, is of the test split."""
+    """VALIDATION where the record, or else its file, is of the test split."""
     split = values.get("split")
     if split is None:
         return raw_file.split
-    return HELD_OUT if split == "test" else None
+    return VALIDATION if split == "test" else None
 
 
 def preferred(values: Mapping[str, Any]) -> bool | None:
@@ -78,11 +78,11 @@ def preferred(values: Mapping[str, Any]) -> bool | None:
     return label == 1
 
 
-def pairwise(values: Mapping[str, Any], record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair | LeftOut:
+def pairwise(values: Mapping[str, Any], record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair | Dropped:
     """A pairwise record as a pair; RowFault where it cannot be one."""
     a_is_better = preferred(values)
     if a_is_better is None:
-        return LeftOut(record.origin, "tie", "both outputs have the same reward", 2)
+        return Dropped(record.origin, "tie", "both outputs have the same reward", 2)
     better, worse = ("output_A", "output_B") if a_is_better else ("output_B", "output_A")
     for name in (better, worse):  # said here by the name it has in the file
         if values.get(name) is None:
@@ -91,10 +91,10 @@ def pairwise(values: Mapping[str, Any], record: Record, raw_file: RawFile, confi
     return pair(sides, record.origin, config.text, split_of(values, raw_file))
 
 
-def scalar(values: Mapping[str, Any], record: Record, raw_file: RawFile, config: BinarizeConfig) -> Scored | LeftOut:
+def scalar(values: Mapping[str, Any], record: Record, raw_file: RawFile, config: BinarizeConfig) -> Scored | Dropped:
     """A scalar record as a scored row; RowFault where it cannot be one."""
     if is_absent(values.get("reward")):
-        return LeftOut(record.origin, "no_score", "it has no reward", 1)
+        return Dropped(record.origin, "no_score", "it has no reward", 1)
     reward = number(values["reward"])
     if reward is None:
         raise RowFault("score_not_accepted", "the reward is not a finite number")

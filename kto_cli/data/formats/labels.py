@@ -38,7 +38,7 @@ def as_number(value: Any) -> int | float | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a label was left out: null, NaN (how tables spell null among numbers) or an empty text."""
+    """Whether a label is missing: null, NaN (how tables spell null among numbers) or an empty text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, (float, Decimal)) and value != value)

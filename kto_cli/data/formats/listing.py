@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.formats.records import HELD_OUT
+from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.source import RawFile, Source
 
 SPLITS = ("train", "validation", "test")
@@ -70,7 +70,7 @@ def one_file(place: Path, subsets: Sequence[str]) -> list[RawFile]:
 
 
 def in_folder(place: Path, paths: Sequence[Path], subset_of: Callable[[Path], str]) -> list[RawFile]:
-    """Files below a folder; `validation` and `test` are held out where a `train` is in the same folder.
+    """Files below a folder; `validation` and `test` are for validation where a `train` is in the same folder.
 
     Alone they are what there is to learn from. `subset_of` has the path below the folder.
     """
@@ -79,7 +79,7 @@ def in_folder(place: Path, paths: Sequence[Path], subset_of: Callable[[Path], st
     for path in paths:
         official = path.parent in trained and split_name(path.name) in ("validation", "test")
         below = path.relative_to(place)
-        files.append(RawFile(path, below.as_posix(), subset_of(below), HELD_OUT if official else None))
+        files.append(RawFile(path, below.as_posix(), subset_of(below), VALIDATION if official else None))
     return files
 
 

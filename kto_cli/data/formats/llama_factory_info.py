@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.formats.records import HELD_OUT
+from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.readers.open_file import printable
 
@@ -64,7 +64,7 @@ def read_info(path: Path) -> dict[str, dict[str, Any]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{shown} cannot be read ({error}).", "Mend it, or move it away.") from error
+        raise BadInput(f"{shown} cannot be read ({error}).", "Fix it, or move it away.") from error
     if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
         raise BadInput(
             f"{shown} does not map names to descriptions.", f"See {INFO} in the data README of LLaMA-Factory."
@@ -88,7 +88,7 @@ def described_layout(entry: Mapping[str, Any], name: str) -> Layout:
     columns, tags = entry.get("columns", COLUMNS), entry.get("tags", TAGS)
     for what, names in (("columns", columns), ("tags", tags)):
         if not isinstance(names, dict) or not all(value is None or isinstance(value, str) for value in names.values()):
-            raise BadInput(f"{INFO}: the {what} of {printable(name)} are not names of columns.", "Mend it.")
+            raise BadInput(f"{INFO}: the {what} of {printable(name)} are not names of columns.", "Fix it.")
     ranking = entry.get("ranking") is True
     given = {key: value for key, value in columns.items() if value is not None}
     if ranking:  # what LLaMA-Factory has no default for and cannot do without
@@ -200,7 +200,7 @@ def entry_files(info: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Raw
     where = f"{printable(str(info))}: the file of {printable(name)}"
     paths = files_of(info, entry)
     if not paths:
-        raise BadInput(f"{where} is not named (file_name).", "Mend it, or name other entries with --subset.")
+        raise BadInput(f"{where} is not named (file_name).", "Fix it, or name other entries with --subset.")
     for path in paths:
         if not path.resolve().is_relative_to(info.parent.resolve()):
             raise BadInput(f"{where} is outside of its folder ({printable(path)}).", "Give that file itself.")
@@ -211,11 +211,11 @@ def entry_files(info: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Raw
 
 
 def with_splits(files: Sequence[RawFile]) -> list[RawFile]:
-    """The files, with `test` and `held_out` beside a `train` as the held-out split."""
+    """The files, with `test` and `validation` beside a `train` as the validation split."""
     trained = {file.path.parent for file in files if file.path.name.startswith("train.")}
-    official = ("test.", "held_out.")
+    official = ("test.", "validation.")
     return [
-        RawFile(file.path, file.name, file.subset, HELD_OUT)
+        RawFile(file.path, file.name, file.subset, VALIDATION)
         if file.path.name.startswith(official) and file.path.parent in trained
         else file
         for file in files

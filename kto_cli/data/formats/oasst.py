@@ -2,8 +2,8 @@
 
 Form: `oasst_trees.py`; data: https://huggingface.co/datasets/OpenAssistant/oasst1, arXiv 2304.07327. On the Hub the
 Parquet files are read, which hold the trees that are ready and the official split: `validation` is the authors' only
-held-out part (the KTO authors' code evaluates on it) and is held out here, by trees. Of a folder the Parquet files are
-read too; without them it must hold one JSONL file, because the others repeat its trees.
+validation part (the KTO authors' code evaluates on it) and is for validation here, by trees. Of a folder the Parquet
+files are read too; without them it must hold one JSONL file, because the others repeat its trees.
 
 A ranked list for each prompt with two or more ranked replies. The prompt is the whole thread from the first message;
 the group is the tree; rank 0 is best. Ranks with gaps keep their order; of replies with one rank the first by message
@@ -44,7 +44,7 @@ from kto_cli.data.formats.oasst_trees import (
     tree_verdict,
     verdicts,
 )
-from kto_cli.data.formats.records import LeftOut, Message, Ranked, Reject, Result, RowFault, Scored, message
+from kto_cli.data.formats.records import Dropped, Message, Ranked, Reject, Result, RowFault, Scored, message
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -92,7 +92,7 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
 def result(node: Node, verdict: Verdict) -> Result:
     """A message that cannot be used, as its reject or left-out row."""
     if not verdict.is_fault:
-        return LeftOut(node.origin, verdict.reason, verdict.detail, 1)
+        return Dropped(node.origin, verdict.reason, verdict.detail, 1)
     raw = {name: value for name, value in node.values.items() if name not in ("replies", "origin")}
     return Reject(node.origin, verdict.reason, verdict.detail, 1, fields.json_text(raw))
 
@@ -182,7 +182,7 @@ def compared(
         return (message("assistant", node.values["text"]),)
 
     if score != "thumbs" and len(replies) == 1:
-        yield LeftOut(replies[0].origin, "only_reply", "it is the only reply to its prompt that can be used", 1)
+        yield Dropped(replies[0].origin, "only_reply", "it is the only reply to its prompt that can be used", 1)
         return
     # not before: in a long thread of only replies, all their prompts would be quadratic
     prompt = thread(tree, replies[0].parent)
@@ -190,7 +190,7 @@ def compared(
         for node in replies:
             found = thumbs(node.values)
             if found is None:
-                yield LeftOut(node.origin, "no_thumbs", "it has no thumbs up or down", 1)
+                yield Dropped(node.origin, "no_thumbs", "it has no thumbs up or down", 1)
             else:
                 yield Scored(prompt, answer(node), float(found), node.origin, group, split)
         return

@@ -15,7 +15,7 @@ Message = dict[str, str]
 Text = str | tuple[Message, ...]
 """A prompt or a completion: plain text, or chat messages."""
 
-HELD_OUT = "held_out"
+VALIDATION = "validation"
 ROLES = ("system", "user", "assistant")
 
 
@@ -29,9 +29,9 @@ class Pair:
     origin: str
     """FILE:LINE, for people."""
     group: str
-    """What must not be split between train and held-out: the root of the conversation."""
+    """What must not be split between train and validation: the root of the conversation."""
     split: str | None = None
-    """`held_out` where the source says so (its official test split)."""
+    """`validation` where the source says so (its official test split)."""
     rejected_origin: str | None = None
     """Where `rejected` is, if not where `chosen` is."""
     rows = 2
@@ -96,7 +96,7 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Dropped:
     """Well-formed input that is no feedback by the source's rules, and why: no label, too close a vote."""
 
     origin: str
@@ -105,7 +105,7 @@ class LeftOut:
     rows: int
 
 
-Result = Pair | Ranked | Scored | Output | Reject | LeftOut
+Result = Pair | Ranked | Scored | Output | Reject | Dropped
 """What a source makes of its input."""
 
 
@@ -169,7 +169,7 @@ def root(prompt: Text) -> str:
     """The group of a prompt: the conversation up to its first user turn; plain text is its own root.
 
     Rows of one conversation at different depths share it, so the answer of a shallow row, which is
-    part of a deeper row's prompt, never crosses from train to held-out.
+    part of a deeper row's prompt, never crosses from train to validation.
     """
     if isinstance(prompt, str):
         return prompt

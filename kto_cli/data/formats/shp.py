@@ -6,9 +6,9 @@ stackexchange/NAME) with train.json, validation.json and test.json, each JSON li
 `score_ratio`, `post_id`, `domain` (subreddit and split, as askhr_train).
 
 A pair of rows each. The prompt is the post, the group its id. The authors split by posts; `validation` and `test` are
-both held out. Where a file's name tells no split, the row's `domain` does. Texts stay as they are, HTML entities of
-Reddit included. A comment may win one pair and lose another: rows of one text in both classes, which the doctor finds
-as contradictions.
+both for validation. Where a file's name tells no split, the row's `domain` does. Texts stay as they are, HTML
+entities of Reddit included. A comment may win one pair and lose another: rows of one text in both classes, which the
+doctor finds as contradictions.
 
 Defaults, both from the KTO authors' code (github.com/ContextualAI/HALOs, dataloader.py, `get_shp`), which has them from
 the SteamSHP model cards, and both for pairs to learn from alone, as there:
@@ -30,7 +30,7 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats import fields, listing
-from kto_cli.data.formats.records import HELD_OUT, LeftOut, Pair, Result, RowFault
+from kto_cli.data.formats.records import VALIDATION, Dropped, Pair, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -71,8 +71,8 @@ def split_of(values: dict[str, Any], raw_file: RawFile) -> str | None:
     if raw_file.split or listing.split_name(raw_file.name):
         return raw_file.split
     domain = values.get("domain")
-    held_out = isinstance(domain, str) and domain.endswith(("_validation", "_test"))
-    return HELD_OUT if held_out else None
+    validation = isinstance(domain, str) and domain.endswith(("_validation", "_test"))
+    return VALIDATION if validation else None
 
 
 def score(values: dict[str, Any], name: str) -> float | None:
@@ -126,7 +126,7 @@ def ratio(values: dict[str, Any], preferred: bool) -> float:
     return said
 
 
-def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair | LeftOut:
+def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair | Dropped:
     """The pair of one line, or why it is left out.
 
     Raises:
@@ -140,9 +140,9 @@ def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair
     split = split_of(values, raw_file)
     least = MIN_RATIO if config.min_ratio is None else config.min_ratio
     if found == 1:
-        return LeftOut(record.origin, "tie", "both comments have the same score", 2)
+        return Dropped(record.origin, "tie", "both comments have the same score", 2)
     if found < least and split is None:
-        return LeftOut(record.origin, "ratio_below", f"the scores' ratio is {found:.4g}, below {least:g}", 2)
+        return Dropped(record.origin, "ratio_below", f"the scores' ratio is {found:.4g}, below {least:g}", 2)
     chosen, other = (fields.as_answer(text, config.text) for text in (comments if preferred else comments[::-1]))
     post_id = values.get("post_id")
     group = post_id if isinstance(post_id, str) and post_id.strip() else None

@@ -24,7 +24,7 @@ class RawFile:
     """What its lines are called: the path below the folder that was read."""
     subset: str = ""
     split: str | None = None
-    """HELD_OUT where the file is the source's official test split."""
+    """VALIDATION where the file is the source's official test split."""
     paired: bool = False
     """All its rows are pairs, so that a line which cannot be parsed counts for two."""
 

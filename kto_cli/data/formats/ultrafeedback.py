@@ -13,12 +13,12 @@ The system prompts that the models were given are no part of the prompt, as in t
     --score helpfulness, honesty, instruction_following, truthfulness     that aspect's rating
 
 2,628 completions of the first release have 10 where the judge said 1 (github.com/OpenBMB/UltraFeedback/issues/8); the
-Hub's copy is mended since 2023-12-29, by their ratings. An older copy is read as it is: prefer --score fine-grained.
-Its TruthfulQA prompts are a benchmark's; the binarized form leaves them out, and --subset can.
+Hub's copy is fixed since 2023-12-29, by their ratings. An older copy is read as it is: prefer --score fine-grained.
+Its TruthfulQA prompts are a benchmark's; the binarized form drops them, and --subset can.
 
 The binarized form (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized): Parquet with `chosen` and
 `rejected` as chats, `score_chosen` and `score_rejected`. Of a folder only train_prefs and test_prefs are read (the sft
-and gen files repeat their rows); test_prefs is held out. A pair of rows each.
+and gen files repeat their rows); test_prefs is for validation. A pair of rows each.
 
 Left out: no_score (missing or "N/A"); tie (both scores of a pair are equal: the rejected answer is a random one of the
 others, which may be as good).
@@ -36,7 +36,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats import fields, listing
-from kto_cli.data.formats.records import LeftOut, Message, Pair, Reject, Result, RowFault, Scored, check_chat, root
+from kto_cli.data.formats.records import Dropped, Message, Pair, Reject, Result, RowFault, Scored, check_chat, root
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -155,7 +155,7 @@ def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
             yield Reject(origin, fault.reason, fault.detail, 1, fields.json_text(completion))
             continue
         if found is None:
-            yield LeftOut(origin, "no_score", f"no {which} score", 1)
+            yield Dropped(origin, "no_score", f"no {which} score", 1)
             continue
         yield Scored(prompt, fields.as_answer(response, config.text), found, origin, root(prompt))
 
@@ -173,7 +173,7 @@ def answer(side: tuple[Message, ...], name: str) -> Message:
     return side[-1]
 
 
-def read_pair(record: Record, raw_file: RawFile) -> Pair | LeftOut:
+def read_pair(record: Record, raw_file: RawFile) -> Pair | Dropped:
     """The pair of one row of the binarized form, or why it is left out.
 
     Raises:
@@ -189,7 +189,7 @@ def read_pair(record: Record, raw_file: RawFile) -> Pair | LeftOut:
     of_best, of_worst = (on_scale(values.get(name), name, 10) for name in ("score_chosen", "score_rejected"))
     if of_best is not None and of_worst is not None:
         if of_best == of_worst:
-            return LeftOut(record.origin, "tie", f"both answers have the score {of_best:g}", 2)
+            return Dropped(record.origin, "tie", f"both answers have the score {of_best:g}", 2)
         if of_best < of_worst:
             raise RowFault("scores_contradict", f"chosen has the score {of_best:g}, rejected {of_worst:g}")
     return found

@@ -29,7 +29,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.fields import messages_of
 from kto_cli.data.formats.labels import is_missing
-from kto_cli.data.formats.records import LeftOut, Output, Pair, Reject, Result, RowFault, Scored, Text, check_text, root
+from kto_cli.data.formats.records import Dropped, Output, Pair, Reject, Result, RowFault, Scored, Text, check_text, root
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.log.columns import filled, notes, settled
@@ -47,7 +47,7 @@ def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator
     try:
         yield row(record.values, record.origin, raw_file, config)
     except NoFeedback as nothing:
-        yield LeftOut(record.origin, nothing.reason, nothing.detail, rows)
+        yield Dropped(record.origin, nothing.reason, nothing.detail, rows)
     except RowFault as fault:
         raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
         yield Reject(record.origin, fault.reason, fault.detail, rows, raw)

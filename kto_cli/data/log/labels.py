@@ -18,7 +18,7 @@ Values = dict[str, Any]
 
 
 class NoFeedback(Exception):
-    """A row is well-formed and says nothing; becomes a `LeftOut`, never reaches the user as an error."""
+    """A row is well-formed and says nothing; becomes a `Dropped`, never reaches the user as an error."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

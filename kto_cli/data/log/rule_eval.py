@@ -51,7 +51,7 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def spell_cell(cell: Any) -> str:
-    """A cell for people, the end of a long one left out."""
+    """A cell for people, a long one shortened."""
     if isinstance(cell, (bool, type(None))):
         return {True: "true", False: "false", None: "missing"}[cell]
     text = ascii(cell) if isinstance(cell, str) and not cell.isprintable() else repr(cell)

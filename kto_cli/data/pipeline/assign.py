@@ -1,15 +1,15 @@
-"""What becomes of each row, once all are read. In this order: labels, mends, split, shape."""
+"""What becomes of each row, once all are read. In this order: labels, fixes, split, shape."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.audit.checks import examine, mend_mask, prompt_clusters
+from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.findings import Finding
 from kto_cli.data.columns import I8, U8, Columns
 from kto_cli.data.pipeline.label import settle_labels
-from kto_cli.data.pipeline.outcome import LEFT_OUT, Fates
+from kto_cli.data.pipeline.outcome import DROPPED, Fates
 from kto_cli.data.pipeline.sample import DETAILS as SHAPE_DETAILS
 from kto_cli.data.pipeline.sample import Rows, Shape, shape
 from kto_cli.data.pipeline.split import DETAILS as SPLIT_DETAILS
@@ -17,12 +17,12 @@ from kto_cli.data.pipeline.split import split
 from kto_cli.data.seeded_order import row_keys
 from kto_cli.data.select import Chosen
 
-MENDED = {
-    "contradictions": "the same prompt and answer has the other label in another row (--mend contradictions)",
-    "refusals": "the answer does nothing but refuse (--mend refusals)",
-    "urls": "the answer is nothing but a link (--mend urls)",
-    "echoes": "the answer repeats the prompt's last turn (--mend echoes)",
-    "duplicates": "the same prompt, answer and label came before (--mend duplicates)",
+FIXED = {
+    "contradictions": "the same prompt and answer has the other label in another row (--fix contradictions)",
+    "refusals": "the answer does nothing but refuse (--fix refusals)",
+    "urls": "the answer is nothing but a link (--fix urls)",
+    "echoes": "the answer repeats the prompt's last turn (--fix echoes)",
+    "duplicates": "the same prompt, answer and label came before (--fix duplicates)",
 }
 
 
@@ -46,18 +46,18 @@ def decide(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> D
     done = Decision(Fates.for_rows(len(columns)))
     fates, names = done.fates, [one.name for one in sources]
     done.warnings += settle_labels(columns, sources, config, fates, done.notes.append)
-    for name, rows in mend_mask(columns, config.mends, among=fates.kept).items():
-        fates.take_out(rows, LEFT_OUT, name, MENDED[name])
+    for name, rows in fix_mask(columns, config.fixes, among=fates.kept).items():
+        fates.take_out(rows, DROPPED, name, FIXED[name])
     clusters = prompt_clusters(columns)
     columns.sketches = columns.sketches[:0]  # a quarter of all that is kept in memory, and of no more use
-    family_keys = _split(columns, config, done, clusters if "near-duplicates" in config.mends else None)
+    family_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
     _shape(columns, family_keys, sources, config, done)
-    done.findings = examine(columns, names, held_out=fates.held_out, among=fates.kept, clusters=clusters)
+    done.findings = examine(columns, names, validation=fates.validation, among=fates.kept, clusters=clusters)
     return done
 
 
 def _split(columns: Columns, config: BinarizeConfig, done: Decision, clusters: I8 | None) -> U8:
-    """Which rows are held out; returns [rows, 2] the keys of families. `clusters`: [prompts] that stay together."""
+    """Assigns rows to validation; returns [rows, 2] the keys of families. `clusters`: [prompts] that stay together."""
     found = split(
         prompts=columns.prompts,
         groups=columns.groups,
@@ -65,14 +65,14 @@ def _split(columns: Columns, config: BinarizeConfig, done: Decision, clusters: I
         labels=columns.labels,
         official=columns.official,
         sources=columns.sources,
-        share=config.holdout,
+        share=config.validation,
         seed=config.seed,
         clusters=None if clusters is None else clusters[columns.prompts],
         rows=done.fates.kept,
     )
-    for reason, rows in found.left_out.items():
-        done.fates.take_out(rows, LEFT_OUT, reason, SPLIT_DETAILS[reason])
-    done.fates.hold_out(found.held_out)
+    for reason, rows in found.dropped.items():
+        done.fates.take_out(rows, DROPPED, reason, SPLIT_DETAILS[reason])
+    done.fates.hold_out(found.validation)
     done.notes += found.notes
     done.warnings += found.warnings
     return found.family_keys
@@ -112,7 +112,7 @@ def _shape(columns: Columns, family_keys: U8, sources: list[Chosen], config: Bin
 
 
 def _take(found: Shape, done: Decision) -> None:
-    for reason, left in found.left_out.items():
-        done.fates.take_out(left, LEFT_OUT, reason, SHAPE_DETAILS[reason])
+    for reason, left in found.dropped.items():
+        done.fates.take_out(left, DROPPED, reason, SHAPE_DETAILS[reason])
     done.notes += found.notes
     done.warnings += found.warnings

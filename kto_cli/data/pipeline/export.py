@@ -1,16 +1,16 @@
 """A dataset of kto in the files of other tools, beside it: `trl/`, `llama-factory/`, `halos/`.
 
-    trl             train.jsonl, held_out.jsonl: unpaired preference {prompt, completion, label}
+    trl             train.jsonl, validation.jsonl: unpaired preference {prompt, completion, label}
                     https://huggingface.co/docs/trl/dataset_formats
-    llama-factory   train.json, held_out.json, dataset_info.json: sharegpt {conversations, kto_tag} for chats, alpaca
+    llama-factory   train.json, validation.json, dataset_info.json: sharegpt {conversations, kto_tag} for chats, alpaca
                     {instruction, output, kto_tag} for texts
                     https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md
-    halos           train.json, held_out.json: binary_feedback, as get_feedback of its train/dataloader.py reads it;
+    halos           train.json, validation.json: binary_feedback, as get_feedback of its train/dataloader.py reads it;
                     both belong into its `datasets` list, where `split` tells them apart. It knows chats alone: a text
                     is one user turn. It wants a reward: the label's 1 or 0
 
 Rows go through one by one, and files without rows are valid: an empty JSONL, or the JSON array `[]`; `datasets` and
-HALOs refuse to load those, so leave them out there. Ids, pairs and
+HALOs refuse to load those, so drop them there. Ids, pairs and
 origins stay in kto's own files, as the other tools have no column for them.
 """
 
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, Text, count_rows, read_batches
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, count_rows, read_batches
 
-SPLITS = {"train": TRAIN, "held_out": HELD_OUT}
+SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """What a file is called elsewhere, and the file of ours that it is made of."""
 SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 """Our roles in LLaMA-Factory's default tags."""
@@ -38,7 +38,7 @@ def write_exports(folder: Path, formats: Sequence[str], data: Path, *, name: str
 
     Args:
         formats: of `binarize_config.FORMATS`.
-        name: begins the names of LLaMA-Factory's datasets, NAME_train and NAME_held_out.
+        name: begins the names of LLaMA-Factory's datasets, NAME_train and NAME_validation.
 
     Returns:
         The rows of each file of rows, by its path below `folder`.
@@ -94,7 +94,7 @@ def trl_form(split: str) -> Form:
 
 def halos_form(split: str) -> Form:
     """HALOs' binary_feedback; its own splits are called train and test."""
-    name = {"train": "train", "held_out": "test"}[split]
+    name = {"train": "train", "validation": "test"}[split]
 
     def form(row: Row) -> dict[str, Any]:
         return {

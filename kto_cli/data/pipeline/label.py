@@ -9,7 +9,7 @@ import numpy
 from kto_cli.common.binarize_config import CUTS, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.columns import NO_LABEL, Columns, Flags
-from kto_cli.data.pipeline.outcome import LEFT_OUT, REJECTED, Fates
+from kto_cli.data.pipeline.outcome import DROPPED, REJECTED, Fates
 from kto_cli.data.pipeline.thresholds import binary_labels, labels_from_scores
 from kto_cli.data.seeded_order import row_keys
 from kto_cli.data.select import Chosen
@@ -77,4 +77,4 @@ def _cut(
     said = found.what if config.cut else f"{found.what} (--cut {cut}, the default for {one.source.name})"
     note(f"{one.name}: {said}" if len(said) else said)
     undecided = rows & (columns.labels == NO_LABEL)
-    fates.take_out(undecided, LEFT_OUT, "undecided", f"its score is at the cut, or nearer than --margin ({cut})")
+    fates.take_out(undecided, DROPPED, "undecided", f"its score is at the cut, or nearer than --margin ({cut})")

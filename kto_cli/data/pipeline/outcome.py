@@ -1,4 +1,4 @@
-"""What becomes of each row: learned from, held out, or neither and why."""
+"""What becomes of each row: training, validation, or dropped and why."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from kto_cli.data.columns import Flags
 
-TRAIN, HELD_OUT, FIRST_REASON = 0, 1, 2
-REJECTED, LEFT_OUT = "rejected", "left_out"
+TRAIN, VALIDATION, FIRST_REASON = 0, 1, 2
+REJECTED, DROPPED = "rejected", "dropped"
 
 
 @dataclass
@@ -18,9 +18,9 @@ class Fates:
     """One fate for each row; all rows are learned from until something else is said, and the first word counts."""
 
     of: NDArray[numpy.int16]
-    """[rows] TRAIN, HELD_OUT, or FIRST_REASON + the place of a reason in `reasons`."""
+    """[rows] TRAIN, VALIDATION, or FIRST_REASON + the place of a reason in `reasons`."""
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
-    """(REJECTED or LEFT_OUT, reason, detail)"""
+    """(REJECTED or DROPPED, reason, detail)"""
 
     @classmethod
     def for_rows(cls, count: int) -> Fates:
@@ -33,9 +33,9 @@ class Fates:
         return self.of == TRAIN
 
     @property
-    def held_out(self) -> Flags:
-        """[rows] is held out."""
-        return self.of == HELD_OUT
+    def validation(self) -> Flags:
+        """[rows] is for validation."""
+        return self.of == VALIDATION
 
     @property
     def kept(self) -> Flags:
@@ -43,7 +43,7 @@ class Fates:
         return self.of < FIRST_REASON
 
     def take_out(self, rows: Flags, kind: str, reason: str, detail: str) -> int:
-        """Takes rows out of train and held-out, those that still are in; returns how many."""
+        """Takes rows out of train and validation, those that still are in; returns how many."""
         rows = rows & self.kept
         count = int(rows.sum())
         if count:
@@ -52,8 +52,8 @@ class Fates:
         return count
 
     def hold_out(self, rows: Flags) -> None:
-        """Moves rows from train to held-out."""
-        self.of[rows & self.train] = HELD_OUT
+        """Moves rows from train to validation."""
+        self.of[rows & self.train] = VALIDATION
 
     def counts(self, kind: str) -> dict[str, int]:
         """Rows by reason of one kind."""

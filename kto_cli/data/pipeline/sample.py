@@ -1,4 +1,4 @@
-"""The shape of the rows to learn from: which leave because fewer were asked for. Held-out rows are never touched.
+"""The shape of the rows to learn from: which leave because fewer were asked for. Validation rows are never touched.
 
 The steps, in this order, each on what the one before left:
 
@@ -66,14 +66,14 @@ class Shape:
     """Which rows to learn from are kept, and why the others leave."""
 
     kept: Flags
-    left_out: dict[str, Flags] = field(default_factory=dict)
+    dropped: dict[str, Flags] = field(default_factory=dict)
     """For each step that was asked for, in order; no row has two."""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def leave(self, reason: str, kept: Flags, what: str) -> None:
         """One step is done: `kept` of the rows stay."""
-        self.left_out[reason] = self.kept & ~kept
+        self.dropped[reason] = self.kept & ~kept
         self.notes.append(f"{what}: {int(kept.sum()):,} of {int(self.kept.sum()):,} rows to learn from stay.")
         self.kept = kept
 

@@ -1,9 +1,9 @@
-"""Which rows are held out: whole families, so that no prompt and no conversation root is on both sides.
+"""Which rows are for validation: whole families, so that no prompt and no conversation root is on both sides.
 
 A source that has an official split keeps it; of the others, the first families in the order of a seeded hash of their
-keys are held out. A family's key is its smallest group key, so its place depends on nothing but itself and the seed,
+keys are for validation. A family's key is its smallest group key, so its side depends on itself and the seed alone,
 and more data moves few families. The draw never takes a class as a whole. What is then to learn from but shares a
-prompt, a group or a cluster with a held-out row (official splits overlap, and so may two sources) is left out.
+prompt, a group or a cluster with a validation row (official splits overlap, and so may two sources) is left out.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ FEWEST_TO_SPLIT = 4
 FEWEST_ON_A_SIDE = 2
 """Families on each side: the reference point needs a prompt and the answer to another."""
 DETAILS = {
-    "prompt_held_out": "the held-out split has the same prompt",
-    "conversation_held_out": "the held-out split has the same first turn",
-    "near_duplicate_held_out": "the held-out split has nearly the same prompt",
+    "prompt_validation": "the validation split has the same prompt",
+    "conversation_validation": "the validation split has the same first turn",
+    "near_duplicate_validation": "the validation split has nearly the same prompt",
 }
 """What each reason means, in words, for the rows that are on neither side."""
 
 
 @dataclass
 class Split:
-    """Which rows are held out, and which may be on neither side; the others are to learn from."""
+    """Which rows are for validation, and which may be on neither side; the others are to learn from."""
 
-    held_out: Flags
-    left_out: dict[str, Flags]
+    validation: Flags
+    dropped: dict[str, Flags]
     """For each reason of `DETAILS`; no row has two."""
     family_keys: U8
     """[rows, 2] the same for the rows of a family, for `shape`."""
@@ -83,8 +83,8 @@ def smallest_keys(names: I8, keys: U8, rows: Flags) -> U8:
     return smallest
 
 
-def number_held_out(share: float, count: int) -> int:
-    """How many of `count` families are held out: the share, but enough on each side to work with."""
+def number_validation(share: float, count: int) -> int:
+    """How many of `count` families are for validation: the share, but enough on each side to work with."""
     if share == 0 or count < FEWEST_TO_SPLIT:
         return 0
     return min(max(round(share * count), FEWEST_ON_A_SIDE), count - FEWEST_ON_A_SIDE)
@@ -103,7 +103,7 @@ def split(
     clusters: I8 | None = None,
     rows: Flags | None = None,
 ) -> Split:
-    """Held-out rows by the rules above.
+    """Validation rows by the rules above.
 
     Args:
         prompts, groups, clusters: [rows], see `families`.
@@ -123,11 +123,11 @@ def split(
     learned = (to_learn_from(used, flags, members) for flags in (official, official | drawn))
     if len({classes(labels, rows) for rows in learned}) > 1:
         drawn, note = numpy.zeros_like(drawn), ""
-        warning = f"Nothing{whose} is held out: all rows of one class would be among the held-out ones."
+        warning = f"No validation split{whose}: it would take all rows of one class."
     notes = [text for text in (official_note(sources, used, free), note) if text]
     warnings = [warning + " kto eval will need other rows."] if warning else []
-    held_out = official | drawn
-    result = Split(held_out, touching(used, held_out, members), keys[names], notes, warnings)
+    validation = official | drawn
+    result = Split(validation, touching(used, validation, members), keys[names], notes, warnings)
     return with_counts(result, labels)
 
 
@@ -137,8 +137,8 @@ def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> st
     if count == without:
         return ""
     if without:
-        return f"The own test split of {count - without} of {count} sources is held out."
-    return "The source's own test split is held out; --holdout is not used."
+        return f"The validation split is the own test split of {count - without} of {count} sources."
+    return "The source's own test split is used for validation; --validation is ignored."
 
 
 def seeded(names: I8, keys: U8, free: Flags, share: float, seed: int, whose: str) -> tuple[Flags, str, str]:
@@ -146,20 +146,20 @@ def seeded(names: I8, keys: U8, free: Flags, share: float, seed: int, whose: str
     present = numpy.zeros(len(keys), dtype=bool)
     present[names[free]] = True
     count = int(present.sum())
-    number = number_held_out(share, count)
+    number = number_validation(share, count)
     chosen = keep_exactly(present, priority(keys, seed, "held out"), number)
     note = f"Held out: {number:,} of {count:,} prompts or conversations{whose}, seed {seed}." if number else ""
-    few = f"Nothing{whose} is held out: {count:,} prompts are too few ({FEWEST_TO_SPLIT} needed)."
+    few = f"No validation split{whose}: {count:,} prompts are too few ({FEWEST_TO_SPLIT} needed)."
     return free & chosen[names], note, few if share and count and not number else ""
 
 
-def touching(used: Flags, held_out: Flags, members: list[I8]) -> dict[str, Flags]:
-    """The rows not held out that share a prompt, group or cluster (`members`, in this order) with one that is."""
-    left = used & ~held_out
+def touching(used: Flags, validation: Flags, members: list[I8]) -> dict[str, Flags]:
+    """The training rows that share a prompt, group or cluster (`members`, in this order) with one that is."""
+    left = used & ~validation
     result = {}
     for reason, numbers in zip(DETAILS, members, strict=False):
         held = numpy.zeros(int(numbers.max(initial=-1)) + 2, dtype=bool)
-        held[numbers[held_out]] = True
+        held[numbers[validation]] = True
         # -1, a row of no cluster, reads the last place
         held[-1] = False
         result[reason] = left & held[numbers]
@@ -167,10 +167,10 @@ def touching(used: Flags, held_out: Flags, members: list[I8]) -> dict[str, Flags
     return result
 
 
-def to_learn_from(used: Flags, held_out: Flags, members: list[I8]) -> Flags:
-    """The rows neither held out nor left out."""
-    left = used & ~held_out
-    for flags in touching(used, held_out, members).values():
+def to_learn_from(used: Flags, validation: Flags, members: list[I8]) -> Flags:
+    """The rows neither for validation nor dropped."""
+    left = used & ~validation
+    for flags in touching(used, validation, members).values():
         left &= ~flags
     return left
 
@@ -181,11 +181,13 @@ def classes(labels: NDArray[numpy.int8], rows: Flags) -> frozenset[int]:
 
 
 def with_counts(result: Split, labels: NDArray[numpy.int8]) -> Split:
-    """`result` with the note on rows left out, and a warning where the held-out rows cannot give an AUC."""
-    rows = sum(int(flags.sum()) for flags in result.left_out.values())
+    """`result` with the note on rows dropped, and a warning where the validation rows cannot give an AUC."""
+    rows = sum(int(flags.sum()) for flags in result.dropped.values())
     if rows:
-        shared = "a prompt, a near-duplicate" if "near_duplicate_held_out" in result.left_out else "a prompt"
-        result.notes.append(f"{rows:,} train rows left out: they share {shared} or a conversation with held-out rows.")
-    if result.held_out.any() and len(classes(labels, result.held_out)) < 2:
-        result.warnings.append("The held-out rows are all of one class: no AUC.")
+        shared = "a prompt, a near-duplicate" if "near_duplicate_validation" in result.dropped else "a prompt"
+        result.notes.append(
+            f"{rows:,} training rows dropped: they share {shared} or a conversation with validation rows."
+        )
+    if result.validation.any() and len(classes(labels, result.validation)) < 2:
+        result.warnings.append("The validation rows are all of one class: no AUC.")
     return result

@@ -13,7 +13,7 @@ from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns, Flags
 from kto_cli.data.dataset import find_data_dir
 from kto_cli.data.pipeline.assign import Decision
-from kto_cli.data.pipeline.outcome import LEFT_OUT, REJECTED
+from kto_cli.data.pipeline.outcome import DROPPED, REJECTED
 from kto_cli.data.select import Chosen
 
 
@@ -27,20 +27,20 @@ def account(
     """
     fates = decision.fates
     rows_in = len(columns) + sum(lost.values())
-    reasons = {kind: together(kind, fates.counts(kind), lost) for kind in (REJECTED, LEFT_OUT)}
-    train, held_out = per_class(columns, fates.train), per_class(columns, fates.held_out)
-    accounted = sum(sum(part.values()) for part in (train, held_out, *reasons.values()))
+    reasons = {kind: together(kind, fates.counts(kind), lost) for kind in (REJECTED, DROPPED)}
+    train, validation = per_class(columns, fates.train), per_class(columns, fates.validation)
+    accounted = sum(sum(part.values()) for part in (train, validation, *reasons.values()))
     assert accounted == rows_in, f"{rows_in} rows in, {accounted} accounted for"
     return {
         "rows_in": rows_in,
         **train,
-        "held_out": sum(held_out.values()),
-        "left_out": sum(reasons[LEFT_OUT].values()),
+        "validation": sum(validation.values()),
+        "dropped": sum(reasons[DROPPED].values()),
         "rejected": reasons[REJECTED],
         "lambda_interval": lambda_interval(train["desirable"], train["undesirable"]),
         "lines_in": lines,
-        "splits": {"train": train, "held_out": held_out},
-        "left_out_reasons": reasons[LEFT_OUT],
+        "splits": {"train": train, "validation": validation},
+        "dropped_reasons": reasons[DROPPED],
         "findings": as_json(decision.findings),
         "sources": [
             {"name": one.name, "kind": one.source.name, **one.where, **per_class(columns, fates.train & rows)}
@@ -72,7 +72,7 @@ def show(result: dict[str, Any], screen: Screen) -> None:
         mix = [(one["name"], one["desirable"], one["undesirable"]) for one in sources]
         screen.table("To learn from, by source", ("source", "desirable", "undesirable"), mix)
     lost = [("rejected: " + reason, count) for reason, count in result["rejected"].items()]
-    lost += [("left out: " + reason, count) for reason, count in result["left_out_reasons"].items()]
+    lost += [("dropped: " + reason, count) for reason, count in result["dropped_reasons"].items()]
     if lost:
         screen.table("Not used", ("reason", "rows"), lost)
     show_findings(result["findings"], screen)

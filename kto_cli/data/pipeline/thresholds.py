@@ -162,8 +162,8 @@ def nearer(scores: Scores, cut: Scores | float, margin: float, rounding: Scores 
 
 def said(what: str, near: Flags, where: str) -> str:
     """The sentence for the screen: what was done, and how many scores stay without a label."""
-    left_out = int(near.sum())
-    return f"{what}; {left_out:,} of {len(near):,} left out: {where}." if left_out else f"{what}."
+    dropped = int(near.sum())
+    return f"{what}; {dropped:,} of {len(near):,} dropped: {where}." if dropped else f"{what}."
 
 
 def halves(scores: Scores) -> tuple[Scores, int]:

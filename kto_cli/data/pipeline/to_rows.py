@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.audit.minhash import WIDTH, sketch
-from kto_cli.data.audit.text_checks import about_answer, about_prompt, mend
+from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
 from kto_cli.data.dataset import spelled
 from kto_cli.data.formats.records import (
-    HELD_OUT,
-    LeftOut,
+    VALIDATION,
+    Dropped,
     Message,
     Output,
     Pair,
@@ -57,7 +57,7 @@ class Drafts:
     """Columns origin, prompt and completion."""
     numbers: dict[str, NDArray[Any]]
     """The columns of `Columns` that depend on a row alone; keys [rows, 2], `pairs` counted from 0 in the block."""
-    lost: list[Reject | LeftOut]
+    lost: list[Reject | Dropped]
     pairs: int
     """How many pairs there are."""
 
@@ -91,7 +91,7 @@ def drafts(block: Block) -> Drafts:
 
 def rows_of(result: Pair | Scored | Output, pair: int) -> list[Draft]:
     """The rows of one result; the two of a pair share the number `pair`, the desirable one comes first."""
-    official = result.split == HELD_OUT
+    official = result.split == VALIDATION
     if isinstance(result, Pair):
         rejected_origin = result.rejected_origin or result.origin
         prompt, group = result.prompt, result.group
@@ -111,15 +111,15 @@ class _Maker:
 
     def __init__(self, config: BinarizeConfig) -> None:
         self.config = config
-        self.mending = "encoding" in config.mends
+        self.fixing = "encoding" in config.fixes
         self.rows: list[Draft] = []
-        self.lost: list[Reject | LeftOut] = []
+        self.lost: list[Reject | Dropped] = []
         self.pairs = 0
 
     def add(self, results: Iterable[Result]) -> None:
         """Takes what a record gave."""
         for result in results:
-            if isinstance(result, (Reject, LeftOut)):
+            if isinstance(result, (Reject, Dropped)):
                 self.lost.append(result)
             elif isinstance(result, Ranked):
                 self.add(paired(result, self.config.ranked, both_labels=self.config.both_labels))
@@ -129,16 +129,16 @@ class _Maker:
 
     def finish(self, source: int) -> Drafts:
         """The rows gathered, as columns."""
-        if not self.mending:
+        if not self.fixing:
             return Drafts(
                 texts_in_arrow(self.rows, self.config.text), numbers_of(self.rows, source), self.lost, self.pairs
             )
         rows = []
         for row in self.rows:
-            whole = row._replace(prompt=mended(row.prompt), completion=mended(row.completion))
+            whole = row._replace(prompt=fixed(row.prompt), completion=fixed(row.completion))
             reason = "empty_prompt" if is_empty(whole.prompt) else "empty_answer" if is_empty(whole.completion) else ""
             if reason:
-                detail = "nothing is left of it once its encoding is mended"
+                detail = "nothing is left of it once its encoding is fixed"
                 self.lost.append(Reject(row.origin, reason, detail, 1, ""))
             else:
                 rows.append(whole)
@@ -188,11 +188,11 @@ def characters(text: Text) -> int:
     return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
 
 
-def mended(text: Text) -> Text:
-    """The text with its encoding mended."""
+def fixed(text: Text) -> Text:
+    """The text with its encoding fixed."""
     if isinstance(text, str):
-        return mend(text)
-    return tuple(message(turn["role"], mend(turn["content"])) for turn in text)
+        return fix(text)
+    return tuple(message(turn["role"], fix(turn["content"])) for turn in text)
 
 
 def is_empty(text: Text) -> bool:

@@ -9,7 +9,7 @@ import numpy
 
 from kto_cli.data.audit.findings import Finding, mark, other_row
 from kto_cli.data.columns import I8, U8, Columns
-from kto_cli.data.dataset import FINDINGS, HELD_OUT, REJECTS, TRAIN
+from kto_cli.data.dataset import FINDINGS, REJECTS, TRAIN, VALIDATION
 from kto_cli.data.dataset_writer import DataWriter
 from kto_cli.data.pipeline import outcome
 from kto_cli.data.pipeline.outcome import FIRST_REASON, Fates
@@ -19,7 +19,7 @@ from kto_cli.data.seeded_order import mix, occurrence, row_keys
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FILES = {outcome.TRAIN: TRAIN, outcome.HELD_OUT: HELD_OUT}
+FILES = {outcome.TRAIN: TRAIN, outcome.VALIDATION: VALIDATION}
 
 
 class Names:
@@ -54,7 +54,7 @@ def write_rows(
     findings: Sequence[Finding],
     sources: Sequence[str],
 ) -> None:
-    """Sends every row to train.parquet, held_out.parquet or rejects.jsonl, and lists what was found in those kept.
+    """Sends every row to train.parquet, validation.parquet or rejects.jsonl, and lists what was found in those kept.
 
     Args:
         sources: their names, by number.

@@ -26,7 +26,7 @@ MOST_LINES = 1_000_000
 """Lines of one row; more are no cell but the rest of a file after a quote left open."""
 RAW_LINES = 100
 """Lines kept of a row, to show it if it is at fault."""
-MEND = "Mend the file."
+FIX = "Fix the file."
 
 
 @dataclass
@@ -54,12 +54,12 @@ class CsvFile:
         for line, whole in bounded_lines(self.text, self.name):
             self.number += 1
             if not whole:
-                raise BadInput(f"{self.name}: line {self.number:,} is longer than {jsonl.MAX_LINE:,} characters.", MEND)
+                raise BadInput(f"{self.name}: line {self.number:,} is longer than {jsonl.MAX_LINE:,} characters.", FIX)
             if len(self.row) < RAW_LINES:
                 self.row.append(line)
             elif self.number - self.start > MOST_LINES:
                 what = f"{self.name}: the quote opened in the row of line {self.start:,} is not closed"
-                raise BadInput(f"{what} for {MOST_LINES:,} lines.", MEND)
+                raise BadInput(f"{what} for {MOST_LINES:,} lines.", FIX)
             self.quotes += line.count('"')
             yield line
 
@@ -96,12 +96,12 @@ class CsvFile:
         """
         where = f"{self.name}: the quote opened in the row of line {self.start:,}"
         if "unexpected end" in str(error):
-            raise BadInput(f"{where} is never closed.", MEND) from error
+            raise BadInput(f"{where} is never closed.", FIX) from error
         if "field larger" in str(error):
-            raise BadInput(f"{where} is not closed for {jsonl.MAX_LINE:,} characters.", MEND) from error
+            raise BadInput(f"{where} is not closed for {jsonl.MAX_LINE:,} characters.", FIX) from error
         if self.quotes % 2 or not self.ends_here(delimiter):
             what = f"{self.name}: the quotes of the row of line {self.start:,} do not pair up"
-            raise BadInput(f"{what}, so nobody can tell where it ends.", MEND) from error
+            raise BadInput(f"{what}, so nobody can tell where it ends.", FIX) from error
 
 
 def delimiter_of(path: Path, wanted: Sequence[str]) -> str:
@@ -151,10 +151,10 @@ def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
         BadInput: they cannot be told, or twice the same.
     """
     if isinstance(cells, csv.Error):
-        raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", MEND)
+        raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", FIX)
     names = [cell.strip() for cell in cells]
     if "\0" in "".join(names):
-        raise BadInput(f"{file.name} has a header that cannot be read (zero bytes in it).", MEND)
+        raise BadInput(f"{file.name} has a header that cannot be read (zero bytes in it).", FIX)
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise BadInput(f"{file.name} has more than one column {printable(', '.join(twice))}.", "Rename or remove one.")
     return names

@@ -1,4 +1,4 @@
-"""Part of `kto eval`: held-out prompts answered by several models, and what their answers are like."""
+"""Part of `kto eval`: validation prompts answered by several models, and what their answers are like."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subje
 from kto_cli.evaluation.answers.statistics import describe
 from kto_cli.evaluation.answers.store import AnswerStore, answer_all
 from kto_cli.evaluation.files import GENERATIONS, SAMPLES, write_lines, write_part
-from kto_cli.evaluation.prompts import HeldOutPrompts, messages, side_by_side
+from kto_cli.evaluation.prompts import ValidationPrompts, messages, side_by_side
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
 from kto_cli.model import lora
@@ -35,7 +35,7 @@ class Answering:
 
     config: EvalConfig
     prepared: Prepared
-    prompts: HeldOutPrompts
+    prompts: ValidationPrompts
     accelerator: Any
     screen: Screen
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Answering:
         if not samples:
             return
         self.screen.texts(
-            "The same held-out prompts, answered by both" if len(shown) == 2 else "The same held-out prompts",
+            "The same validation prompts, answered by both" if len(shown) == 2 else "The same validation prompts",
             ["prompt", *shown],
             [[sample["prompt"], *(sample[name] for name in shown)] for sample in samples],
         )

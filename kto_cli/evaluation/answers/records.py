@@ -39,7 +39,7 @@ class Decoding:
 
 
 class Question(NamedTuple):
-    """A held-out prompt."""
+    """A validation prompt."""
 
     id: str
     tokens: list[int]

@@ -49,7 +49,7 @@ def _cannot_load(plan: Plan, task: str, asked: Asked, error: Exception) -> BadIn
     sets = sorted({config["dataset_path"] for config in configs_of(task, index) if config.get("dataset_path")})
     reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
     if is_own(task, plan.manager, plan.folder):
-        return BadInput(f"The task in {index[task].yaml_path} cannot be loaded: {reason}.", "Mend the file.")
+        return BadInput(f"The task in {index[task].yaml_path} cannot be loaded: {reason}.", "Fix the file.")
     of = f" (dataset {', '.join(sets[:3])})" if sets else ""
     return BadInput(
         f"The benchmark {asked.name}{of} cannot be loaded: {reason}.",

@@ -79,7 +79,7 @@ def export(
     ours: str,
     theirs: str,
     annotator: str,
-    dataset: str = "held_out",
+    dataset: str = "validation",
 ) -> list[Path]:
     """Writes the three files into `folder`, each atomically; `ours`, `theirs` and `annotator` are names.
 

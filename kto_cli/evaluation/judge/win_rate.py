@@ -18,7 +18,7 @@ from kto_cli.evaluation.judge.export import export, instruction
 from kto_cli.evaluation.judge.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.evaluation.judge.server_judge import ServerJudge
 from kto_cli.evaluation.judge.store import VerdictStore
-from kto_cli.evaluation.prompts import HeldOutPrompts, free_name, last_words
+from kto_cli.evaluation.prompts import ValidationPrompts, free_name, last_words
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import key_for
 from kto_cli.model.load import locate_model
@@ -54,7 +54,7 @@ def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
     return ServerJudge(server, config.judge_model, for_what=config.judge_for, say=screen.note)
 
 
-def answers_in_file(path: Path, prompts: HeldOutPrompts) -> Rivals:
+def answers_in_file(path: Path, prompts: ValidationPrompts) -> Rivals:
     """Answers from a JSON file in AlpacaEval's format: a list of {"instruction", "output", "generator"}.
 
     Raises:
@@ -77,7 +77,7 @@ def answers_in_file(path: Path, prompts: HeldOutPrompts) -> Rivals:
     found = [known.get(instruction(text), known.get(last_words(text))) for text in prompts.texts]
     if not any(answer is not None for answer in found):
         raise BadInput(
-            f"{path} answers none of the {len(prompts)} held-out prompts.",
+            f"{path} answers none of the {len(prompts)} validation prompts.",
             "Its instructions must be these prompts, as in alpaca_eval/ of an earlier evaluation.",
         )
     called = next((row["generator"] for row in rows if isinstance(row.get("generator"), str)), path.stem)
@@ -87,7 +87,7 @@ def answers_in_file(path: Path, prompts: HeldOutPrompts) -> Rivals:
 def hold_duels(
     judge: Judge,
     config: EvalConfig,
-    prompts: HeldOutPrompts,
+    prompts: ValidationPrompts,
     ours: Rivals,
     theirs: Rivals,
     screen: Screen,
@@ -157,7 +157,7 @@ def sentence(found: dict[str, Any]) -> str:
     length = found["length"]
     said += f" Words an answer: {length['ours_words']:.0f} against {length['theirs_words']:.0f}."
     if found["unreadable"]:
-        said += f" {found['unreadable']} duels left out: no verdict could be read."
+        said += f" {found['unreadable']} duels dropped: no verdict could be read."
     if found["consistency"] < 0.6:
         said += f" The judge agrees with itself in {found['consistency']:.0%} of the duels: it mostly goes by order."
     return said

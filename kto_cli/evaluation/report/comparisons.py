@@ -1,4 +1,4 @@
-"""This checkpoint beside others: differences on the same held-out rows, and whether they are shown to be any."""
+"""This checkpoint beside others: differences on the same validation rows, and whether they are shown to be any."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ def _four(value: Any, sign: str = "") -> str:
 
 def _note(one: dict[str, Any]) -> str:
     rows = one.get("rows")
-    return f"On the same {rows:,} held-out rows; intervals are paired." if isinstance(rows, int) else ""
+    return f"On the same {rows:,} validation rows; intervals are paired." if isinstance(rows, int) else ""

@@ -21,7 +21,7 @@ MOST_POINTS = 200
 MOST_LINES = 40
 """Of the table beside a chart."""
 Final = tuple[float, float, Sequence[float]]
-"""(last step, AUC on all held-out rows, its interval)."""
+"""(last step, AUC on all validation rows, its interval)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _final_auc(evidence: Evidence) -> Final | None:
 def _curves(panel: Panel, steps: Sequence[dict[str, Any]]) -> list[Curve]:
     curves = [_curve(name, key, steps, panel.spread) for name, key in panel.training]
     seen = looks(steps)
-    curves += [_curve(name, key, seen, None, panel.interval) for name, key in panel.held_out]
+    curves += [_curve(name, key, seen, None, panel.interval) for name, key in panel.validation]
     return [curve for curve in curves if curve.points]
 
 
@@ -126,14 +126,14 @@ def _paint_curve(axes: Any, curve: Curve, middle: list[float]) -> None:
 def _says(panel: Panel, steps: int, final: Final | None) -> str:
     size = math.ceil(steps / MOST_POINTS)
     binned = f" Each point of training is the mean of {size} steps." if panel.training and size > 1 else ""
-    bar = " The bar at the end is that of all held-out rows, with its 90 % interval." if final else ""
+    bar = " The bar at the end is that of all validation rows, with its 90 % interval." if final else ""
     return panel.says + bar + binned
 
 
 def _source(panel: Panel, final: Final | None, evidence: Evidence) -> str:
-    keys = [key for _, key in panel.training] + [f"held_out.{key}" for _, key in panel.held_out]
+    keys = [key for _, key in panel.training] + [f"validation.{key}" for _, key in panel.validation]
     keys += [panel.spread, "z_ref_mean"] if panel.spread else []
-    keys += [f"held_out.{panel.interval}"] if panel.interval else []
+    keys += [f"validation.{panel.interval}"] if panel.interval else []
     also = f"; {evidence.results_folder}/metrics.json: metrics.auc" if final else ""
     return f"metrics.jsonl: {', '.join(keys)}{also}"
 

@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.files import text_hash
-from kto_cli.data.dataset import HELD_OUT, MANIFEST, TRAIN
+from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION
 from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
 from kto_cli.training.run.run_dir import RunDir
 
@@ -39,7 +39,7 @@ class Evidence:
     data_note: str = ""
     """Why there is no manifest."""
     rows: Columns | None = None
-    """rows.parquet: `NEEDED`, one entry per held-out row."""
+    """rows.parquet: `NEEDED`, one entry per validation row."""
     samples: list[dict[str, str]] = field(default_factory=list)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """File name -> what is in it: the other parts of the results, as far as they are of the same as metrics.json."""
@@ -49,7 +49,7 @@ class Evidence:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The held-out numbers; null is NaN."""
+        """The validation numbers; null is NaN."""
         found = self.results.get("metrics")
         return with_nan(found) if isinstance(found, dict) else {}
 
@@ -132,7 +132,7 @@ def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[s
     if not manifest:
         return {}, f"The dataset {folder} is not there any more, so its audit is not shown."
     hashes = part(manifest, "files")
-    now = text_hash(*(str(hashes.get(name)) for name in (TRAIN, HELD_OUT)))
+    now = text_hash(*(str(hashes.get(name)) for name in (TRAIN, VALIDATION)))
     if data.get("fingerprint") not in (None, now):
         return {}, f"The dataset {folder} was made again since, with other rows, so its audit is not shown."
     return manifest, ""
@@ -170,7 +170,7 @@ def _samples(path: Path) -> list[dict[str, str]]:
 
 
 def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
-    """Id -> (the end of the prompt, the completion) of held-out rows, as far as the dataset is there."""
+    """Id -> (the end of the prompt, the completion) of validation rows, as far as the dataset is there."""
     import pyarrow
     from pyarrow import parquet
 
@@ -178,7 +178,7 @@ def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
         return {}
     try:
         table = parquet.read_table(
-            Path(folder) / HELD_OUT, columns=["id", "prompt", "completion"], filters=[("id", "in", ids)]
+            Path(folder) / VALIDATION, columns=["id", "prompt", "completion"], filters=[("id", "in", ids)]
         ).to_pylist()
     except (OSError, pyarrow.ArrowException):
         return {}

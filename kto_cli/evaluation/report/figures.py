@@ -1,4 +1,4 @@
-"""The charts of held-out rows: rewards by class, and shares with their intervals; each with its data beside it."""
+"""The charts of validation rows: rewards by class, and shares with their intervals; each with its data beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "desirable": {"color": DESIRABLE, "linestyle": "-"},
     "undesirable": {"color": UNDESIRABLE, "linestyle": (0, (5, 2))},
     "training": {"color": PLAIN, "linestyle": "-"},
-    "held out": {"color": TEXT, "linestyle": (0, (1, 1.2)), "marker": "o", "markersize": 4},
+    "validation": {"color": TEXT, "linestyle": (0, (1, 1.2)), "marker": "o", "markersize": 4},
 }
 """A class or a split is told by its line as well as by its colour."""
 
@@ -58,8 +58,8 @@ def reward_chart(evidence: Evidence) -> Chart | None:
     ]
     source = f"{evidence.results_folder}/rows.parquet: reward, label"
     says = "The further the two shapes stand apart, the better the model tells liked answers from disliked ones."
-    svg = draw("rewards", "Held-out rewards by class", described, paint, height=2.7)
-    return Chart("Held-out rewards by class", f"{says} {described}", svg, Grid(["reward", *shares], rows, source))
+    svg = draw("rewards", "Validation rewards by class", described, paint, height=2.7)
+    return Chart("Validation rewards by class", f"{says} {described}", svg, Grid(["reward", *shares], rows, source))
 
 
 def share_chart(evidence: Evidence) -> Chart | None:

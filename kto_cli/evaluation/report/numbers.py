@@ -16,7 +16,7 @@ MOST_ROWS = 20
 FEW = 4
 """So many groups stand side by side as columns; more are rows."""
 MEANINGS = {
-    "loss": "the KTO loss over held-out rows, weighted as in training; lower is better",
+    "loss": "the KTO loss over validation rows, weighted as in training; lower is better",
     "z_ref": "how far the model has moved from the reference: an estimate of the KL divergence, in nats",
     "z_ref_se": "standard error of z_ref: how noisy that estimate is",
     "reward_desirable": "beta x (log-prob by the model - log-prob by the reference), mean over desirable answers",
@@ -40,7 +40,7 @@ MEANINGS = {
     "ece_by_chance": "what a perfectly calibrated model stays below in 95 % of draws of so few rows",
     "brier": "mean squared distance between the chance implied and the label; lower is better",
     "brier_of_share": "what always saying the share of desirable rows would give",
-    "prompts": "different prompts among the held-out rows; intervals are drawn over these",
+    "prompts": "different prompts among the validation rows; intervals are drawn over these",
 }
 NAMES = {
     **LABELS,

@@ -77,7 +77,7 @@ def render(evidence: Evidence) -> str:
         lstrip_blocks=True,
     )
     verdict = _verdict(evidence)
-    held_out = sections(evidence.metrics, "metrics", "On all held-out rows")
+    validation = sections(evidence.metrics, "metrics", "On all validation rows")
     others = {key: value for key, value in evidence.results.items() if key not in OUTSIDE_SECTIONS}
     judged, tasks, manner = judgement(evidence), examination(evidence), generations(evidence)
     page = environment.get_template("report.html.j2").render(
@@ -99,7 +99,7 @@ def render(evidence: Evidence) -> str:
         odd=odd_rows(evidence),
         shares=_safe(share_chart(evidence)),
         calibration=_safe(calibration_chart(evidence)),
-        held_out=held_out,
+        validation=validation,
         others=sections(others, "", "Other results"),
         answers=[(sample.get("id", ""), sample["prompt"], _answers(sample)) for sample in evidence.samples],
         open_answers=OPEN_ANSWERS,
@@ -196,13 +196,13 @@ def _audit(evidence: Evidence) -> dict[str, Grid | None]:
     """What became of every row that went in; None where there is nothing to say."""
     manifest = evidence.manifest
     splits = [
-        [{"train": "to learn from", "held_out": "held out"}.get(name, name), *_class_counts(counts)]
+        [{"train": "training"}.get(name, name), *_class_counts(counts)]
         for name, counts in part(manifest, "splits").items()
         if isinstance(counts, dict)
     ]
     lost = [
         [reason.replace("_", " "), what, shown(count)]
-        for what, key in (("rejected", "rejected"), ("left out", "left_out_reasons"))
+        for what, key in (("rejected", "rejected"), ("left out", "dropped_reasons"))
         for reason, count in part(manifest, key).items()
     ]
     mix = [
@@ -211,7 +211,7 @@ def _audit(evidence: Evidence) -> dict[str, Grid | None]:
     classes = ["desirable", "undesirable", "all"]
     return {
         "splits": Grid(["", *classes], splits, "manifest.json: splits") if splits else None,
-        "lost": Grid(["reason", "", "rows"], lost, "manifest.json: rejected, left_out_reasons") if lost else None,
+        "lost": Grid(["reason", "", "rows"], lost, "manifest.json: rejected, dropped_reasons") if lost else None,
         "sources": Grid(["source", *classes], mix, "manifest.json: sources") if len(mix) > 1 else None,
     }
 

@@ -1,4 +1,4 @@
-"""Which held-out rows still teach (Prop. 4.1), by class, and those most at odds with their label.
+"""Which validation rows still teach (Prop. 4.1), by class, and those most at odds with their label.
 
 The gradient of a row is proportional to sigmoid(u) * sigmoid(-u), u = beta * s * (log_ratio - z_ref), which is largest,
 1/4, at u = 0. A row under 1 % of that teaches next to nothing: either it is learned (u far above 0), or the model is
@@ -90,7 +90,7 @@ def odd_rows(evidence: Evidence) -> Grid | None:
 
 
 def _leanings(evidence: Evidence) -> NDArray[numpy.float64] | None:
-    """u of each held-out row; None without rows, beta or z_ref."""
+    """u of each validation row; None without rows, beta or z_ref."""
     z_ref = number_or_nan(evidence.metrics.get("z_ref"))
     if evidence.rows is None or not numpy.isfinite([z_ref, evidence.beta]).all():
         return None

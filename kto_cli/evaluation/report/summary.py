@@ -30,7 +30,7 @@ def questions(
     unjudged = ["Nothing was judged, so a win rate is not known."] if not better else []
     changed = tasks.sentence if tasks else "No benchmark was run."
     return [
-        Question("Did it learn the feedback?", [sentence], "held-out"),
+        Question("Did it learn the feedback?", [sentence], "validation"),
         Question(
             "Are its answers better?", [*better, *unjudged, *manners], "win-rate" if better else "answers", not better
         ),

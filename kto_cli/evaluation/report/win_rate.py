@@ -70,7 +70,7 @@ def _facts(found: dict[str, Any]) -> list[list[str]]:
         ("judge", found.get("judge")),
         ("asked for", found.get("for")),
         ("wins, ties, losses", ", ".join(shown(found.get(name)) for name in ("wins", "ties", "losses"))),
-        ("duels left out: a reply could not be read", found.get("unreadable")),
+        ("duels dropped: a reply could not be read", found.get("unreadable")),
         ("both orders say the same", _share(found.get("consistency"))),
         (
             "for the answer shown first (both orders are asked, so it cancels)",

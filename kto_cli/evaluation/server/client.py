@@ -237,7 +237,7 @@ class ChatServer:
             return _Failed(self._clean(str(error) or type(error).__name__))
         message = self._clean(complaint(body))
         if status in RETRIED or status >= 500:
-            if "insufficient_quota" in message:  # told as "too many requests", and waiting does not mend it
+            if "insufficient_quota" in message:  # told as "too many requests", and waiting does not fix it
                 raise self._refused(status, message)
             return _Failed(f"{status} {message}".strip(), retry_after(headers.get("retry-after")), status)
         if 300 <= status < 400:
@@ -281,7 +281,7 @@ class ChatServer:
         }
         words = f": {message}" if message else ""
         words += "" if message.endswith((".", "!", "?")) else "."
-        step = nexts.get(status, "Mend what it names and run the same command again.")
+        step = nexts.get(status, "Fix what it names and run the same command again.")
         return ServerFault(f"{self.url} answers {status}{words}", step, status=status, message=message)
 
     def _clean(self, text: str) -> str:

@@ -13,7 +13,7 @@ from kto_cli.common.errors import BadData
 from kto_cli.common.screen import Screen, stdout_kept_free
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
-from kto_cli.data.dataset import HELD_OUT, TRAIN, DataDir, find_data_dir, load_data_dir
+from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
 from kto_cli.model.distributed.processes import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
 from kto_cli.model.load import (
     ModelSource,
@@ -48,7 +48,7 @@ class Prepared:
     token_budget: int
     """Tokens, padding included, of a micro-batch."""
     train: EncodedRows
-    held_out: EncodedRows
+    validation: EncodedRows
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,7 +120,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model))
     cache = cache_folder(config)
     kept = []
-    for file, what in ((TRAIN, "training"), (HELD_OUT, "held-out")):
+    for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
         wanted = needs_train or file != TRAIN
         rows = EncodedRows()
         if wanted:
@@ -138,7 +138,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         max_length=max_length,
         token_budget=config.micro_batch_tokens or default_token_budget(model.config, accelerator.device),
         train=kept[0],
-        held_out=kept[1],
+        validation=kept[1],
     )
 
 
@@ -165,7 +165,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread:
     """
     whole = CompletionScorer(prepared.model, prepared.dtype)
     scorer = place(whole, accelerator) if spread else whole.to(accelerator.device)
-    rows = prepared.train or prepared.held_out
+    rows = prepared.train or prepared.validation
     if not rows:
         return scorer
     checked = scorer.trust_or_fall_back(check_sequences(rows))

@@ -52,7 +52,7 @@ def reference_logps(
         values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
     if accelerator.num_processes > 1:
         values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
-    for name in cache.mended:
+    for name in cache.fixed:
         screen.warn(
             f"The reference cache had a torn or damaged part ({cache.folder / name}); "
             "it is removed, and what it held is computed again."

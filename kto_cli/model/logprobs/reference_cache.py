@@ -36,7 +36,7 @@ class ReferenceCache:
         self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
         self._segment = Segment(self.folder, ".segment")
-        self.mended: list[str] = []
+        self.fixed: list[str] = []
         """Segments in which a torn or damaged frame was found."""
 
     def read(self, keys: NDArray[numpy.void]) -> tuple[NDArray[numpy.float64], NDArray[numpy.int64]]:
@@ -54,7 +54,7 @@ class ReferenceCache:
         for path in sorted(self.folder.glob("*.segment")):
             frames, sound = self._frames(path.read_bytes())
             if not sound:
-                self._mend(path, frames)
+                self._fix(path, frames)
             records = numpy.frombuffer(b"".join(frames), _RECORD)
             places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
             wanted = keys[places] == records["key"]
@@ -102,10 +102,10 @@ class ReferenceCache:
         sealed = data[end - _CHECKSUM : end]
         return end if end <= len(data) and self._checksum(data[start : end - _CHECKSUM]) == sealed else None
 
-    def _mend(self, path: Path, payloads: list[bytes]) -> None:
+    def _fix(self, path: Path, payloads: list[bytes]) -> None:
         """Copies a segment's sound frames to a new one and removes it."""
-        self.mended.append(path.name)
+        self.fixed.append(path.name)
         if payloads:
-            with replacing(new_path(path.parent, "-mended.segment")) as temporary:
+            with replacing(new_path(path.parent, "-fixed.segment")) as temporary:
                 temporary.write_bytes(b"".join(self._frame(payload) for payload in payloads))
         path.unlink(missing_ok=True)

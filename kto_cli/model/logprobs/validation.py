@@ -1,4 +1,4 @@
-"""Scores of held-out rows: the bridge from an engine and a reference to core.metrics."""
+"""Scores of validation rows: the bridge from an engine and a reference to core.metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GLANCE_RESAMPLES = 400
 
 
 def glance_rows(count: int, seed: int) -> list[int]:
-    """The held-out rows that are looked at during training: the same ones all run long."""
+    """The validation rows that are looked at during training: the same ones all run long."""
     return sorted(Random(f"kto glance {seed}").sample(range(count), min(count, GLANCE_ROWS)))
 
 
@@ -46,7 +46,7 @@ def score_rows(
 
 
 def glance(scores: Scores, metrics: dict[str, float], *, beta: float) -> dict[str, Any]:
-    """The few held-out numbers shown during training; the AUC with its 90 % interval, a bootstrap over prompts."""
+    """The few validation numbers shown during training; the AUC with its 90 % interval, a bootstrap over prompts."""
     up, down = class_means(beta * scores.log_ratios, scores.desirable)
     clusters, count = numbered(scores.prompt_ids)
     areas = [

@@ -196,7 +196,7 @@ class _Prompts:
 def unfit(
     prompt: NDArray[Any], own: NDArray[Any], max_length: int
 ) -> tuple[NDArray[numpy.bool_], NDArray[numpy.bool_]]:
-    """[rows] whether a row is left out because its prompt has no tokens, or because it leaves too little room.
+    """[rows] whether a row is dropped because its prompt has no tokens, or because it leaves too little room.
 
     Args:
         prompt, own: [rows] tokens of the prompt, as much of it as is kept, and of the completion, uncut.
@@ -222,7 +222,7 @@ def _cut(columns: dict[str, NDArray[Any]], max_length: int) -> tuple[EncodingRep
         cut_mismatched=int((kept & (borrowed > room)).sum()),
     )
     reasons = {"the prompt leaves no room for the completion": no_room, "the prompt has no tokens": empty}
-    report.left_out.update({reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()})
+    report.dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()})
     columns["own_tokens"] = numpy.minimum(own, room.clip(0)).astype("u4")
     columns["borrowed_tokens"] = numpy.minimum(borrowed, room.clip(0)).astype("u4")
     return report, kept

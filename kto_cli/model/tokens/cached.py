@@ -43,7 +43,7 @@ def tokenized_rows(
     The first process of each machine tokenizes where nobody has yet; the others wait and read.
 
     Args:
-        root: the cache folder. file: train.parquet or held_out.parquet.
+        root: the cache folder. file: train.parquet or validation.parquet.
 
     Raises:
         BadData: see `write_store`. BadInput: the cache folder cannot be used. DiskFull: no space left in it.
@@ -52,7 +52,7 @@ def tokenized_rows(
     if not total:
         return EncodedRows(), EncodingReport()
     folder = root / "tokens" / store_name(data.fingerprint, file, encoder, tokenizer_folder)
-    write = partial(_write, data.folder / file, total, encoder, screen, "training" if "train" in file else "held-out")
+    write = partial(_write, data.folder / file, total, encoder, screen, "training" if "train" in file else "validation")
     try:
         if accelerator.is_local_main_process:
             open_or_write(folder, write, screen)

@@ -20,7 +20,7 @@ from kto_cli.common.errors import BadModel
 from kto_cli.data.dataset import Text
 
 LEAST_COMPLETION = 16
-"""A row is left out when fewer of its completion's tokens than this would remain (and it has more)."""
+"""A row is dropped when fewer of its completion's tokens than this would remain (and it has more)."""
 _PROBE = "kto probe"
 
 
@@ -37,7 +37,7 @@ class EncodingReport:
     """The borrowed completion was cut to fit behind the row's prompt."""
     special_text: int = 0
     """The completion's text held the name of a special token; it was read as plain text."""
-    left_out: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     """Reason -> rows."""
 
     def notes(self, what: str) -> list[str]:
@@ -50,7 +50,7 @@ class EncodingReport:
         )
         sentences = [f"{count:,} of {self.rows:,} {what} {fact}" for count, fact in facts if count]
         return sentences + [
-            f"{count:,} of {self.rows:,} {what} rows left out: {why}" for why, count in self.left_out.items()
+            f"{count:,} of {self.rows:,} {what} rows dropped: {why}" for why, count in self.dropped.items()
         ]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy
 
-from kto_cli.data.dataset import HELD_OUT, TRAIN, Row, read_batches
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
 from kto_cli.model.load import context_length, greatest_length, load_tokenizer, locate_model
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
-LEFT_OUT, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
+DROPPED, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
 ADVICE = {
-    LEFT_OUT: "kto train leaves them out; raise --max-length",
+    DROPPED: "kto train drops them; raise --max-length",
     CUT: "kto train cuts the answer's end, and its end-of-turn token; raise --max-length",
     SHORTENED: "kto train drops the prompt's oldest turns; raise --max-length",
 }
@@ -40,7 +40,7 @@ class Fit:
     def findings(self) -> list[dict[str, Any]]:
         """As those of the doctor (`feedback/findings.py`)."""
         details = {
-            LEFT_OUT: "leave no room for their answer",
+            DROPPED: "leave no room for their answer",
             CUT: "lose the end of their answer",
             SHORTENED: "lose the oldest turns of their prompt",
         }
@@ -76,7 +76,7 @@ def examine_fit(
 ) -> Fit:
     """Looks at every row of the two files in `folder`; `note_row` gets a line for each that does not fit whole."""
     fit = Fit(encoder.max_length)
-    for file in (TRAIN, HELD_OUT):
+    for file in (TRAIN, VALIDATION):
         for rows in read_batches(folder / file, BATCH):
             fit.rows += len(rows)
             for row, name, detail in _misfits(rows, encoder):
@@ -99,9 +99,9 @@ def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]
         room = encoder.max_length - len(prompt.ids)
         sizes = f"prompt {len(prompt.ids):,} tokens, answer {tokens:,}"
         if empty:
-            yield row, LEFT_OUT, "the prompt has no tokens"
+            yield row, DROPPED, "the prompt has no tokens"
         elif no_room:
-            yield row, LEFT_OUT, f"{sizes}: fewer than {LEAST_COMPLETION} of the answer would fit"
+            yield row, DROPPED, f"{sizes}: fewer than {LEAST_COMPLETION} of the answer would fit"
         elif tokens > room:
             yield row, CUT, f"{sizes}: {tokens - room:,} of the answer's do not fit"
         elif prompt.dropped:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kto_cli.core.batches import Outline
 from kto_cli.core.rows import EncodedRow, TokenSequence
 
-VERSION = 2
+VERSION = 3
 """Changes with the format and with what decides a token."""
 TOKENS, STARTS, MANIFEST = "tokens.bin", "starts.npy", "store.json"
 COLUMNS = {

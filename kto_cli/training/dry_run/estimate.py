@@ -28,7 +28,7 @@ class Work:
     """Forward only, by the policy."""
     reference: int
     """Forward only, by the reference: what the cache lacks."""
-    held_out: int
+    validation: int
     """Forward only: looks during the run, and all of them at its end."""
 
     @property
@@ -39,7 +39,7 @@ class Work:
     @property
     def cost(self) -> int:
         """Of everything, in forward tokens."""
-        return self.step_cost + FORWARD * (self.reference + self.held_out)
+        return self.step_cost + FORWARD * (self.reference + self.validation)
 
 
 def step_cost(own: int, mismatched: int) -> int:

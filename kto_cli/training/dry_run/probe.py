@@ -49,7 +49,7 @@ def take_probe(
     """Takes the steps, or says why they cannot be taken."""
     longest, typical = _batches_to_probe(prepared, settings)
     chosen = [row for batch in (longest, *typical) for row in batch]
-    few = replace(prepared, train=prepared.train.take(chosen), held_out=EncodedRows())
+    few = replace(prepared, train=prepared.train.take(chosen), validation=EncodedRows())
     try:
         this_run = set_up(few, settings, RunDir(Path(settings.config.out)), accelerator, screen)
         needed = 3 * bytes_of(learning(this_run.model))

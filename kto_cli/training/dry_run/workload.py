@@ -33,24 +33,24 @@ def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[
 
 def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed: bool) -> Work:
     """The tokens that the whole run computes; `missing` as `missing_lengths` gives it."""
-    held_out = prepared.held_out
+    validation = prepared.validation
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
         both = step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
-    looks = -(-settings.total_steps // settings.eval_every) if len(held_out) else 0
-    share = min(1.0, GLANCE_ROWS / max(1, len(held_out)))
+    looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
+    share = min(1.0, GLANCE_ROWS / max(1, len(validation)))
     return Work(
         own=own,
         mismatched=mismatched,
         reference=int(missing.sum()),
-        held_out=int(held_out.sequences.lengths.sum() * (1 + looks * share)),
+        validation=int(validation.sequences.lengths.sum() * (1 + looks * share)),
     )
 
 
 def missing_lengths(prepared: Prepared, settings: Settings) -> Any:
     """[missing] lengths of the sequences the reference cache lacks."""
-    both = (prepared.train + prepared.held_out).sequences
+    both = (prepared.train + prepared.validation).sequences
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
     return both.lengths[first][stored.isnan().numpy()]

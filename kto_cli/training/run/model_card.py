@@ -28,7 +28,7 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | | |
 | --- | --- |
 | reference model | {{ reference }} |
-| rows | {{ train_rows }} for training, {{ held_out_rows }} held out |
+| rows | {{ train_rows }} for training, {{ validation_rows }} for validation |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
 | learns | {{ learns }} |
 | beta | {{ settings.config.beta }} |
@@ -36,20 +36,20 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | learning rate | {{ settings.learning_rate }} ({{ settings.config.schedule }}) |
 | longest sequence | {{ max_length }} tokens |
 | dtype | {{ dtype }} |
-{% if held_out %}
-Held-out rows ({{ held_out.rows }}), with 90 % intervals over prompts:
+{% if validation %}
+Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 
 | | value | interval |
 | --- | --- | --- |
 {%- for name in names %}
-| {{ name }} | {{ "%.4f" | format(held_out[name]) }} | {{ "%.4f to %.4f" | format(*held_out[name ~ "_interval"]) }} |
+| {{ name }} | {{ "%.4f"|format(validation[name]) }} | {{ "%.4f to %.4f"|format(*validation[name ~ "_interval"]) }} |
 {%- endfor %}
 {% endif %}
 Settings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
 """
 
 
-def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, verdict: Any) -> str:
+def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any) -> str:
     """Markdown."""
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # Markdown, not HTML
     return environment.from_string(_CARD).render(
@@ -61,11 +61,11 @@ def model_card(settings: Any, prepared: Any, held_out: dict[str, Any] | None, ve
         version=__version__,
         verdict=verdict,
         train_rows=len(prepared.train),
-        held_out_rows=len(prepared.held_out),
+        validation_rows=len(prepared.validation),
         max_length=prepared.max_length,
         dtype=prepared.precision.name,
-        held_out=held_out,
-        names=[name.removesuffix("_interval") for name in held_out or {} if name.endswith("_interval")],
+        validation=validation,
+        names=[name.removesuffix("_interval") for name in validation or {} if name.endswith("_interval")],
     )
 
 

@@ -38,7 +38,7 @@ def slice_file(folder: Path, process: int, processes: int) -> Path:
 
 
 def write_slices(path: Path, slices: Mapping[str, Slice]) -> str:
-    """Writes one process's slices; empty ones are left out.
+    """Writes one process's slices; empty ones are skipped.
 
     Returns:
         The file's SHA-256.
