@@ -15,6 +15,17 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, sigmoid
 
 
+class LossSettings(NamedTuple):
+    """The numbers that the KTO loss depends on besides its rows."""
+
+    beta: float
+    """1 / nats: a reward is beta * log-ratio."""
+    lambda_d: float
+    """Weight of a desirable row."""
+    lambda_u: float
+    """Weight of an undesirable row."""
+
+
 class ReferencePoint(NamedTuple):
     """z_ref, the batch's estimate of KL(policy || reference), in nats; and how well it is known."""
 
@@ -92,14 +103,22 @@ def kto_loss(
         policy_mismatched_logps, reference_mismatched_logps: [pairs] of the mismatched pairs, nats.
     """
     point = reference_point(policy_mismatched_logps - reference_mismatched_logps)
-    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=policy_logps.dtype)
+    settings = LossSettings(beta, lambda_d, lambda_u)
+    signs, weights = signs_and_weights(desirable, settings, dtype=policy_logps.dtype)
     parts = kto_losses(policy_logps - reference_logps, signs, weights, point.value, beta=beta)
     return parts.losses.mean(), point, parts
 
 
+def label_signs(desirable: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[rows] +1 for a desirable row, -1 for an undesirable one."""
+    ones = torch.ones(desirable.shape, dtype=dtype, device=desirable.device)
+    return torch.where(desirable, ones, -ones)
+
+
 def signs_and_weights(
-    desirable: Tensor, *, lambda_d: float, lambda_u: float, dtype: torch.dtype = torch.float32
+    desirable: Tensor, settings: LossSettings, *, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Labels as data: ([rows] of +1 / -1, [rows] of lambda_D / lambda_U)."""
-    ones = torch.ones(desirable.shape, dtype=dtype, device=desirable.device)
-    return torch.where(desirable, ones, -ones), torch.where(desirable, lambda_d * ones, lambda_u * ones)
+    signs = label_signs(desirable, dtype=dtype)
+    ones = signs.abs()
+    return signs, torch.where(desirable, settings.lambda_d * ones, settings.lambda_u * ones)

@@ -1,7 +1,7 @@
 """The training loop: which rows, which learning rate, what is recorded, when to save and when to stop.
 
-Blind to the loss it drives (engine.py) and to where files lie (run_dir.py). The state of a run is the
-model, the optimizer and four counters; everything else is a pure function of the step.
+What a step computes is in step.py, where files are in run/run_dir.py. The state of a run is the model, the optimizer
+and three counters; everything else is a pure function of the step.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from kto_cli.common.screen import Screen
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
+from kto_cli.model.distributed.processes import unwrapped
 from kto_cli.model.layers import checkpoint_layers
-from kto_cli.model.logprobs.forward import Engine, References, StepOutput
-from kto_cli.model.logprobs.validation import glance, glance_rows, score_rows
+from kto_cli.model.logprobs.reference import ReferenceLogps
+from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings
+from kto_cli.training.settings import RunSettings
+from kto_cli.training.step import StepOutput, TrainingEngine
 
 
 @dataclass
@@ -49,12 +51,12 @@ class Counters:
 class Run:
     """A run about to start or to go on."""
 
-    settings: Settings
+    settings: RunSettings
     rows: EncodedRows
-    references: References
+    references: ReferenceLogps
     validation: EncodedRows
-    validation_references: References
-    engine: Engine
+    validation_references: ReferenceLogps
+    engine: TrainingEngine
     model: Any
     tokenizer: Any
     directory: RunDir
@@ -112,15 +114,12 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
-    references = References(run.references.own[batch], run.references.mismatched[batch])
     output = within_memory(
         run.engine,
         lambda: run.engine.step(
             rows,
-            references,
-            beta=config.beta,
-            lambda_d=settings.weights.lambda_d,
-            lambda_u=settings.weights.lambda_u,
+            run.references.take(batch),
+            settings.loss,
             learning_rate=rate,
             stop_asked=stop.is_set,
         ),
@@ -148,7 +147,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)
     last = run.counters.step == settings.total_steps
     if run.validation and (last or run.counters.step % settings.eval_every == 0):
-        record["validation"] = _glance(run)
+        record["validation"] = _validate(run)
     show(record)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
@@ -163,7 +162,7 @@ def _start_checkpointing(run: Run) -> bool:
     if run.settings.config.gradient_checkpointing != "auto" or run.checkpointing:
         return False
     try:
-        checkpoint_layers(getattr(run.engine.scorer, "module", run.engine.scorer))
+        checkpoint_layers(unwrapped(run.engine.scorer))
     except BadModel:
         return False
     run.checkpointing = True
@@ -171,25 +170,16 @@ def _start_checkpointing(run: Run) -> bool:
 
 
 def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, float]:
-    weights = run.settings.weights
-    return step_metrics(
-        output.log_ratios,
-        output.mismatched_log_ratios,
-        torch.tensor(labels),
-        beta=run.settings.config.beta,
-        lambda_d=weights.lambda_d,
-        lambda_u=weights.lambda_u,
-    )
+    return step_metrics(output.log_ratios, output.mismatched_log_ratios, torch.tensor(labels), run.settings.loss)
 
 
-def _glance(run: Run) -> dict[str, Any]:
-    """A look at (some) validation rows."""
-    chosen = glance_rows(len(run.validation), run.settings.config.seed)
+def _validate(run: Run) -> dict[str, Any]:
+    """Metrics of (some) validation rows during training."""
+    chosen = quick_rows(len(run.validation), run.settings.config.seed)
     rows = run.validation.take(chosen)
-    references = References(run.validation_references.own[chosen], run.validation_references.mismatched[chosen])
-    scores = score_rows(run.engine, rows, references)
+    scores = score_rows(run.engine, rows, run.validation_references.take(chosen))
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-    return glance(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
+    return quick_metrics(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:
@@ -221,7 +211,7 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
 def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
     """Before the first update the policy is the reference: what log-ratios are not 0 is numerical noise."""
     noise = torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
-    full = getattr(getattr(scorer, "module", scorer), "dtype", torch.float32) == torch.float32
+    full = getattr(unwrapped(scorer), "dtype", torch.float32) == torch.float32
     limit = 1e-3 if full else 1.0
     screen.note(f"At step 0 the policy is the reference: log-ratios are 0 to within {noise:.1e} nats a row.")
     if noise > limit:

@@ -15,6 +15,7 @@ import torch
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.core.batches import pack, pad
 from kto_cli.core.rows import TokenSequence
+from kto_cli.model.distributed.processes import unwrapped_optimizer
 from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows
@@ -108,7 +109,7 @@ def within_memory(
     """
     while True:
         updating: list[bool] = []
-        optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+        optimizer = unwrapped_optimizer(engine.optimizer)
         hook = optimizer.register_step_pre_hook(lambda *_, flag=updating: flag.append(True))
         try:
             return work()

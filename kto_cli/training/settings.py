@@ -15,6 +15,7 @@ from kto_cli import __version__
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model.distributed.processes import how_spread
@@ -27,7 +28,7 @@ MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """A `TrainConfig` with everything that was left to us filled in."""
 
     config: TrainConfig
@@ -36,6 +37,11 @@ class Settings:
     total_steps: int
     save_every: int
     eval_every: int
+
+    @property
+    def loss(self) -> LossSettings:
+        """The numbers of the loss."""
+        return LossSettings(self.config.beta, self.weights.lambda_d, self.weights.lambda_u)
 
 
 def resolve(
@@ -84,7 +90,7 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     return resumed, stored
 
 
-def settle(config: TrainConfig, prepared: Prepared, screen: Screen) -> Settings:
+def settle(config: TrainConfig, prepared: Prepared, screen: Screen) -> RunSettings:
     """Chooses what the config leaves open, and says it.
 
     Raises:
@@ -97,11 +103,11 @@ def settle(config: TrainConfig, prepared: Prepared, screen: Screen) -> Settings:
     return settings
 
 
-def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> Settings:
+def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> RunSettings:
     """Chooses what the config leaves open, from the number of rows and the model's size."""
     total = config.epochs * steps_in_epoch(rows, config.batch_size)
     total = min(total, config.max_steps or total)
-    return Settings(
+    return RunSettings(
         config=config,
         weights=weights,
         learning_rate=config.learning_rate
@@ -128,7 +134,7 @@ def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) ->
     return factor * 5e-5
 
 
-def _say(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
+def _say(screen: Screen, settings: RunSettings, desirable: int, undesirable: int) -> None:
     """What was chosen or given, in two sentences."""
     config, weights = settings.config, settings.weights
     interval = lambda_interval(desirable, undesirable)
@@ -149,7 +155,7 @@ def _say(screen: Screen, settings: Settings, desirable: int, undesirable: int) -
     )
 
 
-def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
+def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[str, Any]:
     """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
     from importlib.metadata import version
 

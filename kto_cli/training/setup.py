@@ -9,17 +9,17 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.layers import checkpoint_layers, compile_layers
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings
+from kto_cli.training.settings import RunSettings
+from kto_cli.training.step import TrainingEngine
 
 
-def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
+def set_up(prepared: Prepared, settings: RunSettings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
     """Completes the reference cache, then hands the model over to training."""
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
@@ -38,10 +38,10 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     return Run(
         settings=settings,
         rows=prepared.train,
-        references=type(references)(references.own[:count], references.mismatched[:count]),
+        references=references.take(slice(count)),
         validation=prepared.validation,
-        validation_references=type(references)(references.own[count:], references.mismatched[count:]),
-        engine=Engine(
+        validation_references=references.take(slice(count, None)),
+        engine=TrainingEngine(
             accelerator,
             wrapped,
             optimizer,

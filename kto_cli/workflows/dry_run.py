@@ -23,7 +23,7 @@ from kto_cli.training.dry_run.estimate import DiskNeed, Work, readable
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
 from kto_cli.training.dry_run.workload import missing_lengths, planned_work, run_tokens, unique_prompt_tokens
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
-from kto_cli.training.settings import Settings, resolve, settle
+from kto_cli.training.settings import RunSettings, resolve, settle
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def _disk(prepared: Prepared, settings: Settings, missing: Any, probe: Probe | None) -> DiskNeed:
+def _disk(prepared: Prepared, settings: RunSettings, missing: Any, probe: Probe | None) -> DiskNeed:
     """`missing`: [sequences] lengths of those whose log-probs go into the cache."""
     weights = bytes_of(learning(prepared.model))  # a checkpoint holds what learns
     frames = -(-int(missing.sum()) // prepared.token_budget)
@@ -98,7 +98,9 @@ def _problems_of_disk(disk: DiskNeed, config: TrainConfig) -> list[str]:
 # --- what is said -----------------------------------------------------------------------------
 
 
-def _result(prepared: Prepared, settings: Settings, work: Work, probe: Probe | None, disk: DiskNeed) -> dict[str, Any]:
+def _result(
+    prepared: Prepared, settings: RunSettings, work: Work, probe: Probe | None, disk: DiskNeed
+) -> dict[str, Any]:
     rows, out = prepared.train, Path(settings.config.out)
     desirable, undesirable = class_counts(rows)
     parameters = list(prepared.model.parameters())

@@ -22,7 +22,7 @@ from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.run.checkpoints import latest_sound_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings, describe, refuse_other_inputs, resolve, settle
+from kto_cli.training.settings import RunSettings, describe, refuse_other_inputs, resolve, settle
 from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
 
@@ -116,12 +116,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     if this_run.validation:
         with screen.progress("validation rows", 2 * len(this_run.validation)):
             scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
-        validation = validation_metrics(
-            scores,
-            beta=settings.config.beta,
-            lambda_d=settings.weights.lambda_d,
-            lambda_u=settings.weights.lambda_u,
-        )
+        validation = validation_metrics(scores, settings.loss)
     verdict = judge(validation, directory.read_metrics())
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(this_run.model, keep=main)
@@ -143,7 +138,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
 
 
 def _show(
-    screen: Screen, settings: Settings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
+    screen: Screen, settings: RunSettings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
 ) -> None:
     if validation:
         metrics_table(screen, f"Validation rows after {settings.total_steps} steps", validation)

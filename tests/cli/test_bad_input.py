@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLE, Command, Ran, pairs, save_pico_llama, write_lines
 
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.step import TrainingEngine
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -526,7 +526,7 @@ FOUR_STEPS = ("--batch-size", "8", "--save-every", "1", "--learning-rate", "1e-3
 
 def stop_in_step(monkeypatch, step: int) -> None:
     """SIGINT arrives while the given step is computed."""
-    whole, calls = Engine.step, []
+    whole, calls = TrainingEngine.step, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(1)
@@ -534,7 +534,7 @@ def stop_in_step(monkeypatch, step: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(Engine, "step", interrupted)
+    monkeypatch.setattr(TrainingEngine, "step", interrupted)
 
 
 @pytest.mark.parametrize("where", ["log-prob", "gradient"])
@@ -546,7 +546,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 
     state = {"step": 0}
     with monkeypatch.context() as patch:
-        step, forward = Engine.step, CompletionScorer.forward
+        step, forward = TrainingEngine.step, CompletionScorer.forward
 
         def counted(self, *args, **kwargs):
             state["step"] += 1
@@ -561,7 +561,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
                 return logps
             return logps.index_fill(0, logps.new_tensor([1], dtype=int), float("nan"))
 
-        patch.setattr(Engine, "step", counted)
+        patch.setattr(TrainingEngine, "step", counted)
         patch.setattr(CompletionScorer, "forward", poisoned)
         text = refused(kto("train", *given, *FOUR_STEPS, "--out", "run", "--json"), "Step 3", where, "step-000002")
     known = {row.id for row in load_data_dir(pico_data).train}

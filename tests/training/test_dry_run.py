@@ -124,12 +124,12 @@ def test_a_reference_that_gives_nan(kto, workplace, pico, pico_data):
 
 
 def test_out_of_memory_in_the_longest_batch(kto, workplace, given, monkeypatch):
-    from kto_cli.model.logprobs.forward import Engine
+    from kto_cli.training.step import TrainingEngine
 
     def no_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Engine, "step", no_memory)
+    monkeypatch.setattr(TrainingEngine, "step", no_memory)
     ran = kto("train", *given, "--dry-run")
     assert ran.code == 1
     assert "--micro-batch-tokens" in ran.err

@@ -34,7 +34,7 @@ def step(engine: Any, said: list[str], relieve: Callable[[], bool] = lambda: Fal
     references, rows = some_references(ROWS), some_rows(ROWS)
     return within_memory(
         engine,
-        lambda: engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS),
+        lambda: engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE),
         longest=LONGEST,
         say=said.append,
         relieve=relieve,

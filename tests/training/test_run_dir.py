@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import call
 
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
+from kto_cli.training.step import TrainingEngine
 
 MODEL_FILES = {
     "config.json",
@@ -66,7 +66,7 @@ def flip_a_byte(path: Path) -> None:
 def train_until_killed_in(step: int, *words: object) -> None:
     """`kto train`, gone in the middle of the given step."""
     with pytest.MonkeyPatch.context() as patch:
-        whole, calls = Engine.step, []
+        whole, calls = TrainingEngine.step, []
 
         def dying(self, *args, **kwargs):
             calls.append(1)
@@ -74,7 +74,7 @@ def train_until_killed_in(step: int, *words: object) -> None:
                 raise Killed
             return whole(self, *args, **kwargs)
 
-        patch.setattr(Engine, "step", dying)
+        patch.setattr(TrainingEngine, "step", dying)
         with pytest.raises(Killed):
             call("train", *words)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, sigmoid
 
-from kto_cli.core.losses import saturation, signs_and_weights
+from kto_cli.core.losses import label_signs, saturation
 from kto_cli.core.statistics.auc import standing, standing_auc
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
@@ -34,7 +34,7 @@ class RowValues(NamedTuple):
 def row_values(scores: Scores, *, z_ref: float, beta: float) -> RowValues:
     """What each row says on its own, float64."""
     log_ratios = scores.log_ratios.double()
-    signs, _ = signs_and_weights(scores.desirable, lambda_d=1.0, lambda_u=1.0, dtype=torch.float64)
+    signs = label_signs(scores.desirable, dtype=torch.float64)
     weights = saturation(log_ratios, signs, z_ref, beta=beta)
     return RowValues(
         rewards=beta * log_ratios,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles
 from kto_cli.core.statistics.metrics import Scores, estimator, resamples_for
 
@@ -29,9 +30,7 @@ class Side(NamedTuple):
     """One checkpoint's scores and its run's own beta and weights."""
 
     scores: Scores
-    beta: float
-    lambda_d: float
-    lambda_u: float
+    settings: LossSettings
 
 
 def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -46,12 +45,8 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
         verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear"; for quantities that
         are not better for being higher "differs" instead.
     """
-    ours = first.scores
-    clusters, count = numbered(ours.prompt_ids)
-    ways = [
-        estimator(side.scores, beta=side.beta, lambda_d=side.lambda_d, lambda_u=side.lambda_u)
-        for side in (first, second)
-    ]
+    clusters, count = numbered(first.scores.prompt_ids)
+    ways = [estimator(side.scores, side.settings) for side in (first, second)]
     whole = [estimate(torch.ones(1, len(clusters), dtype=torch.float64)) for estimate in ways]
     resamples = resamples_for(len(clusters))
     parts = [[estimate(drawn) for estimate in ways] for drawn in draws(clusters, count, resamples, seed)]

@@ -1,4 +1,4 @@
-"""What a step and a validation set say: rewards per class, margin, KL, AUC, each of the latter with an interval."""
+"""Metrics of a step and of the validation rows: rewards per class, margin, KL, AUC, the latter with intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.losses import kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
 from kto_cli.core.statistics.auc import auc, length_adjusted_auc, like_length_auc, prepare, standing, standing_auc
 from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
 
@@ -19,7 +19,7 @@ ROW_BUDGET = 10_000_000
 
 
 class Scores(NamedTuple):
-    """What a model says of a set of rows."""
+    """Log-ratios of a set of rows, with what their statistics need besides."""
 
     log_ratios: Tensor
     """[rows] nats: own completions."""
@@ -54,21 +54,18 @@ def step_metrics(
     log_ratios: Tensor,
     mismatched: Tensor,
     desirable: Tensor,
-    *,
-    beta: float,
-    lambda_d: float,
-    lambda_u: float,
+    settings: LossSettings,
 ) -> dict[str, float]:
-    """What is shown and recorded of one effective batch; all from its per-row values, shape [rows].
+    """Metrics of one effective batch, as shown and recorded, from its per-row values of shape [rows].
 
     Keys: loss; z_ref, z_ref_mean (before the clamp), z_ref_se in nats, z_ref_pairs; reward_desirable,
     reward_undesirable, margin (beta * nats); saturated (share of rows).
     """
     point = reference_point(mismatched)
-    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=log_ratios.dtype)
-    parts = kto_losses(log_ratios, signs, weights, point.value, beta=beta)
+    signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
+    parts = kto_losses(log_ratios, signs, weights, point.value, beta=settings.beta)
     reward_desirable, reward_undesirable = class_means(parts.rewards, desirable)
-    share = (saturation(log_ratios, signs, point.value, beta=beta) < SATURATED_BELOW).float().mean()
+    share = (saturation(log_ratios, signs, point.value, beta=settings.beta) < SATURATED_BELOW).float().mean()
     return {
         "loss": parts.losses.mean().item(),
         "z_ref": point.value.item(),
@@ -82,10 +79,8 @@ def step_metrics(
     }
 
 
-def validation_metrics(
-    scores: Scores, *, beta: float, lambda_d: float, lambda_u: float, seed: int = 0
-) -> dict[str, object]:
-    """Everything `kto eval` says of validation rows as a whole, each estimate with its 90 % interval.
+def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0) -> dict[str, object]:
+    """Metrics of the validation rows as a whole, each estimate with its 90 % interval.
 
     The intervals are percentiles of a bootstrap over prompts, seeded. Of the AUCs, `auc_length` is that of completion
     length alone, in the direction that predicts the label (`auc_length_direction`); `auc_length_matched` counts only
@@ -103,7 +98,7 @@ def validation_metrics(
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
     clusters, cluster_count = numbered(scores.prompt_ids)
     counts = (int(desirable.sum()), int((~desirable).sum()))
-    estimate = estimator(scores, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+    estimate = estimator(scores, settings)
     resamples = resamples_for(len(desirable))
     parts = [estimate(drawn) for drawn in draws(clusters, cluster_count, resamples, seed)]
     result: dict[str, object] = {
@@ -133,9 +128,7 @@ def length_direction(scores: Scores) -> str:
     return "longer" if auc(-scores.lengths.double(), scores.desirable) < 0.5 else "shorter"
 
 
-def estimator(
-    scores: Scores, *, beta: float, lambda_d: float, lambda_u: float
-) -> Callable[[Tensor], dict[str, Tensor]]:
+def estimator(scores: Scores, settings: LossSettings) -> Callable[[Tensor], dict[str, Tensor]]:
     """Every estimate of many resamples at once, as a function of weights [draws, rows], how often a row is in a draw.
 
     What is sorted is sorted here, once for all resamples.
@@ -152,7 +145,7 @@ def estimator(
     winners, pairs = pair_outcomes(scores)
 
     def estimate(weights: Tensor) -> dict[str, Tensor]:
-        found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+        found = _means(log_ratios, mismatched, desirable, weights, settings)
         found["auc"] = standing_auc(by_ratio, weights)
         found["auc_length"] = standing_auc(by_length, weights)
         found["auc_length_matched"] = like_length_auc(alike, weights)
@@ -170,15 +163,13 @@ def _means(
     mismatched: Tensor,
     desirable: Tensor,
     weights: Tensor,
-    *,
-    beta: float,
-    lambda_d: float,
-    lambda_u: float,
+    settings: LossSettings,
 ) -> dict[str, Tensor]:
     """Statistics that are weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
+    beta = settings.beta
     kl = (weights @ mismatched) / weights.sum(1)
     z_ref = kl.clamp(min=0)
-    signs, row_weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=torch.float64)
+    signs, row_weights = signs_and_weights(desirable, settings, dtype=torch.float64)
     losses = kto_losses(log_ratios, signs, row_weights, z_ref[:, None], beta=beta).losses
     correct = ((signs * (log_ratios - z_ref[:, None])).sign() + 1) / 2
     of_desirable, of_undesirable = weights * desirable, weights * ~desirable

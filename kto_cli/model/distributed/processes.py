@@ -72,6 +72,16 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
         )
 
 
+def unwrapped(wrapped: Any) -> Any:
+    """The model inside DDP's or DeepSpeed's wrapper; itself without one."""
+    return getattr(wrapped, "module", wrapped)
+
+
+def unwrapped_optimizer(wrapped: Any) -> Any:
+    """The torch optimizer inside accelerate's wrapper; itself without one."""
+    return getattr(wrapped, "optimizer", wrapped)
+
+
 def sharding_asked_for(processes: int) -> Sharding | None:
     """The launch's FSDP2 settings; None for one process or without FSDP."""
     if processes == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
@@ -179,7 +189,7 @@ def refuse_uneven_rounds(scorer: Any) -> None:
     Raises:
         BadModel: the model is read one sequence at a time.
     """
-    if is_sharded(scorer) and getattr(scorer, "module", scorer).plain:
+    if is_sharded(scorer) and unwrapped(scorer).plain:
         raise BadModel(
             "This model's head is not one kto can read directly, and such a model cannot be spread over processes.",
             "Launch without FSDP or DeepSpeed: every process then holds the whole model.",

@@ -27,7 +27,7 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, co
     Raises:
         DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
     """
-    accelerator, optimizer = engine.accelerator, _inner(engine.optimizer)
+    accelerator, optimizer = engine.accelerator, processes.unwrapped_optimizer(engine.optimizer)
     sharding = processes.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, tokenizer, optimizer, counters)
@@ -110,7 +110,7 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
     Raises:
         BadInput, BadModel: something in it cannot be read.
     """
-    optimizer = _inner(engine.optimizer)
+    optimizer = processes.unwrapped_optimizer(engine.optimizer)
     slices = Slices(folder)
     if slices.names("model."):
         own = model.state_dict(keep_vars=True)
@@ -150,8 +150,3 @@ def _rows_of(tensors: dict[str, Tensor]) -> ReadRows:
         return tensor[start:stop] if tensor.ndim else tensor
 
     return read
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimizer inside accelerate's."""
-    return getattr(optimizer, "optimizer", optimizer)
