@@ -39,17 +39,17 @@ from kto_cli.training.step import StepOutput, TrainingEngine
 
 @dataclass
 class Counters:
-    """What grows during a run."""
+    """Counts of a run so far."""
 
     step: int = 0
     rows: int = 0
     tokens: int = 0
-    """Of the rows and of their mismatched pairs, padding not counted."""
+    """Of rows and of their mismatched completions, without padding."""
 
 
 @dataclass
 class Run:
-    """A run about to start or to go on."""
+    """A run ready to start or to resume."""
 
     settings: RunSettings
     rows: EncodedRows
@@ -63,15 +63,15 @@ class Run:
     screen: Screen
     counters: Counters
     checkpointing: bool = False
-    """Activations are computed again because memory ran out."""
+    """Activations are recomputed because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    """Of the last steps: the time left is estimated from them."""
+    """Of the last steps, for the estimate of the time left."""
     track: Callable[[dict[str, Any]], None] = lambda record: None
     """Where each step's record goes besides metrics.jsonl."""
 
 
 def run_steps(run: Run) -> None:
-    """Trains from the counters' step to the last, saving on the way.
+    """Training from the counters' step to the last, with checkpoints.
 
     Raises:
         Diverged: a number is not finite; nothing was updated with it, earlier checkpoints stay.
@@ -101,13 +101,13 @@ def run_steps(run: Run) -> None:
             if interrupted:
                 _save(run)
                 raise Interrupted(
-                    f"Stopped after step {run.counters.step} of {settings.total_steps}; it is saved. "
-                    f"Go on with: kto train --resume --out {run.directory.folder}"
+                    f"Stopped after step {run.counters.step} of {settings.total_steps}; its checkpoint is saved. "
+                    f"Continue with: kto train --resume --out {run.directory.folder}"
                 )
 
 
 def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> bool:
-    """One optimizer step, its record, and the looks and saves due after it; True if asked to stop."""
+    """One optimizer step, its record, and the validation and checkpoint due after it; True if asked to stop."""
     settings, config = run.settings, run.settings.config
     rows = [run.rows[index] for index in batch]
     began = time.perf_counter()
@@ -158,7 +158,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
 
 
 def _start_checkpointing(run: Run) -> bool:
-    """`--gradient-checkpointing auto`: on from now on, unless it is already or the model cannot."""
+    """Turns on gradient checkpointing if it is `auto`, off so far, and possible with this model."""
     if run.settings.config.gradient_checkpointing != "auto" or run.checkpointing:
         return False
     try:
@@ -183,12 +183,12 @@ def _validate(run: Run) -> dict[str, Any]:
 
 
 def _save(run: Run) -> None:
-    """A checkpoint; all processes come here."""
+    """Writes a checkpoint; all processes must call."""
     save_snapshot(run.directory, run.engine, run.model, run.tokenizer, asdict(run.counters))
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:
-    """Stops a run at its first number that is not finite, naming the rows.
+    """Stops a run at its first number that is not finite, and names the rows.
 
     Raises:
         Diverged
@@ -200,31 +200,34 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
     names = ", ".join(row.id for row in named[:5]) + (" ..." if len(named) > 5 else "")
     what = "log-prob" if bad.any() else "gradient"
     kept = directory.step_folders()
-    state = f"The last good checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
+    state = f"The last checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
     raise Diverged(
         f"Step {step}: the {what} is not a finite number for {len(named)} row(s): {names}. "
         f"The model was not updated with it. {state}.",
-        "Look at these rows; try a lower --learning-rate or --dtype float32.",
+        "Check these rows; try a lower --learning-rate or --dtype float32.",
     )
 
 
 def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
-    """Before the first update the policy is the reference: what log-ratios are not 0 is numerical noise."""
+    """Largest log-ratio before the first update: policy and reference are equal then, so it is numerical noise."""
     noise = torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
     full = getattr(unwrapped(scorer), "dtype", torch.float32) == torch.float32
     limit = 1e-3 if full else 1.0
-    screen.note(f"At step 0 the policy is the reference: log-ratios are 0 to within {noise:.1e} nats a row.")
-    if noise > limit:
+    if noise <= limit:
+        screen.note(
+            f"Check passed: before training, model and reference agree (largest difference {noise:.1e} nats per row)."
+        )
+    else:
         screen.warn(
-            f"That is more than {limit:g}: the policy and the cached reference may not be the same model, "
-            "or the arithmetic is too coarse."
+            f"Before training, model and reference should agree, but a row differs by {noise:.1e} nats (limit "
+            f"{limit:g}): the cached reference may be another model, or the arithmetic too coarse."
         )
     return noise
 
 
 @contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C (or SIGTERM, as schedulers send it) sets the flag and lets the step end; a second one stops at once."""
+    """Ctrl-C and SIGTERM set a flag, and training stops after the current step; a second signal stops at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: Any) -> None:

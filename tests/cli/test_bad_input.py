@@ -500,7 +500,7 @@ def test_another_models_cache_is_never_believed(kto: Command, workplace: Path, p
     shutil.copytree(theirs, ours)
     ran = kto("precompute", *flags, pico, "--cache", "ours", "--json")
     assert (ran.json["cached"], ran.json["computed"]) == (0, needed)
-    assert "torn or damaged" in ran.err
+    assert "truncated or damaged" in ran.err
     assert kto("precompute", *flags, pico, "--cache", "ours", "--json").json["cached"] == needed
 
 
@@ -567,7 +567,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     known = {row.id for row in load_data_dir(pico_data).train}
     named = [word.strip(",.") for word in text.split() if word.strip(",.") in known]
     assert len(named) == (1 if where == "log-prob" else 5)
-    folder, kept, faults = RunDir(workplace / "run").latest_sound_step()
+    folder, kept, faults = RunDir(workplace / "run").latest_valid_step()
     assert (folder.name, kept["step"], faults) == ("step-000002", 2, [])
     assert len((workplace / "run/metrics.jsonl").read_text().splitlines()) == 2
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 4
@@ -683,7 +683,7 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(
     refused(
         kto("train", *given, *FOUR_STEPS, "--out", run, "--json"), "No space left", "step-000003", "free some space"
     )
-    folder, state, faults = RunDir(run).latest_sound_step()
+    folder, state, faults = RunDir(run).latest_valid_step()
     assert (folder.name, state["step"], faults) == ("step-000002", 2, [])
     assert not list((run / "steps").glob(".*"))
     disk.free()
@@ -731,7 +731,7 @@ def test_ctrl_c_while_training_is_resumable(kto: Command, kto_started, workplace
     last = err.splitlines()[-1]
     assert "kto train --resume --out run" in last
     done = metrics.read_text().count("\n")
-    assert f"after step {done} of 60; it is saved" in last
+    assert f"after step {done} of 60; its checkpoint is saved" in last
     assert [folder.name for folder in RunDir(workplace / "run").step_folders()][-1] == f"step-{done:06d}"
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 60
     assert metrics.read_text().count("\n") == 60
@@ -744,7 +744,7 @@ def test_ctrl_c_in_the_middle_of_a_step_lets_it_end(
     stop_in_step(monkeypatch, 2)
     ran = kto("train", *given, *FOUR_STEPS, "--out", "run", "--json")
     assert (ran.code, ran.out) == (130, "")
-    assert "Stopped after step 2 of 4; it is saved." in ran.err.splitlines()[-1]
+    assert "Stopped after step 2 of 4; its checkpoint is saved." in ran.err.splitlines()[-1]
 
 
 def test_ctrl_c_while_precomputing_keeps_what_was_computed(

@@ -21,7 +21,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.model.distributed.processes import agree, refuse_together, refuse_unproven
+from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested, refuse_untested_combinations
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -76,7 +76,7 @@ def test_a_step_of_two_machines_is_the_naive(tmp_path):
     for machine in machines:
         _, said = machine.communicate(timeout=200)
         assert machine.returncode == 0, said
-    check_steps(tmp_path / "step", spread=True)
+    check_steps(tmp_path / "step", sharded=True)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -321,13 +321,13 @@ def test_any_rows_come_back_from_slices(tmp_path):
 def test_what_is_not_proven_is_refused(environment, named):
     """One line that names the setting."""
     with pytest.raises(BadInput, match=named):
-        refuse_unproven(environment)
+        refuse_untested(environment)
 
 
 def test_what_a_config_for_fsdp2_usually_says_is_taken():
     """As `accelerate launch` hands it on."""
     usual = {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_SHARDING_STRATEGY": "1"}
-    refuse_unproven({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
+    refuse_untested({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
 
 
 @pytest.mark.parametrize(
@@ -346,10 +346,10 @@ def test_what_does_not_go_with_several_processes_is_said(monkeypatch, environmen
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     config = TrainConfig(**settings)
-    refuse_together(1, config)
+    refuse_untested_combinations(1, config)
     with pytest.raises(BadInput, match=said):
-        refuse_together(2, config)
-    refuse_together(2, TrainConfig())
+        refuse_untested_combinations(2, config)
+    refuse_untested_combinations(2, TrainConfig())
 
 
 def test_processes_that_see_other_data_are_stopped(monkeypatch):
@@ -358,6 +358,6 @@ def test_processes_that_see_other_data_are_stopped(monkeypatch):
 
     two = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [*mine, {"data": "b", "reference": "r"}])
-    agree(two, {"reference": "r"})
+    refuse_different_inputs(two, {"reference": "r"})
     with pytest.raises(BadInput, match="same data"):
-        agree(two, {"data": "a", "reference": "r"})
+        refuse_different_inputs(two, {"data": "a", "reference": "r"})

@@ -20,8 +20,8 @@ from torch import nn
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.model.distributed.gathering import whole
-from kto_cli.model.distributed.processes import is_sharded, place, wrap
+from kto_cli.model.distributed.gathering import full
+from kto_cli.model.distributed.processes import is_sharded, to_devices, wrap
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.lora import add_adapters
@@ -102,7 +102,7 @@ def make_engine(
     model = pico_model(tied=tied)
     if lora:
         with_adapters(model)
-    scorer = place(CompletionScorer(model), accelerator)
+    scorer = to_devices(CompletionScorer(model), accelerator)
     if packed:
         checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
         assert scorer.packs, checked.unpacked
@@ -120,10 +120,10 @@ def take_step(
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE)
-    named = {f"weight.{name}": whole(value.detach()).clone() for name, value in learning(model).items()}
+    named = {f"weight.{name}": full(value.detach()).clone() for name, value in learning(model).items()}
     named["spread"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
-        f"gradient.{name}": whole(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
+        f"gradient.{name}": full(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
         for name, parameter in learning(model).items()
     }
     return {

@@ -174,7 +174,7 @@ def test_disk_need():
 
 def test_time_is_cost_over_speed():
     """3 * 100 + 50 forward tokens in steps, 20 + 30 besides, at 10 tokens a second."""
-    work = estimate.Work(own=100, mismatched=50, reference=20, validation=30)
+    work = estimate.TokenWork(own=100, mismatched=50, reference=20, validation=30)
     assert estimate.eta_seconds(work, probed_cost=35, probed_seconds=3.5) == pytest.approx(40)
 
 

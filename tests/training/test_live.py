@@ -282,7 +282,7 @@ def test_curves_in_a_terminal(in_a_terminal, workplace, given):
     assert "⠉" in shown or "⠤" in shown or "⣀" in shown
     assert "rewards  ━ desir" in shown
     assert "training 4/4 ━" in shown, "the last frame is the last step's"
-    assert shown.count("At step 0 the policy is the reference") == 1, "what is noted meanwhile stays, once"
+    assert shown.count("before training, model and reference agree") == 1, "what is noted meanwhile stays, once"
     assert shown.rindex("training 4/4") < shown.index("Validation rows after 4 steps")
     assert written.rindex("\x1b[?25h") > written.rindex("training 4/4"), "the cursor comes back"
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -324,7 +324,7 @@ def test_ctrl_c_warnings_and_going_on(in_a_terminal, workplace, given, monkeypat
     shown = ANSI.sub("", written)
     assert code == 130
     assert shown.count("a library speaks") == 1
-    assert shown.rindex("training 2/4") < shown.index("Stopped after step 2 of 4; it is saved.")
+    assert shown.rindex("training 2/4") < shown.index("Stopped after step 2 of 4; its checkpoint is saved.")
     code, written = in_a_terminal("train", "--resume", "--out", "run")
     assert code == 0, written
     first = ANSI.sub("", written)

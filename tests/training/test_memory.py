@@ -111,7 +111,7 @@ def test_checkpointing_is_the_last_resort_and_said():
     said: list[str] = []
     output = step(engine, said, relieve)
     assert said == [
-        f"Out of memory with micro-batches of {LONGEST} tokens: doing the step again with gradient checkpointing, from "
+        f"Out of memory with micro-batches of {LONGEST} tokens: repeating the step with gradient checkpointing, from "
         "now on."
     ]
     assert engine.token_budget == LONGEST

@@ -1,4 +1,4 @@
-"""The reference's log-probs of rows and of their mismatched pairs: from the cache, else computed and stored."""
+"""Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReferenceLogps(NamedTuple):
 
 @dataclass
 class CacheUse:
-    """How many distinct sequences were needed, and where their log-probs came from."""
+    """Counts of distinct sequences: needed, computed, cached."""
 
     sequences: int = 0
     computed: int = 0
@@ -52,15 +52,15 @@ def reference_logps(
     accelerator: Any,
     screen: Screen,
 ) -> tuple[ReferenceLogps, CacheUse]:
-    """The reference's log-probs of rows and of their mismatched pairs: from the cache, else computed and stored.
+    """Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored.
 
-    `scorer` holds the reference's weights. Each process computes and stores its share.
+    `scorer` has the reference's weights. Each process computes and stores its share.
 
     Raises:
         Diverged: the reference gives a log-prob that is not a number.
     """
     cache = open_cache(prepared, config)
-    keys, first, places = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
+    keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     values = torch.zeros(len(keys), dtype=torch.float64)
     if accelerator.is_main_process:
@@ -69,15 +69,15 @@ def reference_logps(
         values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
     for name in cache.fixed:
         screen.warn(
-            f"The reference cache had a torn or damaged part ({cache.folder / name}); "
-            "it is removed, and what it held is computed again."
+            f"The reference cache had a truncated or damaged file ({cache.folder / name}); "
+            "it was removed, and its values are computed again."
         )
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         sequences = rows.sequences.take(first[missing])
         distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
         values[missing] = _compute(keys[missing], sequences, distributed, cache, screen)
-    both = values[torch.from_numpy(places)].float()
+    both = values[torch.from_numpy(inverse)].float()
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
     return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
 
@@ -104,8 +104,8 @@ def _compute(
 ) -> torch.Tensor:
     """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [missing] float64.
 
-    Micro-batches are cut from the sequences in an order of their own (largest first, then by key), so an
-    interrupted pass goes on with the very batches it would have had, and ends with the same bits.
+    The order of micro-batches depends on the sequences alone (largest first, then by key), so an interrupted
+    pass continues with the same batches and ends with the same bits.
 
     Args:
         keys: [missing] ascending.

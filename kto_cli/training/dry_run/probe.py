@@ -1,4 +1,4 @@
-"""A few real steps of a run at learning rate 0, for `kto train --dry-run`: their time, memory and noise."""
+"""A few real steps of a run at learning rate 0: their time, memory and noise."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from kto_cli.training.settings import RunSettings
 from kto_cli.training.setup import set_up
 
 TYPICAL_STEPS = 2
-"""Timed steps, after the one that is looked at for memory (it also warms up)."""
+"""Timed steps, after the one that measures memory (it also warms up)."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few real steps showed."""
+    """Measurements of a few real steps."""
 
     cost: int
-    """Forward tokens that the timed steps are worth."""
+    """Cost of the timed steps in forward tokens."""
     seconds: float
     noise_floor: float
     """Largest log-ratio of a row, nats: the weights are the reference's."""
@@ -46,7 +46,7 @@ class Probe:
 def take_probe(
     prepared: Prepared, settings: RunSettings, accelerator: Any, screen: Screen
 ) -> tuple[Probe | None, list[str]]:
-    """Takes the steps, or says why they cannot be taken."""
+    """The measurements, or the problems that prevent them."""
     longest, typical = _batches_to_probe(prepared, settings)
     chosen = [row for batch in (longest, *typical) for row in batch]
     few = replace(prepared, train=prepared.train.take(chosen), validation=EncodedRows())

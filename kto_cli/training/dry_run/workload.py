@@ -11,7 +11,7 @@ from kto_cli.model.logprobs.reference import open_cache, stored_logps
 from kto_cli.model.logprobs.validation import QUICK_ROWS
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.estimate import Work
+from kto_cli.training.dry_run.estimate import TokenWork
 from kto_cli.training.settings import RunSettings
 
 
@@ -31,7 +31,7 @@ def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[
     return estimate.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
 
 
-def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, packed: bool) -> Work:
+def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, packed: bool) -> TokenWork:
     """The tokens that the whole run computes; `missing` as `missing_lengths` gives it."""
     validation = prepared.validation
     own = mismatched = 0
@@ -40,7 +40,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, pac
         own, mismatched = own + times * both[0], mismatched + times * both[1]
     looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
     share = min(1.0, QUICK_ROWS / max(1, len(validation)))
-    return Work(
+    return TokenWork(
         own=own,
         mismatched=mismatched,
         reference=int(missing.sum()),
