@@ -209,7 +209,7 @@ def binarize(context: typer.Context) -> None:
         return
     for flag, field in {"sources": "sources", "subset": "subsets", "format": "formats", "fix": "fix"}.items():
         settings[field] = tuple(settings.pop(flag) or ())
-    config = BinarizeConfig(**{**settings, "weights": _numbers(settings["weights"])})
-    from kto_cli.workflows import binarize as workflow
+    settings["weights"] = _numbers(settings["weights"])
+    from kto_cli.workflows import api
 
-    screen.json(workflow.run(config, screen))
+    screen.json(api.binarize(settings.pop("sources"), screen=screen, **settings))

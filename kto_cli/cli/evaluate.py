@@ -110,13 +110,9 @@ def evaluate(context: typer.Context) -> None:
     """Show what a checkpoint learned, how it answers, and whether anything broke."""
     settings = values(context)
     model, checkpoints = settings.pop("reference"), settings.pop("checkpoint")
-    configs = [EvalConfig(checkpoint=checkpoint, model=model, **settings) for checkpoint in checkpoints]
-    from kto_cli.workflows import compare
-    from kto_cli.workflows import evaluate as workflow
+    for checkpoint in checkpoints:  # a wrong flag is reported before anything heavy is loaded
+        EvalConfig(checkpoint=checkpoint, model=model, **settings)
+    from kto_cli.workflows import api
 
     screen = screen_of(context)
-    if settings["report_only"]:
-        reports = [workflow.report_only(config, screen) for config in configs]
-        screen.json(reports[0] if len(reports) == 1 else {"checkpoints": reports})
-        return
-    screen.json(workflow.run(configs[0], screen) if len(configs) == 1 else compare.run(configs, screen))
+    screen.json(api.evaluate(checkpoints, reference=model, screen=screen, **settings))

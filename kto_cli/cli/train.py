@@ -100,8 +100,8 @@ def train(context: typer.Context) -> None:
         screen = screen_of(context)
         screen.json(look_ahead.run(flags, config_file=config_file, screen=screen))
         return
-    from kto_cli.workflows import train as workflow
+    from kto_cli.workflows import api
 
     screen = screen_of(context)
     screen.curves = curves and not screen.as_json
-    screen.json(workflow.run(flags, config_file=config_file, resume=resuming, screen=screen))
+    screen.json(api.train(config_file=config_file, resume=resuming, screen=screen, **flags))

@@ -66,8 +66,8 @@ class Run:
     """Activations are recomputed because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     """Of the last steps, for the estimate of the time left."""
-    track: Callable[[dict[str, Any]], None] = lambda record: None
-    """Where each step's record goes besides metrics.jsonl."""
+    on_record: Sequence[Callable[[dict[str, Any]], None]] = ()
+    """Called with each step's record: trackers, and the caller's own function."""
 
 
 def run_steps(run: Run) -> None:
@@ -151,7 +151,8 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     show(record)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
-    run.track(record)
+    for call in run.on_record:
+        call(record)
     if not last and run.counters.step % settings.save_every == 0:
         _save(run)
     return output.interrupted and not last

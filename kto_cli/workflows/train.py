@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,14 @@ from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
 
 
-def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, screen: Screen) -> dict[str, Any]:
+def run(
+    flags: Mapping[str, Any],
+    *,
+    config_file: str | None,
+    resume: bool,
+    screen: Screen,
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Trains.
 
     Args:
@@ -67,7 +74,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     _begin(this_run, described, stored, screen)
     trackers = config.trackers if accelerator.is_main_process else ()
     done = this_run.counters.step
-    with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as this_run.track:
+    with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as log:
+        this_run.on_record = [log] if on_record is None or not accelerator.is_main_process else [log, on_record]
         run_steps(this_run)
     return _finish(this_run, prepared, screen)
 
