@@ -13,9 +13,9 @@ from kto_cli.core.statistics.auc import auc, length_adjusted_auc, like_length_au
 from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
 
 SATURATED_BELOW = 0.01
-"""A row is saturated when its gradient weight is under this share of its maximum (Prop. 4.1)."""
+"""Share of its maximum gradient weight below which a row is saturated (Prop. 4.1)."""
 ROW_BUDGET = 10_000_000
-"""Rows that a bootstrap may draw in all: more rows than 10,000 are resampled less often, but at least 100 times."""
+"""Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
 
 
 class Scores(NamedTuple):
@@ -24,7 +24,7 @@ class Scores(NamedTuple):
     log_ratios: Tensor
     """[rows] nats: own completions."""
     mismatched_log_ratios: Tensor
-    """[rows] nats: the mismatched pairs."""
+    """[rows] nats: mismatched completions."""
     desirable: Tensor
     """[rows] bool."""
     lengths: Tensor
@@ -84,16 +84,16 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
 
     The intervals are percentiles of a bootstrap over prompts, seeded. Of the AUCs, `auc_length` is that of completion
     length alone, in the direction that predicts the label (`auc_length_direction`); `auc_length_matched` counts only
-    pairs of like length, so length can say next to nothing there; `auc_length_adjusted` uses all pairs and takes out
+    pairs of similar length, so length predicts next to nothing there; `auc_length_adjusted` uses all pairs and removes
     what a line in log length explains (`length_adjusted_auc`).
 
-    `kl` is the mean log-ratio of the mismatched pairs in nats, before the clamp that makes it z_ref: KTO's estimate of
-    KL(policy || reference). Its completions are the data's, not the policy's own, so it may be negative.
+    `kl` is the mean log-ratio of the mismatched completions in nats, before the clamp that makes it z_ref: KTO's estimate
+    of KL(policy || reference). Its completions are from the data, not sampled from the policy, so it may be negative.
 
     Returns:
         `rows`, `desirable`, `undesirable`, `prompts`, `resamples` (of the bootstrap); `NAME` and `NAME_interval` for
-        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (pairs taken for
-        independent), kl_se (by prompts); log_ratio_per_token_desirable / _undesirable (nats).
+        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (for
+        independent completions), kl_se (clustered by prompt); log_ratio_per_token_desirable / _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
     clusters, cluster_count = numbered(scores.prompt_ids)
@@ -124,14 +124,14 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
 
 
 def length_direction(scores: Scores) -> str:
-    """Which length goes with desirable, "longer" or "shorter"."""
+    """Whether desirable completions are "longer" or "shorter"."""
     return "longer" if auc(-scores.lengths.double(), scores.desirable) < 0.5 else "shorter"
 
 
 def estimator(scores: Scores, settings: LossSettings) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Every estimate of many resamples at once, as a function of weights [draws, rows], how often a row is in a draw.
+    """Function that computes all estimates of many resamples at once from weights [draws, rows], the count of each row.
 
-    What is sorted is sorted here, once for all resamples.
+    Sorting is done here, once for all resamples.
 
     Returns:
         That function, which returns [draws] each: loss, z_ref, kl, reward_desirable, reward_undesirable, margin,
@@ -165,7 +165,7 @@ def _means(
     weights: Tensor,
     settings: LossSettings,
 ) -> dict[str, Tensor]:
-    """Statistics that are weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
+    """Weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
     beta = settings.beta
     kl = (weights @ mismatched) / weights.sum(1)
     z_ref = kl.clamp(min=0)
@@ -187,7 +187,7 @@ def _means(
 
 
 def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
-    """For rows that came in pairs: [pairs] of 1 / 0.5 / 0 (desirable one rewarded more) and its row's index."""
+    """Pairs: [pairs] of 1 / 0.5 / 0 (the desirable row has the higher reward), and the desirable row's index."""
     log_ratios = scores.log_ratios.double()
     sides: dict[str, dict[bool, int]] = {}
     for row, (pair, label) in enumerate(zip(scores.pair_ids, scores.desirable.tolist(), strict=True)):
@@ -200,5 +200,5 @@ def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
 
 
 def resamples_for(rows: int) -> int:
-    """How often to resample so many rows."""
+    """Number of bootstrap resamples for so many rows."""
     return min(RESAMPLES, max(100, ROW_BUDGET // max(1, rows)))
