@@ -87,7 +87,7 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
     pairs of similar length, so length predicts next to nothing there; `auc_length_adjusted` uses all pairs and removes
     what a line in log length explains (`length_adjusted_auc`).
 
-    `kl` is the mean log-ratio of the mismatched completions in nats, before the clamp that makes it z_ref: KTO's estimate
+    `kl` is the mean log-ratio of the mismatched completions in nats, before the clamp that makes it z_ref: an estimate
     of KL(policy || reference). Its completions are from the data, not sampled from the policy, so it may be negative.
 
     Returns:
