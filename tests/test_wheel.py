@@ -58,7 +58,9 @@ def test_it_holds_every_module_and_nothing_else(wheel):
     assert modules <= held
     top = {name.split("/")[0] for name in held}
     assert top == {"kto_cli", next(name for name in top if name.endswith(".dist-info"))}
-    assert not [name for name in held if "test" in name.lower() or "__pycache__" in name or name.startswith("benchmarks")]
+    assert not [
+        name for name in held if "test" in name.lower() or "__pycache__" in name or name.startswith("benchmarks")
+    ]
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 

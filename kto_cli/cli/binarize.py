@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.cli.shared import Json, answering, takes, values
+from kto_cli.cli.shared import Json, takes, values
 from kto_cli.common.binarize_config import CUTS, FIXES, FORMATS, RANKED, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
@@ -197,7 +197,6 @@ class BinarizeFlags:
 
 
 @takes(BinarizeFlags, BinarizeConfig)
-@answering
 def binarize(context: typer.Context) -> None:
     """Turn any feedback into desirable / undesirable rows."""
     screen = Screen(as_json=context.params["json"])

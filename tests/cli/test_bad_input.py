@@ -33,9 +33,14 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def refused(ran: Ran, *words: str) -> str:
-    """The one line of error, after checking that the command was refused the way all must be."""
-    assert ran.code == 1, f"exit status {ran.code}: {ran.err}"
-    assert ran.out == "", "stdout belongs to results"
+    """The one line of error, after checking that the command was refused the way all must be: with --json also as an
+    object on stdout; exit status 2 for flags, 1 for all else."""
+    assert ran.code in (1, 2), f"exit status {ran.code}: {ran.err}"
+    if ran.out:
+        found = json.loads(ran.out)
+        assert sorted(found) == ["error", "exit", "next"]
+        assert found["exit"] == ran.code
+        assert found["error"].split("\n")[0].strip() in ran.err
     assert "Traceback" not in ran.err
     errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, ran.err
@@ -176,8 +181,8 @@ def test_minus_one_makes_every_number_doubtful_and_the_rest_is_kept(kto: Command
         (["--lambda-d", "0", "--lambda-u", "0"], ["--lambda-d and --lambda-u"]),
         (["--epochs", "0"], ["--epochs 0"]),
         (["--max-steps", "0"], ["--max-steps 0"]),
-        (["--schedule", "wavy"], ["--schedule wavy", "linear, cosine, constant"]),
-        (["--dtype", "int3"], ["--dtype int3", "float32"]),
+        (["--schedule", "wavy"], ["--schedule", "'wavy'", "'linear', 'cosine', 'constant'"]),
+        (["--dtype", "int3"], ["--dtype", "'int3'", "float32"]),
         (["--warmup", "-0.1"], ["--warmup -0.1"]),
         (["--save-every", "0"], ["--save-every 0"]),
         (["--max-length", "4"], ["--max-length 4"]),
@@ -726,7 +731,7 @@ def test_ctrl_c_while_training_is_resumable(kto: Command, kto_started, workplace
     wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, json.loads(out)["exit"]) == (130, 130)
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert "kto train --resume --out run" in last
@@ -743,7 +748,7 @@ def test_ctrl_c_in_the_middle_of_a_step_lets_it_end(
     """The step during which it came is finished, recorded and saved."""
     stop_in_step(monkeypatch, 2)
     ran = kto("train", *given, *FOUR_STEPS, "--out", "run", "--json")
-    assert (ran.code, ran.out) == (130, "")
+    assert (ran.code, json.loads(ran.out)["exit"]) == (130, 130)
     assert "Stopped after step 2 of 4; its checkpoint is saved." in ran.err.splitlines()[-1]
 
 
@@ -761,7 +766,7 @@ def test_ctrl_c_while_precomputing_keeps_what_was_computed(
     wait_until(lambda: stored() >= 10, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, json.loads(out)["exit"]) == (130, 130)
     assert "Traceback" not in err
     assert "stored" in err.splitlines()[-1]
     assert "again" in err.splitlines()[-1]

@@ -121,7 +121,7 @@ def take_step(
     model, optimizer, engine = make_engine(token_budget, **switches)
     output = engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE)
     named = {f"weight.{name}": full(value.detach()).clone() for name, value in learning(model).items()}
-    named["spread"] = torch.tensor(is_sharded(engine.scorer))
+    named["sharded"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
         f"gradient.{name}": full(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
         for name, parameter in learning(model).items()
