@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.model import lora
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
 
@@ -76,7 +76,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
         raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
     except HfHubHTTPError as error:
         raise BadModel(
-            f"The Hub refused the model {name}: {_first_line(error)}", "Check its name and your access."
+            f"The Hub refused the model {name}: {first_line(error)}", "Check its name and your access."
         ) from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise BadModel(
@@ -129,10 +129,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
 @contextlib.contextmanager
 def collecting_later() -> Iterator[None]:
     """No garbage collection meanwhile: what is imported and loaded stays, and each would walk over all of it again."""
@@ -157,12 +153,12 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"The chat template {chat_template} cannot be read: {_first_line(error)}.") from error
+            raise BadInput(f"The chat template {chat_template} cannot be read: {first_line(error)}.") from error
     if tokenizer.chat_template is not None:
         return tokenizer, False
     marked, plain = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
@@ -209,7 +205,7 @@ def load_model(
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise BadModel(
-            f"The model in {folder} cannot be loaded: {_first_line(error)}", "Copy the model folder again."
+            f"The model in {folder} cannot be loaded: {first_line(error)}", "Copy the model folder again."
         ) from error
     model, info = loaded
     if info["missing_keys"]:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.common.train_config import ALL_LINEAR, TrainConfig
 
 CONFIG = "adapter_config.json"
@@ -148,8 +148,9 @@ def attach(model: Any, folder: Path) -> Any:
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        said = str(error).strip().split("\n")[0]
-        raise BadModel(f"The adapter in {folder} cannot be loaded: {said}", "Is it for this model?") from error
+        raise BadModel(
+            f"The adapter in {folder} cannot be loaded: {first_line(error)}.", "Is it for this model?"
+        ) from error
     return adapted.eval()
 
 
