@@ -22,7 +22,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
 
-from kto_cli.common.errors import KtoError
+from kto_cli.common.errors import Interrupted, KtoError
 from kto_cli.common.files import finite
 from kto_cli.common.text_chart import Row
 
@@ -54,12 +54,21 @@ def visible(text: str) -> str:
     )
 
 
-def print_error(error: KtoError) -> None:
-    """One line on stderr: what, where, what to do next; three where a caret points into the one between."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
+    """Reports an error: one line on stderr (three if a caret points into the second), with `as_json` also an object
+    with `error`, `next` and `exit` on stdout. Returns the exit status."""
+    console = Console(stderr=True, highlight=False)
     lines = str(error).split("\n")
     text = ("\n" if any(line.strip() == "^" for line in lines) else " ").join(lines)
-    console.print(f"[bold red]error:[/] {visible(text)}")
+    mark = "[bold red]error:[/]" if isinstance(error, KtoError) else "[bold yellow]![/]"
+    console.print(f"{mark} {visible(text)}", soft_wrap=not console.is_terminal)
+    if as_json:
+        what, step = (error.what, error.next_step) if isinstance(error, KtoError) else (str(error), "")
+        sys.stdout.write(
+            json.dumps({"error": what, "next": step, "exit": error.exit_status}, ensure_ascii=False) + "\n"
+        )
+        sys.stdout.flush()
+    return error.exit_status
 
 
 def stdout_kept_free() -> AbstractContextManager[Any]:
