@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, sigmoid
 
 from kto_cli.core.losses import saturation, signs_and_weights
-from kto_cli.core.statistics.auc import standing, standing_auc
+from kto_cli.core.statistics.auc import rank_scores, ranked_auc
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
 
@@ -108,12 +108,12 @@ def _shares(counts: dict[str, float], rows: int) -> dict[str, Any]:
 
 
 def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str], seed: int) -> dict[str, Any]:
-    sorted_rewards = standing(rewards, desirable)
+    sorted_rewards = rank_scores(rewards, desirable)
 
     def both(weights: Tensor) -> tuple[Tensor, Tensor]:
         up, down = weights * desirable, weights * ~desirable
         margin = (up @ rewards) / up.sum(1) - (down @ rewards) / down.sum(1)
-        return margin, standing_auc(sorted_rewards, weights)
+        return margin, ranked_auc(sorted_rewards, weights)
 
     clusters, count = numbered(prompts)
     parts = [both(drawn) for drawn in draws(clusters, count, resamples_for(len(desirable)), seed)]

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.losses import kto_losses, reference_point, saturation, signs_and_weights
-from kto_cli.core.statistics.auc import auc, length_adjusted_auc, like_length_auc, prepare, standing, standing_auc
+from kto_cli.core.statistics.auc import (
+    auc,
+    length_adjusted_auc,
+    rank_scores,
+    ranked_auc,
+    similar_length_auc,
+    similar_length_pairs,
+)
 from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
 
 SATURATED_BELOW = 0.01
@@ -147,15 +154,15 @@ def estimator(
     """
     desirable, lengths, log_ratios = scores.desirable, scores.lengths.double(), scores.log_ratios.double()
     mismatched = scores.mismatched_log_ratios.double()
-    by_length = standing(lengths if length_direction(scores) == "longer" else -lengths, desirable)
-    by_ratio, alike = standing(log_ratios, desirable), prepare(log_ratios, lengths, desirable)
+    by_length = rank_scores(lengths if length_direction(scores) == "longer" else -lengths, desirable)
+    by_ratio, alike = rank_scores(log_ratios, desirable), similar_length_pairs(log_ratios, lengths, desirable)
     winners, pairs = pair_outcomes(scores)
 
     def estimate(weights: Tensor) -> dict[str, Tensor]:
         found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
-        found["auc"] = standing_auc(by_ratio, weights)
-        found["auc_length"] = standing_auc(by_length, weights)
-        found["auc_length_matched"] = like_length_auc(alike, weights)
+        found["auc"] = ranked_auc(by_ratio, weights)
+        found["auc_length"] = ranked_auc(by_length, weights)
+        found["auc_length_matched"] = similar_length_auc(alike, weights)
         found["auc_length_adjusted"] = length_adjusted_auc(log_ratios, lengths, desirable, weights)
         if len(pairs):
             pair_weights = weights[:, pairs]
