@@ -44,7 +44,7 @@ PARTS = {
     ROWS: ("model.scorer:CompletionScorer.forward",),
     ANSWERS: ("evaluation.answers.store:answer_all",),
     CHECKS: ("model.scorer:CompletionScorer.trust_or_fall_back",),
-    "micro-batches": ("model.logprobs.forward:Engine.log_probs",),
+    "micro-batches": ("model.logprobs.forward:DistributedScorer.log_probs",),
     "load model and tokenizer": (
         "model.load:load_model",
         "model.load:load_tokenizer",

@@ -239,9 +239,10 @@ def kto_step(
 
     import torch
 
+    from kto_cli.core.losses import LossSettings
     from kto_cli.core.statistics.metrics import step_metrics
-    from kto_cli.model.logprobs.forward import Engine, References
-    from kto_cli.model.logprobs.reference import reference_logps
+    from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
+    from kto_cli.training.step import TrainingEngine
 
     batches = planned(prepared, options)
     with tempfile.TemporaryDirectory() as cache:
@@ -251,14 +252,15 @@ def kto_step(
         ]
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
-    engine = Engine(accelerator, wrapped, optimizer, token_budget=prepared.token_budget, max_grad_norm=1.0)
+    engine = TrainingEngine(accelerator, wrapped, optimizer, token_budget=prepared.token_budget, max_grad_norm=1.0)
+    settings = LossSettings(BETA, **LAMBDAS)
     memory, counter, loss, began = Memory(), TokenCounter(scorer), 0.0, 0.0
     for number, (batch, references) in enumerate(zip(batches, cached, strict=True)):
         if number == 1:
             began, counter.tokens = time.perf_counter(), 0
-        output = engine.step(batch, References(*references), beta=BETA, learning_rate=LEARNING_RATE, **LAMBDAS)
+        output = engine.step(batch, ReferenceLogps(*references), settings, learning_rate=LEARNING_RATE)
         labels = torch.tensor([row.label for row in batch])
-        loss = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, beta=BETA, **LAMBDAS)["loss"]
+        loss = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings)["loss"]
     seconds = finished(accelerator) - began
     rows = [row for batch in batches[1:] for row in batch]
     return report(rows, len(batches) - 1, seconds, memory, value=loss, computed=counter.tokens)

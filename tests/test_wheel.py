@@ -9,9 +9,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPOSITORY, SAMPLE
 
-pytestmark = pytest.mark.slow
+import kto_cli
+
+slow = pytest.mark.slow
+
+
+def test_the_citation_names_the_package_and_the_paper():
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert cited["version"] == kto_cli.__version__
+    assert "2402.01306" in cited["references"][0]["url"]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +37,7 @@ def wheel(tmp_path_factory) -> Path:
     return built
 
 
+@slow
 def test_it_holds_the_sample_and_the_tiny_model(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
@@ -38,18 +49,22 @@ def test_it_holds_the_sample_and_the_tiny_model(wheel):
     assert "kto_cli/sample_data/thumbs.csv" in held
 
 
+@slow
 def test_it_holds_every_module_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "kto_cli").rglob("*.py")}
-    modules |= {"kto_cli/evaluation/report/report.html.j2", "kto_cli/evaluation/report/report.css"}
+    modules |= {"kto_cli/evaluation/report/report.html.j2", "kto_cli/evaluation/report/report.css", "kto_cli/py.typed"}
     assert modules <= held
     top = {name.split("/")[0] for name in held}
     assert top == {"kto_cli", next(name for name in top if name.endswith(".dist-info"))}
-    assert not [name for name in held if "test" in name.lower() or "__pycache__" in name or "/benchmarks" in name]
+    assert not [
+        name for name in held if "test" in name.lower() or "__pycache__" in name or name.startswith("benchmarks")
+    ]
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
+@slow
 def test_it_works_where_it_is_unpacked(wheel, tmp_path):
     """Outside of the checkout: the sample is found inside the package."""
     with zipfile.ZipFile(wheel) as archive:

@@ -21,6 +21,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core import logps
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import plan_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
@@ -28,19 +29,18 @@ from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.dataset_writer import write_data_dir
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.layers import checkpoint_layers, compile_layers
-from kto_cli.model.logprobs.forward import Engine, References, StepOutput
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator
-from kto_cli.model.logprobs.reference import reference_logps
+from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.dry_run.estimate import step_cost, step_tokens
 from kto_cli.training.optimizer import make_optimizer
+from kto_cli.training.step import StepOutput, TrainingEngine
 from kto_cli.workflows import binarize
 from versus_trl import naive
 from versus_trl.shapes import Shape, train_tokenizer, write_model
 
 SEED = 0
-WEIGHTS = {"lambda_d": 1.0, "lambda_u": 1.0}
 
 
 class Loaded(NamedTuple):
@@ -164,14 +164,14 @@ def own_weights(model: Any) -> None:
         parameter.data = parameter.data.clone()
 
 
-def cached(found: Loaded, rows: EncodedRows, cache: str) -> References:
+def cached(found: Loaded, rows: EncodedRows, cache: str) -> ReferenceLogps:
     """The reference's log-probs of rows, computed into (or read from) a cache folder."""
     config = replace(found.config, cache=cache)
     references, _ = reference_logps(found.prepared, rows, found.scorer, config, found.accelerator, found.screen)
     return references
 
 
-def engine_of(found: Loaded, job: dict[str, Any]) -> Engine:
+def engine_of(found: Loaded, job: dict[str, Any]) -> TrainingEngine:
     """An engine with AdamW, as `kto train` makes it."""
     if found.config.compile:
         compile_layers(found.scorer)
@@ -185,18 +185,19 @@ def engine_of(found: Loaded, job: dict[str, Any]) -> Engine:
     if not job.get("fused", True):
         optimizer = torch.optim.AdamW(found.scorer.parameters(), lr=job["learning_rate"], weight_decay=0.0)
     wrapped, optimizer = wrap(found.accelerator, found.scorer, optimizer)
-    return Engine(
+    return TrainingEngine(
         found.accelerator, wrapped, optimizer, token_budget=found.prepared.token_budget, max_grad_norm=job["clip"]
     )
 
 
 def take_step(
-    engine: Engine, batch: EncodedRows, references: References, job: dict[str, Any]
+    engine: TrainingEngine, batch: EncodedRows, references: ReferenceLogps, job: dict[str, Any]
 ) -> tuple[StepOutput, dict[str, float]]:
     """One optimizer step and its metrics."""
-    output = engine.step(list(batch), references, beta=job["beta"], learning_rate=job["learning_rate"], **WEIGHTS)
+    settings = LossSettings(job["beta"], lambda_d=1.0, lambda_u=1.0)
+    output = engine.step(list(batch), references, settings, learning_rate=job["learning_rate"])
     labels = torch.from_numpy(batch.labels)
-    metrics = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, beta=job["beta"], **WEIGHTS)
+    metrics = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings)
     return output, metrics
 
 
@@ -264,7 +265,7 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def forward_tokens(engine: Engine, batch: EncodedRows) -> int:
+def forward_tokens(engine: TrainingEngine, batch: EncodedRows) -> int:
     """What a step computes, in forward tokens, padding not counted."""
     budget, packed = engine.token_budget, engine.packs
     tokens = step_tokens(batch.own.outline, batch.mismatched.outline, token_budget=budget, packed=packed)

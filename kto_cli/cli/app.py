@@ -1,12 +1,16 @@
-"""The `kto` command: its options, and its commands in the order in which they are used."""
+"""The `kto` command: its commands in the order of use, and how errors are reported."""
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import NoArgsIsHelpError, UsageError
+from typer.core import TyperGroup
 
 from kto_cli import __version__
 from kto_cli.cli.binarize import binarize
@@ -14,12 +18,63 @@ from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.train import train
+from kto_cli.common.errors import BadFlag, Interrupted, KtoError
+from kto_cli.common.screen import print_error
+
+OLD_FLAGS = {"holdout": "validation", "mend": "fix", "cut": "threshold"}
+"""Flags that were renamed; the old names still work and are not shown."""
+
+
+class Commands(TyperGroup):
+    """All commands, with one report of errors: a line on stderr, with --json also an object on stdout."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """A command's result.
+
+        Raises:
+            Interrupted: Ctrl-C.
+        """
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "Stopped. What was finished is kept; run the same command again (train: with --resume)."
+            ) from None
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
+        """Runs a command and exits: 0, 1 (bad input), 2 (bad flags), 130 (Ctrl-C); a bug keeps its traceback."""
+        given = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in given
+        try:
+            status = super().main(given, *others, **{**extra, "standalone_mode": False})
+        except NoArgsIsHelpError as error:
+            error.show()
+            status = error.exit_code
+        except UsageError as error:
+            status = print_error(bad_flag(error), as_json=as_json)
+        except (KtoError, Interrupted) as error:
+            status = print_error(error, as_json=as_json)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def bad_flag(error: UsageError) -> BadFlag:
+    """Typer's complaint about the command line in the form of kto's own."""
+    what = error.format_message().replace("Value error, ", "")
+    command = error.ctx.command_path.replace("python -m kto_cli", "kto") if error.ctx else "kto"
+    return BadFlag(what if what.endswith((".", ")")) else f"{what}.", f"See {command} --help.")
+
 
 app = typer.Typer(
     name="kto",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: OLD_FLAGS.get(name, name),
+    },
     help="Align language models with thumbs-up / thumbs-down feedback (KTO, arXiv 2402.01306).",
     epilog="In this order: kto binarize hh-rlhf, kto precompute, kto train, kto eval checkpoint. All in one: kto demo",
 )
@@ -37,7 +92,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of the tool itself."""
+    """Options of kto itself."""
 
 
 app.command()(binarize)

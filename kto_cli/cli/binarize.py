@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.cli.shared import Json, answering, takes, values
+from kto_cli.cli.shared import Json, takes, values
 from kto_cli.common.binarize_config import CUTS, FIXES, FORMATS, RANKED, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
@@ -197,7 +197,6 @@ class BinarizeFlags:
 
 
 @takes(BinarizeFlags, BinarizeConfig)
-@answering
 def binarize(context: typer.Context) -> None:
     """Turn any feedback into desirable / undesirable rows."""
     screen = Screen(as_json=context.params["json"])
@@ -209,7 +208,7 @@ def binarize(context: typer.Context) -> None:
         return
     for flag, field in {"sources": "sources", "subset": "subsets", "format": "formats", "fix": "fix"}.items():
         settings[field] = tuple(settings.pop(flag) or ())
-    config = BinarizeConfig(**{**settings, "weights": _numbers(settings["weights"])})
-    from kto_cli.workflows import binarize as workflow
+    settings["weights"] = _numbers(settings["weights"])
+    from kto_cli.workflows import api
 
-    screen.json(workflow.run(config, screen))
+    screen.json(api.binarize(settings.pop("sources"), screen=screen, **settings))

@@ -6,15 +6,14 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.cli.shared import Json, answering
+from kto_cli.cli.shared import Json
 from kto_cli.common.screen import Screen
 
 
-@answering
 def demo(
     keep: Annotated[
         str | None,
-        typer.Option(help="Work in this new folder and keep it. Default: a temporary one, removed."),
+        typer.Option(metavar="DIR", help="Work in this new folder and keep it. Default: a temporary one."),
     ] = None,
     json: Json = False,
 ) -> None:

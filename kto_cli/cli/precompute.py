@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from kto_cli.cli.shared import Data, Model, ModelFlags, answering, screen_of, takes, values
+from kto_cli.cli.shared import Data, Model, ModelFlags, screen_of, takes, values
 from kto_cli.common.train_config import ModelConfig
 
 
 class PrecomputeFlags(ModelFlags):
-    """In the order of `kto precompute --help`."""
+    """Flags of `kto precompute`, in the order of its --help."""
 
     data: Data
     model: Model
 
 
 @takes(PrecomputeFlags, ModelConfig)
-@answering
 def precompute(context: typer.Context) -> None:
     """Compute the reference model's log-probs once, into a cache."""
     config = ModelConfig(**values(context))

@@ -1,4 +1,4 @@
-"""What the commands share: how they end, how flags become parameters, the flags that several have."""
+"""Flags of several commands, and how flags become parameters."""
 
 from __future__ import annotations
 
@@ -6,39 +6,15 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, ParamSpec, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from kto_cli.common.errors import Interrupted, KtoError
-from kto_cli.common.screen import Screen, print_error
-from kto_cli.common.train_config import AUTO_TOKENS
+from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import AUTO_TOKENS, DTYPES, Dtype
 
-P = ParamSpec("P")
 REQUIRED: Any = Parameter.empty
 """The default of a flag or argument that must be given though its config has a default."""
-
-
-def answering(command: Callable[P, None]) -> Callable[P, None]:
-    """What a user can fix becomes one line and an exit status; Ctrl-C is 130; a bug keeps its traceback."""
-
-    @wraps(command)
-    def answered(*args: P.args, **kwargs: P.kwargs) -> None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # same numbers on every run on a GPU
-        try:
-            command(*args, **kwargs)
-        except KtoError as error:
-            print_error(error)
-            raise typer.Exit(1) from None
-        except (Interrupted, KeyboardInterrupt) as error:
-            text = (
-                str(error) or "Stopped. What was finished is kept; run the same command again (train: with --resume)."
-            )
-            Screen().warn(text)
-            raise typer.Exit(130) from None
-
-    return answered
 
 
 def takes(flags: type, config: type) -> Callable[[Callable[[typer.Context], None]], Callable[..., None]]:
@@ -100,41 +76,76 @@ def _tokens(text: str) -> int:
     return AUTO_TOKENS if text == "auto" else int(text)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Data = Annotated[str | None, typer.Option(help="A folder that `kto binarize` wrote. Default: the only one in data/.")]
+RUN, MODEL, MEMORY, OTHER = "Run", "Tokens", "Memory and speed", "Other"
+"""Panels of --help that several commands have."""
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on stdout, errors too.", rich_help_panel=OTHER),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR", help="A folder written by kto binarize. Default: the only one in data/.", rich_help_panel=RUN
+    ),
+]
 Model = Annotated[
-    str | None, typer.Option(help="A Hugging Face model folder or Hub id. Default: the built-in tiny model.")
+    str | None,
+    typer.Option(help="A Hugging Face model folder or Hub id. Default: a built-in demo model.", rich_help_panel=RUN),
 ]
 
 
 class ModelFlags:
-    """What decides a log-probability besides data and model: precompute, train and eval have these."""
+    """Flags that decide a log-probability besides data and model: of precompute, train and eval."""
 
     max_length: Annotated[
         int | None,
-        typer.Option(help="Most tokens of prompt and completion. Default: what the model takes, at most 1024."),
+        typer.Option(
+            help="Most tokens of prompt and completion. Default: what the model takes, at most 1024.",
+            rich_help_panel=MODEL,
+        ),
     ]
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or bfloat16-pure (weights too).")]
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A Jinja chat template, if the model has none or the wrong one.", rich_help_panel=MODEL
+        ),
+    ]
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=MODEL),
+    ]
+    dtype: Annotated[
+        Dtype,
+        typer.Option(
+            metavar="DTYPE",
+            help=f"{', '.join(DTYPES)} (bfloat16 weights too). auto: bfloat16 on GPUs that have it.",
+            rich_help_panel=MEMORY,
+        ),
+    ]
     micro_batch_tokens: Annotated[
         int | None,
         typer.Option(
             parser=_tokens,
-            metavar="INTEGER|auto",
-            help="Tokens, padding included, in the model at once: memory and speed, not results. "
-            "Default: by model size and memory, 1024 to 8192 on a CPU, to 16384 on a GPU.",
+            metavar="N|auto",
+            help="Tokens of a micro-batch, padding included; does not change results. auto: try sizes. "
+            "Default: by model size and memory.",
+            rich_help_panel=MEMORY,
         ),
     ]
-    chat_template: Annotated[
-        str | None, typer.Option(help="A Jinja file, for a model without (the right) chat template.")
-    ]
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
     load_in_4bit: Annotated[
-        bool, typer.Option("--load-in-4bit", help="Hold the model's linear layers in 4 bits (needs bitsandbytes).")
+        bool,
+        typer.Option(
+            "--load-in-4bit",
+            help="Keep the model's linear layers in 4 bits (QLoRA; needs bitsandbytes).",
+            rich_help_panel=MEMORY,
+        ),
     ]
     cache: Annotated[
         str | None,
         typer.Option(
-            help="Where reference log-probs and tokenized rows are kept. Default: $KTO_CACHE or ~/.cache/kto."
+            metavar="DIR",
+            help="Cache of reference log-probs and tokenized rows. Default: $KTO_CACHE or ~/.cache/kto.",
+            rich_help_panel=OTHER,
         ),
     ]
     json: Json = False

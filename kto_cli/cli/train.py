@@ -1,4 +1,4 @@
-"""`kto train`."""
+"""Flags of `kto train`."""
 
 from __future__ import annotations
 
@@ -6,102 +6,188 @@ from typing import Annotated
 
 import typer
 
-from kto_cli.cli.shared import Data, Model, ModelFlags, answering, screen_of, takes, typed
-from kto_cli.common.errors import BadInput
-from kto_cli.common.train_config import OPTIMIZERS, TRACKERS, TrainConfig
+from kto_cli.cli.shared import MEMORY, RUN, Data, Model, ModelFlags, screen_of, takes, typed
+from kto_cli.common.errors import BadFlag
+from kto_cli.common.train_config import (
+    OPTIMIZERS,
+    SCHEDULES,
+    SWITCH,
+    TRACKERS,
+    Optimizer,
+    Schedule,
+    Switch,
+    TrainConfig,
+)
+
+KTO, OPTIMIZATION, LORA = "KTO loss", "Optimization", "LoRA adapters"
+RECORDS = "Checkpoints and curves"
 
 
 class TrainFlags(ModelFlags):
-    """In the order of `kto train --help`; the last four are of the command, not of TrainConfig."""
+    """Flags of `kto train`, in the order of its --help; `resume`, `dry_run`, `config` and `curves` are no settings."""
 
     data: Data
     model: Model
-    out: Annotated[str, typer.Option(help="The run directory; a Hugging Face model folder in the end.")]
-    beta: Annotated[float, typer.Option(help="Rewards are beta * log-ratio.")]
+    out: Annotated[
+        str, typer.Option(help="The run directory, in the end a Hugging Face model folder.", rich_help_panel=RUN)
+    ]
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings in YAML or JSON, or a run's kto_config.json. Flags override them.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the unfinished run in --out.", rich_help_panel=RUN)
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Estimate steps, memory, disk and time, and stop.", rich_help_panel=RUN),
+    ] = False
+
+    beta: Annotated[float, typer.Option(help="Rewards are beta * log-ratio.", rich_help_panel=KTO)]
     lambda_d: Annotated[
-        float | None, typer.Option(help="Weight of desirable rows. Default: from the class counts (Eq. 8).")
+        float | None,
+        typer.Option(help="Weight of desirable rows. Default: from the class counts (Eq. 8).", rich_help_panel=KTO),
     ]
     lambda_u: Annotated[
-        float | None, typer.Option(help="Weight of undesirable rows. Default: from the class counts (Eq. 8).")
+        float | None,
+        typer.Option(help="Weight of undesirable rows. Default: from the class counts (Eq. 8).", rich_help_panel=KTO),
     ]
     batch_size: Annotated[
         int,
-        typer.Option(help="Rows of one optimizer step, over all processes. z_ref is estimated from them."),
+        typer.Option(
+            help="Rows of an optimizer step, over all processes; z_ref is estimated from them.", rich_help_panel=KTO
+        ),
     ]
+
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate. Default: by model size (5e-6 from 1B parameters up, more below; x10 for LoRA), "
+            "printed.",
+            rich_help_panel=OPTIMIZATION,
+        ),
+    ]
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.", rich_help_panel=OPTIMIZATION)]
+    max_steps: Annotated[int | None, typer.Option(help="Stop after N steps.", rich_help_panel=OPTIMIZATION)]
+    warmup: Annotated[
+        float,
+        typer.Option(
+            help="Warm-up: a share of all steps if below 1, else a number of steps.", rich_help_panel=OPTIMIZATION
+        ),
+    ]
+    schedule: Annotated[
+        Schedule,
+        typer.Option(
+            metavar="NAME",
+            help=f"Learning rate after the warm-up: {', '.join(SCHEDULES)}.",
+            rich_help_panel=OPTIMIZATION,
+        ),
+    ]
+    max_grad_norm: Annotated[
+        float, typer.Option(help="Maximum gradient norm; 0 disables clipping.", rich_help_panel=OPTIMIZATION)
+    ]
+    optimizer: Annotated[
+        Optimizer,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(OPTIMIZERS)} (8 bits: needs bitsandbytes).",
+            rich_help_panel=OPTIMIZATION,
+        ),
+    ]
+    seed: Annotated[int, typer.Option(help="Random seed of the order of rows.", rich_help_panel=OPTIMIZATION)]
+
     group_prompts: Annotated[
         bool,
-        typer.Option(help="Bring rows of one prompt into one step, so that the prompt is computed once."),
+        typer.Option(help="Put rows of one prompt into one step, to compute it once.", rich_help_panel=OPTIMIZATION),
     ]
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate of AdamW. Default: by model size, said.")
-    ]
-    optimizer: Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)} (8 bits: needs bitsandbytes).")]
-    epochs: Annotated[int, typer.Option(help="Passes over the rows.")]
-    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")]
-    warmup: Annotated[float, typer.Option(help="Warm-up: a share of the steps if below 1, else a number of them.")]
-    schedule: Annotated[str, typer.Option(help="linear, cosine or constant.")]
-    max_grad_norm: Annotated[float, typer.Option(help="Clip the gradient to this norm; 0: no.")]
-    seed: Annotated[int, typer.Option(help="Order of the rows.")]
-    save_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints. Default: a fifth of the run, at most 200.")
-    ]
-    eval_every: Annotated[
-        int | None, typer.Option(help="Steps between looks at validation rows. Default: a tenth of the run.")
-    ]
-    compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the layers: a slow start, faster steps on a GPU.")
-    ]
-    gradient_checkpointing: Annotated[
-        str, typer.Option(help="on: compute activations again instead of keeping them; auto: only if memory asks; off.")
-    ]
+
     lora_r: Annotated[
-        int | None, typer.Option(help="Train LoRA adapters of this rank, such as 16. Default: all weights learn.")
+        int | None,
+        typer.Option(
+            help="Train LoRA adapters of rank N, such as 16. Default: train all weights.", rich_help_panel=LORA
+        ),
     ]
     lora_alpha: Annotated[
-        int | None, typer.Option(help="Adapters' output times alpha / rank. Default: twice the rank.")
+        int | None,
+        typer.Option(
+            help="LoRA alpha: adapter output is scaled by alpha / r. Default: twice the rank.", rich_help_panel=LORA
+        ),
     ]
     lora_targets: Annotated[
-        str, typer.Option(help="Linear layers to adapt: all-linear, or names such as q_proj,v_proj.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Linear layers to adapt: all-linear, or names as q_proj,v_proj.", rich_help_panel=LORA
+        ),
     ]
-    dora: Annotated[bool, typer.Option("--dora", help="DoRA: magnitude and direction apart.")]
+    dora: Annotated[bool, typer.Option("--dora", help="Use DoRA (weight-decomposed LoRA).", rich_help_panel=LORA)]
     merge: Annotated[
-        bool, typer.Option("--merge", help="Write the whole model with the adapters in it, not the adapters.")
+        bool,
+        typer.Option("--merge", help="Write the full model with merged adapters.", rich_help_panel=LORA),
+    ]
+
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Evaluate on validation rows every N steps. Default: ten times a run.", rich_help_panel=RECORDS
+        ),
+    ]
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Write a checkpoint every N steps. Default: five a run, at least every 200.",
+            rich_help_panel=RECORDS,
+        ),
     ]
     track: Annotated[
         str | None,
-        typer.Option(help=f"Send each step's numbers to {', '.join(TRACKERS)} (several: commas between)."),
+        typer.Option(
+            metavar="NAMES",
+            help=f"Send metrics to {', '.join(TRACKERS)} (with commas).",
+            rich_help_panel=RECORDS,
+        ),
     ]
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the run would need and take, and what would stop it.")
-    ] = False
-    config: Annotated[
-        str | None,
-        typer.Option(help="A YAML or JSON file of settings, or a run's kto_config.json. Flags win over it."),
-    ] = None
     curves: Annotated[
-        bool, typer.Option("--curves/--no-curves", help="Draw curves while training, in a terminal of 80x24 or more.")
+        bool,
+        typer.Option(
+            "--curves/--no-curves", help="Draw curves in a terminal of 80x24 or more.", rich_help_panel=RECORDS
+        ),
     ] = True
+
+    gradient_checkpointing: Annotated[
+        Switch,
+        typer.Option(
+            metavar="WHEN",
+            help=f"{', '.join(SWITCH)}. on: recompute activations, less memory, a third more work. auto: only if "
+            "memory runs out.",
+            rich_help_panel=MEMORY,
+        ),
+    ]
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="torch.compile: a slow start, faster steps on a GPU.", rich_help_panel=MEMORY),
+    ]
 
 
 @takes(TrainFlags, TrainConfig)
-@answering
 def train(context: typer.Context) -> None:
     """Train with the KTO loss."""
     flags = typed(context)
-    config_file, resuming = flags.pop("config", None), flags.pop("resume", False)
-    looking_ahead, curves = flags.pop("dry_run", False), flags.pop("curves", True)
-    if looking_ahead and resuming:
-        raise BadInput("--dry-run looks at a new run, not at one that is resumed.", "Leave out --resume.")
-    TrainConfig(**flags)  # a wrong flag is said before anything heavy is loaded
-    if looking_ahead:
-        from kto_cli.workflows import dry_run as look_ahead
-
-        screen = screen_of(context)
-        screen.json(look_ahead.run(flags, config_file=config_file, screen=screen))
-        return
-    from kto_cli.workflows import train as workflow
-
+    config_file, resume = flags.pop("config", None), flags.pop("resume", False)
+    dry_run, curves = flags.pop("dry_run", False), flags.pop("curves", True)
+    if dry_run and resume:
+        raise BadFlag("--dry-run is for new runs, not for one that is resumed.", "Remove --resume.")
+    TrainConfig(**flags)  # wrong flags are reported before anything heavy is loaded
     screen = screen_of(context)
+    if dry_run:
+        from kto_cli.workflows import dry_run as workflow
+
+        screen.json(workflow.run(flags, config_file=config_file, screen=screen))
+        return
+    from kto_cli.workflows import api
+
     screen.curves = curves and not screen.as_json
-    screen.json(workflow.run(flags, config_file=config_file, resume=resuming, screen=screen))
+    screen.json(api.train(config_file=config_file, resume=resume, screen=screen, **flags))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadFlag
 from kto_cli.common.train_config import require
 
 RANKED = ("best-worst", "middle", "adjacent")
@@ -153,16 +153,16 @@ class BinarizeConfig:
         if self.cut is not None and self.cut not in CUTS:
             require(_is_number(self.cut), "--cut", self.cut, f"a number or one of {', '.join(CUTS)}")
         if self.weights and len(self.weights) != len(self.sources):
-            raise BadInput(
+            raise BadFlag(
                 f"--weights names {len(self.weights)} weights for {len(self.sources)} sources.",
                 "Give one for each source, in their order.",
             )
         if self.max_length is not None and self.model is None:
-            raise BadInput("--max-length counts tokens, which needs a tokenizer.", "Add --model FOLDER_OR_HUB_ID.")
+            raise BadFlag("--max-length counts tokens, which needs a tokenizer.", "Add --model FOLDER_OR_HUB_ID.")
         if self.cut != "bernoulli" and (self.logistic_mid is not None or self.logistic_scale is not None):
-            raise BadInput("--logistic-mid and --logistic-scale go with --cut bernoulli.", "Leave them out.")
+            raise BadFlag("--logistic-mid and --logistic-scale go with --cut bernoulli.", "Leave them out.")
         if self.both_labels and self.ranked != "adjacent":
-            raise BadInput("--both-labels goes with --ranked adjacent only.", "Leave it out.")
+            raise BadFlag("--both-labels goes with --ranked adjacent only.", "Leave it out.")
 
     @property
     def asked_of_sources(self) -> tuple[str, ...]:

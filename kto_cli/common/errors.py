@@ -1,21 +1,27 @@
-"""What a user can fix.
+"""Errors that a user can act on.
 
-    KtoError                 one line on stderr: what is wrong, where, what to do next; exit status 1
-    +-- BadInput             a file, a row, a flag or a folder is not what it must be
+    KtoError                 one line on stderr: what is wrong, where, what to do next
+    +-- BadInput             a file, a row, a setting or a folder cannot be used; exit status 1
+    |   +-- BadFlag          a flag, or flags that do not go together; exit status 2, as for unknown flags
     +-- BadData              the rows cannot be learned from (one class only, one prompt only, nothing fits)
-    +-- BadModel             the model folder is missing, damaged or of a kind that cannot be used
-    +-- DiskFull             nothing more can be written
-    +-- Diverged             a loss or a gradient is not a number
-    Interrupted              Ctrl-C; exit status 130; says how to go on
+    +-- BadModel             the model folder is missing, damaged or of an unsupported kind
+    +-- DiskFull             no space left to write
+    +-- OutOfMemory          the device has too little memory
+    +-- Diverged             a loss, a log-prob or a gradient is not a finite number
+    +-- ServerFault          a server does not answer, or not as a chat server (evaluation/server/client.py)
+    +-- OutOfCalls           the limit on requests to a judge is reached (evaluation/server/client.py)
+    Interrupted              Ctrl-C or SIGTERM; exit status 130; says how to continue
 
-Anything else that escapes is a bug of ours and keeps its traceback.
+Every other exception is a bug of kto and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class KtoError(Exception):
-    """A fault the user can fix: `what` happened and where, and the `next_step` that fixes it."""
+    """An error the user can fix: `what` happened and where, and the `next_step` that fixes it."""
+
+    exit_status = 1
 
     def __init__(self, what: str, next_step: str = "") -> None:
         super().__init__(what)
@@ -27,7 +33,13 @@ class KtoError(Exception):
 
 
 class BadInput(KtoError):
-    """A file, a row, a flag or a folder is not what it must be."""
+    """A file, a row, a setting or a folder cannot be used."""
+
+
+class BadFlag(BadInput):
+    """A flag has a value it cannot have, or does not go with another one."""
+
+    exit_status = 2
 
 
 class BadData(KtoError):
@@ -35,7 +47,7 @@ class BadData(KtoError):
 
 
 class BadModel(KtoError):
-    """The model is missing, damaged or of a kind that cannot be used."""
+    """The model is missing, damaged or of an unsupported kind."""
 
 
 class DiskFull(KtoError):
@@ -43,7 +55,7 @@ class DiskFull(KtoError):
 
 
 class OutOfMemory(KtoError):
-    """The device has too little memory for what was asked of it."""
+    """The device has too little memory."""
 
 
 class Diverged(KtoError):
@@ -51,4 +63,11 @@ class Diverged(KtoError):
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C; the message says what is kept and how to go on."""
+    """The user pressed Ctrl-C; the message says what is kept and how to continue."""
+
+    exit_status = 130
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message; the name of its class if the message is empty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

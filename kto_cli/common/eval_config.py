@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadFlag
 from kto_cli.common.train_config import ModelConfig, require
 
 SAMPLES, JUDGED = 16, 128
@@ -90,15 +90,15 @@ class EvalConfig(ModelConfig):
         require(self.judge_workers >= 1, "--judge-workers", self.judge_workers, "1 or above")
         require(self.judge_model != "", "--judge-model", "''", "a name on the server, or the folder of a reward model")
         if url is not None and self.judge_model is None:
-            raise BadInput("--judge-url needs --judge-model.", "Name the model to ask, as the server calls it.")
+            raise BadFlag("--judge-url needs --judge-model.", "Name the model to ask, as the server calls it.")
         if self.judge_model is not None and self.samples == 0:
-            raise BadInput("With --samples 0 there are no answers to judge.", "Leave out --samples or --judge-model.")
+            raise BadFlag("With --samples 0 there are no answers to judge.", "Leave out --samples or --judge-model.")
 
     def _check_tasks(self) -> None:
         if self.task_names:
             return
         if self.tasks is not None:
-            raise BadInput("--tasks names no benchmark.", "Name some, such as --tasks mmlu,gsm8k.")
+            raise BadFlag("--tasks names no benchmark.", "Name some, such as --tasks mmlu,gsm8k.")
         given = {
             "--task-folder": self.task_folder is not None,
             "--task-limit": self.task_limit is not None,
@@ -106,12 +106,12 @@ class EvalConfig(ModelConfig):
         }
         for flag, is_given in given.items():
             if is_given:
-                raise BadInput(f"{flag} needs --tasks.", "Name benchmarks, such as --tasks mmlu,gsm8k.")
+                raise BadFlag(f"{flag} needs --tasks.", "Name benchmarks, such as --tasks mmlu,gsm8k.")
 
     def _check_against(self) -> None:
         require(self.against != "", "--against", "''", f"{TARGET}, {REFERENCE}, a checkpoint or a JSON file of answers")
         if self.against is not None and self.samples == 0:
-            raise BadInput(
+            raise BadFlag(
                 f"With --samples 0 there are no answers to put beside those of {self.against}.",
                 "Leave out --samples or --against.",
             )
@@ -120,7 +120,7 @@ class EvalConfig(ModelConfig):
         given = ("judge_url", "judge_model", "tasks", "against", "samples")
         named = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name) is not None]
         if self.report_only and named:
-            raise BadInput(
+            raise BadFlag(
                 f"--report-only computes nothing, and {' and '.join(named)} would have to.",
                 "Leave out one or the other.",
             )

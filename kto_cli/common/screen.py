@@ -1,7 +1,7 @@
-"""The only module that prints: results to stdout, everything else to stderr.
+"""Output of the commands: results on stdout, everything else on stderr. The only module that prints.
 
-A `Screen` is handed to each workflow. With `--json` it prints one object on stdout at the end and
-nothing else there; a quiet one (the second and later processes of a launch) prints nothing at all.
+Each workflow gets a `Screen`. With `--json` it prints one object on stdout at the end and nothing else there; a quiet
+one (of the second and later processes of a launch) prints nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
 
-from kto_cli.common.errors import KtoError
+from kto_cli.common.errors import Interrupted, KtoError
 from kto_cli.common.files import finite
 from kto_cli.common.text_chart import Row
 
@@ -35,17 +35,16 @@ ROLES = {
     "second": Style(color="yellow"),
     "both": Style(color="green"),
 }
-"""How the pieces of a drawing look; they can be told apart without."""
+"""Styles of the parts of a chart, which differ without colour too."""
 LEAST_WIDTH, LEAST_HEIGHT = 80, 24
-"""Of a terminal that curves are drawn on."""
+"""Smallest terminal on which curves are drawn."""
 LEAST_PAUSE = 0.25
-"""Seconds between two drawings, and of each drawing's own time at most this share:"""
+"""Least seconds between two drawings; and, of all time, the share that drawing takes at most:"""
 DRAWING_SHARE = 0.005
 
 
 def visible(text: str) -> str:
-    """`text` as a terminal may show it: what it would act on (other than line ends and tabs) is escaped, and Rich's
-    markup is none."""
+    """`text` with control characters (other than line ends and tabs) and Rich's markup escaped."""
     return escape(
         "".join(
             char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
@@ -54,48 +53,58 @@ def visible(text: str) -> str:
     )
 
 
-def print_error(error: KtoError) -> None:
-    """One line on stderr: what, where, what to do next; three where a caret points into the one between."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
+    """Reports an error: one line on stderr (three if a caret points into the second), with `as_json` also an object
+    with `error`, `next` and `exit` on stdout. Returns the exit status."""
+    console = Console(stderr=True, highlight=False)
     lines = str(error).split("\n")
     text = ("\n" if any(line.strip() == "^" for line in lines) else " ").join(lines)
-    console.print(f"[bold red]error:[/] {visible(text)}")
+    mark = "[bold red]error:[/]" if isinstance(error, KtoError) else "[bold yellow]![/]"
+    console.print(f"{mark} {visible(text)}", soft_wrap=not console.is_terminal)
+    if as_json:
+        what, step = (error.what, error.next_step) if isinstance(error, KtoError) else (str(error), "")
+        sys.stdout.write(
+            json.dumps({"error": what, "next": step, "exit": error.exit_status}, ensure_ascii=False) + "\n"
+        )
+        sys.stdout.flush()
+    return error.exit_status
 
 
 def stdout_kept_free() -> AbstractContextManager[Any]:
-    """What a library prints on stdout meanwhile goes to stderr: stdout is for results."""
+    """Redirects stdout to stderr, for libraries that print: stdout is for results."""
     return redirect_stdout(sys.stderr)
 
 
 class Screen:
-    """Where a workflow's notes, progress and results go."""
+    """Notes, progress and results of a workflow."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, curves: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self.curves = curves
-        """Curves are wanted, where they can be drawn."""
+        """Whether curves are drawn, if the terminal can."""
         self._out = Console(quiet=quiet or as_json, highlight=False)
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
         self._progress: Progress | None = None
 
-    # --- stderr: what is going on -----------------------------------------------------------
+    # --- stderr: notes and progress -----------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """Something the tool decided or did; stderr."""
-        self._err.print(f"[dim]·[/] {visible(text)}", soft_wrap=not self._err.is_terminal)
+        """A decision or an action of kto; stderr."""
+        bullet = "·" if self._err.encoding.startswith("utf") else "-"
+        self._err.print(f"[dim]{bullet}[/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
     def warn(self, text: str) -> None:
-        """Something the user should act on; stderr."""
+        """A warning; stderr."""
         self._err.print(f"[bold yellow]![/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
     def heading(self, text: str) -> None:
-        """Opens a part of a longer job; stderr."""
+        """The title of a part of a longer job; stderr."""
         self._err.print(f"\n[bold]{visible(text)}[/]")
 
     @contextmanager
     def progress(self, what: str, total: int | None, *, done: int = 0) -> Iterator[Progress]:
-        """A progress bar on stderr (a terminal) or nothing (a file); advance it with `tick`. A total may be unknown."""
+        """A progress bar on stderr if that is a terminal, advanced by `tick`; the total may be unknown."""
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -120,20 +129,20 @@ class Screen:
 
     @property
     def draws_curves(self) -> bool:
-        """Curves are wanted, and stderr is a terminal that is large enough and can draw in place."""
+        """Whether curves are wanted, and stderr is a terminal that is large enough and can redraw."""
         able = self._err.is_interactive and not self._err.is_dumb_terminal and self._err.file.isatty()
         large = self._err.width >= LEAST_WIDTH and self._err.height >= LEAST_HEIGHT
         return self.curves and not self.quiet and able and large
 
     @contextmanager
     def redrawn(self, draw: Callable[[int, int, bool], list[Row]]) -> Iterator[Callable[[], None]]:
-        """A drawing on stderr that is made anew in place; what is noted meanwhile stands above it. The last one stays.
+        """A drawing on stderr that is redrawn in place, notes above it; the last one stays.
 
         Args:
             draw: from columns, lines and whether the terminal knows Unicode to rows of (text, role of `ROLES`).
 
         Yields:
-            what asks for a new drawing; it is made where the last one was long enough ago.
+            a function that requests a new drawing, which is made if the last one is long enough ago.
         """
         unicode = self._err.encoding.startswith("utf")
         due = 0.0
@@ -152,14 +161,14 @@ class Screen:
                 now()
 
     def line(self, text: str) -> None:
-        """A line of running numbers on stderr, above the progress bar if one is open; cut to the width."""
+        """A line of numbers on stderr, above an open progress bar; truncated to the width."""
         width = self._err.width if self._err.is_terminal else len(text)
         self._err.print(text[:width], markup=False, soft_wrap=True)
 
-    # --- stdout: the result -----------------------------------------------------------------
+    # --- stdout: results -----------------------------------------------------------------
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A result for people; stdout. Cells are shown as text, never read as markup."""
+        """A table of results on stdout; cells are shown as text, never read as markup."""
         table = Table(title=visible(title), title_justify="left", title_style="bold", header_style="dim")
         for index, column in enumerate(columns):
             table.add_column(visible(column), justify="left" if index == 0 else "right", overflow="fold")
@@ -168,7 +177,7 @@ class Screen:
         self._out.print(table)
 
     def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of longer texts side by side; stdout."""
+        """A table of longer texts side by side, on stdout."""
         table = Table(
             title=visible(title), title_justify="left", title_style="bold", header_style="dim", show_lines=True
         )
@@ -179,11 +188,11 @@ class Screen:
         self._out.print(table)
 
     def say(self, text: str) -> None:
-        """A sentence of the result; stdout."""
+        """A sentence of the result, on stdout."""
         self._out.print(visible(text), soft_wrap=not self._out.is_terminal)
 
     def json(self, value: dict[str, Any]) -> None:
-        """The result for programs: one JSON object on stdout, when --json asked for it."""
+        """The result as one JSON object on stdout, with --json."""
         if self.as_json and not self.quiet:
             sys.stdout.write(json.dumps(finite(value), ensure_ascii=False) + "\n")
             sys.stdout.flush()

@@ -8,9 +8,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadFlag, BadInput
+
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "bfloat16-pure"]
+Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
+Switch: TypeAlias = Literal["auto", "on", "off"]
+Optimizer: TypeAlias = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+DTYPES, SCHEDULES, SWITCH, OPTIMIZERS = map(get_args, (Dtype, Schedule, Switch, Optimizer))
 
 
 @dataclass(frozen=True)
@@ -170,19 +176,15 @@ class TrainConfig(ModelConfig):
             "--load-in-4bit": self.load_in_4bit,
         }
         for flag in [flag for flag, given in asked.items() if given and self.lora_r is None]:
-            raise BadInput(f"{flag} is for training adapters.", "Add --lora-r 16, or leave it out.")
+            raise BadFlag(f"{flag} is for training adapters.", "Add --lora-r 16, or leave it out.")
         if self.merge and self.load_in_4bit:
-            raise BadInput(
+            raise BadFlag(
                 "--merge cannot be used with --load-in-4bit: the adapters learn on the rounded weights.",
                 "Leave one of them out.",
             )
 
 
-SCHEDULES = ("linear", "cosine", "constant")
 ALL_LINEAR = "all-linear"
-SWITCH = ("auto", "on", "off")
-DTYPES = ("auto", "float32", "bfloat16", "bfloat16-pure")
-OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw-8bit")
 TRACKERS = ("trackio", "tensorboard", "wandb")
 AUTO_TOKENS = 0
 """`--micro-batch-tokens auto`."""
@@ -192,10 +194,10 @@ def require(holds: bool, flag: str, value: object, wanted: str) -> None:
     """What a setting must be.
 
     Raises:
-        BadInput: it does not hold.
+        BadFlag: it does not hold.
     """
     if not holds:
-        raise BadInput(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
+        raise BadFlag(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
 
 
 def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:

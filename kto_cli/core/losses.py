@@ -1,8 +1,8 @@
-"""Human-aware losses as free functions on summed log-probabilities. KTO: arXiv 2402.01306, Eq. 7 and 8.
+"""KTO loss and its reference point as free functions on summed log-probabilities (arXiv 2402.01306, Eq. 7 and 8).
 
 A row's log-ratio is log pi(y|x) - log pi_ref(y|x) in nats, summed over its completion. All functions
-take tensors of shape [rows] and give tensors of shape [rows]; the mean over the effective batch is the
-caller's, because only the caller knows the effective batch.
+take and return tensors of shape [rows]; the caller takes the mean over the effective batch, because only
+the caller knows it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, sigmoid
 
 
+class LossSettings(NamedTuple):
+    """The numbers that the KTO loss depends on besides its rows."""
+
+    beta: float
+    """1 / nats: a reward is beta * log-ratio."""
+    lambda_d: float
+    """Weight of a desirable row."""
+    lambda_u: float
+    """Weight of an undesirable row."""
+
+
 class ReferencePoint(NamedTuple):
-    """z_ref, the batch's estimate of KL(policy || reference), in nats; and how well it is known."""
+    """z_ref, the estimate of KL(policy || reference) from one batch, in nats, with its standard error."""
 
     value: Tensor
     """max(0, mean): what the loss uses; no gradient."""
@@ -33,11 +44,11 @@ class KTOLoss(NamedTuple):
     losses: Tensor
     """weight * (1 - v), v = sigmoid(beta * sign * (log_ratio - z_ref))."""
     rewards: Tensor
-    """beta * log_ratio, detached: what is logged."""
+    """beta * log_ratio, detached, for the log."""
 
 
 def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
-    """z_ref = max(0, mean log-ratio of the mismatched pairs of the whole effective batch).
+    """z_ref = max(0, mean log-ratio of the mismatched completions of the whole effective batch).
 
     Clamped once, after the mean over everything: clamping per process or micro-batch biases it upwards.
 
@@ -89,17 +100,25 @@ def kto_loss(
     Args:
         policy_logps, reference_logps: [rows] summed completion log-probs, nats.
         desirable: [rows] bool.
-        policy_mismatched_logps, reference_mismatched_logps: [pairs] of the mismatched pairs, nats.
+        policy_mismatched_logps, reference_mismatched_logps: [pairs] of the mismatched completions, nats.
     """
     point = reference_point(policy_mismatched_logps - reference_mismatched_logps)
-    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=policy_logps.dtype)
+    settings = LossSettings(beta, lambda_d, lambda_u)
+    signs, weights = signs_and_weights(desirable, settings, dtype=policy_logps.dtype)
     parts = kto_losses(policy_logps - reference_logps, signs, weights, point.value, beta=beta)
     return parts.losses.mean(), point, parts
 
 
+def label_signs(desirable: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """[rows] +1 for a desirable row, -1 for an undesirable one."""
+    ones = torch.ones(desirable.shape, dtype=dtype, device=desirable.device)
+    return torch.where(desirable, ones, -ones)
+
+
 def signs_and_weights(
-    desirable: Tensor, *, lambda_d: float, lambda_u: float, dtype: torch.dtype = torch.float32
+    desirable: Tensor, settings: LossSettings, *, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """Labels as data: ([rows] of +1 / -1, [rows] of lambda_D / lambda_U)."""
-    ones = torch.ones(desirable.shape, dtype=dtype, device=desirable.device)
-    return torch.where(desirable, ones, -ones), torch.where(desirable, lambda_d * ones, lambda_u * ones)
+    signs = label_signs(desirable, dtype=dtype)
+    ones = signs.abs()
+    return signs, torch.where(desirable, settings.lambda_d * ones, settings.lambda_u * ones)

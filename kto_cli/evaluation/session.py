@@ -12,6 +12,7 @@ from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
 from kto_cli.common.files import text_hash
 from kto_cli.common.screen import Screen
+from kto_cli.core.losses import LossSettings
 from kto_cli.evaluation.answers.answering import Answering
 from kto_cli.evaluation.benchmarks.plan import Plan
 from kto_cli.evaluation.benchmarks.tasks import planned
@@ -31,7 +32,6 @@ from kto_cli.evaluation.judge.win_rate import Rivals
 from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.server.keys import base_url
-from kto_cli.evaluation.validation import Weights
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator
 
@@ -157,7 +157,7 @@ def _given(config: EvalConfig, prompts: ValidationPrompts) -> Rivals | None:
     return win_rate.answers_in_file(Path(config.against), prompts)
 
 
-def facts_of(session: Session, weights: Weights, metrics: dict[str, Any]) -> dict[str, Any]:
+def facts_of(session: Session, weights: LossSettings, metrics: dict[str, Any]) -> dict[str, Any]:
     """What metrics.json holds."""
     source, data = session.prepared.source, session.prepared.data
     return {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.common import files
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.breakdown import (
     RowValues,
     biggest_movers,
@@ -23,14 +24,6 @@ from kto_cli.model.tokens.store import EncodedRows
 
 MISLABELLED, MOVERS = 50, 10
 """Rows listed in metrics.json at most, of movers by class and direction; rows.parquet has all."""
-
-
-class Weights(NamedTuple):
-    """What the loss of a run was computed with."""
-
-    beta: float
-    lambda_d: float
-    lambda_u: float
 
 
 class Findings(NamedTuple):
@@ -56,7 +49,7 @@ def texts_of(data: DataDir, names: Collection[str]) -> dict[str, Row]:
     return {row.id: row for rows in read_batches(data.folder / VALIDATION) for row in rows if row.id in wanted}
 
 
-def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: Weights) -> Findings:
+def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSettings) -> Findings:
     """All statistics.
 
     Returns:
@@ -64,7 +57,7 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: Weights)
         likely_mislabelled, a list of rows (`_row`), and biggest_movers, such lists by class and direction.
     """
     places = places_of(data)
-    metrics: dict[str, Any] = validation_metrics(scores, **weights._asdict())
+    metrics: dict[str, Any] = validation_metrics(scores, weights)
     values = row_values(scores, z_ref=metrics["z_ref"], beta=weights.beta)
     ids = rows.ids
 

@@ -3,6 +3,7 @@
 settings.py   what the config leaves open: resolved, filled in, described
 setup.py      a run made ready: reference log-probs, adapters, optimizer, processes
 optimizer.py  the optimizer of --optimizer
+step.py       one optimizer step: KL pass, gradient pass, update
 loop.py       which rows, which learning rate, what is recorded, when to save
 memory.py     the token budget found by trying; out-of-memory recovery
 live.py       curves in the terminal during training

@@ -1,7 +1,7 @@
 """The training loop: which rows, which learning rate, what is recorded, when to save and when to stop.
 
-Blind to the loss it drives (engine.py) and to where files lie (run_dir.py). The state of a run is the
-model, the optimizer and four counters; everything else is a pure function of the step.
+What a step computes is in step.py, where files are in run/run_dir.py. The state of a run is the model, the optimizer
+and three counters; everything else is a pure function of the step.
 """
 
 from __future__ import annotations
@@ -24,52 +24,54 @@ from kto_cli.common.screen import Screen
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
+from kto_cli.model.distributed.processes import unwrapped
 from kto_cli.model.layers import checkpoint_layers
-from kto_cli.model.logprobs.forward import Engine, References, StepOutput
-from kto_cli.model.logprobs.validation import glance, glance_rows, score_rows
+from kto_cli.model.logprobs.reference import ReferenceLogps
+from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings
+from kto_cli.training.settings import RunSettings
+from kto_cli.training.step import StepOutput, TrainingEngine
 
 
 @dataclass
 class Counters:
-    """What grows during a run."""
+    """Counts of a run so far."""
 
     step: int = 0
     rows: int = 0
     tokens: int = 0
-    """Of the rows and of their mismatched pairs, padding not counted."""
+    """Of rows and of their mismatched completions, without padding."""
 
 
 @dataclass
 class Run:
-    """A run about to start or to go on."""
+    """A run ready to start or to resume."""
 
-    settings: Settings
+    settings: RunSettings
     rows: EncodedRows
-    references: References
+    references: ReferenceLogps
     validation: EncodedRows
-    validation_references: References
-    engine: Engine
+    validation_references: ReferenceLogps
+    engine: TrainingEngine
     model: Any
     tokenizer: Any
     directory: RunDir
     screen: Screen
     counters: Counters
     checkpointing: bool = False
-    """Activations are computed again because memory ran out."""
+    """Activations are recomputed because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    """Of the last steps: the time left is estimated from them."""
-    track: Callable[[dict[str, Any]], None] = lambda record: None
-    """Where each step's record goes besides metrics.jsonl."""
+    """Of the last steps, for the estimate of the time left."""
+    on_record: Sequence[Callable[[dict[str, Any]], None]] = ()
+    """Called with each step's record: trackers, and the caller's own function."""
 
 
 def run_steps(run: Run) -> None:
-    """Trains from the counters' step to the last, saving on the way.
+    """Training from the counters' step to the last, with checkpoints.
 
     Raises:
         Diverged: a number is not finite; nothing was updated with it, earlier checkpoints stay.
@@ -99,28 +101,25 @@ def run_steps(run: Run) -> None:
             if interrupted:
                 _save(run)
                 raise Interrupted(
-                    f"Stopped after step {run.counters.step} of {settings.total_steps}; it is saved. "
-                    f"Go on with: kto train --resume --out {run.directory.folder}"
+                    f"Stopped after step {run.counters.step} of {settings.total_steps}; its checkpoint is saved. "
+                    f"Continue with: kto train --resume --out {run.directory.folder}"
                 )
 
 
 def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> bool:
-    """One optimizer step, its record, and the looks and saves due after it; True if asked to stop."""
+    """One optimizer step, its record, and the validation and checkpoint due after it; True if asked to stop."""
     settings, config = run.settings, run.settings.config
     rows = [run.rows[index] for index in batch]
     began = time.perf_counter()
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
-    references = References(run.references.own[batch], run.references.mismatched[batch])
     output = within_memory(
         run.engine,
         lambda: run.engine.step(
             rows,
-            references,
-            beta=config.beta,
-            lambda_d=settings.weights.lambda_d,
-            lambda_u=settings.weights.lambda_u,
+            run.references.take(batch),
+            settings.loss,
             learning_rate=rate,
             stop_asked=stop.is_set,
         ),
@@ -148,22 +147,23 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)
     last = run.counters.step == settings.total_steps
     if run.validation and (last or run.counters.step % settings.eval_every == 0):
-        record["validation"] = _glance(run)
+        record["validation"] = _validate(run)
     show(record)
     if run.engine.accelerator.is_main_process:
         run.directory.append_metrics(record)
-    run.track(record)
+    for call in run.on_record:
+        call(record)
     if not last and run.counters.step % settings.save_every == 0:
         _save(run)
     return output.interrupted and not last
 
 
 def _start_checkpointing(run: Run) -> bool:
-    """`--gradient-checkpointing auto`: on from now on, unless it is already or the model cannot."""
+    """Turns on gradient checkpointing if it is `auto`, off so far, and possible with this model."""
     if run.settings.config.gradient_checkpointing != "auto" or run.checkpointing:
         return False
     try:
-        checkpoint_layers(getattr(run.engine.scorer, "module", run.engine.scorer))
+        checkpoint_layers(unwrapped(run.engine.scorer))
     except BadModel:
         return False
     run.checkpointing = True
@@ -171,34 +171,25 @@ def _start_checkpointing(run: Run) -> bool:
 
 
 def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, float]:
-    weights = run.settings.weights
-    return step_metrics(
-        output.log_ratios,
-        output.mismatched_log_ratios,
-        torch.tensor(labels),
-        beta=run.settings.config.beta,
-        lambda_d=weights.lambda_d,
-        lambda_u=weights.lambda_u,
-    )
+    return step_metrics(output.log_ratios, output.mismatched_log_ratios, torch.tensor(labels), run.settings.loss)
 
 
-def _glance(run: Run) -> dict[str, Any]:
-    """A look at (some) validation rows."""
-    chosen = glance_rows(len(run.validation), run.settings.config.seed)
+def _validate(run: Run) -> dict[str, Any]:
+    """Metrics of (some) validation rows during training."""
+    chosen = quick_rows(len(run.validation), run.settings.config.seed)
     rows = run.validation.take(chosen)
-    references = References(run.validation_references.own[chosen], run.validation_references.mismatched[chosen])
-    scores = score_rows(run.engine, rows, references)
+    scores = score_rows(run.engine, rows, run.validation_references.take(chosen))
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-    return glance(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
+    return quick_metrics(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:
-    """A checkpoint; all processes come here."""
+    """Writes a checkpoint; all processes must call."""
     save_snapshot(run.directory, run.engine, run.model, run.tokenizer, asdict(run.counters))
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:
-    """Stops a run at its first number that is not finite, naming the rows.
+    """Stops a run at its first number that is not finite, and names the rows.
 
     Raises:
         Diverged
@@ -210,31 +201,34 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
     names = ", ".join(row.id for row in named[:5]) + (" ..." if len(named) > 5 else "")
     what = "log-prob" if bad.any() else "gradient"
     kept = directory.step_folders()
-    state = f"The last good checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
+    state = f"The last checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
     raise Diverged(
         f"Step {step}: the {what} is not a finite number for {len(named)} row(s): {names}. "
         f"The model was not updated with it. {state}.",
-        "Look at these rows; try a lower --learning-rate or --dtype float32.",
+        "Check these rows; try a lower --learning-rate or --dtype float32.",
     )
 
 
 def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
-    """Before the first update the policy is the reference: what log-ratios are not 0 is numerical noise."""
+    """Largest log-ratio before the first update: policy and reference are equal then, so it is numerical noise."""
     noise = torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
-    full = getattr(getattr(scorer, "module", scorer), "dtype", torch.float32) == torch.float32
+    full = getattr(unwrapped(scorer), "dtype", torch.float32) == torch.float32
     limit = 1e-3 if full else 1.0
-    screen.note(f"At step 0 the policy is the reference: log-ratios are 0 to within {noise:.1e} nats a row.")
-    if noise > limit:
+    if noise <= limit:
+        screen.note(
+            f"Check passed: before training, model and reference agree (largest difference {noise:.1e} nats per row)."
+        )
+    else:
         screen.warn(
-            f"That is more than {limit:g}: the policy and the cached reference may not be the same model, "
-            "or the arithmetic is too coarse."
+            f"Before training, model and reference should agree, but a row differs by {noise:.1e} nats (limit "
+            f"{limit:g}): the cached reference may be another model, or the arithmetic too coarse."
         )
     return noise
 
 
 @contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C (or SIGTERM, as schedulers send it) sets the flag and lets the step end; a second one stops at once."""
+    """Ctrl-C and SIGTERM set a flag, and training stops after the current step; a second signal stops at once."""
     asked = threading.Event()
 
     def ask(number: int, frame: Any) -> None:

@@ -1,7 +1,7 @@
-"""How many tokens go through the model at once: found by trying, and halved when memory does not suffice after all.
+"""Micro-batch size: found by trying, and halved when memory runs out.
 
-Results do not depend on it (DESIGN: the batch size is a statistical choice, memory an engineering one), so
-a step that ran out of memory is done again in smaller micro-batches and nothing else changes.
+Results do not depend on it, so a step that ran out of memory is repeated in smaller micro-batches and nothing else
+changes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.core.batches import pack, pad
 from kto_cli.core.rows import TokenSequence
+from kto_cli.model.distributed.processes import unwrapped_optimizer
 from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows
@@ -22,17 +23,17 @@ from kto_cli.model.tokens.store import EncodedRows
 Result = TypeVar("Result")
 
 LARGEST_ON_GPU = 131072
-"""Tokens that it ends with at the latest on a GPU, which says when it is full; on a CPU, with the default."""
+"""Most tokens tried on a GPU; on a CPU, which does not report that memory is full, the default is the most."""
 LEAST_GAIN = 0.03
-"""The search ends when twice the tokens bring less speed than this share."""
+"""Gain in tokens per second, as a share, below which twice the tokens are not worth it."""
 MARGIN = 0.1
-"""The share of a GPU's memory that stays free: micro-batches are not all alike."""
+"""Share of a GPU's memory that stays free, because micro-batches differ."""
 STATE_BYTES = 12
-"""Of the optimizer, for each trained parameter at most (it holds none yet during the search)."""
+"""Optimizer state of a trained parameter at most; it does not exist yet during the search."""
 
 
 def find_token_budget(seconds: Callable[[int], float], largest: int) -> int:
-    """The number of tokens from which on more bring no speed, or memory ends.
+    """Number of tokens beyond which a micro-batch gets no faster, or memory runs out.
 
     Args:
         seconds: time of a forward and backward pass over so many tokens; raises torch.OutOfMemoryError.
@@ -50,7 +51,7 @@ def find_token_budget(seconds: Callable[[int], float], largest: int) -> int:
 
 
 def choose_token_budget(scorer: CompletionScorer, rows: EncodedRows, accelerator: Any) -> int:
-    """Tries micro-batches of sequences like the longest row; the smallest finding of all processes."""
+    """Token budget found with sequences like the longest row; the smallest of all processes."""
     device = accelerator.device
     longest = rows.own[int(rows.own.lengths.argmax())]
     reserved = None
@@ -70,7 +71,7 @@ def choose_token_budget(scorer: CompletionScorer, rows: EncodedRows, accelerator
 
 
 def _seconds(scorer: CompletionScorer, longest: TokenSequence, tokens: int) -> float:
-    """Of the second of two forward and backward passes over so many tokens, no prompt shared."""
+    """Time of the second of two forward and backward passes over so many tokens without shared prompts."""
     device = next(scorer.parameters()).device
     prompt, completion = longest
     # A first token of its own makes each prompt another one; any token id will do.
@@ -94,21 +95,21 @@ def within_memory(
     say: Callable[[str], None],
     relieve: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """Does the engine's `work`, again with half the token budget as often as memory runs out before the update.
+    """Result of `work`, repeated with half the token budget whenever memory runs out before the update.
 
     With several processes there is no second try: the others wait inside a collective operation for the one
     that failed, and only ending the launch frees them.
 
     Args:
         longest: tokens of the longest row in it, which always goes through the model in one piece.
-        relieve: the last resort once micro-batches are that small: makes the model need less memory, if it can.
+        relieve: called once micro-batches cannot get smaller; reduces the model's memory, if it can.
 
     Raises:
         OutOfMemory: memory ran out for good; says what to change.
     """
     while True:
         updating: list[bool] = []
-        optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+        optimizer = unwrapped_optimizer(engine.optimizer)
         hook = optimizer.register_step_pre_hook(lambda *_, flag=updating: flag.append(True))
         try:
             return work()
@@ -117,15 +118,15 @@ def within_memory(
             if updating or engine.accelerator.num_processes > 1 or (smallest and not relieve()):
                 raise OutOfMemory(
                     f"Out of memory with micro-batches of {engine.token_budget} tokens (longest row: {longest}).",
-                    "Go on with --resume and a smaller --micro-batch-tokens; if one row is too much, start anew "
-                    "with --dtype bfloat16-pure or a smaller --max-length.",
+                    "Continue with --resume and a smaller --micro-batch-tokens; if one row is too long, start a "
+                    "new run with --dtype bfloat16-pure or a smaller --max-length.",
                 ) from error
         finally:
             hook.remove()
         # Outside `except`: the error's traceback held on to every tensor of the failed pass.
         engine.optimizer.zero_grad(set_to_none=True)
         _release(engine.accelerator.device)
-        failed = f"Out of memory with micro-batches of {engine.token_budget} tokens: doing the step again with"
+        failed = f"Out of memory with micro-batches of {engine.token_budget} tokens: repeating the step with"
         if smallest:
             say(f"{failed} gradient checkpointing, from now on.")
             continue

@@ -1,4 +1,4 @@
-"""The settings of a training run: resolved, filled in, said, described, and compared with those it was begun with."""
+"""Settings of a training run: options resolved, defaults filled in, reported, compared when a run is resumed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from kto_cli import __version__
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
-from kto_cli.model.distributed.processes import how_spread
+from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.training.trackers import refuse_missing_trackers
 
 MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
-"""What a resumed run may be given anew: places (their contents are compared by hash), memory, and who else is told."""
+"""Settings that may change when a run is resumed: paths (contents are compared by hash), memory, trackers."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A `TrainConfig` with everything that was left to us filled in."""
+class RunSettings:
+    """A `TrainConfig` with its open settings filled in."""
 
     config: TrainConfig
     weights: Weights
@@ -37,11 +38,16 @@ class Settings:
     save_every: int
     eval_every: int
 
+    @property
+    def loss(self) -> LossSettings:
+        """The numbers of the loss."""
+        return LossSettings(self.config.beta, self.weights.lambda_d, self.weights.lambda_u)
 
-def resolve(
+
+def resolve_options(
     flags: Mapping[str, Any], *, config_file: str | None, resume: bool
 ) -> tuple[TrainConfig, dict[str, Any] | None]:
-    """The config of this run, and, if it goes on with one, that run's kto_config.json.
+    """The config of a run, and the kto_config.json of the run it resumes, if any.
 
     Raises:
         BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named); a tracker
@@ -60,11 +66,11 @@ def resolve(
 
 
 def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -> tuple[TrainConfig, dict[str, Any]]:
-    """The config the run was begun with, with those `given` values that may differ, and its kto_config.json."""
+    """The config of the earlier run with the `given` values that may differ, and its kto_config.json."""
     if directory.finished:
         raise BadInput(
             f"{directory.folder} holds a finished run; there is nothing to resume.",
-            f"Look at it with `kto eval {directory.folder}`.",
+            f"Evaluate it with `kto eval {directory.folder}`.",
         )
     stored = read_settings(directory)
     earlier = train_config(stored["train"], where=str(directory.config))
@@ -75,7 +81,7 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     ]
     if differing:
         raise BadInput(
-            f"{directory.folder} was begun with other settings: {', '.join(differing)}.",
+            f"{directory.folder} was started with other settings: {', '.join(differing)}.",
             "Resume without them, or start a new run with --out.",
         )
     resumed = replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER})
@@ -84,24 +90,24 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     return resumed, stored
 
 
-def settle(config: TrainConfig, prepared: Prepared, screen: Screen) -> Settings:
-    """Chooses what the config leaves open, and says it.
+def run_settings(config: TrainConfig, prepared: Prepared, screen: Screen) -> RunSettings:
+    """Fills in what the config leaves open, and reports it.
 
     Raises:
         BadData: the training rows are not of both classes.
     """
     counts = class_counts(prepared.train)
     weights = choose_weights(*counts, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
-    settings = fill_in(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
-    _say(screen, settings, *counts)
+    settings = fill_defaults(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
+    _report(screen, settings, *counts)
     return settings
 
 
-def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> Settings:
-    """Chooses what the config leaves open, from the number of rows and the model's size."""
+def fill_defaults(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> RunSettings:
+    """Defaults for what the config leaves open, from the number of rows and the model's size."""
     total = config.epochs * steps_in_epoch(rows, config.batch_size)
     total = min(total, config.max_steps or total)
-    return Settings(
+    return RunSettings(
         config=config,
         weights=weights,
         learning_rate=config.learning_rate
@@ -113,7 +119,7 @@ def fill_in(config: TrainConfig, weights: Weights, *, rows: int, parameters: int
 
 
 def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) -> float:
-    """5e-6 from a billion parameters on (the paper's at 7B and 8B); more for smaller models, which need it.
+    """Learning rate by model size: 5e-6 from a billion parameters on (the paper's at 7B and 8B), more for smaller ones.
 
     The built-in model of one million was tried from 3e-4 to 1e-3: 5e-4 learns in one epoch and stays fluent.
     LoRA adapters take ten times the rate of all weights. On the built-in model 1e-3 to 5e-3 was tried: at 3e-3 they do
@@ -128,29 +134,32 @@ def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) ->
     return factor * 5e-5
 
 
-def _say(screen: Screen, settings: Settings, desirable: int, undesirable: int) -> None:
-    """What was chosen or given, in two sentences."""
+def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: int) -> None:
+    """Prints the class weights, steps and learning rate."""
     config, weights = settings.config, settings.weights
-    interval = lambda_interval(desirable, undesirable)
-    ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in interval.items()]
-    how = "chosen" if config.lambda_d is None and config.lambda_u is None else "given"
-    place = "inside" if weights.inside else "outside"
+    how = "auto" if config.lambda_d is None and config.lambda_u is None else "given"
+    ranges = [
+        f"{name} {low:.3g}-{high:.3g} with {other} 1"
+        for (name, (low, high)), other in zip(
+            lambda_interval(desirable, undesirable).items(), ("lambda_u", "lambda_d"), strict=True
+        )
+    ]
+    outside = "" if weights.inside else " These weights are outside it."
     screen.note(
-        f"{desirable:,} desirable and {undesirable:,} undesirable rows; "
-        f"weights {how}: lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}, "
-        f"{place} Eq. 8's range ({' or '.join(ranges)}, the other being 1)"
+        f"Class weights ({how}): lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}. Recommended for "
+        f"{desirable:,} desirable and {undesirable:,} undesirable rows (Eq. 8): {' or '.join(ranges)}.{outside}"
     )
-    chosen = "chosen for the built-in model" if config.model is None else "chosen by model size"
+    chosen = "default of the built-in model" if config.model is None else "default by model size"
     rate = "given" if config.learning_rate else chosen
+    steps = f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows"
     screen.note(
-        f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows; "
-        f"learning rate {settings.learning_rate:.2g} ({rate}); "
-        f"checkpoint every {settings.save_every} steps; validation rows every {settings.eval_every}"
+        f"{steps}; learning rate {settings.learning_rate:.2g} ({rate}); checkpoint every {settings.save_every} steps; "
+        f"validation every {settings.eval_every}"
     )
 
 
-def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str, Any]:
-    """What goes into kto_config.json: settings as given, as chosen, and what they were applied to."""
+def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[str, Any]:
+    """Contents of kto_config.json: settings as given, as chosen, and the data and model they apply to."""
     from importlib.metadata import version
 
     return {
@@ -164,7 +173,7 @@ def describe(settings: Settings, prepared: Prepared, processes: int) -> dict[str
             "dtype": prepared.precision.name,
             "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
-            "spread": how_spread(processes),
+            "launch": launch_kind(processes),
         },
         "data": {
             "folder": str(prepared.data.folder.resolve()),
@@ -195,12 +204,12 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
     for part, what in (("data", "rows"), ("reference", "reference model")):
         if stored[part]["fingerprint"] != now[part]["fingerprint"]:
             raise BadInput(
-                f"The {what} in {now[part]['folder']} are not those this run was begun with.",
-                "Put them back, or start a new run with --out.",
+                f"The {what} in {now[part]['folder']} are not those this run was started with.",
+                "Restore them, or start a new run with --out.",
             )
     names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
     if names:
         screen.warn(
-            f"Differs from when the run was begun: {', '.join(names)}. "
-            "The result will be equal to rounding, not bit for bit."
+            f"Changed since the run was started: {', '.join(names)}. "
+            "The result will be equal up to rounding, not bit for bit."
         )

@@ -9,25 +9,27 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.layers import checkpoint_layers, compile_layers
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings
+from kto_cli.training.settings import RunSettings
+from kto_cli.training.step import TrainingEngine
 
 
-def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
-    """Completes the reference cache, then hands the model over to training."""
+def set_up(prepared: Prepared, settings: RunSettings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
+    """A run with its reference log-probs computed or cached, adapters added, and model and optimizer wrapped."""
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
-    scorer = make_scorer(prepared, accelerator, screen, spread=True)
+    scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
     with lora.off(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
-    screen.note(f"Reference log-probs: {use.cached:,} from the cache, {use.computed:,} computed")
+    screen.note(
+        f"Reference log-probs (rows and mismatched completions): {use.computed:,} computed, {use.cached:,} cached"
+    )
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
@@ -38,10 +40,10 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
     return Run(
         settings=settings,
         rows=prepared.train,
-        references=type(references)(references.own[:count], references.mismatched[:count]),
+        references=references.take(slice(count)),
         validation=prepared.validation,
-        validation_references=type(references)(references.own[count:], references.mismatched[count:]),
-        engine=Engine(
+        validation_references=references.take(slice(count, None)),
+        engine=TrainingEngine(
             accelerator,
             wrapped,
             optimizer,
@@ -59,17 +61,17 @@ def set_up(prepared: Prepared, settings: Settings, directory: RunDir, accelerato
 def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
     if config.compile:
         compile_layers(scorer)
-        screen.note("The layers are compiled in the first step, which takes a minute")
+        screen.note("Compiling the layers in the first step (about a minute)")
     if config.gradient_checkpointing == "on":
         checkpoint_layers(scorer)
-        screen.note("Gradient checkpointing: activations are computed again in the backward pass")
+        screen.note("Gradient checkpointing: activations are recomputed in the backward pass")
 
 
 def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
-    """The policy as fresh adapters on the reference, in place."""
+    """The policy: new adapters on the reference model, in place."""
     source = prepared.source
     base = source.name if source.on_hub else str(source.folder.resolve())
     model = lora.add_adapters(prepared.model, config, base=base)
     learning, total = lora.learning_parameters(model)
-    screen.note(f"{learning:,} of {total:,} parameters learn ({learning / total:.2%})")
+    screen.note(f"Trainable parameters: {learning:,} of {total:,} ({learning / total:.2%})")
     return model

@@ -1,6 +1,6 @@
 """`--track`: each step's numbers in trackio, TensorBoard or wandb, through accelerate's trackers.
 
-A tracker is a guest. It lives in a thread of its own, may fail, be slow or hang, and the run goes on without it.
+Each tracker runs in its own thread; if it fails or hangs, training continues without it.
 The names under which trackers know a run are in OUT/tracking/runs.json.
 """
 
@@ -25,11 +25,11 @@ from kto_cli.common.screen import Screen
 FOLDER = "tracking"
 """In the run directory."""
 WAITING = 10_000
-"""Steps kept for a tracker that is behind."""
+"""Most steps queued for a tracker that is behind."""
 
 
 def refuse_missing_trackers(names: Sequence[str]) -> None:
-    """Before anything is computed.
+    """Trackers that are not installed are refused before anything is computed.
 
     Raises:
         BadInput: one is not installed.
@@ -54,28 +54,28 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-class Guest:
-    """A tracker in its thread."""
+class TrackerThread:
+    """One tracker, called in a thread of its own."""
 
-    def __init__(self, name: str, place: Place, settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, tracked: TrackedRun, settings: Mapping[str, Any]) -> None:
         self.name = name
         self.opened: Opened | None = None
         self.fault = ""
         self.ready = threading.Event()
         self._steps: queue.Queue[tuple[int, dict[str, Any]] | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._live, args=(place, settings), name=f"kto-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(tracked, settings), name=f"kto-{name}", daemon=True)
         self._thread.start()
 
-    def tell(self, record: Mapping[str, Any]) -> None:
-        """A step's numbers; returns at once."""
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Queues a step's numbers; returns at once."""
         values = {name: value for name, value in flat(record).items() if name != "step" and not isinstance(value, str)}
         try:
             self._steps.put_nowait((record["step"], values))
         except queue.Full:
-            self.fault = self.fault or f"is {WAITING:,} steps behind; what comes now is left out"
+            self.fault = self.fault or f"is {WAITING:,} steps behind; further steps are not sent to it"
 
-    def leave(self) -> bool:
-        """Waits until all is told; True if it was."""
+    def close(self) -> bool:
+        """Waits until all steps are logged; True if they were."""
         try:
             self._steps.put(None, timeout=PATIENCE)
         except queue.Full:
@@ -83,14 +83,14 @@ class Guest:
         self._thread.join(PATIENCE)
         return not self._thread.is_alive()
 
-    def _live(self, place: Place, settings: Mapping[str, Any]) -> None:
+    def _run(self, tracked: TrackedRun, settings: Mapping[str, Any]) -> None:
         try:
-            self.opened = OPENERS[self.name](place)
-            if self.name not in place.known:
+            self.opened = OPENERS[self.name](tracked)
+            if self.name not in tracked.known:
                 self.opened.tracker.store_init_configuration(flat(settings))
             self.ready.set()
-            while (told := self._steps.get()) is not None:
-                step, values = told
+            while (queued := self._steps.get()) is not None:
+                step, values = queued
                 if step > self.opened.last_step:
                     self.opened.tracker.log(values, step=step)
             self.opened.tracker.finish()
@@ -104,39 +104,39 @@ class Guest:
 def tracking(
     names: Sequence[str], out: Path, settings: Mapping[str, Any], screen: Screen, *, done: int, recorded: int
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Tells the trackers of a run; for the main process alone.
+    """Trackers of a run, opened and closed; in the main process alone.
 
     Args:
-        out: the run directory. settings: of the run. done: steps before this process. recorded: see `Place`.
+        out: the run directory. settings: of the run. done: steps before this process. recorded: see `TrackedRun`.
 
     Yields:
-        what is to be called with each step's record.
+        the function to call with each step's record.
     """
     if not names:
         yield lambda record: None
         return
-    place = Place(out / FOLDER, out.resolve().name, done, recorded, _known(out / FOLDER / "runs.json"))
-    files.make_folder(place.folder)
-    with redirect_stdout(io.StringIO()):  # trackers greet and take leave there
-        guests = [Guest(name, place, settings) for name in names]
-        for guest in guests:
-            _welcome(guest, screen)
-    called = {guest.name: guest.opened.called for guest in guests if guest.opened}
-    files.write_json(place.folder / "runs.json", {**place.known, **called})
+    tracked = TrackedRun(out / FOLDER, out.resolve().name, done, recorded, _known(out / FOLDER / "runs.json"))
+    files.make_folder(tracked.folder)
+    with redirect_stdout(io.StringIO()):  # trackers print there
+        threads = [TrackerThread(name, tracked, settings) for name in names]
+        for thread in threads:
+            _report_opened(thread, screen)
+    run_names = {thread.name: thread.opened.run_name for thread in threads if thread.opened}
+    files.write_json(tracked.folder / "runs.json", {**tracked.known, **run_names})
     warned: set[str] = set()
 
-    def tell(record: Mapping[str, Any]) -> None:
-        for guest in guests:
-            guest.tell(record)
-            _warn_once(guest, warned, screen)
+    def log(record: Mapping[str, Any]) -> None:
+        for thread in threads:
+            thread.log(record)
+            _warn_once(thread, warned, screen)
 
     try:
-        yield tell
+        yield log
     finally:
-        with redirect_stdout(io.StringIO()):  # trackers greet and take leave there
-            late = [guest.name for guest in guests if not guest.leave()]
-        for guest in guests:
-            _warn_once(guest, warned, screen)
+        with redirect_stdout(io.StringIO()):  # trackers print there
+            late = [thread.name for thread in threads if not thread.close()]
+        for thread in threads:
+            _warn_once(thread, warned, screen)
         for name in late:
             screen.warn(f"{name} did not finish within {PATIENCE:g} s; its last steps may be missing there.")
 
@@ -145,29 +145,29 @@ def _known(path: Path) -> dict[str, str]:
     return files.read_json(path, "the names of this run at its trackers") if path.is_file() else {}
 
 
-def _welcome(guest: Guest, screen: Screen) -> None:
-    if not guest.ready.wait(PATIENCE):
-        screen.warn(f"{guest.name} did not answer within {PATIENCE:g} s; training begins, and tells it once it does.")
-    elif guest.opened and not guest.fault:
-        screen.note(f"Numbers go to {guest.name}: {guest.opened.says}")
+def _report_opened(thread: TrackerThread, screen: Screen) -> None:
+    if not thread.ready.wait(PATIENCE):
+        screen.warn(f"{thread.name} did not answer within {PATIENCE:g} s; training starts, steps are sent later.")
+    elif thread.opened and not thread.fault:
+        screen.note(f"Metrics are sent to {thread.name}: {thread.opened.location}")
 
 
-def _warn_once(guest: Guest, warned: set[str], screen: Screen) -> None:
-    if guest.fault and guest.name not in warned:
-        warned.add(guest.name)
-        screen.warn(f"{guest.name} {guest.fault}. Training goes on; metrics.jsonl has every number.")
+def _warn_once(thread: TrackerThread, warned: set[str], screen: Screen) -> None:
+    if thread.fault and thread.name not in warned:
+        warned.add(thread.name)
+        screen.warn(f"{thread.name} {thread.fault}. Training goes on; metrics.jsonl has every number.")
 
 
 PROJECT = "kto"
 
 
 PATIENCE = 45.0
-"""Seconds that a run waits for a tracker, when it starts and when it ends."""
+"""Seconds that a run waits for a tracker at its start and at its end."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """The run a tracker is told of."""
+class TrackedRun:
+    """A run as trackers need it."""
 
     folder: Path
     """OUT/tracking."""
@@ -178,42 +178,42 @@ class Place:
     recorded: int
     """The last step that metrics.jsonl held when this process began."""
     known: Mapping[str, str]
-    """runs.json: what each tracker calls the run, where it was told of it before."""
+    """runs.json: the run's name in each tracker that has logged it before."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A tracker that answers."""
+    """An opened tracker."""
 
     tracker: Any
     """One of accelerate.tracking."""
-    called: str
-    """What it calls the run."""
+    run_name: str
+    """The run's name in the tracker."""
     last_step: int
-    """The last step it knows."""
-    says: str
-    """Where its numbers are."""
+    """The last step it has."""
+    location: str
+    """Where its numbers are, for the user."""
 
 
-Open = Callable[[Place], Opened]
+Open = Callable[[TrackedRun], Opened]
 
 
-def open_tensorboard(place: Place) -> Opened:
+def open_tensorboard(tracked: TrackedRun) -> Opened:
     """Event files in OUT/tracking."""
     from accelerate.tracking import TensorBoardTracker
 
-    again = {"purge_step": place.done + 1} if "tensorboard" in place.known else {}
-    tracker = TensorBoardTracker("", logging_dir=place.folder, **again)
+    again = {"purge_step": tracked.done + 1} if "tensorboard" in tracked.known else {}
+    tracker = TensorBoardTracker("", logging_dir=tracked.folder, **again)
     tracker.start()
-    return Opened(tracker, place.run, place.done, f"event files; look with: tensorboard --logdir {place.folder}")
+    return Opened(tracker, tracked.run, tracked.done, f"event files; look with: tensorboard --logdir {tracked.folder}")
 
 
-def open_trackio(place: Place) -> Opened:
+def open_trackio(tracked: TrackedRun) -> Opened:
     """A run in the project kto, where trackio keeps its own; a new one, unless this run is there already."""
     from accelerate.tracking import TrackioTracker
 
-    resume = "allow" if "trackio" in place.known else "never"
-    run = place.known.get("trackio", place.run)
+    resume = "allow" if "trackio" in tracked.known else "never"
+    run = tracked.known.get("trackio", tracked.run)
     tracker = TrackioTracker(PROJECT, name=run, resume=resume, auto_log_cpu=False, auto_log_gpu=False)
     tracker.start()
     # Of a run it finds again, trackio goes on counting from the last step it has.
@@ -223,17 +223,17 @@ def open_trackio(place: Place) -> Opened:
     return Opened(tracker, run, known, f"run {run} of project {PROJECT}; {look}")
 
 
-def open_wandb(place: Place) -> Opened:
+def open_wandb(tracked: TrackedRun) -> Opened:
     """Online where wandb is logged in and answers, else in files of OUT/tracking/wandb."""
     import wandb
     from accelerate.tracking import WandBTracker
 
     quiet = wandb.Settings(console="off", silent=True, disable_git=True, init_timeout=PATIENCE / 2)
     asked: dict[str, Any] = {
-        "name": place.run,
-        "id": place.known.get("wandb", uuid.uuid4().hex[:12]),
+        "name": tracked.run,
+        "id": tracked.known.get("wandb", uuid.uuid4().hex[:12]),
         "resume": "allow",
-        "dir": str(place.folder),
+        "dir": str(tracked.folder),
         "settings": quiet,
     }
     why = "as asked" if wandb.setup().settings.mode != "online" else ""
@@ -252,8 +252,8 @@ def open_wandb(place: Place) -> Opened:
         tracker = WandBTracker(PROJECT, **asked, mode="offline")
         tracker.start()
     if why:
-        says = f"offline, {why}; send it later with: wandb sync {place.folder / 'wandb'}/offline-run-*"
-        return Opened(tracker, asked["id"], place.recorded, says)
+        location = f"offline, {why}; send it later with: wandb sync {tracked.folder / 'wandb'}/offline-run-*"
+        return Opened(tracker, asked["id"], tracked.recorded, location)
     return Opened(tracker, asked["id"], tracker.tracker.step - 1, str(tracker.tracker.url))
 
 
@@ -261,5 +261,5 @@ OPENERS: dict[str, Open] = {"trackio": open_trackio, "tensorboard": open_tensorb
 
 
 def in_short(error: BaseException) -> str:
-    """An error of any library, in a line."""
+    """An error of any library in one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]

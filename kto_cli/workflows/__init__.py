@@ -2,6 +2,7 @@
 
 binarize.py       kto binarize
 list_sources.py   kto binarize --list
+api.py            the public functions, which the command line calls
 precompute.py     kto precompute
 train.py          kto train
 dry_run.py        kto train --dry-run

@@ -88,7 +88,7 @@ def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, 
             "in each one's own units; AUCs and accuracies do not depend on them."
         )
     sides = [
-        Side(one.scores.take([places[name] for name in common]), **one.weights._asdict())
+        Side(one.scores.take([places[name] for name in common]), one.weights)
         for one, places in ((first, left), (second, right))
     ]
     found = compare(*sides)

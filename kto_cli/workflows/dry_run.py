@@ -1,4 +1,4 @@
-"""`kto train --dry-run`: what a run would do, need and take, and what would stop it; nothing is written to --out.
+"""`kto train --dry-run`: steps, tokens, memory, disk and time of a run, and its problems; nothing is written to --out.
 
 A few real steps at learning rate 0 are timed: of the batch with the most tokens (it decides the memory) and of
 typical ones. Their reference log-probs and the tokenized rows go into the cache, where the run will find them.
@@ -17,17 +17,17 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import TRAIN, count_rows
-from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, start_accelerator, warn_if_built_in
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.estimate import DiskNeed, Work, readable
+from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork, readable
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
 from kto_cli.training.dry_run.workload import missing_lengths, planned_work, run_tokens, unique_prompt_tokens
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
-from kto_cli.training.settings import Settings, resolve, settle
+from kto_cli.training.settings import RunSettings, resolve_options, run_settings
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) -> dict[str, Any]:
-    """Looks ahead.
+    """Estimates a run without starting it.
 
     Returns:
         `rows`, `steps`, `tokens`, `passes`, `parameters`, `memory`, `disk`, `seconds`, `problems` (empty).
@@ -35,13 +35,13 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     Raises:
         KtoError: what would stop the run; where several things would, after the table, named together.
     """
-    config, _ = resolve(flags, config_file=config_file, resume=False)
+    config, _ = resolve_options(flags, config_file=config_file, resume=False)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     problems = _problems_of_out(RunDir(Path(config.out)))
     prepared = prepare(config, accelerator, screen)
-    say_if_built_in(config, screen)
-    settings = settle(config, prepared, screen)
+    warn_if_built_in(config, screen)
+    settings = run_settings(config, prepared, screen)
     missing = missing_lengths(prepared, settings)
     probe, found = take_probe(prepared, settings, accelerator, screen)
     work = planned_work(prepared, settings, missing, packed=probe is not None and probe.packed)
@@ -51,8 +51,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     _show(screen, result)
     if problems:
         screen.json(result)
-        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Fix that first.")
-    screen.say(f"Nothing stands in its way.   Next: the same command without --dry-run (writes {config.out})")
+        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Fix this first.")
+    screen.say(f"No problems found.   Next: the same command without --dry-run (writes {config.out})")
     return result
 
 
@@ -67,7 +67,7 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def _disk(prepared: Prepared, settings: Settings, missing: Any, probe: Probe | None) -> DiskNeed:
+def _disk(prepared: Prepared, settings: RunSettings, missing: Any, probe: Probe | None) -> DiskNeed:
     """`missing`: [sequences] lengths of those whose log-probs go into the cache."""
     weights = bytes_of(learning(prepared.model))  # a checkpoint holds what learns
     frames = -(-int(missing.sum()) // prepared.token_budget)
@@ -95,10 +95,12 @@ def _problems_of_disk(disk: DiskNeed, config: TrainConfig) -> list[str]:
     )
 
 
-# --- what is said -----------------------------------------------------------------------------
+# --- the result -----------------------------------------------------------------------------
 
 
-def _result(prepared: Prepared, settings: Settings, work: Work, probe: Probe | None, disk: DiskNeed) -> dict[str, Any]:
+def _result(
+    prepared: Prepared, settings: RunSettings, work: TokenWork, probe: Probe | None, disk: DiskNeed
+) -> dict[str, Any]:
     rows, out = prepared.train, Path(settings.config.out)
     desirable, undesirable = class_counts(rows)
     parameters = list(prepared.model.parameters())
@@ -139,12 +141,12 @@ def _show(screen: Screen, result: dict[str, Any]) -> None:
         ["rows dropped", rows["dropped"]],
         ["optimizer steps", result["steps"]],
         ["tokens of an epoch: rows", tokens["own_per_epoch"]],
-        ["   mismatched pairs", tokens["mismatched_per_epoch"]],
+        ["   mismatched completions", tokens["mismatched_per_epoch"]],
         ["   distinct prompts", tokens["unique_prompts"]],
         ["tokens forward and backward", passes["forward_backward_tokens"]],
         ["tokens forward only", passes["forward_tokens"]],
         ["tokens forward, reference (not in the cache)", passes["reference_forward_tokens"]],
-        ["parameters (that learn)", f"{result['parameters']['total']:,} ({result['parameters']['trainable']:,})"],
+        ["parameters (trainable)", f"{result['parameters']['total']:,} ({result['parameters']['trainable']:,})"],
     ]
     lines += [[f"memory: {name.replace('_', ' ')}", readable(size)] for name, size in (result["memory"] or {}).items()]
     lines += [
@@ -155,7 +157,7 @@ def _show(screen: Screen, result: dict[str, Any]) -> None:
         ["disk: free there", readable(disk["free_out"])],
         ["time", "-" if result["seconds"] is None else _clock(result["seconds"])],
     ]
-    screen.table("What this run would take", ["", "about"], lines)
+    screen.table("This run would need", ["", "about"], lines)
 
 
 def _clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.metrics import Scores
 from kto_cli.core.statistics.verdict import judge as say_verdict
 from kto_cli.core.statistics.win_rates import Judged
@@ -26,10 +27,10 @@ from kto_cli.evaluation.judge.win_rate import Rivals, hold_duels, judgements, sh
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
-from kto_cli.evaluation.validation import Weights, find_out, rows_table, texts_of, write
-from kto_cli.model.logprobs.forward import References
+from kto_cli.evaluation.validation import find_out, rows_table, texts_of, write
+from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import check_sequences, make_scorer
-from kto_cli.model.logprobs.reference import reference_logps, scoring_engine
+from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.scorer import CompletionScorer
 
@@ -41,7 +42,7 @@ class Evaluated(NamedTuple):
     scores: Scores
     ids: list[str]
     """[rows] of the scores."""
-    weights: Weights
+    weights: LossSettings
     reference: str
     """The fingerprint of the reference."""
     of: str
@@ -100,7 +101,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     )
 
 
-def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
+def _work_of_reference(session: Session) -> tuple[ReferenceLogps, dict[str, Any]]:
     """Its log-probs, its answers, and its benchmarks where asked for."""
     prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
     scorer = make_scorer(prepared, accelerator, screen)
@@ -112,7 +113,7 @@ def _work_of_reference(session: Session) -> tuple[References, dict[str, Any]]:
     return references, tasks
 
 
-def _validation(session: Session, scores: Scores, weights: Weights) -> dict[str, Any]:
+def _validation(session: Session, scores: Scores, weights: LossSettings) -> dict[str, Any]:
     """All numbers of the validation rows, written and shown."""
     prepared, screen = session.prepared, session.screen
     found = find_out(scores, prepared.validation, prepared.data, weights)
@@ -134,19 +135,19 @@ def _policy_scorer(session: Session) -> CompletionScorer:
     return policy
 
 
-def _score(policy: CompletionScorer, session: Session, references: References) -> Scores:
+def _score(policy: CompletionScorer, session: Session, references: ReferenceLogps) -> Scores:
     rows = session.prepared.validation
     with session.screen.progress("validation rows", 2 * len(rows)):
-        engine = scoring_engine(policy, session.prepared, session.accelerator)
-        return score_rows(engine, rows, references, tick=session.screen.tick)
+        scorer = DistributedScorer(session.accelerator, policy, token_budget=session.prepared.token_budget)
+        return score_rows(scorer, rows, references, tick=session.screen.tick)
 
 
-def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> Weights:
+def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> LossSettings:
     """The run's own, else those that training would choose for the validation rows' classes."""
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
     found = choose_weights(*counts, lambda_d=chosen.get("lambda_d"), lambda_u=chosen.get("lambda_u"))
-    return Weights(config.beta or 0.1, found.lambda_d, found.lambda_u)
+    return LossSettings(config.beta or 0.1, found.lambda_d, found.lambda_u)
 
 
 def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:

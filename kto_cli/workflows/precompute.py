@@ -1,4 +1,4 @@
-"""`kto precompute`: the reference's log-probs of every row and of its mismatched pair, into the cache."""
+"""`kto precompute`: reference log-probs of every row and of its mismatched completion, into the cache."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from kto_cli.common.errors import Interrupted
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import ModelConfig
-from kto_cli.model.logprobs.prepare import make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.logprobs.reference import reference_logps
 
 
 def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
-    """Computes and stores what the cache lacks.
+    """Computes and stores what is missing from the cache.
 
     Returns:
         `sequences` (distinct ones needed), `computed`, `cached`, `seconds`.
@@ -25,19 +25,19 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     prepared = prepare(config, accelerator, screen)
-    say_if_built_in(config, screen)
+    warn_if_built_in(config, screen)
     began = time.perf_counter()
-    scorer = make_scorer(prepared, accelerator, screen, spread=True)
+    scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     try:
         _, use = reference_logps(prepared, prepared.train + prepared.validation, scorer, config, accelerator, screen)
     except KeyboardInterrupt:
-        raise Interrupted("Stopped; what was computed is stored. Run the same command again to go on.") from None
+        raise Interrupted("Stopped; what was computed is stored. Run the same command again to continue.") from None
     seconds = time.perf_counter() - began
     screen.table(
         f"Reference log-probs of {prepared.source.name}",
         ["", "sequences"],
         [
-            ["needed (rows and their mismatched pairs)", use.sequences],
+            ["needed (rows and their mismatched completions)", use.sequences],
             ["from the cache", use.cached],
             ["computed", use.computed],
         ],

@@ -1,8 +1,8 @@
-"""`kto train`: from rows and a model to an aligned model, resumable at any instant."""
+"""`kto train`: rows and a model become an aligned model; resumable at any instant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,31 @@ from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, judge
 from kto_cli.model import lora
 from kto_cli.model.distributed.gathering import gathered_weights
-from kto_cli.model.distributed.processes import agree, refuse_together
-from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, say_if_built_in, start_accelerator
+from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
+from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.training.loop import Counters, Run, run_steps
 from kto_cli.training.memory import choose_token_budget
-from kto_cli.training.run.checkpoints import latest_sound_step, load_snapshot
+from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings, describe, refuse_other_inputs, resolve, settle
+from kto_cli.training.settings import RunSettings, describe, refuse_other_inputs, resolve_options, run_settings
 from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
 
 
-def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, screen: Screen) -> dict[str, Any]:
+def run(
+    flags: Mapping[str, Any],
+    *,
+    config_file: str | None,
+    resume: bool,
+    screen: Screen,
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
     """Trains.
 
     Args:
-        flags: the settings given on the command line; they win over the config file, that over defaults.
+        flags: settings of the command line; they override those of the config file, which override defaults.
 
     Returns:
         `steps`, `rows`, `checkpoint`, `validation` (as `kto eval` gives it, or None), `verdict`, `warnings`.
@@ -39,25 +46,27 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     Raises:
         KtoError: bad input, data or model, a full disk, numbers that are not finite. Interrupted: Ctrl-C.
     """
-    config, stored = resolve(flags, config_file=config_file, resume=resume)
+    config, stored = resolve_options(flags, config_file=config_file, resume=resume)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     directory = RunDir(Path(config.out))
     accelerator.wait_for_everyone()
     if stored is None:
         if resume:
-            screen.note(f"{directory.folder} holds no run yet: starting one.")
+            screen.note(f"{directory.folder} has no run to resume: starting a new one.")
         directory.refuse_unless_free()
     prepared = prepare(config, accelerator, screen)
-    say_if_built_in(config, screen)
-    settings = settle(config, prepared, screen)
+    warn_if_built_in(config, screen)
+    settings = run_settings(config, prepared, screen)
     if config.lora_r:  # before anything is computed that a wrong name would waste
-        _say_adapted_layers(prepared, config, screen)
-    refuse_together(accelerator.num_processes, config)
+        _report_adapted_layers(prepared, config, screen)
+    refuse_untested_combinations(accelerator.num_processes, config)
     if config.micro_batch_tokens == AUTO_TOKENS:
         _find_token_budget(prepared, accelerator, screen)
     described = describe(settings, prepared, accelerator.num_processes)
-    agree(accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored})
+    refuse_different_inputs(
+        accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored}
+    )
     if stored is not None:
         refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
@@ -65,12 +74,13 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, resume: bool, scre
     _begin(this_run, described, stored, screen)
     trackers = config.trackers if accelerator.is_main_process else ()
     done = this_run.counters.step
-    with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as this_run.track:
+    with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as log:
+        this_run.on_record = [log] if on_record is None or not accelerator.is_main_process else [log, on_record]
         run_steps(this_run)
     return _finish(this_run, prepared, screen)
 
 
-def _say_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
+def _report_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
     layers = lora.layers_to_adapt(prepared.model, config.lora_targets)
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
@@ -78,14 +88,14 @@ def _say_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen)
 def _find_token_budget(prepared: Prepared, accelerator: Any, screen: Screen) -> None:
     scorer = make_scorer(prepared, accelerator, Screen(quiet=True))
     prepared.token_budget = choose_token_budget(scorer, prepared.train, accelerator)
-    screen.note(f"Micro-batches of {prepared.token_budget:,} tokens: more brought no speed here, or did not fit")
+    screen.note(f"Micro-batches of {prepared.token_budget:,} tokens (larger ones were not faster, or did not fit)")
 
 
 def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | None, screen: Screen) -> None:
-    """Writes the run directory's kto_config.json: as `described`, or as it was `stored` by the run that goes on."""
+    """Writes kto_config.json: as `described`, or as `stored` by the run that is resumed."""
     accelerator, directory = this_run.engine.accelerator, this_run.directory
     if stored is not None:
-        _go_on(this_run, screen)
+        _resume(this_run, screen)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files.make_folder(directory.folder)
@@ -93,35 +103,30 @@ def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | No
         directory.keep_metrics_up_to(this_run.counters.step)
 
 
-def _go_on(this_run: Run, screen: Screen) -> None:
-    """Puts back the newest sound checkpoint; with none, the run starts over from its beginning."""
+def _resume(this_run: Run, screen: Screen) -> None:
+    """Loads the newest valid checkpoint; without one, the run starts from its first step."""
     if this_run.engine.accelerator.is_main_process:
-        this_run.directory.sweep()
-    folder, state, faults = latest_sound_step(this_run.directory, this_run.engine.accelerator)
+        this_run.directory.remove_partial_files()
+    folder, state, faults = latest_valid_step(this_run.directory, this_run.engine.accelerator)
     for fault in faults:
         screen.warn(f"{fault} Falling back to the checkpoint before it.")
     if folder is None:
-        screen.note("No whole checkpoint yet: starting from the first step.")
+        screen.note("No complete checkpoint yet: starting from the first step.")
         return
     trusted = this_run.settings.config.trust_remote_code
     load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
-    screen.note(f"Going on from {folder} (step {state['step']} of {this_run.settings.total_steps})")
+    screen.note(f"Resuming from {folder} (step {state['step']} of {this_run.settings.total_steps})")
 
 
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
-    """Scores all validation rows, says the verdict, puts the model in place."""
+    """Scores all validation rows, reports the verdict, writes the finished model."""
     settings, directory = this_run.settings, this_run.directory
     validation = None
     if this_run.validation:
         with screen.progress("validation rows", 2 * len(this_run.validation)):
             scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
-        validation = validation_metrics(
-            scores,
-            beta=settings.config.beta,
-            lambda_d=settings.weights.lambda_d,
-            lambda_u=settings.weights.lambda_u,
-        )
+        validation = validation_metrics(scores, settings.loss)
     verdict = judge(validation, directory.read_metrics())
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(this_run.model, keep=main)
@@ -143,7 +148,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
 
 
 def _show(
-    screen: Screen, settings: Settings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
+    screen: Screen, settings: RunSettings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
 ) -> None:
     if validation:
         metrics_table(screen, f"Validation rows after {settings.total_steps} steps", validation)

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLE, Command, Ran, pairs, save_pico_llama, write_lines
 
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.step import TrainingEngine
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -33,9 +33,14 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def refused(ran: Ran, *words: str) -> str:
-    """The one line of error, after checking that the command was refused the way all must be."""
-    assert ran.code == 1, f"exit status {ran.code}: {ran.err}"
-    assert ran.out == "", "stdout belongs to results"
+    """The one line of error, after checking that the command was refused the way all must be: with --json also as an
+    object on stdout; exit status 2 for flags, 1 for all else."""
+    assert ran.code in (1, 2), f"exit status {ran.code}: {ran.err}"
+    if ran.out:
+        found = json.loads(ran.out)
+        assert sorted(found) == ["error", "exit", "next"]
+        assert found["exit"] == ran.code
+        assert found["error"].split("\n")[0].strip() in ran.err
     assert "Traceback" not in ran.err
     errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, ran.err
@@ -176,8 +181,8 @@ def test_minus_one_makes_every_number_doubtful_and_the_rest_is_kept(kto: Command
         (["--lambda-d", "0", "--lambda-u", "0"], ["--lambda-d and --lambda-u"]),
         (["--epochs", "0"], ["--epochs 0"]),
         (["--max-steps", "0"], ["--max-steps 0"]),
-        (["--schedule", "wavy"], ["--schedule wavy", "linear, cosine, constant"]),
-        (["--dtype", "int3"], ["--dtype int3", "float32"]),
+        (["--schedule", "wavy"], ["--schedule", "'wavy'", "'linear', 'cosine', 'constant'"]),
+        (["--dtype", "int3"], ["--dtype", "'int3'", "float32"]),
         (["--warmup", "-0.1"], ["--warmup -0.1"]),
         (["--save-every", "0"], ["--save-every 0"]),
         (["--max-length", "4"], ["--max-length 4"]),
@@ -500,7 +505,7 @@ def test_another_models_cache_is_never_believed(kto: Command, workplace: Path, p
     shutil.copytree(theirs, ours)
     ran = kto("precompute", *flags, pico, "--cache", "ours", "--json")
     assert (ran.json["cached"], ran.json["computed"]) == (0, needed)
-    assert "torn or damaged" in ran.err
+    assert "truncated or damaged" in ran.err
     assert kto("precompute", *flags, pico, "--cache", "ours", "--json").json["cached"] == needed
 
 
@@ -526,7 +531,7 @@ FOUR_STEPS = ("--batch-size", "8", "--save-every", "1", "--learning-rate", "1e-3
 
 def stop_in_step(monkeypatch, step: int) -> None:
     """SIGINT arrives while the given step is computed."""
-    whole, calls = Engine.step, []
+    whole, calls = TrainingEngine.step, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(1)
@@ -534,7 +539,7 @@ def stop_in_step(monkeypatch, step: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(Engine, "step", interrupted)
+    monkeypatch.setattr(TrainingEngine, "step", interrupted)
 
 
 @pytest.mark.parametrize("where", ["log-prob", "gradient"])
@@ -546,7 +551,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 
     state = {"step": 0}
     with monkeypatch.context() as patch:
-        step, forward = Engine.step, CompletionScorer.forward
+        step, forward = TrainingEngine.step, CompletionScorer.forward
 
         def counted(self, *args, **kwargs):
             state["step"] += 1
@@ -561,13 +566,13 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
                 return logps
             return logps.index_fill(0, logps.new_tensor([1], dtype=int), float("nan"))
 
-        patch.setattr(Engine, "step", counted)
+        patch.setattr(TrainingEngine, "step", counted)
         patch.setattr(CompletionScorer, "forward", poisoned)
         text = refused(kto("train", *given, *FOUR_STEPS, "--out", "run", "--json"), "Step 3", where, "step-000002")
     known = {row.id for row in load_data_dir(pico_data).train}
     named = [word.strip(",.") for word in text.split() if word.strip(",.") in known]
     assert len(named) == (1 if where == "log-prob" else 5)
-    folder, kept, faults = RunDir(workplace / "run").latest_sound_step()
+    folder, kept, faults = RunDir(workplace / "run").latest_valid_step()
     assert (folder.name, kept["step"], faults) == ("step-000002", 2, [])
     assert len((workplace / "run/metrics.jsonl").read_text().splitlines()) == 2
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 4
@@ -683,7 +688,7 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(
     refused(
         kto("train", *given, *FOUR_STEPS, "--out", run, "--json"), "No space left", "step-000003", "free some space"
     )
-    folder, state, faults = RunDir(run).latest_sound_step()
+    folder, state, faults = RunDir(run).latest_valid_step()
     assert (folder.name, state["step"], faults) == ("step-000002", 2, [])
     assert not list((run / "steps").glob(".*"))
     disk.free()
@@ -726,12 +731,12 @@ def test_ctrl_c_while_training_is_resumable(kto: Command, kto_started, workplace
     wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, json.loads(out)["exit"]) == (130, 130)
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert "kto train --resume --out run" in last
     done = metrics.read_text().count("\n")
-    assert f"after step {done} of 60; it is saved" in last
+    assert f"after step {done} of 60; its checkpoint is saved" in last
     assert [folder.name for folder in RunDir(workplace / "run").step_folders()][-1] == f"step-{done:06d}"
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 60
     assert metrics.read_text().count("\n") == 60
@@ -743,8 +748,8 @@ def test_ctrl_c_in_the_middle_of_a_step_lets_it_end(
     """The step during which it came is finished, recorded and saved."""
     stop_in_step(monkeypatch, 2)
     ran = kto("train", *given, *FOUR_STEPS, "--out", "run", "--json")
-    assert (ran.code, ran.out) == (130, "")
-    assert "Stopped after step 2 of 4; it is saved." in ran.err.splitlines()[-1]
+    assert (ran.code, json.loads(ran.out)["exit"]) == (130, 130)
+    assert "Stopped after step 2 of 4; its checkpoint is saved." in ran.err.splitlines()[-1]
 
 
 def test_ctrl_c_while_precomputing_keeps_what_was_computed(
@@ -761,7 +766,7 @@ def test_ctrl_c_while_precomputing_keeps_what_was_computed(
     wait_until(lambda: stored() >= 10, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, json.loads(out)["exit"]) == (130, 130)
     assert "Traceback" not in err
     assert "stored" in err.splitlines()[-1]
     assert "again" in err.splitlines()[-1]

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.auc import (
     SIMILAR_TOKENS,
     auc,
@@ -97,7 +98,7 @@ def many(rows: int) -> Scores:
 def test_how_often_is_resampled() -> None:
     """As often as can be up to 10,000 rows, 200 times for 50,000, never under 100; and it is said."""
     assert [resamples_for(rows) for rows in (1, 10_000, 50_000, 10**6)] == [RESAMPLES, RESAMPLES, 200, 100]
-    found = validation_metrics(many(40), beta=0.1, lambda_d=1, lambda_u=1)
+    found = validation_metrics(many(40), LossSettings(0.1, 1, 1))
     assert found["resamples"] == RESAMPLES
 
 
@@ -105,7 +106,7 @@ def test_how_often_is_resampled() -> None:
 def test_fifty_thousand_rows_take_seconds() -> None:
     """3 s of processor time were measured; a pair at a time it was minutes. Phi(1 / (3 sqrt 2)) = 0.5932."""
     began = time.process_time()
-    found = validation_metrics(many(50_000), beta=0.1, lambda_d=1, lambda_u=1)
+    found = validation_metrics(many(50_000), LossSettings(0.1, 1, 1))
     assert time.process_time() - began < 30
     assert found["auc"] == pytest.approx(0.5932, abs=0.008)
     assert found["auc_length_matched"] == pytest.approx(0.5932, abs=0.015)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared import shared
 from torch import Tensor
 
-from kto_cli.core.losses import kto_loss, kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.losses import LossSettings, kto_loss, kto_losses, reference_point, saturation, signs_and_weights
 
 FLOATS = st.floats(-300, 300)
 CASES = 23
@@ -189,7 +189,7 @@ def test_weight_zero_stays_zero():
 
 
 def test_signs_and_weights_follow_the_label():
-    signs, weights = signs_and_weights(torch.tensor([True, False, True]), lambda_d=0.5, lambda_u=3.0)
+    signs, weights = signs_and_weights(torch.tensor([True, False, True]), LossSettings(0.1, 0.5, 3.0))
     assert signs.tolist() == [1, -1, 1]
     assert weights.tolist() == [0.5, 3.0, 0.5]
 
@@ -228,7 +228,7 @@ def test_row_order_and_micro_batches_change_nothing(data: st.DataObject):
     shuffled_point = reference_point((far - near)[order])
     total = doubles(0.0)
     for rows in order.split(size):
-        signs, weights = signs_and_weights(desirable[rows], lambda_d=1.0, lambda_u=1.5, dtype=torch.float64)
+        signs, weights = signs_and_weights(desirable[rows], LossSettings(0.1, 1.0, 1.5), dtype=torch.float64)
         part = kto_losses((cut - reference)[rows], signs, weights, shuffled_point.value, beta=0.1)
         share = part.losses.sum() / count
         share.backward()

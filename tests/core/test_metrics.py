@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.auc import auc
 from kto_cli.core.statistics.metrics import Scores, class_means, step_metrics, validation_metrics
 
@@ -41,7 +42,7 @@ def made_up(rows: int = 60, seed: int = 0, *, effect: float = 3.0) -> Scores:
 
 
 def measured(scores: Scores, seed: int = 0) -> dict[str, Any]:
-    return validation_metrics(scores, beta=BETA, lambda_d=LAMBDA_D, lambda_u=LAMBDA_U, seed=seed)
+    return validation_metrics(scores, LossSettings(BETA, LAMBDA_D, LAMBDA_U), seed=seed)
 
 
 # --- AUC ----------------------------------------------------------------------------------------
@@ -71,9 +72,7 @@ def test_step_metrics_by_hand():
         torch.tensor([2.0, 30, -3]),
         torch.tensor([1.0, 3]),
         torch.tensor([True, False, False]),
-        beta=0.5,
-        lambda_d=1.0,
-        lambda_u=2.0,
+        LossSettings(0.5, 1.0, 2.0),
     )
     loss = (0.5 + 2 / (1 + math.exp(-14)) + 2 / (1 + math.exp(2.5))) / 3
     assert found == {
@@ -92,13 +91,13 @@ def test_step_metrics_by_hand():
 def test_saturated_is_under_one_percent_of_the_gradient():
     """4 v (1 - v) = 4 e^-u / (1 + e^-u)^2: 0.01086 at u = 5.9 and 0.00987 at u = 6; z_ref is 0, beta 1."""
     rows, labels = torch.tensor([5.9, 6.0, -5.9, -6.0]), torch.tensor([True, True, True, False])
-    found = step_metrics(rows, torch.tensor([-1.0]), labels, beta=1, lambda_d=1, lambda_u=1)
+    found = step_metrics(rows, torch.tensor([-1.0]), labels, LossSettings(1, 1, 1))
     assert found["saturated"] == 0.5
 
 
 def test_step_metrics_show_the_mean_before_the_clamp():
     rows = torch.tensor([1.0, -1.0])
-    found = step_metrics(rows, torch.tensor([-5.0, 1]), torch.tensor([True, False]), beta=1, lambda_d=1, lambda_u=1)
+    found = step_metrics(rows, torch.tensor([-5.0, 1]), torch.tensor([True, False]), LossSettings(1, 1, 1))
     assert (found["z_ref"], found["z_ref_mean"]) == (0.0, -2.0)
 
 

@@ -15,6 +15,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.auc import auc, length_adjusted_auc, weighted_auc
 from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_source, likely_mislabelled, row_values
 from kto_cli.core.statistics.calibration import calibration
@@ -139,7 +140,7 @@ def test_standard_error_of_the_kl():
     assert lone == pytest.approx(stats.sem(values.numpy().astype(float)), rel=1e-6)
     twice = clustered_error(values.repeat(2), torch.arange(200).repeat(2), 200)
     assert twice == pytest.approx(lone, rel=1e-6), "copies within a prompt tell nothing new"
-    found = validation_metrics(made_up(), beta=BETA, lambda_d=1, lambda_u=1)
+    found = validation_metrics(made_up(), LossSettings(BETA, 1, 1))
     assert found["kl"] == pytest.approx(values.double().mean().item())
     low, high = found["kl_interval"]  # type: ignore[misc]
     assert high - low == pytest.approx(2 * 1.645 * found["kl_se"], rel=0.1)  # type: ignore[operator]
@@ -148,7 +149,7 @@ def test_standard_error_of_the_kl():
 def test_kl_may_be_negative_where_z_ref_is_zero():
     scores = made_up()
     found = validation_metrics(
-        scores._replace(mismatched_log_ratios=scores.mismatched_log_ratios - 9), beta=BETA, lambda_d=1, lambda_u=1
+        scores._replace(mismatched_log_ratios=scores.mismatched_log_ratios - 9), LossSettings(BETA, 1, 1)
     )
     assert found["kl"] == pytest.approx(scores.mismatched_log_ratios.double().mean().item() - 9, abs=1e-6)
     assert found["z_ref"] == 0
@@ -255,7 +256,7 @@ def test_a_source_is_its_rows_alone_with_the_z_ref_of_all():
     assert list(found) == ["big", "small"]
     for name, rows in (("big", range(120)), ("small", range(120, 200))):
         part = scores.take(rows)
-        alone = validation_metrics(part, beta=BETA, lambda_d=1, lambda_u=1)
+        alone = validation_metrics(part, LossSettings(BETA, 1, 1))
         for each in ("rows", "desirable", "prompts", "margin", "auc"):
             assert found[name][each] == pytest.approx(alone[each], abs=1e-6)
         for each in ("margin_interval", "auc_interval"):
@@ -301,7 +302,7 @@ def test_order_of_rows_changes_nothing(chance: Any):
 
 
 def side(scores: Scores) -> Side:
-    return Side(scores, BETA, 1.0, 1.0)
+    return Side(scores, LossSettings(BETA, 1.0, 1.0))
 
 
 def better(scores: Scores, by: float, seed: int = 9) -> Scores:
@@ -354,7 +355,7 @@ def test_pairing_makes_small_differences_sure():
     first = made_up(400, effect=3.0)
     second = better(first, 1.5)
     found = compare(side(first), side(second))["auc"]
-    own = [validation_metrics(each, beta=BETA, lambda_d=1, lambda_u=1)["auc_interval"] for each in (first, second)]
+    own = [validation_metrics(each, LossSettings(BETA, 1, 1))["auc_interval"] for each in (first, second)]
     assert own[1][0] < own[0][1]  # type: ignore[index]
     assert found["interval"][0] > 0
     assert found["verdict"] == "second"
@@ -385,7 +386,7 @@ def test_no_better_is_claimed_about_one_time_in_ten():
 
 def test_more_margin_is_not_said_to_be_better():
     first = made_up()
-    found = compare(side(first), Side(first, 2 * BETA, 1.0, 1.0))
+    found = compare(side(first), Side(first, LossSettings(2 * BETA, 1.0, 1.0)))
     assert found["margin"]["verdict"] == "differs"
     assert found["margin"]["second"] == pytest.approx(2 * found["margin"]["first"])
     assert found["auc"]["verdict"] == "unclear"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.metrics import Scores, step_metrics, validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, curve_warnings, judge
 
@@ -73,7 +74,7 @@ def judged(log_ratios: torch.Tensor, desirable: torch.Tensor, lengths: torch.Ten
     names = [str(number) for number in range(len(desirable))]
     mismatched = torch.zeros(len(desirable))
     scores = Scores(log_ratios, mismatched, desirable, lengths, names, [None] * len(names))
-    return judge(validation_metrics(scores, beta=0.1, lambda_d=1, lambda_u=1), [])
+    return judge(validation_metrics(scores, LossSettings(0.1, 1, 1)), [])
 
 
 def sample(seed: int = 0) -> tuple[torch.Generator, torch.Tensor, torch.Tensor]:
@@ -172,7 +173,7 @@ def test_rewards_are_judged_at_the_end_of_the_run():
 def test_a_step_with_one_class_does_not_silence_the_rest():
     """A batch without desirable rows (--batch-size 1, or few of a class) has no such mean; the other steps count."""
     desirable = torch.tensor([False, False])
-    lone = step_metrics(torch.ones(2), torch.ones(2), desirable, beta=0.1, lambda_d=1, lambda_u=1)
+    lone = step_metrics(torch.ones(2), torch.ones(2), desirable, LossSettings(0.1, 1, 1))
     steps = curve(reward_desirable=-1.0, reward_undesirable=-1.0)
     steps[-1] = json.loads(json.dumps(lone))
     assert "both classes fell" in curve_warnings(steps)[0]

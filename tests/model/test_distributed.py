@@ -21,7 +21,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.model.distributed.processes import agree, refuse_together, refuse_unproven
+from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested, refuse_untested_combinations
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -31,7 +31,7 @@ STEP = REPOSITORY / "tests" / "support" / "one_step.py"
 TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
 
 
-def check_steps(place: Path, *, spread: bool) -> None:
+def check_steps(place: Path, *, sharded: bool) -> None:
     """What both processes saved, against the naive step; the clipped one against one process."""
     inputs = one_step.some_rows(ROWS), one_step.some_references(ROWS)
     labels = [row.label for row in inputs[0]]
@@ -42,9 +42,9 @@ def check_steps(place: Path, *, spread: bool) -> None:
         for name, case in one_step.CASES.items():
             if name != "clipped":
                 agree_with_naive(results[name], naive(tied="tied" in case, lora="lora" in case), labels)
-        assert results["tied"]["spread"] == spread
+        assert results["tied"]["sharded"] == sharded
         for name, value in alone.items():
-            if name != "spread":
+            if name != "sharded":
                 torch.testing.assert_close(results["clipped"][name], value, rtol=1e-9, atol=1e-10)
 
 
@@ -54,7 +54,7 @@ def test_a_step_of_two_processes_is_the_naive_step(tmp_path, environment):
     """In float64: loss, z_ref, gradients, their norm, weights; head tied to the embeddings or not; clipped or
     not; packed, in one pass, with checkpointing, with LoRA, one by one and together."""
     launch(TWO, STEP, tmp_path / "step", 96, ROWS, **environment)
-    check_steps(tmp_path / "step", spread=bool(environment))
+    check_steps(tmp_path / "step", sharded=bool(environment))
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_a_step_of_two_machines_is_the_naive(tmp_path):
     for machine in machines:
         _, said = machine.communicate(timeout=200)
         assert machine.returncode == 0, said
-    check_steps(tmp_path / "step", spread=True)
+    check_steps(tmp_path / "step", sharded=True)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, pico, pico_data) -> Runs:
     """One unbroken run of one process, and one of two under FSDP2."""
-    runs = Runs(tmp_path_factory.mktemp("spread"), pico_data, pico)
+    runs = Runs(tmp_path_factory.mktemp("sharded"), pico_data, pico)
     assert call(*runs.to("one")).code == 0
     fsdp2(runs.home, "-m", "kto_cli", *runs.to("two"))
     return runs
@@ -161,7 +161,7 @@ def test_the_command_under_fsdp2_trains_like_one_process(runs):
     The config's bf16 and its loading of the weights by one process alone are not followed: numbers would change.
     """
     alike(runs.home / "one", runs.home / "two")
-    assert json.loads((runs.home / "two" / "kto_config.json").read_text())["chosen"]["spread"] == "FSDP2"
+    assert json.loads((runs.home / "two" / "kto_config.json").read_text())["chosen"]["launch"] == "FSDP2"
     step = runs.home / "two" / "steps" / "step-000003"
     slices = sorted(path.name for path in step.glob("state-*"))
     assert slices == ["state-00000-of-00002.safetensors", "state-00001-of-00002.safetensors"]
@@ -213,7 +213,9 @@ def test_from_the_slices_of_two_processes_to_one(runs, killed):
     shutil.copytree(killed, runs.home / "alone")
     result = call(*runs.to("alone"), "--resume")
     assert result.code == 0, result.err
-    assert "processes, spread. The result will be equal to rounding, not bit for bit" in result.err.replace("\n", " ")
+    assert "processes, launch. The result will be equal up to rounding, not bit for bit" in result.err.replace(
+        "\n", " "
+    )
     alike(runs.home / "two", runs.home / "alone")
 
 
@@ -264,7 +266,7 @@ def zero_run(runs) -> Path:
 def test_the_command_under_zero3_trains_like_one_process(runs, zero_run):
     """Losses, z_ref, weights; clipping and accumulation are ours, not its config's."""
     alike(runs.home / "one", zero_run)
-    assert json.loads((zero_run / "kto_config.json").read_text())["chosen"]["spread"] == "ZeRO-3"
+    assert json.loads((zero_run / "kto_config.json").read_text())["chosen"]["launch"] == "ZeRO-3"
 
 
 @pytest.mark.slow
@@ -321,13 +323,13 @@ def test_any_rows_come_back_from_slices(tmp_path):
 def test_what_is_not_proven_is_refused(environment, named):
     """One line that names the setting."""
     with pytest.raises(BadInput, match=named):
-        refuse_unproven(environment)
+        refuse_untested(environment)
 
 
 def test_what_a_config_for_fsdp2_usually_says_is_taken():
     """As `accelerate launch` hands it on."""
     usual = {"FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_OFFLOAD_PARAMS": "false", "FSDP_SHARDING_STRATEGY": "1"}
-    refuse_unproven({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
+    refuse_untested({**FSDP2, **usual, "FSDP_ACTIVATION_CHECKPOINTING": "false"})
 
 
 @pytest.mark.parametrize(
@@ -346,10 +348,10 @@ def test_what_does_not_go_with_several_processes_is_said(monkeypatch, environmen
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     config = TrainConfig(**settings)
-    refuse_together(1, config)
+    refuse_untested_combinations(1, config)
     with pytest.raises(BadInput, match=said):
-        refuse_together(2, config)
-    refuse_together(2, TrainConfig())
+        refuse_untested_combinations(2, config)
+    refuse_untested_combinations(2, TrainConfig())
 
 
 def test_processes_that_see_other_data_are_stopped(monkeypatch):
@@ -358,6 +360,6 @@ def test_processes_that_see_other_data_are_stopped(monkeypatch):
 
     two = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("accelerate.utils.gather_object", lambda mine: [*mine, {"data": "b", "reference": "r"}])
-    agree(two, {"reference": "r"})
+    refuse_different_inputs(two, {"reference": "r"})
     with pytest.raises(BadInput, match="same data"):
-        agree(two, {"data": "a", "reference": "r"})
+        refuse_different_inputs(two, {"data": "a", "reference": "r"})

@@ -25,8 +25,9 @@ from kto_cli.core.batches import pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.model import lora
 from kto_cli.model.load import load_model
-from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.training.step import TrainingEngine
 
 CONFIG = TrainConfig(lora_r=4, lora_alpha=6)
 ADAPTER_FILES = {lora.CONFIG, lora.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
@@ -68,7 +69,7 @@ def test_a_step_equals_the_one_computed_by_hand():
     AdamW's first moment after one step is (1 - beta1) times the gradient."""
     rows, base = some_rows(9), pico_model()
     own, mismatched = [row.own for row in rows], [row.mismatched for row in rows]
-    references = References(naive_logps(base, own).detach(), naive_logps(base, mismatched).detach())
+    references = ReferenceLogps(naive_logps(base, own).detach(), naive_logps(base, mismatched).detach())
     model = shaken(lora.add_adapters(copy.deepcopy(base), CONFIG, base="base"))
     leaves = {
         name: parameter.detach().clone().requires_grad_()
@@ -82,15 +83,15 @@ def test_a_step_equals_the_one_computed_by_hand():
         torch.tensor([row.label for row in rows]),
         naive_logps(hand, mismatched).detach(),
         references.mismatched,
-        **SETTINGS,
+        **SETTINGS._asdict(),
     )
     loss.backward()
 
     scorer = CompletionScorer(model.get_base_model())
     assert not scorer.plain
     optimizer = torch.optim.AdamW([each for each in scorer.parameters() if each.requires_grad], weight_decay=0.0)
-    engine = Engine(Accelerator(cpu=True), scorer, optimizer, token_budget=40, max_grad_norm=0.0)
-    output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
+    engine = TrainingEngine(Accelerator(cpu=True), scorer, optimizer, token_budget=40, max_grad_norm=0.0)
+    output = engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE)
 
     expected = naive_logps(hand, own).detach() - references.own
     assert expected.abs().max() > 1, "the adapters do something"
@@ -108,11 +109,11 @@ def test_only_adapters_learn_and_off_is_the_base_again(dora: bool):
     rows, base = some_rows(6), pico_model()
     sequences_ = [row.own for row in rows]
     model = lora.add_adapters(copy.deepcopy(base), replace(CONFIG, dora=dora), base="base")
-    references = References(*(torch.zeros(6, dtype=torch.float64) - 50 for _ in range(2)))
+    references = ReferenceLogps(*(torch.zeros(6, dtype=torch.float64) - 50 for _ in range(2)))
     scorer = CompletionScorer(model.get_base_model())
     optimizer = torch.optim.AdamW([each for each in scorer.parameters() if each.requires_grad])
-    Engine(Accelerator(cpu=True), scorer, optimizer, token_budget=99, max_grad_norm=1.0).step(
-        rows, references, learning_rate=0.1, **SETTINGS
+    TrainingEngine(Accelerator(cpu=True), scorer, optimizer, token_budget=99, max_grad_norm=1.0).step(
+        rows, references, SETTINGS, learning_rate=0.1
     )
     assert (scorer.score(sequences_) - naive_logps(base, sequences_)).abs().max() > 1e-3
     before, kinds = base.state_dict(), set()

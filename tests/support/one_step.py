@@ -18,16 +18,18 @@ from pico import BUILDERS
 from torch import nn
 
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.model.distributed.gathering import whole
-from kto_cli.model.distributed.processes import is_sharded, place, wrap
+from kto_cli.model.distributed.gathering import full
+from kto_cli.model.distributed.processes import is_sharded, to_devices, wrap
 from kto_cli.model.layers import checkpoint_layers
-from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.lora import add_adapters
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.training.step import TrainingEngine
 
 VOCABULARY = 50
-SETTINGS = {"beta": 0.1, "lambda_d": 1.0, "lambda_u": 1.33}
+SETTINGS = LossSettings(beta=0.1, lambda_d=1.0, lambda_u=1.33)
 LEARNING_RATE = 1e-3
 
 
@@ -79,11 +81,11 @@ def some_rows(count: int) -> list[EncodedRow]:
     return rows
 
 
-def some_references(count: int) -> References:
+def some_references(count: int) -> ReferenceLogps:
     """Reference log-probs that are not the policy's, so that z_ref and the rewards are not 0."""
     generator = torch.Generator().manual_seed(2)
     own, mismatched = (-40 - 30 * torch.rand(2, count, generator=generator, dtype=torch.float64)).unbind()
-    return References(own, mismatched)
+    return ReferenceLogps(own, mismatched)
 
 
 def make_engine(
@@ -94,13 +96,13 @@ def make_engine(
     packed: bool = False,
     checkpointing: bool = False,
     lora: bool = False,
-) -> tuple[Any, Any, Engine]:
+) -> tuple[Any, Any, TrainingEngine]:
     """The pico model, its optimizer, and an engine that drives them."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model(tied=tied)
     if lora:
         with_adapters(model)
-    scorer = place(CompletionScorer(model), accelerator)
+    scorer = to_devices(CompletionScorer(model), accelerator)
     if packed:
         checked = scorer.trust_or_fall_back([row.own for row in some_rows(6)])
         assert scorer.packs, checked.unpacked
@@ -108,20 +110,20 @@ def make_engine(
         assert checkpoint_layers(scorer) == 2
     optimizer = torch.optim.AdamW(learning(scorer).values(), lr=1.0, weight_decay=0.0)
     wrapped, prepared = wrap(accelerator, scorer, optimizer)
-    engine = Engine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
+    engine = TrainingEngine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
     return model, optimizer, engine
 
 
 def take_step(
-    rows: list[EncodedRow], references: References, *, token_budget: int, **switches: Any
+    rows: list[EncodedRow], references: ReferenceLogps, *, token_budget: int, **switches: Any
 ) -> dict[str, torch.Tensor]:
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
-    output = engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS)
-    named = {f"weight.{name}": whole(value.detach()).clone() for name, value in learning(model).items()}
-    named["spread"] = torch.tensor(is_sharded(engine.scorer))
+    output = engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE)
+    named = {f"weight.{name}": full(value.detach()).clone() for name, value in learning(model).items()}
+    named["sharded"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
-        f"gradient.{name}": whole(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
+        f"gradient.{name}": full(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
         for name, parameter in learning(model).items()
     }
     return {

@@ -124,12 +124,12 @@ def test_a_reference_that_gives_nan(kto, workplace, pico, pico_data):
 
 
 def test_out_of_memory_in_the_longest_batch(kto, workplace, given, monkeypatch):
-    from kto_cli.model.logprobs.forward import Engine
+    from kto_cli.training.step import TrainingEngine
 
     def no_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Engine, "step", no_memory)
+    monkeypatch.setattr(TrainingEngine, "step", no_memory)
     ran = kto("train", *given, "--dry-run")
     assert ran.code == 1
     assert "--micro-batch-tokens" in ran.err
@@ -174,7 +174,7 @@ def test_disk_need():
 
 def test_time_is_cost_over_speed():
     """3 * 100 + 50 forward tokens in steps, 20 + 30 besides, at 10 tokens a second."""
-    work = estimate.Work(own=100, mismatched=50, reference=20, validation=30)
+    work = estimate.TokenWork(own=100, mismatched=50, reference=20, validation=30)
     assert estimate.eta_seconds(work, probed_cost=35, probed_seconds=3.5) == pytest.approx(40)
 
 

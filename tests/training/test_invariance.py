@@ -17,7 +17,7 @@ from conftest import REPOSITORY, call
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.core.statistics.metrics import step_metrics
-from kto_cli.model.logprobs.forward import References
+from kto_cli.model.logprobs.reference import ReferenceLogps
 
 ROWS = 32
 
@@ -41,7 +41,8 @@ def naive(*, tied: bool = False, lora: bool = False) -> dict[str, torch.Tensor]:
         mismatched = torch.stack([naive_logp(model, row.mismatched) for row in rows])
     policy = torch.stack([naive_logp(model, row.own) for row in rows])
     labels = torch.tensor([row.label for row in rows])
-    loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **one_step.SETTINGS)
+    settings = one_step.SETTINGS._asdict()
+    loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **settings)
     learning = one_step.learning(model)
     optimizer = torch.optim.AdamW(learning.values(), lr=one_step.LEARNING_RATE, weight_decay=0.0)
     loss.backward()
@@ -58,7 +59,7 @@ def naive(*, tied: bool = False, lora: bool = False) -> dict[str, torch.Tensor]:
 
 def agree(result: dict[str, torch.Tensor], naive: dict[str, torch.Tensor], labels: list[bool]) -> None:
     """Loss, z_ref, every gradient and every weight after the step, in float64."""
-    found = step_metrics(result["log_ratios"], result["mismatched"], torch.tensor(labels), **one_step.SETTINGS)
+    found = step_metrics(result["log_ratios"], result["mismatched"], torch.tensor(labels), one_step.SETTINGS)
     assert found["loss"] == pytest.approx(naive["loss"].item(), rel=1e-12)
     assert found["z_ref"] == pytest.approx(naive["z_ref"].item(), rel=1e-12)
     for name, value in naive.items():
@@ -92,7 +93,7 @@ def test_row_order_changes_nothing():
     rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
     shuffled: list[EncodedRow] = [rows[place] for place in order]
     result = one_step.take_step(
-        shuffled, References(references.own[order], references.mismatched[order]), token_budget=200, packed=True
+        shuffled, ReferenceLogps(references.own[order], references.mismatched[order]), token_budget=200, packed=True
     )
     agree(result, naive(), [row.label for row in shuffled])
 
@@ -102,7 +103,7 @@ def test_an_infinite_pair_updates_nothing():
     rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
     references.mismatched[3] = float("inf")
     model, _, engine = one_step.make_engine(200)
-    engine.step(rows, references, learning_rate=one_step.LEARNING_RATE, **one_step.SETTINGS)
+    engine.step(rows, references, one_step.SETTINGS, learning_rate=one_step.LEARNING_RATE)
     for (name, value), before in zip(model.named_parameters(), one_step.pico_model().parameters(), strict=True):
         assert torch.equal(value, before), name
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from kto_cli.cli.app import app
 from kto_cli.common.chart_panels import PANELS
 from kto_cli.common.text_chart import LABEL, Line, Plot, bar, compact, curve
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.training.live import MOST_POINTS, SHOWN, History, Series, frame
+from kto_cli.training.step import TrainingEngine
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 numbers = st.floats(-1e300, 1e300, allow_nan=False)
@@ -282,7 +282,7 @@ def test_curves_in_a_terminal(in_a_terminal, workplace, given):
     assert "⠉" in shown or "⠤" in shown or "⣀" in shown
     assert "rewards  ━ desir" in shown
     assert "training 4/4 ━" in shown, "the last frame is the last step's"
-    assert shown.count("At step 0 the policy is the reference") == 1, "what is noted meanwhile stays, once"
+    assert shown.count("before training, model and reference agree") == 1, "what is noted meanwhile stays, once"
     assert shown.rindex("training 4/4") < shown.index("Validation rows after 4 steps")
     assert written.rindex("\x1b[?25h") > written.rindex("training 4/4"), "the cursor comes back"
     records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -310,7 +310,7 @@ def test_lines_where_curves_are_not_wanted_or_do_not_fit(in_a_terminal, workplac
 
 def test_ctrl_c_warnings_and_going_on(in_a_terminal, workplace, given, monkeypatch):
     """What is said while curves are drawn stays above them; a resumed run draws the earlier steps too."""
-    whole, calls = Engine.step, []
+    whole, calls = TrainingEngine.step, []
 
     def step(self, *args, **kwargs):
         calls.append(1)
@@ -319,12 +319,12 @@ def test_ctrl_c_warnings_and_going_on(in_a_terminal, workplace, given, monkeypat
             os.kill(os.getpid(), signal.SIGINT)
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(Engine, "step", step)
+    monkeypatch.setattr(TrainingEngine, "step", step)
     code, written = in_a_terminal("train", *given, *SHORT, "--out", "run")
     shown = ANSI.sub("", written)
     assert code == 130
     assert shown.count("a library speaks") == 1
-    assert shown.rindex("training 2/4") < shown.index("Stopped after step 2 of 4; it is saved.")
+    assert shown.rindex("training 2/4") < shown.index("Stopped after step 2 of 4; its checkpoint is saved.")
     code, written = in_a_terminal("train", "--resume", "--out", "run")
     assert code == 0, written
     first = ANSI.sub("", written)

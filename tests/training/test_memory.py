@@ -34,7 +34,7 @@ def step(engine: Any, said: list[str], relieve: Callable[[], bool] = lambda: Fal
     references, rows = some_references(ROWS), some_rows(ROWS)
     return within_memory(
         engine,
-        lambda: engine.step(rows, references, learning_rate=LEARNING_RATE, **SETTINGS),
+        lambda: engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE),
         longest=LONGEST,
         say=said.append,
         relieve=relieve,
@@ -111,7 +111,7 @@ def test_checkpointing_is_the_last_resort_and_said():
     said: list[str] = []
     output = step(engine, said, relieve)
     assert said == [
-        f"Out of memory with micro-batches of {LONGEST} tokens: doing the step again with gradient checkpointing, from "
+        f"Out of memory with micro-batches of {LONGEST} tokens: repeating the step with gradient checkpointing, from "
         "now on."
     ]
     assert engine.token_budget == LONGEST

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import call
 
-from kto_cli.model.logprobs.forward import Engine
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
+from kto_cli.training.step import TrainingEngine
 
 MODEL_FILES = {
     "config.json",
@@ -66,7 +66,7 @@ def flip_a_byte(path: Path) -> None:
 def train_until_killed_in(step: int, *words: object) -> None:
     """`kto train`, gone in the middle of the given step."""
     with pytest.MonkeyPatch.context() as patch:
-        whole, calls = Engine.step, []
+        whole, calls = TrainingEngine.step, []
 
         def dying(self, *args, **kwargs):
             calls.append(1)
@@ -74,7 +74,7 @@ def train_until_killed_in(step: int, *words: object) -> None:
                 raise Killed
             return whole(self, *args, **kwargs)
 
-        patch.setattr(Engine, "step", dying)
+        patch.setattr(TrainingEngine, "step", dying)
         with pytest.raises(Killed):
             call("train", *words)
 
@@ -276,7 +276,7 @@ def test_a_torn_last_line_of_metrics_is_written_again(kto, broken, finished):
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.json"])
 def test_a_flipped_byte_in_the_newest_step_falls_back_to_the_one_before(kto, broken, finished, name):
     flip_a_byte(broken / "steps/step-000006" / name)
-    folder, state, faults = RunDir(broken).latest_sound_step()
+    folder, state, faults = RunDir(broken).latest_valid_step()
     assert (folder.name, state["step"], len(faults)) == ("step-000004", 4, 1)
     said = resumed(kto, broken)
     assert f"step-000006/{name} is damaged" in said
@@ -329,13 +329,13 @@ def test_resume_with_nothing_there_starts_a_run(kto, workplace, given, finished)
     """So that one command line can be put in a job that is started again and again."""
     ran = kto("train", *given, *SETTINGS, "--resume", "--out", "run")
     assert ran.code == 0, ran.err
-    assert "starting one" in ran.err
+    assert "starting a new one" in ran.err
     assert sha(workplace / "run/model.safetensors") == sha(finished / "model.safetensors")
 
 
 def test_a_run_killed_before_its_first_step_goes_on(kto, workplace, given, finished):
     train_until_killed_in(1, *given, *SETTINGS, "--out", "run")
-    assert "No whole checkpoint yet" in resumed(kto, workplace / "run")
+    assert "No complete checkpoint yet" in resumed(kto, workplace / "run")
     same_as_unbroken(workplace / "run", finished)
 
 

@@ -18,7 +18,7 @@ from test_run_dir import FINISHED, Killed, train_until_killed_in
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TRACKERS, TrainConfig
 from kto_cli.training import trackers
-from kto_cli.training.trackers import OPENERS, Opened, Place, flat, refuse_missing_trackers
+from kto_cli.training.trackers import OPENERS, Opened, TrackedRun, flat, refuse_missing_trackers
 
 SHORT = ("--batch-size", 8, "--max-steps", 4, "--save-every", 2, "--eval-every", 2, "--learning-rate", "1e-3")
 
@@ -132,7 +132,7 @@ def test_each_step_once_and_the_settings(kto, workplace, given, notebook):
     assert book.finished
     assert book.config["train/learning_rate"] == 1e-3
     assert book.config["chosen/total_steps"] == 4
-    assert "Numbers go to trackio: in a notebook" in ran.err
+    assert "Metrics are sent to trackio: in a notebook" in ran.err
     assert {path.name for path in Path("run").iterdir()} == FINISHED | {"tracking"}
     assert json.loads(Path("run/tracking/runs.json").read_text()) == {"trackio": "run"}
 
@@ -148,14 +148,14 @@ def test_a_tracker_that_fails_is_said_once_and_changes_nothing(kto, workplace, g
 
 
 def test_a_tracker_that_cannot_begin(kto, workplace, given, notebook, monkeypatch):
-    def refuse(place: Place) -> Opened:
+    def refuse(place: TrackedRun) -> Opened:
         raise OSError("no such place")
 
     notebook()
     monkeypatch.setitem(OPENERS, "trackio", refuse)
     ran = kto("train", *given, *SHORT, "--out", "run", "--track", "trackio")
     assert ran.code == 0, ran.err
-    assert "Numbers go to" not in ran.err
+    assert "Metrics are sent to" not in ran.err
     assert ran.err.count("! trackio failed: no such place.") == 1
 
 
@@ -181,12 +181,12 @@ def test_a_tracker_that_hangs_does_not_hang_the_run(kto, workplace, given, noteb
 def test_steps_of_a_slow_tracker_do_not_slow_the_run(notebook):
     """A hundred steps at 5 ms each: telling returns at once, and all arrive."""
     book = notebook(seconds=0.005)
-    guest = trackers.Guest("trackio", Place(Path(), "run", 0, 0, {}), {})
+    guest = trackers.TrackerThread("trackio", TrackedRun(Path(), "run", 0, 0, {}), {})
     began = time.perf_counter()
     for step in range(1, 101):
-        guest.tell({"step": step, "loss": 0.5})
+        guest.log({"step": step, "loss": 0.5})
     assert time.perf_counter() - began < 0.1
-    assert guest.leave()
+    assert guest.close()
     assert book.steps == list(range(1, 101))
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Two answers have similar lengths when the longer one is at most this many times as long as the shorter one. The ratios
-# differ because published results depend on them: AUCs compare completions in tokens, win rates compare answers in words.
-SIMILAR_TOKENS = 1.2
-SIMILAR_WORDS = 1.25  # the shorter answer has at least 4/5 of the longer one's words
+# Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
+# ratios differ for history alone ("a fifth" of the shorter text here, of the longer text there); one ratio for both would
+# change numbers that users have on record.
+SIMILAR_TOKENS = 1.2  # completions in tokens, for the AUC between rows of similar length
+SIMILAR_WORDS = 1.25  # answers in words, for the win rate by length: the shorter one has at least 4/5 of the longer one
 
 
 def auc(scores: Tensor, desirable: Tensor) -> float:
@@ -109,7 +110,7 @@ def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weig
 
 
 class LengthBlocks(NamedTuple):
-    """Undesirable rows in blocks of 2^height different lengths, sorted by score within a block, and the queries on them.
+    """Undesirable rows in blocks of 2^height different lengths, sorted by score within a block, and queries on them.
 
     A query is (desirable row, block, sign); its answer is the weight between two positions of the sorted order.
     """

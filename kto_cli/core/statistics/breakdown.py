@@ -1,4 +1,4 @@
-"""Validation rows one by one, by class and by source: what still teaches, what may be mislabelled, what moved most."""
+"""Validation rows one by one, by class and by source: saturated, likely mislabelled, moved most."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, sigmoid
 
-from kto_cli.core.losses import saturation, signs_and_weights
+from kto_cli.core.losses import label_signs, saturation
 from kto_cli.core.statistics.auc import rank_scores, ranked_auc
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
@@ -22,19 +22,19 @@ class RowValues(NamedTuple):
     rewards: Tensor
     """beta * log-ratio."""
     probabilities: Tensor
-    """sigmoid(beta * (log-ratio - z_ref)): how desirable the policy takes the row to be."""
+    """sigmoid(beta * (log-ratio - z_ref)): predicted probability that the row is desirable."""
     margins: Tensor
     """beta * sign * (log-ratio - z_ref): above 0 on the side of the label."""
     gradient_weights: Tensor
-    """Share of the greatest gradient weight, 4 v (1 - v) in [0, 1] (Prop. 4.1)."""
+    """Gradient weight as a share of its maximum, 4 v (1 - v) in [0, 1] (Prop. 4.1)."""
     saturated: Tensor
-    """bool: under 1 % of it."""
+    """bool: below `SATURATED_BELOW`."""
 
 
 def row_values(scores: Scores, *, z_ref: float, beta: float) -> RowValues:
-    """What each row says on its own, float64."""
+    """Values of each row, float64."""
     log_ratios = scores.log_ratios.double()
-    signs, _ = signs_and_weights(scores.desirable, lambda_d=1.0, lambda_u=1.0, dtype=torch.float64)
+    signs = label_signs(scores.desirable, dtype=torch.float64)
     weights = saturation(log_ratios, signs, z_ref, beta=beta)
     return RowValues(
         rewards=beta * log_ratios,
@@ -46,9 +46,8 @@ def row_values(scores: Scores, *, z_ref: float, beta: float) -> RowValues:
 
 
 def by_class(scores: Scores, values: RowValues) -> dict[str, dict[str, Any]]:
-    """Of each class its reward, accuracy and saturation (Prop. 4.1): a row whose gradient weight is under 1 % of the
-    greatest teaches nothing more, because it is learned (right: on its label's side of z_ref) or because it is far on
-    the other side (wrong: KTO gives it up; there mislabelled rows gather).
+    """Reward, accuracy and saturation of each class. A saturated row has almost no gradient (Prop. 4.1): it is learned
+    ("right": on its label's side of z_ref), or far on the other side ("wrong": typical of mislabelled rows).
 
     Returns:
         For "desirable" and "undesirable": rows, reward, completion_tokens (means; NaN without rows), and the shares

@@ -1,4 +1,4 @@
-"""Is the second of two checkpoints better than the first? Differences on the same rows, with paired intervals."""
+"""Differences of two checkpoints on the same rows, with paired intervals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles
 from kto_cli.core.statistics.metrics import Scores, estimator, resamples_for
 
@@ -20,38 +21,32 @@ COMPARED = (
     "reward_undesirable",
     "kl",
 )
-"""In the order shown. Without the loss: with other weights it is another quantity."""
+"""Metrics compared, in the order shown; not the loss, which depends on each run's weights."""
 BETTER_WHEN_HIGHER = ("auc", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")
-"""Shares do not depend on beta; a larger margin or KL alone says only that more has changed."""
+"""Metrics that do not depend on beta; a larger margin or KL only means that more has changed."""
 
 
 class Side(NamedTuple):
     """One checkpoint's scores and its run's own beta and weights."""
 
     scores: Scores
-    beta: float
-    lambda_d: float
-    lambda_u: float
+    settings: LossSettings
 
 
 def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Second minus first, on the same rows in the same order.
 
-    Both are computed from the same resamples of the prompts, and their difference taken in each (a paired bootstrap):
-    what makes a prompt easy or hard for both cancels, so a difference can be sure where the two checkpoints' own
-    intervals overlap.
+    Paired bootstrap: both are computed on the same resamples of the prompts, and their difference is taken in each.
+    What makes a prompt easy or hard for both cancels, so a difference can be clear although the intervals of the two
+    checkpoints overlap.
 
     Returns:
         For each of `COMPARED` that both have: first, second, difference, interval (90 %) and
         verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear"; for quantities that
         are not better for being higher "differs" instead.
     """
-    ours = first.scores
-    clusters, count = numbered(ours.prompt_ids)
-    ways = [
-        estimator(side.scores, beta=side.beta, lambda_d=side.lambda_d, lambda_u=side.lambda_u)
-        for side in (first, second)
-    ]
+    clusters, count = numbered(first.scores.prompt_ids)
+    ways = [estimator(side.scores, side.settings) for side in (first, second)]
     whole = [estimate(torch.ones(1, len(clusters), dtype=torch.float64)) for estimate in ways]
     resamples = resamples_for(len(clusters))
     parts = [[estimate(drawn) for estimate in ways] for drawn in draws(clusters, count, resamples, seed)]

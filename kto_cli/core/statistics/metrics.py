@@ -1,4 +1,4 @@
-"""What a step and a validation set say: rewards per class, margin, KL, AUC, each of the latter with an interval."""
+"""Metrics of a step and of the validation rows: rewards per class, margin, KL, AUC, the latter with intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.losses import kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
 from kto_cli.core.statistics.auc import (
     auc,
     length_adjusted_auc,
@@ -20,18 +20,18 @@ from kto_cli.core.statistics.auc import (
 from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
 
 SATURATED_BELOW = 0.01
-"""A row is saturated when its gradient weight is under this share of its maximum (Prop. 4.1)."""
+"""Share of its maximum gradient weight below which a row is saturated (Prop. 4.1)."""
 ROW_BUDGET = 10_000_000
-"""Rows that a bootstrap may draw in all: more rows than 10,000 are resampled less often, but at least 100 times."""
+"""Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
 
 
 class Scores(NamedTuple):
-    """What a model says of a set of rows."""
+    """Log-ratios of a set of rows, with what their statistics need besides."""
 
     log_ratios: Tensor
     """[rows] nats: own completions."""
     mismatched_log_ratios: Tensor
-    """[rows] nats: the mismatched pairs."""
+    """[rows] nats: mismatched completions."""
     desirable: Tensor
     """[rows] bool."""
     lengths: Tensor
@@ -61,21 +61,18 @@ def step_metrics(
     log_ratios: Tensor,
     mismatched: Tensor,
     desirable: Tensor,
-    *,
-    beta: float,
-    lambda_d: float,
-    lambda_u: float,
+    settings: LossSettings,
 ) -> dict[str, float]:
-    """What is shown and recorded of one effective batch; all from its per-row values, shape [rows].
+    """Metrics of one effective batch, as shown and recorded, from its per-row values of shape [rows].
 
     Keys: loss; z_ref, z_ref_mean (before the clamp), z_ref_se in nats, z_ref_pairs; reward_desirable,
     reward_undesirable, margin (beta * nats); saturated (share of rows).
     """
     point = reference_point(mismatched)
-    signs, weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=log_ratios.dtype)
-    parts = kto_losses(log_ratios, signs, weights, point.value, beta=beta)
+    signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
+    parts = kto_losses(log_ratios, signs, weights, point.value, beta=settings.beta)
     reward_desirable, reward_undesirable = class_means(parts.rewards, desirable)
-    share = (saturation(log_ratios, signs, point.value, beta=beta) < SATURATED_BELOW).float().mean()
+    share = (saturation(log_ratios, signs, point.value, beta=settings.beta) < SATURATED_BELOW).float().mean()
     return {
         "loss": parts.losses.mean().item(),
         "z_ref": point.value.item(),
@@ -89,28 +86,26 @@ def step_metrics(
     }
 
 
-def validation_metrics(
-    scores: Scores, *, beta: float, lambda_d: float, lambda_u: float, seed: int = 0
-) -> dict[str, object]:
-    """Everything `kto eval` says of validation rows as a whole, each estimate with its 90 % interval.
+def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0) -> dict[str, object]:
+    """Metrics of the validation rows as a whole, each estimate with its 90 % interval.
 
     The intervals are percentiles of a bootstrap over prompts, seeded. Of the AUCs, `auc_length` is that of completion
     length alone, in the direction that predicts the label (`auc_length_direction`); `auc_length_matched` counts only
-    pairs of like length, so length can say next to nothing there; `auc_length_adjusted` uses all pairs and takes out
+    pairs of similar length, so length predicts next to nothing there; `auc_length_adjusted` uses all pairs and removes
     what a line in log length explains (`length_adjusted_auc`).
 
-    `kl` is the mean log-ratio of the mismatched pairs in nats, before the clamp that makes it z_ref: KTO's estimate of
-    KL(policy || reference). Its completions are the data's, not the policy's own, so it may be negative.
+    `kl` is the mean log-ratio of the mismatched completions in nats, before the clamp that makes it z_ref: an estimate
+    of KL(policy || reference). Its completions are from the data, not sampled from the policy, so it may be negative.
 
     Returns:
         `rows`, `desirable`, `undesirable`, `prompts`, `resamples` (of the bootstrap); `NAME` and `NAME_interval` for
-        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (pairs taken for
-        independent), kl_se (by prompts); log_ratio_per_token_desirable / _undesirable (nats).
+        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (for
+        independent completions), kl_se (clustered by prompt); log_ratio_per_token_desirable / _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
     clusters, cluster_count = numbered(scores.prompt_ids)
     counts = (int(desirable.sum()), int((~desirable).sum()))
-    estimate = estimator(scores, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+    estimate = estimator(scores, settings)
     resamples = resamples_for(len(desirable))
     parts = [estimate(drawn) for drawn in draws(clusters, cluster_count, resamples, seed)]
     result: dict[str, object] = {
@@ -136,16 +131,14 @@ def validation_metrics(
 
 
 def length_direction(scores: Scores) -> str:
-    """Which length goes with desirable, "longer" or "shorter"."""
+    """Whether desirable completions are "longer" or "shorter"."""
     return "longer" if auc(-scores.lengths.double(), scores.desirable) < 0.5 else "shorter"
 
 
-def estimator(
-    scores: Scores, *, beta: float, lambda_d: float, lambda_u: float
-) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Every estimate of many resamples at once, as a function of weights [draws, rows], how often a row is in a draw.
+def estimator(scores: Scores, settings: LossSettings) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Function that computes all estimates of many resamples at once from weights [draws, rows], the count of each row.
 
-    What is sorted is sorted here, once for all resamples.
+    Sorting is done here, once for all resamples.
 
     Returns:
         That function, which returns [draws] each: loss, z_ref, kl, reward_desirable, reward_undesirable, margin,
@@ -159,7 +152,7 @@ def estimator(
     winners, pairs = pair_outcomes(scores)
 
     def estimate(weights: Tensor) -> dict[str, Tensor]:
-        found = _means(log_ratios, mismatched, desirable, weights, beta=beta, lambda_d=lambda_d, lambda_u=lambda_u)
+        found = _means(log_ratios, mismatched, desirable, weights, settings)
         found["auc"] = ranked_auc(by_ratio, weights)
         found["auc_length"] = ranked_auc(by_length, weights)
         found["auc_length_matched"] = similar_length_auc(alike, weights)
@@ -177,15 +170,13 @@ def _means(
     mismatched: Tensor,
     desirable: Tensor,
     weights: Tensor,
-    *,
-    beta: float,
-    lambda_d: float,
-    lambda_u: float,
+    settings: LossSettings,
 ) -> dict[str, Tensor]:
-    """Statistics that are weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
+    """Weighted means over rows: [rows], weights [draws, rows] -> [draws]."""
+    beta = settings.beta
     kl = (weights @ mismatched) / weights.sum(1)
     z_ref = kl.clamp(min=0)
-    signs, row_weights = signs_and_weights(desirable, lambda_d=lambda_d, lambda_u=lambda_u, dtype=torch.float64)
+    signs, row_weights = signs_and_weights(desirable, settings, dtype=torch.float64)
     losses = kto_losses(log_ratios, signs, row_weights, z_ref[:, None], beta=beta).losses
     correct = ((signs * (log_ratios - z_ref[:, None])).sign() + 1) / 2
     of_desirable, of_undesirable = weights * desirable, weights * ~desirable
@@ -203,7 +194,7 @@ def _means(
 
 
 def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
-    """For rows that came in pairs: [pairs] of 1 / 0.5 / 0 (desirable one rewarded more) and its row's index."""
+    """Pairs: [pairs] of 1 / 0.5 / 0 (the desirable row has the higher reward), and the desirable row's index."""
     log_ratios = scores.log_ratios.double()
     sides: dict[str, dict[bool, int]] = {}
     for row, (pair, label) in enumerate(zip(scores.pair_ids, scores.desirable.tolist(), strict=True)):
@@ -216,5 +207,5 @@ def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
 
 
 def resamples_for(rows: int) -> int:
-    """How often to resample so many rows."""
+    """Number of bootstrap resamples for so many rows."""
     return min(RESAMPLES, max(100, ROW_BUDGET // max(1, rows)))

@@ -1,4 +1,4 @@
-"""What is spread over processes, brought together and put back: weights and moments, whole or in slices."""
+"""Sharded weights and optimizer moments: gathered, and loaded back, full or in slices."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from torch import Tensor, nn
 from kto_cli.model.distributed import zero
 
 ReadRows = Callable[[str, int, int], Tensor]
-"""(name, first row, row after the last) -> those rows of a stored tensor; a tensor without dimensions is read whole."""
+"""(name, first row, row after the last) -> those rows of a stored tensor; one without dimensions is read as it is."""
 
 
 def is_dtensor(tensor: Any) -> bool:
-    """FSDP2 holds it in slices."""
+    """Whether FSDP2 shards the tensor."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
-def whole(tensor: Any) -> Any:
-    """A spread tensor gathered (all processes must call); anything else as it is."""
-    if zero.is_spread(tensor):
-        return zero.whole(tensor)
+def full(tensor: Any) -> Any:
+    """A sharded tensor gathered (all processes must call); any other as it is."""
+    if zero.is_partitioned(tensor):
+        return zero.full(tensor)
     return tensor.detach().full_tensor() if is_dtensor(tensor) else tensor
 
 
 def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
-    """This process's rows of a DTensor, and which of its rows is the first of them (torch.chunk's cut)."""
-    spread: Any = tensor
-    rows, processes = tensor.shape[0], spread.device_mesh.size()
-    return spread.to_local(), min(spread.device_mesh.get_local_rank() * -(-rows // processes), rows)
+    """This process's rows of a DTensor, and which of its rows is the first of them (split as by torch.chunk)."""
+    sharded: Any = tensor
+    rows, processes = tensor.shape[0], sharded.device_mesh.size()
+    return sharded.to_local(), min(sharded.device_mesh.get_local_rank() * -(-rows // processes), rows)
 
 
 def gathered_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:
-    """The state dict of a spread model, whole and on the CPU, for those who `keep` it; None for a model not spread.
+    """The full state dict of a sharded model, on the CPU, for processes that `keep` it; None if it is not sharded.
 
     All processes must call. Tied weights stay tied.
     """
     state = model.state_dict(keep_vars=True)
-    if not any(is_dtensor(tensor) or zero.is_spread(tensor) for tensor in state.values()):
+    if not any(is_dtensor(tensor) or zero.is_partitioned(tensor) for tensor in state.values()):
         return None
     seen: dict[int, Tensor] = {}
     for tensor in state.values():
         if id(tensor) not in seen:
-            full = whole(tensor)
-            seen[id(tensor)] = full.cpu() if keep else torch.empty(0)
+            gathered = full(tensor)
+            seen[id(tensor)] = gathered.cpu() if keep else torch.empty(0)
     return {name: seen[id(tensor)] for name, tensor in state.items()} if keep else {}
 
 
 def flat_optimizer_state(optimizer: Any) -> dict[str, Tensor]:
-    """AdamW's state as named tensors, spread as it is: "3.exp_avg" is parameter 3's first moment."""
+    """AdamW's state as named tensors, sharded as it is: "3.exp_avg" is parameter 3's first moment."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
@@ -61,26 +61,26 @@ def flat_optimizer_state(optimizer: Any) -> dict[str, Tensor]:
 
 
 def gathered_moments(optimizer: Any, *, keep: bool) -> dict[str, Tensor]:
-    """`flat_optimizer_state`, spread tensors whole and on the CPU for those who `keep` them; all must call."""
+    """`flat_optimizer_state` with sharded tensors gathered on the CPU for processes that `keep` them; all must call."""
     if isinstance(optimizer, zero.ZeroOptimizer):
         return zero.gathered_moments(optimizer)
     found = {}
     for name, value in flat_optimizer_state(optimizer).items():
-        full = whole(value)
-        found[name] = full.cpu() if keep else torch.empty(0)
+        gathered = full(value)
+        found[name] = gathered.cpu() if keep else torch.empty(0)
     return found
 
 
 @torch.no_grad()
 def put_rows(target: Tensor, name: str, read: ReadRows) -> None:
-    """Fills a tensor, spread or not, with what is stored under `name`."""
+    """Fills a tensor, sharded or not, with the one stored under `name`."""
     local, first = local_rows(target) if is_dtensor(target) else (target, 0)
     local.copy_(read(name, first, first + (len(local) if local.ndim else 1)))
 
 
 def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
     """Fills tensors, by the names they are stored under; all processes must call."""
-    if any(map(zero.is_spread, tensors.values())):
+    if any(map(zero.is_partitioned, tensors.values())):
         once = {id(tensor): name for name, tensor in tensors.items()}
         zero.put_weights({name: tensors[name] for name in once.values()}, lambda name: read(name, 0, sys.maxsize))
         return
@@ -89,7 +89,7 @@ def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
 
 
 def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
-    """Gives an optimizer the state stored as in `flat_optimizer_state`, cut as its parameters are; all must call."""
+    """Gives an optimizer the state stored as in `flat_optimizer_state`, sharded as its parameters; all must call."""
     if isinstance(optimizer, zero.ZeroOptimizer):
         zero.put_moments(optimizer, lambda name: read(name, 0, sys.maxsize))
         return

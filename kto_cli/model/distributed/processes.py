@@ -1,13 +1,13 @@
-"""Several processes: who may start them, and how the model is spread over them (gathering.py brings it together).
+"""Launches of several processes: which are accepted, and how the model is sharded (gathering.py gathers it).
 
-    DDP         every process holds the whole model; accelerate wraps it
+    DDP         every process holds the full model; accelerate wraps it
     FSDP2       every process holds a slice of every weight, gradient and moment; torch's `fully_shard`, called here
                 with the settings of the accelerate config (accelerate itself shards on GPUs only: on CPUs, where the
-                tests run, it would train whole models without a word)
+                tests run, it would train full models without a warning)
     ZeRO-3      the same by DeepSpeed (zero.py)
-    others      refused: nothing here was proven on them
+    others      refused: not tested
 
-Under FSDP2 a weight that is spread over processes is a DTensor, sliced along its first dimension.
+Under FSDP2 a sharded weight is a DTensor, sliced along its first dimension.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
 from kto_cli.model.distributed import zero
-from kto_cli.model.distributed.gathering import is_dtensor, whole
+from kto_cli.model.distributed.gathering import full, is_dtensor
 
 
 class Sharding(NamedTuple):
-    """What an accelerate config with FSDP2 asks for."""
+    """FSDP2 settings of an accelerate config."""
 
     layers: tuple[str, ...] | None
     """Classes whose modules are gathered one at a time; None: those the model names itself."""
@@ -35,8 +35,8 @@ class Sharding(NamedTuple):
     """Checkpoints as each process's own slices, not gathered in one."""
 
 
-def refuse_unproven(environment: Mapping[str, str]) -> None:
-    """Stops what a launcher may ask for and nothing here can vouch for.
+def refuse_untested(environment: Mapping[str, str]) -> None:
+    """Launch settings that kto has not been tested with are refused.
 
     Raises:
         BadInput: names the setting and what to use in its place.
@@ -45,14 +45,14 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
     def on(name: str) -> bool:
         return environment.get(name, "false").lower() in ("1", "true", "yes")
 
-    instead = "Use FSDP, which spreads the same things: distributed_type: FSDP with fsdp_version: 2."
+    instead = "Use FSDP, which shards the same tensors: distributed_type: FSDP with fsdp_version: 2."
     for name, what in (
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
         ("ACCELERATE_USE_PARALLELISM_CONFIG", "a parallelism_config (tensor, context or sequence parallel)"),
     ):
         if on(name):
-            raise BadInput(f"The accelerate config asks for {what}; kto is not proven right with it.", instead)
-    zero.refuse_unproven(environment)
+            raise BadInput(f"The accelerate config asks for {what}, which kto has not been tested with.", instead)
+    zero.refuse_untested(environment)
     if not on("ACCELERATE_USE_FSDP"):
         return
     if environment.get("FSDP_VERSION", "1") != "2":
@@ -67,9 +67,19 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
             raise BadInput(f"The accelerate config sets {key}, which kto does not follow.", f"Remove it there{hint}")
     if environment.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in ("true", "full_shard", "1"):
         raise BadInput(
-            "The accelerate config sets fsdp_reshard_after_forward: false, which keeps whole weights between passes.",
+            "The accelerate config sets fsdp_reshard_after_forward: false, which keeps full weights between passes.",
             "Set it to true, or launch without FSDP.",
         )
+
+
+def unwrapped(wrapped: Any) -> Any:
+    """The model inside DDP's or DeepSpeed's wrapper; itself without one."""
+    return getattr(wrapped, "module", wrapped)
+
+
+def unwrapped_optimizer(wrapped: Any) -> Any:
+    """The torch optimizer inside accelerate's wrapper; itself without one."""
+    return getattr(wrapped, "optimizer", wrapped)
 
 
 def sharding_asked_for(processes: int) -> Sharding | None:
@@ -87,11 +97,11 @@ def sharding_asked_for(processes: int) -> Sharding | None:
 
 
 @contextlib.contextmanager
-def joined_as_for_ddp() -> Iterator[None]:
-    """accelerate joins the processes and leaves the spreading to us, in the same way on GPUs and on CPUs.
+def joined_as_ddp() -> Iterator[None]:
+    """accelerate joins the processes and leaves the sharding to kto, in the same way on GPUs and on CPUs.
 
-    Models are loaded whole by every process from then on: all but the first would else leave their weights unset until
-    a broadcast, which accelerate does and we do not.
+    Every process loads the full model: else all but the first would leave their weights unset until a broadcast, which
+    accelerate does and kto does not.
     """
     names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
@@ -102,8 +112,8 @@ def joined_as_for_ddp() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def how_spread(processes: int) -> str:
-    """The launch in a word, for kto_config.json."""
+def launch_kind(processes: int) -> str:
+    """The kind of launch in a word, for kto_config.json."""
     if processes == 1:
         return "one process"
     if zero.asked_for(os.environ):
@@ -115,9 +125,9 @@ def how_spread(processes: int) -> str:
 
 
 def shard(scorer: nn.Module, sharding: Sharding) -> nn.Module:
-    """Spreads a scorer over the processes, in place: its layers one by one, the rest (embeddings, head) as the root.
+    """FSDP2 shards a scorer in place: its layers one by one, the rest (embeddings, head) as the root.
 
-    The root's weights are whole while the scorer's forward and the backward of its output run, so it may read the
+    The root's weights are full while the scorer's forward and the backward of its output run, so it may read the
     head's weight itself. `scorer.model` names its layer classes.
 
     Raises:
@@ -130,7 +140,7 @@ def shard(scorer: nn.Module, sharding: Sharding) -> nn.Module:
     layers = [module for module in scorer.modules() if type(module).__name__ in names]
     if not layers:
         raise BadModel(
-            f"No layer of the model is called {' or '.join(names) or 'anything known'}, so FSDP cannot cut it up.",
+            f"No layer of the model is called {' or '.join(names) or 'anything known'}, so FSDP cannot shard it.",
             "Name its layer class in the accelerate config: fsdp_transformer_layer_cls_to_wrap.",
         )
     for module in [*layers, scorer]:
@@ -142,8 +152,8 @@ def shard(scorer: nn.Module, sharding: Sharding) -> nn.Module:
     return scorer
 
 
-def place(scorer: nn.Module, accelerator: Any) -> Any:
-    """The scorer where it computes: whole on this process's device, or spread over all of them."""
+def to_devices(scorer: nn.Module, accelerator: Any) -> Any:
+    """The scorer on its devices: full on this process's, or sharded over those of all processes."""
     sharding = sharding_asked_for(accelerator.num_processes)
     if sharding is None:
         return scorer.to(accelerator.device)
@@ -151,20 +161,20 @@ def place(scorer: nn.Module, accelerator: Any) -> Any:
 
 
 def is_sharded(scorer: Any) -> bool:
-    """FSDP2 or DeepSpeed spreads it: every process takes part in every forward, and gradients travel at once."""
+    """Whether FSDP2 or DeepSpeed shards the model: every process then takes part in every forward pass."""
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(scorer, FSDPModule) or zero.is_engine(scorer)
 
 
 def wrap(accelerator: Any, scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-    """The scorer and the optimizer as the engine drives them: one spread by FSDP2 is ready.
+    """The scorer and the optimizer wrapped for training; a scorer sharded by FSDP2 needs no wrapper.
 
     Raises:
-        BadModel: DeepSpeed cannot spread it.
+        BadModel: DeepSpeed cannot shard it.
     """
     if accelerator.num_processes > 1 and zero.asked_for(os.environ):
-        engine, wrapped = zero.spread(scorer, optimizer)
+        engine, wrapped = zero.shard(scorer, optimizer)
         refuse_uneven_rounds(engine)
         return engine, wrapped
     if not is_sharded(scorer):
@@ -174,20 +184,20 @@ def wrap(accelerator: Any, scorer: nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def refuse_uneven_rounds(scorer: Any) -> None:
-    """A spread model takes part in every forward of every process, so all must run equally many.
+    """A sharded model takes part in every forward pass of every process, so all must run equally many.
 
     Raises:
         BadModel: the model is read one sequence at a time.
     """
-    if is_sharded(scorer) and getattr(scorer, "module", scorer).plain:
+    if is_sharded(scorer) and unwrapped(scorer).plain:
         raise BadModel(
-            "This model's head is not one kto can read directly, and such a model cannot be spread over processes.",
-            "Launch without FSDP or DeepSpeed: every process then holds the whole model.",
+            "This model's head is not one kto can read directly, and such a model cannot be sharded.",
+            "Launch without FSDP or DeepSpeed: every process then holds the full model.",
         )
 
 
 def backward(accelerator: Any, scorer: Any, loss: Tensor, *, last: bool) -> None:
-    """Adds to the gradient; `last` is the micro-batch after which it is whole."""
+    """Adds to the gradient; it is complete after the `last` micro-batch."""
     if zero.is_engine(scorer):
         zero.backward(scorer, loss, last=last)
     else:
@@ -199,11 +209,11 @@ def clip(accelerator: Any, scorer: Any, optimizer: Any, limit: float) -> float:
     if isinstance(optimizer, zero.ZeroOptimizer):
         return optimizer.clip(limit)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-    return float(whole(accelerator.clip_grad_norm_(parameters, limit)))
+    return float(full(accelerator.clip_grad_norm_(parameters, limit)))
 
 
-def refuse_together(processes: int, config: TrainConfig) -> None:
-    """What was not proven right on a model that several processes hold.
+def refuse_untested_combinations(processes: int, config: TrainConfig) -> None:
+    """Combinations of options that were not tested on several processes are refused.
 
     Raises:
         BadInput: names it.
@@ -212,7 +222,7 @@ def refuse_together(processes: int, config: TrainConfig) -> None:
         return
     if config.dtype == "bfloat16-pure":
         raise BadInput("--dtype bfloat16-pure is for one process so far.", "Use --dtype bfloat16.")
-    if how_spread(processes) == "DDP":
+    if launch_kind(processes) == "DDP":
         return
     for flag, given in (
         ("--merge", config.merge),
@@ -222,13 +232,13 @@ def refuse_together(processes: int, config: TrainConfig) -> None:
         ("--micro-batch-tokens auto", config.micro_batch_tokens == AUTO_TOKENS),
     ):
         if given:
-            raise BadInput(f"{flag} needs the whole model in every process.", "Leave it out, or launch with DDP.")
+            raise BadInput(f"{flag} needs the full model in every process.", "Remove it, or launch with DDP.")
     if config.lora_r is not None and zero.asked_for(os.environ):
-        raise BadInput("Adapters and DeepSpeed ZeRO-3 were not proven right together.", "Use FSDP2 or DDP.")
+        raise BadInput("Adapters have not been tested with DeepSpeed ZeRO-3.", "Use FSDP2 or DDP.")
 
 
-def agree(accelerator: Any, facts: Mapping[str, Any]) -> None:
-    """All processes must see the same data, model and run: on several machines each looks at its own disk.
+def refuse_different_inputs(accelerator: Any, facts: Mapping[str, Any]) -> None:
+    """All processes must see the same data, model and run: on several machines each reads its own disk.
 
     Raises:
         BadInput: names what differs.

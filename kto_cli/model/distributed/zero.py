@@ -1,9 +1,9 @@
-"""DeepSpeed ZeRO-3: weights, gradients and moments spread over processes by DeepSpeed's own engine.
+"""DeepSpeed ZeRO-3: weights, gradients and moments sharded by DeepSpeed's own engine.
 
-Driven here and not through accelerate, which needs GPUs for it, steps inside `backward` and knows the gradient's norm
-only after the update. From the accelerate config only `zero_stage: 3` is followed; what would change numbers or was not
-proven is refused. Checkpoints are gathered, so they are the ones of any other launch. The reference pass runs before
-the model is spread: each device must hold the whole model for it (FSDP2 needs no such room).
+kto drives it directly, not through accelerate, which needs GPUs for it, steps inside `backward` and knows the
+gradient's norm only after the update. From the accelerate config only `zero_stage: 3` is followed; what would change
+numbers or was not tested is refused. Checkpoints are gathered, so they equal those of any other launch. The reference
+pass runs before the model is sharded: each device must have room for the full model (FSDP2 does not need that).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kto_cli.common.screen import stdout_kept_free
 
 
 def asked_for(environment: Mapping[str, str]) -> bool:
-    """The launcher was given a config with DeepSpeed."""
+    """Whether the launch uses DeepSpeed."""
     return environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
-def refuse_unproven(environment: Mapping[str, str]) -> None:
-    """Stops all of DeepSpeed but plain ZeRO-3.
+def refuse_untested(environment: Mapping[str, str]) -> None:
+    """All of DeepSpeed but plain ZeRO-3 is refused.
 
     Raises:
         BadInput: names the setting, or that DeepSpeed is missing.
@@ -39,30 +39,30 @@ def refuse_unproven(environment: Mapping[str, str]) -> None:
         )
     if environment.get(prefix + "ZERO_STAGE", "") != "3":
         raise BadInput(
-            "The accelerate config asks for DeepSpeed without zero_stage: 3; kto is not proven right with it.",
+            "The accelerate config asks for DeepSpeed without zero_stage: 3; kto has not been tested with it.",
             "Set zero_stage: 3, or launch with FSDP (fsdp_version: 2) or with neither (DDP).",
         )
     for name in ("OFFLOAD_OPTIMIZER_DEVICE", "OFFLOAD_PARAM_DEVICE"):
         if environment.get(prefix + name, "none").lower() != "none":
             raise BadInput(
-                f"The accelerate config sets {name.lower()}, which kto is not proven right with.", "Set it to none."
+                f"The accelerate config sets {name.lower()}, which kto has not been tested with.", "Set it to none."
             )
     try:
         with stdout_kept_free():
             import deepspeed  # noqa: F401
     except ImportError:
         raise BadInput(
-            "The accelerate config asks for DeepSpeed, which is not here.", "pip install deepspeed"
+            "The accelerate config asks for DeepSpeed, which is not installed.", "pip install deepspeed"
         ) from None
 
 
 class ZeroOptimizer:
-    """The optimizer of a DeepSpeed engine, as kto's engine drives it."""
+    """The optimizer of a DeepSpeed engine, with the interface of a torch optimizer."""
 
     def __init__(self, engine: Any, parameters: list[nn.Parameter]) -> None:
         self.engine = engine
         self.parameters = parameters
-        """Those that learn, in the order of the optimizer that was spread."""
+        """Those that learn, in the order of the optimizer given to DeepSpeed."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class ZeroOptimizer:
         return self.engine.optimizer.param_groups
 
     def step(self) -> None:
-        """Clips as `clip` was told, updates, and drops the gradient."""
+        """Clips to the limit given to `clip`, updates, and drops the gradient."""
         self.engine.step()
 
     def zero_grad(self, *, set_to_none: bool = True) -> None:
@@ -99,7 +99,7 @@ class ZeroOptimizer:
         return [state["step"] for state in self.engine.optimizer.optimizer.state.values() if "step" in state]
 
 
-def spread(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, ZeroOptimizer]:
+def shard(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, ZeroOptimizer]:
     """Hands a scorer and its fresh optimizer to DeepSpeed."""
     import deepspeed
 
@@ -125,26 +125,26 @@ def spread(scorer: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Ze
 
 
 def backward(engine: Any, loss: Tensor, *, last: bool) -> None:
-    """Adds to the gradient, which is whole after the `last` micro-batch."""
+    """Adds to the gradient; it is complete after the `last` micro-batch."""
     engine.set_gradient_accumulation_boundary(last)
     engine.backward(loss)
 
 
 def is_engine(scorer: Any) -> bool:
-    """DeepSpeed drives it."""
+    """Whether the scorer is a DeepSpeed engine."""
     return hasattr(scorer, "set_gradient_accumulation_boundary")
 
 
-def is_spread(tensor: Any) -> bool:
-    """DeepSpeed holds it in parts."""
+def is_partitioned(tensor: Any) -> bool:
+    """Whether DeepSpeed shards the tensor."""
     return hasattr(tensor, "ds_id")
 
 
 # --- state -----------------------------------------------------------------------------------
 
 
-def whole(parameter: Any) -> Tensor:
-    """A spread parameter gathered; all processes must call."""
+def full(parameter: Any) -> Tensor:
+    """A sharded parameter gathered; all processes must call."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     return safe_get_full_fp32_param(parameter).detach().clone()
@@ -164,7 +164,7 @@ def gathered_moments(optimizer: ZeroOptimizer) -> dict[str, Tensor]:
 
 
 def put_weights(parameters: Mapping[str, Any], read: Callable[[str], Tensor]) -> None:
-    """Fills spread parameters, and the copies that the optimizer updates; all must call."""
+    """Fills sharded parameters, and the copies that the optimizer updates; all must call."""
     import deepspeed
     from deepspeed.utils import safe_set_full_fp32_param
 
@@ -176,7 +176,7 @@ def put_weights(parameters: Mapping[str, Any], read: Callable[[str], Tensor]) ->
 
 
 def put_moments(optimizer: ZeroOptimizer, read: Callable[[str], Tensor]) -> None:
-    """Puts back what `gathered_moments` gave; all must call."""
+    """Restores what `gathered_moments` returned; all must call."""
     from deepspeed.utils import safe_set_full_optimizer_state
 
     optimizer.make_moments()

@@ -1,4 +1,4 @@
-"""What precompute, train and eval share: rows in tokens, a model, and the reference's log-probs from the cache."""
+"""Data, tokenizer, model and scorer of a run, as precompute, train and eval need them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kto_cli.common.screen import Screen, stdout_kept_free
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
-from kto_cli.model.distributed.processes import joined_as_for_ddp, place, refuse_uneven_rounds, refuse_unproven
+from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices
 from kto_cli.model.load import (
     ModelSource,
     collecting_later,
@@ -35,7 +35,7 @@ from kto_cli.model.tokens.store import EncodedRows
 
 @dataclass
 class Prepared:
-    """Everything a scoring or training loop needs."""
+    """Data, tokenizer and model, loaded and tokenized."""
 
     data: DataDir
     source: ModelSource
@@ -52,18 +52,18 @@ class Prepared:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What matrices are multiplied in."""
+        """The dtype of matrix products."""
         return self.precision.compute
 
 
 @collecting_later()
 def start_accelerator() -> Any:
-    """The processes of this launch; one when nothing was launched.
+    """The processes of this launch; a single one without a launcher.
 
     Raises:
-        BadInput: the launch asks for something that would not give one process's numbers, or was never tried.
+        BadInput: the launch asks for something that would change the numbers, or was not tested.
     """
-    refuse_unproven(os.environ)
+    refuse_untested(os.environ)
     with stdout_kept_free():  # an installed DeepSpeed is imported with it, and prints
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
@@ -76,8 +76,8 @@ def start_accelerator() -> Any:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
-    # Precision and accumulation are ours (scorer, engine): a launcher's settings for them would count twice.
-    with joined_as_for_ddp():
+    # Scorer and engine handle precision and accumulation: a launcher's settings for them would apply twice.
+    with joined_as_ddp():
         return Accelerator(
             cpu=cpu,
             mixed_precision="no",
@@ -86,12 +86,12 @@ def start_accelerator() -> Any:
         )
 
 
-def say_if_built_in(config: ModelConfig, screen: Screen) -> None:
-    """Nobody should take the built-in model for more than it is."""
+def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
+    """Warns that the built-in model is only a demo."""
     if config.model is None:
         screen.warn(
-            "No --model given: using the built-in tiny model, which can only show how KTO works. "
-            "Give your own with --model FOLDER_OR_HUB_ID."
+            "No --model given: using the built-in tiny model, which is only a demo. "
+            "Use your own with --model FOLDER_OR_HUB_ID."
         )
 
 
@@ -109,7 +109,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     if fallback:
         screen.note(
             "The model has no chat template: using hh-rlhf's turn markers (Human: / Assistant:). "
-            "Give its own with --chat-template FILE."
+            "Set another one with --chat-template FILE."
         )
     precision = choose_precision(config.dtype, accelerator.device)
     in_4bit = precision.compute if config.load_in_4bit else None
@@ -119,7 +119,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     max_length = greatest_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model))
     cache = cache_folder(config)
-    kept = []
+    loaded = []
     for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
         wanted = needs_train or file != TRAIN
         rows = EncodedRows()
@@ -127,7 +127,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             rows, report = tokenized_rows(cache, data, file, encoder, source.folder, accelerator, screen)
             for sentence in report.notes(what):
                 screen.note(sentence)
-        kept.append(rows)
+        loaded.append(rows)
     return Prepared(
         data=data,
         source=source,
@@ -137,8 +137,8 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         precision=precision,
         max_length=max_length,
         token_budget=config.micro_batch_tokens or default_token_budget(model.config, accelerator.device),
-        train=kept[0],
-        validation=kept[1],
+        train=loaded[0],
+        validation=loaded[1],
     )
 
 
@@ -158,32 +158,36 @@ def class_counts(rows: EncodedRows) -> tuple[int, int]:
     return desirable, len(rows) - desirable
 
 
-def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, spread: bool = False) -> CompletionScorer:
-    """The model as a scorer on its device, its fast ways compared with the model's own logits first.
+def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded: bool = False) -> CompletionScorer:
+    """The model as a scorer on its device, after its fast paths were compared with the model's own logits.
 
-    With `spread`, over all processes where FSDP is asked for; such a model cannot generate.
+    Args:
+        sharded: over all processes if the launch uses FSDP; such a model cannot generate.
     """
-    whole = CompletionScorer(prepared.model, prepared.dtype)
-    scorer = place(whole, accelerator) if spread else whole.to(accelerator.device)
+    scorer = CompletionScorer(prepared.model, prepared.dtype)
+    scorer = to_devices(scorer, accelerator) if sharded else scorer.to(accelerator.device)
     rows = prepared.train or prepared.validation
     if not rows:
         return scorer
     checked = scorer.trust_or_fall_back(check_sequences(rows))
     if scorer.plain:
         screen.warn(
-            f"This model's head is not one kto can read directly (log-probs differ by {checked.difference:.1e} nats a "
+            f"kto cannot use this model's output head directly (log-probs differ by {checked.difference:.1e} nats per "
             "token): using the model's own logits, one sequence at a time. Correct, but slow."
         )
     elif checked.unpacked:
-        screen.note(f"Micro-batches are padded: this model cannot be packed, because {checked.unpacked}.")
+        screen.note(f"Using padded batches: this model cannot be packed, because {checked.unpacked}.")
     else:
-        screen.note("Micro-batches are packed: no padding, and rows that share a prompt compute it once.")
+        screen.note("Using packed batches (no padding, shared prompts computed once).")
     refuse_uneven_rounds(scorer)
     return scorer
 
 
 def check_sequences(rows: EncodedRows) -> list[TokenSequence]:
-    """Two short ones, one that shares its prompt with the first, and the longest, which reaches beyond any window."""
+    """Sequences for the start-up check: two short ones, one that shares the first's prompt, and the longest.
+
+    The longest exceeds the attention window, if the model has one that any row exceeds.
+    """
     order = rows.own.lengths.argsort(kind="stable").tolist()
     first, second, longest = order[0], order[min(1, len(order) - 1)], order[-1]
     return [rows.own[first], rows.own[second], rows.mismatched[first], rows.own[longest]]

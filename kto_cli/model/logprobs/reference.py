@@ -1,28 +1,43 @@
-"""The reference's log-probs of rows and of their mismatched pairs: from the cache, else computed and stored."""
+"""Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
+from torch import Tensor
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.batches import cut, outline
-from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 
 
+class ReferenceLogps(NamedTuple):
+    """Log-probs of the reference model, nats."""
+
+    own: Tensor
+    """[rows] of the rows' own completions."""
+    mismatched: Tensor
+    """[rows] of their mismatched completions."""
+
+    def take(self, rows: Sequence[int] | slice) -> ReferenceLogps:
+        """Those of some rows, in this order."""
+        return ReferenceLogps(self.own[rows], self.mismatched[rows])
+
+
 @dataclass
 class CacheUse:
-    """How many distinct sequences were needed, and where their log-probs came from."""
+    """Counts of distinct sequences: needed, computed, cached."""
 
     sequences: int = 0
     computed: int = 0
@@ -36,16 +51,16 @@ def reference_logps(
     config: ModelConfig,
     accelerator: Any,
     screen: Screen,
-) -> tuple[References, CacheUse]:
-    """The reference's log-probs of rows and of their mismatched pairs: from the cache, else computed and stored.
+) -> tuple[ReferenceLogps, CacheUse]:
+    """Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored.
 
-    `scorer` holds the reference's weights. Each process computes and stores its share.
+    `scorer` has the reference's weights. Each process computes and stores its share.
 
     Raises:
         Diverged: the reference gives a log-prob that is not a number.
     """
     cache = open_cache(prepared, config)
-    keys, first, places = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
+    keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     values = torch.zeros(len(keys), dtype=torch.float64)
     if accelerator.is_main_process:
@@ -54,17 +69,17 @@ def reference_logps(
         values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
     for name in cache.fixed:
         screen.warn(
-            f"The reference cache had a torn or damaged part ({cache.folder / name}); "
-            "it is removed, and what it held is computed again."
+            f"The reference cache had a truncated or damaged file ({cache.folder / name}); "
+            "it was removed, and its values are computed again."
         )
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         sequences = rows.sequences.take(first[missing])
-        engine = scoring_engine(scorer, prepared, accelerator)
-        values[missing] = _compute(keys[missing], sequences, engine, cache, accelerator, screen)
-    both = values[torch.from_numpy(places)].float()
+        distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
+        values[missing] = _compute(keys[missing], sequences, distributed, cache, screen)
+    both = values[torch.from_numpy(inverse)].float()
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
-    return References(both[: len(rows)], both[len(rows) :]), use
+    return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
 
 
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
@@ -83,15 +98,14 @@ def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> t
 def _compute(
     keys: Any,
     sequences: Sequences,
-    engine: Engine,
+    scorer: DistributedScorer,
     cache: ReferenceCache,
-    accelerator: Any,
     screen: Screen,
 ) -> torch.Tensor:
     """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [missing] float64.
 
-    Micro-batches are cut from the sequences in an order of their own (largest first, then by key), so an
-    interrupted pass goes on with the very batches it would have had, and ends with the same bits.
+    The order of micro-batches depends on the sequences alone (largest first, then by key), so an interrupted
+    pass continues with the same batches and ends with the same bits.
 
     Args:
         keys: [missing] ascending.
@@ -108,12 +122,8 @@ def _compute(
         screen.tick(len(positions))
 
     lengths = sequences.completion_lengths
-    (batches,) = cut(outline(sequences), token_budget=engine.token_budget, packed=engine.packs)
+    (batches,) = cut(outline(sequences), token_budget=scorer.token_budget, packed=scorer.packs)
+    accelerator = scorer.accelerator
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine):
-        return engine.log_probs(sequences, batches=batches, done=store).double()
-
-
-def scoring_engine(scorer: Any, prepared: Prepared, accelerator: Any) -> Engine:
-    """An engine that only scores."""
-    return Engine(accelerator, scorer, None, token_budget=prepared.token_budget, max_grad_norm=0.0)
+        return scorer.log_probs(sequences, batches=batches, done=store).double()

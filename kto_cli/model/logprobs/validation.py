@@ -1,4 +1,4 @@
-"""Scores of validation rows: the bridge from an engine and a reference to core.metrics."""
+"""Scores of validation rows, and the few metrics of them that are shown during training."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import torch
 from kto_cli.core.statistics.auc import auc, weighted_auc
 from kto_cli.core.statistics.intervals import draws, numbered, percentiles
 from kto_cli.core.statistics.metrics import Scores, class_means
-from kto_cli.model.logprobs.forward import Engine, References
+from kto_cli.model.logprobs.forward import DistributedScorer
+from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.tokens.store import EncodedRows
 
-GLANCE_ROWS = 256
-"""Rows looked at during training; the end of a run and `kto eval` use all."""
-GLANCE_RESAMPLES = 400
-"""Of the AUC's interval in a look: some milliseconds, and its edges move by about 0.005 from seed to seed."""
+QUICK_ROWS = 256
+"""Most rows of a validation during training; the end of a run and `kto eval` use all."""
+QUICK_RESAMPLES = 400
+"""Bootstrap resamples of the AUC during training: some milliseconds; its edges vary by about 0.005 between seeds."""
 
 
-def glance_rows(count: int, seed: int) -> list[int]:
-    """The validation rows that are looked at during training: the same ones all run long."""
-    return sorted(Random(f"kto glance {seed}").sample(range(count), min(count, GLANCE_ROWS)))
+def quick_rows(count: int, seed: int) -> list[int]:
+    """Indices of the validation rows that are scored during training: the same ones throughout a run."""
+    return sorted(Random(f"kto glance {seed}").sample(range(count), min(count, QUICK_ROWS)))
 
 
 def score_rows(
-    engine: Engine,
+    scorer: DistributedScorer,
     rows: EncodedRows,
-    references: References,
+    references: ReferenceLogps,
     *,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Scores:
-    """Log-ratios of rows and of their mismatched pairs; equal on all processes."""
-    logps = engine.log_probs(rows.sequences, done=lambda positions, _: tick(len(positions)))
+    """Log-ratios of rows and of their mismatched completions; equal on all processes."""
+    logps = scorer.log_probs(rows.sequences, done=lambda positions, _: tick(len(positions)))
     own, mismatched = logps[: len(rows)], logps[len(rows) :]
     return Scores(
         log_ratios=own - references.own,
@@ -45,13 +46,13 @@ def score_rows(
     )
 
 
-def glance(scores: Scores, metrics: dict[str, float], *, beta: float) -> dict[str, Any]:
-    """The few validation numbers shown during training; the AUC with its 90 % interval, a bootstrap over prompts."""
+def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> dict[str, Any]:
+    """The few validation metrics shown during training; the AUC with its 90 % interval, a bootstrap over prompts."""
     up, down = class_means(beta * scores.log_ratios, scores.desirable)
     clusters, count = numbered(scores.prompt_ids)
     areas = [
         weighted_auc(scores.log_ratios, scores.desirable, drawn)
-        for drawn in draws(clusters, count, GLANCE_RESAMPLES, seed=0)
+        for drawn in draws(clusters, count, QUICK_RESAMPLES, seed=0)
     ]
     return {
         "rows": len(scores.desirable),

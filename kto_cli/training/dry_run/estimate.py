@@ -1,4 +1,4 @@
-"""What a run will need, from numbers known before it: pure functions behind `kto train --dry-run`.
+"""Needs of a run, estimated from sizes known before it starts: pure functions.
 
 Costs are in tokens through the model: a forward pass over a token costs 1, forward and backward 3.
 """
@@ -13,13 +13,13 @@ from kto_cli.core.plan import plan_epoch, steps_in_epoch
 
 FORWARD, FORWARD_BACKWARD = 1, 3
 RECORD_BYTES, FRAME_BYTES = 28, 24
-"""The reference cache: a value, and what encloses the values of one micro-batch."""
+"""Bytes in the reference cache: of a value, and of the frame around the values of a micro-batch."""
 METRICS_BYTES = 900
-"""A line of metrics.jsonl, about."""
+"""Bytes of a line of metrics.jsonl, about."""
 
 
 @dataclass(frozen=True)
-class Work:
+class TokenWork:
     """Tokens that go through the model."""
 
     own: int
@@ -29,7 +29,7 @@ class Work:
     reference: int
     """Forward only, by the reference: what the cache lacks."""
     validation: int
-    """Forward only: looks during the run, and all of them at its end."""
+    """Forward only: validation during the run and at its end."""
 
     @property
     def step_cost(self) -> int:
@@ -43,7 +43,7 @@ class Work:
 
 
 def step_cost(own: int, mismatched: int) -> int:
-    """Forward tokens that a step over so many tokens is worth."""
+    """Cost of a step in forward tokens."""
     return FORWARD_BACKWARD * own + FORWARD * mismatched
 
 
@@ -87,7 +87,7 @@ def planned_batches(
 
 
 def reference_bytes(sequences: int, micro_batches: int) -> int:
-    """What so many new values take in the reference cache."""
+    """Bytes of new values in the reference cache."""
     return RECORD_BYTES * sequences + FRAME_BYTES * micro_batches
 
 
@@ -133,8 +133,8 @@ def disk_need(
     )
 
 
-def eta_seconds(work: Work, *, probed_cost: int, probed_seconds: float) -> float:
-    """How long all of `work` takes at the speed of the probed steps."""
+def eta_seconds(work: TokenWork, *, probed_cost: int, probed_seconds: float) -> float:
+    """Time of all of `work` at the speed of the probed steps."""
     return probed_seconds * work.cost / probed_cost
 
 
@@ -144,7 +144,7 @@ def memory_parts(**parts: int) -> dict[str, int]:
 
 
 def problems_of_space(needed: int, free: int, what: str) -> list[str]:
-    """What to say where something does not fit."""
+    """A problem to report if something does not fit."""
     if needed <= free:
         return []
     return [f"{what} needs {readable(needed)}, and {readable(free)} are free"]

@@ -1,4 +1,4 @@
-"""A few real steps of a run at learning rate 0, for `kto train --dry-run`: their time, memory and noise."""
+"""A few real steps of a run at learning rate 0: their time, memory and noise."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torch import Tensor
 from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
 from kto_cli.core.logps import GPU_TILE, TILE
-from kto_cli.model.logprobs.forward import References
+from kto_cli.model.distributed.processes import unwrapped_optimizer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.workload import repeated_batches, step_tokens
 from kto_cli.training.loop import Run, refuse_nonfinite
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import Settings
+from kto_cli.training.settings import RunSettings
 from kto_cli.training.setup import set_up
 
 TYPICAL_STEPS = 2
-"""Timed steps, after the one that is looked at for memory (it also warms up)."""
+"""Timed steps, after the one that measures memory (it also warms up)."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a few real steps showed."""
+    """Measurements of a few real steps."""
 
     cost: int
-    """Forward tokens that the timed steps are worth."""
+    """Cost of the timed steps in forward tokens."""
     seconds: float
     noise_floor: float
     """Largest log-ratio of a row, nats: the weights are the reference's."""
@@ -44,9 +44,9 @@ class Probe:
 
 
 def take_probe(
-    prepared: Prepared, settings: Settings, accelerator: Any, screen: Screen
+    prepared: Prepared, settings: RunSettings, accelerator: Any, screen: Screen
 ) -> tuple[Probe | None, list[str]]:
-    """Takes the steps, or says why they cannot be taken."""
+    """The measurements, or the problems that prevent them."""
     longest, typical = _batches_to_probe(prepared, settings)
     chosen = [row for batch in (longest, *typical) for row in batch]
     few = replace(prepared, train=prepared.train.take(chosen), validation=EncodedRows())
@@ -73,7 +73,7 @@ def take_probe(
     return Probe(sum(costs), seconds, noise, _memory(this_run, saved.most), packed), []
 
 
-def _batches_to_probe(prepared: Prepared, settings: Settings) -> tuple[list[int], list[list[int]]]:
+def _batches_to_probe(prepared: Prepared, settings: RunSettings) -> tuple[list[int], list[list[int]]]:
     """The rows of the step with the most tokens, and those of the steps in the middle."""
     tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
     batches = [batch for _, batch in repeated_batches(prepared, settings)]
@@ -102,10 +102,8 @@ def _step(this_run: Run, span: slice) -> float:
     settings, rows = this_run.settings, list(this_run.rows[span])
     output = this_run.engine.step(
         rows,
-        References(this_run.references.own[span], this_run.references.mismatched[span]),
-        beta=settings.config.beta,
-        lambda_d=settings.weights.lambda_d,
-        lambda_u=settings.weights.lambda_u,
+        this_run.references.take(span),
+        settings.loss,
         learning_rate=0.0,
     )
     refuse_nonfinite(output, rows, step=1, directory=this_run.directory)
@@ -114,7 +112,7 @@ def _step(this_run: Run, span: slice) -> float:
 
 def _memory(this_run: Run, activations: int) -> dict[str, int]:
     parameters = list(this_run.model.parameters())
-    optimizer = getattr(this_run.engine.optimizer, "optimizer", this_run.engine.optimizer)
+    optimizer = unwrapped_optimizer(this_run.engine.optimizer)
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     return estimate.memory_parts(
         weights=bytes_of(parameters),

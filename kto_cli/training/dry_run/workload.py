@@ -8,14 +8,14 @@ import numpy
 
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
-from kto_cli.model.logprobs.validation import GLANCE_ROWS
+from kto_cli.model.logprobs.validation import QUICK_ROWS
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.estimate import Work
-from kto_cli.training.settings import Settings
+from kto_cli.training.dry_run.estimate import TokenWork
+from kto_cli.training.settings import RunSettings
 
 
-def repeated_batches(prepared: Prepared, settings: Settings) -> list[tuple[int, list[int]]]:
+def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[int, list[int]]]:
     """How often the run takes a step over a batch, and the batch's rows; together all its steps."""
     config = settings.config
     labels = prepared.train.labels.tolist()
@@ -31,7 +31,7 @@ def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[
     return estimate.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
 
 
-def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed: bool) -> Work:
+def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, packed: bool) -> TokenWork:
     """The tokens that the whole run computes; `missing` as `missing_lengths` gives it."""
     validation = prepared.validation
     own = mismatched = 0
@@ -39,8 +39,8 @@ def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed
         both = step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
     looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
-    share = min(1.0, GLANCE_ROWS / max(1, len(validation)))
-    return Work(
+    share = min(1.0, QUICK_ROWS / max(1, len(validation)))
+    return TokenWork(
         own=own,
         mismatched=mismatched,
         reference=int(missing.sum()),
@@ -48,7 +48,7 @@ def planned_work(prepared: Prepared, settings: Settings, missing: Any, *, packed
     )
 
 
-def missing_lengths(prepared: Prepared, settings: Settings) -> Any:
+def missing_lengths(prepared: Prepared, settings: RunSettings) -> Any:
     """[missing] lengths of the sequences the reference cache lacks."""
     both = (prepared.train + prepared.validation).sequences
     keys, first = numpy.unique(both.keys, return_index=True)
@@ -56,7 +56,7 @@ def missing_lengths(prepared: Prepared, settings: Settings) -> Any:
     return both.lengths[first][stored.isnan().numpy()]
 
 
-def run_tokens(prepared: Prepared, settings: Settings) -> int:
+def run_tokens(prepared: Prepared, settings: RunSettings) -> int:
     """Of all rows and mismatched pairs of all steps, as metrics.jsonl counts them."""
     tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
     return sum(times * int(tokens[batch].sum()) for times, batch in repeated_batches(prepared, settings))

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: what the processes of a launch write together, and how any number of processes goes on.
+"""Checkpoints of a run: written by all processes of a launch, loaded by any number of them.
 
 Usually one process writes a model folder and the optimizer's state. Under FSDP2 with fsdp_state_dict_type:
-SHARDED_STATE_DICT (accelerate's default) every process writes its own slices (shards.py). Both are read back by
-one process, by DDP and by FSDP2.
+SHARDED_STATE_DICT (accelerate's default) every process writes its own slices (shards.py). One process, DDP
+and FSDP2 can load both.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 
 def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, counters: dict[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all; all processes must call.
+    """Writes a checkpoint, completely or not at all; all processes must call.
 
     Raises:
         DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
     """
-    accelerator, optimizer = engine.accelerator, _inner(engine.optimizer)
+    accelerator, optimizer = engine.accelerator, processes.unwrapped_optimizer(engine.optimizer)
     sharding = processes.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, tokenizer, optimizer, counters)
@@ -39,7 +39,7 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, co
 def _save_whole(
     directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
 ) -> None:
-    """The main process writes everything; what is spread is gathered for it first."""
+    """The main process writes everything; sharded tensors are gathered for it first."""
     from safetensors.torch import save_file
 
     main = accelerator.is_main_process
@@ -54,7 +54,7 @@ def _save_whole(
 def _save_slices(
     directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
 ) -> None:
-    """Each process writes what it holds; the folder gets its name when all have."""
+    """Each process writes its slices; the folder gets its final name when all have."""
     slices = _own_slices(model, optimizer, main=accelerator.is_main_process)
     if not accelerator.is_main_process:
         _write_own(accelerator, None, slices)
@@ -66,51 +66,51 @@ def _save_slices(
 
 
 def _own_slices(model: Any, optimizer: Any, *, main: bool) -> dict[str, Slice]:
-    """This process's rows of all that is spread; of the rest (scalars), all by the main process."""
+    """This process's rows of all sharded tensors; the main process has all others (scalars) too."""
     learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     tensors = {f"model.{name}": parameter.detach() for name, parameter in learned.items()}
     tensors |= {f"optimizer.{name}": value for name, value in gathering.flat_optimizer_state(optimizer).items()}
-    spread = {name: tensor for name, tensor in tensors.items() if gathering.is_dtensor(tensor)}
-    slices = {name: Slice(*gathering.local_rows(tensor)) for name, tensor in spread.items()}
-    return slices | {name: Slice(tensor) for name, tensor in tensors.items() if main and name not in spread}
+    sharded = {name: tensor for name, tensor in tensors.items() if gathering.is_dtensor(tensor)}
+    slices = {name: Slice(*gathering.local_rows(tensor)) for name, tensor in sharded.items()}
+    return slices | {name: Slice(tensor) for name, tensor in tensors.items() if main and name not in sharded}
 
 
 def _write_own(accelerator: Any, folder: Path | None, slices: dict[str, Slice]) -> dict[str, str]:
-    """Learns from the main process where to write, writes, and returns the hashes of all files once all are written.
+    """Writes this process's slices to the main process's folder; returns the checksums of all processes' files.
 
     Raises:
-        BadInput: the folder of the main process is not to be seen here.
+        BadInput: this process does not see that folder.
     """
     from accelerate.utils import broadcast_object_list, gather_object
 
-    (place,) = broadcast_object_list([str(folder)])
-    if not Path(place).is_dir():
+    (shared,) = broadcast_object_list([str(folder)])
+    if not Path(shared).is_dir():
         raise BadInput(
-            f"Process {accelerator.process_index} does not see {place}, where it must write its part of a checkpoint.",
+            f"Process {accelerator.process_index} does not see {shared}, where it must write its part of a checkpoint.",
             "Put --out where all machines see it, or set fsdp_state_dict_type: FULL_STATE_DICT.",
         )
-    path = slice_file(Path(place), accelerator.process_index, accelerator.num_processes)
+    path = slice_file(Path(shared), accelerator.process_index, accelerator.num_processes)
     return dict(gather_object([(path.name, write_slices(path, slices))]))
 
 
-# --- going on --------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------
 
 
-def latest_sound_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """`RunDir.latest_sound_step`, looked up by the main process for all, so that they go on from the same one."""
+def latest_valid_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """`RunDir.latest_valid_step`, found by the main process for all of them."""
     from accelerate.utils import broadcast_object_list
 
-    found = directory.latest_sound_step() if accelerator.is_main_process else None
+    found = directory.latest_valid_step() if accelerator.is_main_process else None
     return broadcast_object_list([found])[0]
 
 
 def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: bool) -> None:
-    """Puts weights and optimizer state back as they were when the checkpoint in `folder` was written.
+    """Loads weights and optimizer state of the checkpoint in `folder`.
 
     Raises:
         BadInput, BadModel: something in it cannot be read.
     """
-    optimizer = _inner(engine.optimizer)
+    optimizer = processes.unwrapped_optimizer(engine.optimizer)
     slices = Slices(folder)
     if slices.names("model."):
         own = model.state_dict(keep_vars=True)
@@ -132,15 +132,15 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
 
 
 def refuse_slices(folder: Path) -> None:
-    """A checkpoint in slices is for going on, not a model to load.
+    """A checkpoint in slices can be resumed, but is not a model to load.
 
     Raises:
-        BadInput: it is one.
+        BadInput: the folder is one.
     """
     if Slices(folder).names("model."):
         raise BadInput(
-            f"{folder} holds the slices of several processes, not a model.",
-            f"Finish the run (kto train --resume --out {folder.parent.parent}); its model is whole.",
+            f"{folder} has the slices of several processes, not a model.",
+            f"Finish the run (kto train --resume --out {folder.parent.parent}); the finished model can be loaded.",
         )
 
 
@@ -150,8 +150,3 @@ def _rows_of(tensors: dict[str, Tensor]) -> ReadRows:
         return tensor[start:stop] if tensor.ndim else tensor
 
     return read
-
-
-def _inner(optimizer: Any) -> Any:
-    """The optimizer inside accelerate's."""
-    return getattr(optimizer, "optimizer", optimizer)

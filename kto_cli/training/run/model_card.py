@@ -45,7 +45,7 @@ Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 | {{ name }} | {{ "%.4f"|format(validation[name]) }} | {{ "%.4f to %.4f"|format(*validation[name ~ "_interval"]) }} |
 {%- endfor %}
 {% endif %}
-Settings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
+RunSettings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
 """
 
 

@@ -1,4 +1,4 @@
-"""The run directory: what lies where, written so that a kill at any instant loses at most unfinished steps.
+"""The run directory: its files, written so that a kill at any instant loses at most unfinished steps.
 
 config.json, model.safetensors, tokenizer ...   the finished model; config.json comes last and says "finished"
                                                 (of a LoRA run: adapter_config.json, adapter_model.safetensors)
@@ -28,9 +28,9 @@ from kto_cli.common.errors import BadInput
 from kto_cli.model import lora
 
 LAST_FILES = ("config.json", lora.CONFIG)
-"""Of a whole model or of an adapter: put in place after all others, so it says that they are there."""
+"""Written last, of a model or of an adapter: its presence means that all other files are there."""
 KEPT_STEPS = 2
-"""Older checkpoints are removed once newer ones are whole; the one before the last stays as a reserve."""
+"""Checkpoints that stay: the last, and the one before it as a reserve."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class RunDir:
 
     @property
     def started(self) -> bool:
-        """A run began here."""
+        """Whether a run was started here."""
         return self.config.is_file()
 
     @property
     def finished(self) -> bool:
-        """A run ended here: its last file is in place."""
+        """Whether a run was finished here: its last file is in place."""
         return self.started and is_model_folder(self.folder)
 
     def refuse_unless_free(self) -> None:
-        """A new run may start here: the folder is absent or empty.
+        """A new run needs an absent or empty folder.
 
         Raises:
             BadInput: it holds a finished run, an unfinished one or something else; says what to do.
@@ -74,20 +74,20 @@ class RunDir:
             nearest = next(parent for parent in self.folder.absolute().parents if parent.exists())
             if not nearest.is_dir() or not os.access(nearest, os.W_OK):
                 raise BadInput(
-                    f"{self.folder} cannot be made: {nearest} takes no files.", "Give another one with --out."
+                    f"{self.folder} cannot be created: {nearest} is not writable.", "Use another folder with --out."
                 )
             return
         if not self.folder.is_dir():
-            raise BadInput(f"{self.folder} is a file.", "Give a folder with --out.")
+            raise BadInput(f"{self.folder} is a file.", "Use a folder with --out.")
         if self.finished:
-            raise BadInput(f"{self.folder} holds a finished run.", "Give another folder with --out, or remove it.")
+            raise BadInput(f"{self.folder} holds a finished run.", "Use another folder with --out, or remove it.")
         if self.started:
             raise BadInput(
                 f"{self.folder} holds an unfinished run.",
-                f"Go on with `kto train --resume --out {self.folder}`, or give another folder with --out.",
+                f"Resume it with `kto train --resume --out {self.folder}`, or use another folder with --out.",
             )
         if any(self.folder.iterdir()):
-            raise BadInput(f"The output folder {self.folder} is not empty.", "Give another folder with --out.")
+            raise BadInput(f"The output folder {self.folder} is not empty.", "Use another folder with --out.")
 
     # --- metrics ---------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class RunDir:
             file.write(files.json_lines([line]))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole lines; a torn last line (a killed run) is passed over."""
+        """All complete lines; a truncated last line (of a killed run) is skipped."""
         if not self.metrics.exists():
             return []
         lines = []
@@ -109,7 +109,7 @@ class RunDir:
         return lines
 
     def keep_metrics_up_to(self, step: int) -> None:
-        """Drops the lines of later steps: they are about to be written again."""
+        """Drops the lines of later steps, which will be written again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         with files.replacing(self.metrics) as temporary:
             temporary.write_text(files.json_lines(kept), encoding="utf-8")
@@ -122,10 +122,10 @@ class RunDir:
 
     @contextmanager
     def writing_step(self, step: int, counters: dict[str, Any]) -> Iterator[tuple[Path, dict[str, str]]]:
-        """A folder to fill with a checkpoint, whole or not at all; then removes those no longer needed.
+        """A folder to fill with a checkpoint, completely or not at all; then older checkpoints are removed.
 
         Yields:
-            (the folder, hashes by file name: what is not entered there is hashed at the end).
+            (the folder, SHA-256 by file name: files not entered there are hashed at the end).
 
         Raises:
             DiskFull: no space left; earlier checkpoints are untouched.
@@ -139,20 +139,20 @@ class RunDir:
             os.replace(old, leaving := old.with_name(f".{old.name}.old"))
             shutil.rmtree(leaving)
 
-    def sweep(self) -> None:
-        """Removes what a killed process left half-written; nothing with a final name is ever that."""
+    def remove_partial_files(self) -> None:
+        """Removes what a killed process left half-written; files with their final names are always complete."""
         for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def step_folders(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Complete checkpoints, oldest first."""
         return sorted(path for path in self.steps.glob("step-*") if path.is_dir())
 
-    def latest_sound_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
-        """The newest checkpoint whose every byte is as it was written.
+    def latest_valid_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
+        """The newest checkpoint whose files all match their checksums.
 
         Returns:
-            (its folder or None, its state, what is wrong with the newer ones).
+            (its folder or None, its state, the faults of newer ones).
         """
         faults: list[str] = []
         for folder in reversed(self.step_folders()):
@@ -165,11 +165,12 @@ class RunDir:
     # --- the end ---------------------------------------------------------------------------
 
     def finish(self, model: Any, tokenizer: Any, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Puts the finished model in place; its config comes last, so half a model never looks whole.
+        """Puts the finished model in place; its config comes last, so a partial model never looks complete.
 
-        `weights` stand in for the model's own, where those are spread over processes.
+        Args:
+            weights: gathered ones, in place of the model's own, if those are sharded.
         """
-        self.sweep()
+        self.remove_partial_files()
         staging = self.folder / ".finished.tmp"
         with files.saying_disk_full(self.folder):
             shutil.rmtree(staging, ignore_errors=True)
@@ -187,7 +188,7 @@ class RunDir:
 
 
 def read_settings(directory: RunDir) -> dict[str, Any]:
-    """A run's kto_config.json, its parts checked.
+    """The kto_config.json of a run, with its parts checked.
 
     Raises:
         BadInput: it is damaged or was changed by hand.
@@ -204,13 +205,13 @@ def read_settings(directory: RunDir) -> dict[str, Any]:
         if not isinstance(section, dict) or any(key not in section for key in keys):
             raise BadInput(
                 f"{directory.config} is not what kto wrote: its part {part!r} is missing or incomplete.",
-                "Put the file back, or start a new run with --out.",
+                "Restore the file, or start a new run with --out.",
             )
     return stored
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """A checkpoint's state.json, after comparing every file with the hash in it.
+    """The state.json of a checkpoint, after comparing every file with its checksum.
 
     Raises:
         BadInput: a file is missing or not as it was written; names it.
@@ -221,9 +222,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> None:
-    """Compares the weights of a finished run or of a step with the hashes written beside them.
-
-    A folder that is neither has none to compare with.
+    """Compares the weights of a finished run or of a step with their checksums; other folders have none.
 
     Raises:
         BadInput: a file is missing or not as it was written; names it.
@@ -240,17 +239,20 @@ def _compare(folder: Path, hashes: dict[str, str]) -> None:
         if not path.is_file():
             raise BadInput(f"{path} is missing from the checkpoint.")
         if files.file_sha256(path) != expected:
-            raise BadInput(f"{path} is damaged: its bytes are not those that were written.")
+            raise BadInput(f"{path} is damaged: its checksum differs.")
 
 
 def is_model_folder(folder: Path) -> bool:
-    """The folder holds a whole model or an adapter."""
+    """Whether the folder has a complete model or an adapter."""
     return any((folder / name).is_file() for name in LAST_FILES)
 
 
 def save_model_folder(folder: Path, model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """A Hugging Face model folder: config, safetensors weights (the model's, if not given; of adapters alone if it has
-    any), tokenizer with its chat template."""
+    """Writes a Hugging Face model folder: config, weights, tokenizer with its chat template.
+
+    Args:
+        weights: in place of the model's own. Of a model with adapters, only those are written.
+    """
     if lora.is_adapted(model):
         lora.save(folder, model, weights)
     else:

@@ -1,7 +1,7 @@
 """A checkpoint in slices: each process writes its rows of every tensor to a safetensors file of its own.
 
 state-00000-of-00002.safetensors holds tensors named as in the model ("model.<name>") and in the optimizer
-("optimizer.<parameter>.<moment>"); its metadata says which row of the whole tensor a slice begins with. Any number of
+("optimizer.<parameter>.<moment>"); its metadata has the first row of each slice in the full tensor. Any number of
 processes can read any rows back, whatever number wrote them.
 """
 
@@ -33,7 +33,7 @@ class _Stored(NamedTuple):
 
 
 def slice_file(folder: Path, process: int, processes: int) -> Path:
-    """Where a process writes its slices."""
+    """The file of a process's slices."""
     return folder / f"state-{process:05d}-of-{processes:05d}.safetensors"
 
 
@@ -60,7 +60,7 @@ def write_slices(path: Path, slices: Mapping[str, Slice]) -> str:
 
 
 class Slices:
-    """Reads a checkpoint in slices."""
+    """A checkpoint in slices, read by rows."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors import safe_open
@@ -73,11 +73,11 @@ class Slices:
                 self._parts.setdefault(name, []).append(_Stored(file, int(first), shape[0] if shape else 1))
 
     def names(self, prefix: str) -> list[str]:
-        """The tensors whose name begins so, without it."""
+        """Names of tensors with this prefix, without it."""
         return [name.removeprefix(prefix) for name in self._parts if name.startswith(prefix)]
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows of a whole tensor, put together from the slices that hold them."""
+        """Rows of a full tensor, joined from the slices that have them."""
         found = []
         for part in sorted(self._parts[name], key=lambda part: part.first_row):
             low, high = max(start, part.first_row), min(stop, part.first_row + part.rows)
