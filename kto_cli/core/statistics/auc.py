@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 # Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
-# ratios differ for history alone ("a fifth" of the shorter text here, of the longer text there); one ratio for both would
-# change numbers that users have on record.
+# ratios differ for historical reasons ("a fifth" of the shorter text, "a fifth" of the longer text); one ratio for both
+# would change numbers that users have on record.
 SIMILAR_TOKENS = 1.2  # completions in tokens, for the AUC between rows of similar length
 SIMILAR_WORDS = 1.25  # answers in words, for the win rate by length: the shorter one has at least 4/5 of the longer one
 
