@@ -10,7 +10,7 @@ from torch import Tensor, sigmoid
 
 from kto_cli.core.losses import label_signs, saturation
 from kto_cli.core.statistics.auc import rank_scores, ranked_auc
-from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
 
 CLASSES = ("desirable", "undesirable")
@@ -77,7 +77,7 @@ def by_source(scores: Scores, values: RowValues, sources: Sequence[str], *, seed
         Of each: rows, desirable, prompts; margin and auc, each with NAME_interval (bootstrap over its prompts);
         accuracy with accuracy_wilson; saturated (share).
     """
-    numbers, _ = numbered(sources)
+    numbers, _ = cluster_numbers(sources)
     names = list(dict.fromkeys(sources))
     parts = {name: (numbers == number).nonzero()[:, 0] for number, name in enumerate(names)}
     found = {}
@@ -114,8 +114,8 @@ def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str],
         margin = (up @ rewards) / up.sum(1) - (down @ rewards) / down.sum(1)
         return margin, ranked_auc(sorted_rewards, weights)
 
-    clusters, count = numbered(prompts)
-    parts = [both(drawn) for drawn in draws(clusters, count, resamples_for(len(desirable)), seed)]
+    clusters, count = cluster_numbers(prompts)
+    parts = [both(drawn) for drawn in resample_weights(clusters, count, resamples_for(len(desirable)), seed)]
     found: dict[str, Any] = {}
     whole = both(torch.ones(1, len(desirable), dtype=torch.float64))
     for name, value, drawn in zip(("margin", "auc"), whole, zip(*parts, strict=True), strict=True):

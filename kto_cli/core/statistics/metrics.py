@@ -17,7 +17,14 @@ from kto_cli.core.statistics.auc import (
     similar_length_auc,
     similar_length_pairs,
 )
-from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.intervals import (
+    RESAMPLES,
+    cluster_numbers,
+    clustered_error,
+    percentiles,
+    resample_weights,
+    wilson,
+)
 
 SATURATED_BELOW = 0.01
 """Share of its maximum gradient weight below which a row is saturated (Prop. 4.1)."""
@@ -103,11 +110,11 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         independent completions), kl_se (clustered by prompt); log_ratio_per_token_desirable / _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
-    clusters, cluster_count = numbered(scores.prompt_ids)
+    clusters, cluster_count = cluster_numbers(scores.prompt_ids)
     counts = (int(desirable.sum()), int((~desirable).sum()))
     estimate = estimator(scores, settings)
     resamples = resamples_for(len(desirable))
-    parts = [estimate(drawn) for drawn in draws(clusters, cluster_count, resamples, seed)]
+    parts = [estimate(drawn) for drawn in resample_weights(clusters, cluster_count, resamples, seed)]
     result: dict[str, object] = {
         "rows": len(desirable),
         "desirable": counts[0],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.statistics.auc import SIMILAR_WORDS
-from kto_cli.core.statistics.intervals import RESAMPLES, draws, percentiles, wilson
+from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_weights, wilson
 
 _STEPS = 60
 """Upper limit on the steps of Newton's method."""
@@ -153,7 +153,7 @@ def length_controlled(
     differences = torch.tensor([one.model_words - one.baseline_words for one in comparisons], dtype=torch.float64)
     clusters, count = torch.arange(len(comparisons)), len(comparisons)
     whole = _fit(outcomes, differences, torch.ones(1, count, dtype=torch.float64))
-    parts = [_fit(outcomes, differences, drawn)[:, 0] for drawn in draws(clusters, count, resamples, seed)]
+    parts = [_fit(outcomes, differences, drawn)[:, 0] for drawn in resample_weights(clusters, count, resamples, seed)]
     return {
         "win_rate": whole[0, 0].sigmoid().item(),
         "interval": percentiles(torch.cat(parts).sigmoid()),
@@ -205,7 +205,7 @@ def compare_rates(
     values = torch.tensor(pairs, dtype=torch.float64)
     before, after = values.mean(0).tolist()
     changes, clusters = values[:, 1] - values[:, 0], torch.arange(len(pairs))
-    parts = [drawn @ changes / len(pairs) for drawn in draws(clusters, len(pairs), resamples, seed)]
+    parts = [drawn @ changes / len(pairs) for drawn in resample_weights(clusters, len(pairs), resamples, seed)]
     low, high = percentiles(torch.cat(parts))
     return {
         "duels": len(pairs),
