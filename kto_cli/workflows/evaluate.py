@@ -17,7 +17,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.metrics import Scores
-from kto_cli.core.statistics.verdict import judge as say_verdict
+from kto_cli.core.statistics.verdict import run_verdict
 from kto_cli.core.statistics.win_rates import JudgedComparison
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
@@ -193,7 +193,7 @@ def _duels(session: Session, duels: list[JudgedComparison]) -> dict[str, Any]:
 
 def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
     """The verdict; returns the result of the command."""
-    verdict, out, screen = say_verdict(metrics, []), session.out, session.screen
+    verdict, out, screen = run_verdict(metrics, []), session.out, session.screen
     screen.say(verdict.sentence)
     screen.say(f"Written to {out}; {REPORT} shows it all.")
     return {
