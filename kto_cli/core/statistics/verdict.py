@@ -43,7 +43,7 @@ def _word(validation: dict[str, Any]) -> tuple[str, str]:
     desirable_log_ratio = validation["log_ratio_per_token_desirable"]
     if desirable_log_ratio < COLLAPSED_PER_TOKEN:
         return "collapsed", (
-            f"Collapsed: desirable completions lost {-desirable_log_ratio:.2f} nats per token against the reference, so "
+            f"Collapsed: desirable completions lost {-desirable_log_ratio:.2f} nats per token against the reference; "
             f"the model is damaged whatever its AUC. Train again with a learning rate 3 to 10 times lower. {numbers}"
         )
     if math.isnan(low) or low <= 0.5:
@@ -88,8 +88,8 @@ def curve_warnings(steps: Sequence[dict[str, Any]], validation: dict[str, Any] |
     if clamped > 0.9 and len(steps) >= 10:
         now = "" if math.isnan(desirable) else f" (now {desirable:+.2f})"
         warnings.append(
-            f"z_ref (the KL estimate) was clamped to 0 in {clamped:.0%} of the steps. This is common and harmless while "
-            f"the desirable reward stays near or above 0{now}; if both rewards fall, lower "
+            f"z_ref (the KL estimate) was clamped to 0 in {clamped:.0%} of the steps. This is common, and harmless "
+            f"while the desirable reward stays near or above 0{now}; if both rewards fall, lower "
             "--learning-rate or raise --lambda-d."
         )
     saturated = _mean(last, "saturated")
