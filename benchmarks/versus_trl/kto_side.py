@@ -268,7 +268,8 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
 def forward_tokens(engine: TrainingEngine, batch: EncodedRows) -> int:
     """What a step computes, in forward tokens, padding not counted."""
     budget, packed = engine.token_budget, engine.packs
-    tokens = step_tokens(batch.own.outline, batch.mismatched.outline, token_budget=budget, packed=packed)
+    own, mismatched = batch.own.sequence_lengths, batch.mismatched.sequence_lengths
+    tokens = step_tokens(own, mismatched, token_budget=budget, packed=packed)
     return step_cost(*tokens)
 
 

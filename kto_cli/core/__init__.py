@@ -1,13 +1,13 @@
 """Pure KTO: values in, values out; torch and the standard library only.
 
 rows.py         token sequences and rows
-losses.py       the KTO loss and z_ref (Eq. 7, 8)
-mismatch.py     the mismatched completion of each row
+losses.py       KTO loss and z_ref (Eq. 7, 8)
+mismatch.py     mismatched completion of each row
 weights.py      lambda_d and lambda_u from class counts (Eq. 8)
 logps.py        completion log-probs, the head computed in tiles
 plan.py         effective batches of an epoch; the learning rate of a step
 packing.py      sequences assigned to processes and micro-batches by size
 batches.py      packed and padded batches, shared prompts computed once
 optimizers.py   AdamW for bfloat16 weights
-statistics/     what the numbers of rows say
+statistics/     AUC, intervals, breakdown, win rates, comparison, the verdict in words
 """

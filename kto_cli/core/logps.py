@@ -1,9 +1,9 @@
-"""Log-probabilities of completion tokens from hidden states, without ever holding [batch, time, vocab].
+"""Log-probs of completion tokens from hidden states, without a [batch, time, vocab] tensor of logits.
 
-log p(token) = logit(token) - logsumexp(logits). The language-model head is applied only to the
-positions that predict a completion token, a tile of some positions and some of the vocabulary at a time;
-the backward pass computes each tile's logits again instead of keeping them. Memory for logits is
-therefore one tile, whatever the batch, the lengths or the vocabulary.
+log p(token) = logit(token) - logsumexp(logits). The language-model head runs only at positions that predict a
+completion token, on one tile (some positions, some of the vocabulary) at a time; the backward pass computes each tile's
+logits again instead of storing them. Memory for logits is therefore one tile, whatever the batch, the lengths or the
+vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 TILE, TILE_VOCABULARY = 1 << 21, 1 << 12
-"""Most logits held at once on a CPU (8 MiB in float32: they stay in its cache), and over how many tokens."""
+"""Most logits of a tile on a CPU (8 MiB in float32: they stay in its cache), and most tokens of its vocabulary."""
 GPU_TILE, GPU_TILE_VOCABULARY = 1 << 26, 1 << 16
-"""On a GPU (256 MiB in float32: large enough to keep it busy)."""
+"""The same on a GPU (256 MiB in float32: large enough to keep it busy)."""
 
 
 class Head(NamedTuple):
@@ -29,27 +29,27 @@ class Head(NamedTuple):
     bias: Tensor | None = None
     """[vocab]."""
     scale: float = 1.0
-    """What logits are multiplied by (Cohere's logit_scale, the inverse of Granite's logits_scaling)."""
+    """Factor of the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling)."""
     softcap: float | None = None
-    """cap * tanh(logits / cap), as in Gemma 2."""
+    """Cap of the logits: cap * tanh(logits / cap), as in Gemma 2."""
 
 
 def token_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
-    """Log-probability of each target token, float32 (float64 for float64 input), in nats.
+    """Log-prob of each target token in nats.
 
     Args:
         hidden: [predicted, hidden] outputs of the body at the positions that predict `targets`.
         targets: [predicted] token ids.
 
     Returns:
-        [predicted]. Differentiable in `hidden`, `head.weight` and `head.bias`.
+        [predicted] float32 (float64 for float64 input). Differentiable in `hidden`, `head.weight` and `head.bias`.
     """
     weight, bias = head.weight, head.bias
     return _TiledLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)
 
 
 def sequence_logps(token_values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Sums token log-probs into their sequences: [predicted], [predicted] -> [count]."""
+    """Sums token log-probs per sequence: [predicted] values and sequence indices -> [count]."""
     return torch.zeros(count, dtype=token_values.dtype, device=token_values.device).index_add(0, rows, token_values)
 
 
@@ -61,7 +61,7 @@ class _Tile(NamedTuple):
 
 
 def _tiles(targets: Tensor, vocab: int) -> Iterator[_Tile]:
-    """Cuts [predicted, vocab] into tiles, the whole vocabulary for some positions before the next positions."""
+    """Splits [predicted, vocab] into tiles: the whole vocabulary for some positions, then the next positions."""
     elements, widest = (GPU_TILE, GPU_TILE_VOCABULARY) if targets.is_cuda else (TILE, TILE_VOCABULARY)
     width = min(vocab, widest)
     height = max(1, elements // width)
@@ -96,14 +96,14 @@ class _Logits(NamedTuple):
 
 
 def _within(targets: Tensor, tile: _Tile) -> tuple[Tensor, Tensor]:
-    """Which of a tile's positions have their target in it ([rows] bool), and where ([rows], 0 where not)."""
+    """Whether the target of each position lies in the tile ([rows] bool), and at which column ([rows], else 0)."""
     inside = targets[tile.rows] - tile.tokens.start
     here = (inside >= 0) & (inside < tile.tokens.stop - tile.tokens.start)
     return here, inside.where(here, 0)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, without a temporary of total's size where the dtypes agree."""
+    """total += left @ right, without a temporary of total's size if the dtypes agree."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:

@@ -1,8 +1,8 @@
-"""Which row lends each row its mismatched completion (the pairs z_ref is estimated from).
+"""The mismatched completion of each row (TRL: KL completion); z_ref is estimated from these pairs.
 
-The partner is a property of the row and of the data, not of a batch: rows lie on a ring ordered by a
-seeded hash of their content, and each borrows from the next one that qualifies. Shuffling the rows
-changes nothing; a new row changes the partners of the few that now meet it first.
+A row's partner, whose completion becomes the row's mismatched one, depends on the row and the data, not on a batch: a
+seeded hash of their content orders all rows on a ring, and a row's partner is the next row that qualifies. Shuffling
+the rows changes nothing; a new row changes the partners of the few rows just before it.
 """
 
 from __future__ import annotations
@@ -13,32 +13,19 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def mismatched_partners(prompts: Sequence[str], completions: Sequence[str], *, seed: int = 0) -> Sequence[int]:
-    """For each row the index of the row whose completion it borrows.
-
-    A partner never has the row's prompt and never its completion text.
-
-    Args:
-        prompts: what identifies each row's prompt (text or hash). completions: likewise.
-
-    Raises:
-        ValueError: some row has no such partner; the message says why.
-    """
-    places = [ring_place(*row, seed=seed) for row in zip(prompts, completions, strict=True)]
-    return partners_on_ring(sorted(range(len(places)), key=places.__getitem__), prompts, completions)
-
-
-def ring_place(prompt: str, completion: str, *, seed: int = 0) -> bytes:
-    """A row's place on the ring, 16 bytes; lengths keep ("ab", "c") and ("a", "bc") apart."""
+def ring_key(prompt: str, completion: str, *, seed: int = 0) -> bytes:
+    """16 bytes that order a row on the ring; the length keeps ("ab", "c") and ("a", "bc") apart."""
     text = f"{seed}\n{len(prompt)}\n{prompt}{completion}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def partners_on_ring(ring: Sequence[int], prompts: Sequence[Any], completions: Sequence[Any]) -> array[int]:
-    """`mismatched_partners` for rows that need not be held as text: 8 bytes a row and list.
+def mismatched_partners(ring: Sequence[int], prompts: Sequence[Any], completions: Sequence[Any]) -> array[int]:
+    """For each row the index of its partner, a row with another prompt and another completion text.
+
+    Values take 8 bytes a row, so that texts need not be in memory.
 
     Args:
-        ring: row indices in the order of their `ring_place`. prompts, completions: for each row a value that is
+        ring: row indices in the order of their `ring_key`. prompts, completions: for each row a value that is
             equal where prompt or completion text is (text, hash or number).
 
     Raises:
@@ -49,20 +36,20 @@ def partners_on_ring(ring: Sequence[int], prompts: Sequence[Any], completions: S
         raise ValueError(
             f"all {count} rows have the same prompt, so no completion is a mismatched one and z_ref cannot be estimated"
         )
-    past_prompt, past_completion = _next_other(ring, prompts), _next_other(ring, completions)
+    after_prompt, after_completion = _next_different(ring, prompts), _next_different(ring, completions)
     partners = array("q", bytes(8 * count))
-    for place, row in enumerate(ring):
-        other, travelled = (place + 1) % count, 1
-        while travelled < count:
+    for position, row in enumerate(ring):
+        other, distance = (position + 1) % count, 1
+        while distance < count:
             if prompts[ring[other]] == prompts[row]:
-                leap = past_prompt
+                skip = after_prompt
             elif completions[ring[other]] == completions[row]:
-                leap = past_completion
+                skip = after_completion
             else:
                 break
-            travelled += (leap[other] - other) % count or count
-            other = leap[other]
-        if travelled >= count:
+            distance += (skip[other] - other) % count or count
+            other = skip[other]
+        if distance >= count:
             raise ValueError(
                 f"row {row} has no mismatched partner: every row with another prompt has the same completion text"
             )
@@ -70,15 +57,15 @@ def partners_on_ring(ring: Sequence[int], prompts: Sequence[Any], completions: S
     return partners
 
 
-def _next_other(ring: Sequence[int], values: Sequence[Any]) -> array[int]:
-    """For each place on the ring the next place with another value (0 where all values are equal).
+def _next_different(ring: Sequence[int], values: Sequence[Any]) -> array[int]:
+    """For each position on the ring the next position with a different value (0 where all values are equal).
 
-    Leaping over runs keeps the search short where one prompt or completion dominates.
+    Skipping whole runs keeps the search short where one prompt or completion is frequent.
     """
     count = len(ring)
     following = array("q", bytes(8 * count))
     for step in range(2 * count - 1, -1, -1):
-        place = step % count
-        after = (place + 1) % count
-        following[place] = after if values[ring[after]] != values[ring[place]] else following[after]
+        position = step % count
+        after = (position + 1) % count
+        following[position] = after if values[ring[after]] != values[ring[position]] else following[after]
     return following

@@ -1,4 +1,4 @@
-"""Sequences shared out to processes and put into micro-batches by size."""
+"""Sequences assigned to processes and put into micro-batches by size."""
 
 from __future__ import annotations
 
@@ -7,30 +7,36 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 
-def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Deals pieces of work to processes: positions, the largest first, each to whom has least so far.
+def assign(sizes: Sequence[int], ranks: int) -> list[list[int]]:
+    """Greedy balancing: assigns pieces, largest first, to the rank with the fewest tokens.
 
     Args:
         sizes: tokens of each piece.
+
+    Returns:
+        For each rank the indices of its pieces.
     """
-    hands: list[list[int]] = [[] for _ in range(ranks)]
+    shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [(0, rank) for rank in range(ranks)]
-    for position in _largest_first(sizes):
+    for index in _largest_first(sizes):
         load, rank = heappop(loads)
-        hands[rank].append(position)
-        heappush(loads, (load + sizes[position], rank))
-    return hands
+        shares[rank].append(index)
+        heappush(loads, (load + sizes[index], rank))
+    return shares
 
 
 def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Cuts sequences into padded batches of at most `token_budget` tokens, padding included.
+    """Splits sequences into padded batches of at most `token_budget` tokens, padding included.
 
-    Longest first and greedy, so a batch's size depends on its longest sequence alone. What remains
-    after any of the batches are done is cut the same way again: an interrupted pass over the data
-    goes on with the batches it would have had. A sequence longer than the budget is a batch of its own.
+    Longest first and greedy, so a batch's size depends on its longest sequence alone. Whichever batches are done, the
+    remaining sequences form the same batches again, so an interrupted pass over the data resumes unchanged. A sequence
+    longer than the budget is a batch of its own.
 
     Args:
-        lengths: tokens of each sequence. token_budget: tokens, padding included.
+        lengths: tokens of each sequence.
+
+    Returns:
+        Lists of indices.
     """
     order = _largest_first(lengths)
     batches: list[list[int]] = []
@@ -43,27 +49,31 @@ def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]
 
 
 def packed_batches(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Packs pieces into batches of at most `token_budget` tokens: each, largest first, where it leaves least room.
+    """Best-fit bin packing: puts pieces, largest first, into the batch of at most `token_budget` tokens that they fill
+    best.
 
-    As with `padded_batches`, what remains after any of the batches are done is packed the same way again,
-    and a piece larger than the budget is a batch of its own.
+    As with `padded_batches`, the remaining pieces form the same batches again, whichever batches are done, and a piece
+    larger than the budget is a batch of its own.
 
     Args:
         sizes: tokens of each piece.
+
+    Returns:
+        Lists of indices.
     """
     batches: list[list[int]] = []
-    room: list[tuple[int, int]] = []
-    for position in _largest_first(sizes):
-        place = bisect_left(room, (sizes[position], -1))
-        if place < len(room):
-            free, batch = room.pop(place)
-            batches[batch].append(position)
+    room: list[tuple[int, int]] = []  # (tokens left, batch), sorted
+    for index in _largest_first(sizes):
+        fit = bisect_left(room, (sizes[index], -1))
+        if fit < len(room):
+            free, batch = room.pop(fit)
+            batches[batch].append(index)
         else:
             free, batch = token_budget, len(batches)
-            batches.append([position])
-        insort(room, (free - sizes[position], batch))
+            batches.append([index])
+        insort(room, (free - sizes[index], batch))
     return batches
 
 
 def _largest_first(sizes: Sequence[int]) -> list[int]:
-    return sorted(range(len(sizes)), key=lambda position: (-sizes[position], position))
+    return sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))

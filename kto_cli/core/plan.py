@@ -1,6 +1,7 @@
-"""Which rows make which optimizer step: a pure function of labels, sizes, seed and epoch.
+"""Effective batches of an epoch and the learning rate of a step, as pure functions.
 
-Nothing about data order is ever stored; a resumed run calls the same function again.
+The order of the rows is a function of labels, sizes, seed and epoch. It is never stored; a resumed run computes it
+again.
 """
 
 from __future__ import annotations
@@ -18,71 +19,74 @@ def plan_epoch(
     seed: int,
     epoch: int,
 ) -> list[list[int]]:
-    """The effective batches of one epoch: row indices, each row exactly once.
+    """Effective batches of one epoch: lists of row indices, each row exactly once.
 
-    Both classes are shuffled anew each epoch and spread evenly: every batch holds its share of each,
-    rounded, and at least one row of each class whenever there are enough rows for that. The last batch
-    holds what is left over.
+    Both classes are shuffled anew each epoch and distributed evenly: every batch gets its rounded share of each class,
+    and at least one row of each class if there are enough rows. The last batch takes the remainder.
 
     Args:
-        labels: desirable or not, one a row. batch_size: rows of an effective batch.
-        prompts: what tells rows of one prompt, one a row. Given, rows of one prompt come into the same batch
-            wherever the classes' shares allow it, so that the prompt is computed once; not given, all rows
-            are drawn independently.
+        labels: [rows] True is desirable. batch_size: rows of an effective batch.
+        prompts: [rows] equal values mark rows of one prompt, which then share a batch wherever the classes' shares
+            allow it, so that the prompt is computed once. None: all rows are drawn independently.
     """
     random = Random(f"kto plan {seed} {epoch}")
     sizes = [min(batch_size, len(labels) - start) for start in range(0, len(labels), batch_size)]
     shares = _shares(sizes, sum(labels))
-    pool = _Pool(labels, range(len(labels)) if prompts is None else prompts, random)
+    pool = _GroupPool(labels, range(len(labels)) if prompts is None else prompts, random)
     return [pool.draw(share, size - share) for size, share in zip(sizes, shares, strict=True)]
 
 
-class _Pool:
-    """Groups of rows not yet in a batch, drawn at random, whole where they fit."""
+_Group = tuple[list[int], list[int]]
+"""(desirable, undesirable) rows of one prompt."""
+
+
+class _GroupPool:
+    """Prompt groups that no batch has taken yet. Groups are drawn at random and kept together where they fit."""
 
     def __init__(self, labels: Sequence[bool], prompts: Iterable[Hashable], random: Random) -> None:
-        groups: dict[Hashable, tuple[list[int], list[int]]] = {}
+        groups: dict[Hashable, _Group] = {}
         for row, (label, prompt) in enumerate(zip(labels, prompts, strict=True)):
             groups.setdefault(prompt, ([], []))[not label].append(row)
         self._random = random
-        self._shelves: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = {}
+        self._by_counts: dict[tuple[int, int], list[_Group]] = {}
         for group in groups.values():
             for members in group:
                 random.shuffle(members)
-            self._shelve(group)
-        for shelf in self._shelves.values():
-            random.shuffle(shelf)
+            self._add(group)
+        for same_counts in self._by_counts.values():
+            random.shuffle(same_counts)
 
-    def _shelve(self, group: tuple[list[int], list[int]]) -> None:
-        """Groups of the same make-up, (desirable, undesirable) rows, lie together."""
-        self._shelves.setdefault((len(group[0]), len(group[1])), []).append(group)
+    def _add(self, group: _Group) -> None:
+        """Files a group under its (desirable, undesirable) counts."""
+        self._by_counts.setdefault((len(group[0]), len(group[1])), []).append(group)
 
     def draw(self, desirable: int, undesirable: int) -> list[int]:
-        """Takes so many rows of each class out of the pool, desirable ones first."""
-        taken: tuple[list[int], list[int]] = ([], [])
+        """Takes that many rows of each class out of the pool, desirable rows first."""
+        taken: _Group = ([], [])
         while (room := (desirable - len(taken[0]), undesirable - len(taken[1]))) != (0, 0):
-            fitting = [make for make in self._shelves if make[0] <= room[0] and make[1] <= room[1]]
-            makes = fitting or [make for make in self._shelves if min(make[0], room[0]) + min(make[1], room[1])]
-            group = self._take(makes)
+            fitting = [n for n in self._by_counts if n[0] <= room[0] and n[1] <= room[1]]
+            # Where no group fits whole, one with a row that is still needed is split.
+            usable = fitting or [n for n in self._by_counts if min(n[0], room[0]) + min(n[1], room[1])]
+            group = self._take(usable)
             for rows, members, space in zip(taken, group, room, strict=True):
                 rows += members[:space]
             rest = group[0][room[0] :], group[1][room[1] :]
             if any(rest):
-                self._shelve(rest)
+                self._add(rest)
         return taken[0] + taken[1]
 
-    def _take(self, makes: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
-        """A random group of one of these make-ups, each group equally likely."""
-        counts = [len(self._shelves[make]) for make in makes]
-        (make,) = self._random.choices(makes, counts)
-        group = self._shelves[make].pop()
-        if not self._shelves[make]:
-            del self._shelves[make]
+    def _take(self, candidates: list[tuple[int, int]]) -> _Group:
+        """A random group with one of these counts, each group equally likely."""
+        numbers = [len(self._by_counts[counts]) for counts in candidates]
+        (counts,) = self._random.choices(candidates, numbers)
+        group = self._by_counts[counts].pop()
+        if not self._by_counts[counts]:
+            del self._by_counts[counts]
         return group
 
 
 def _shares(sizes: list[int], members: int) -> list[int]:
-    """How many of a class's `members` each batch gets: even, and 1 .. size-1 where counts allow."""
+    """How many of a class's `members` each batch gets: an even share, within 1 .. size-1 where counts allow."""
     total, before, shares, seen = sum(sizes), 0, [], 0
     for size in sizes:
         seen += size
@@ -96,7 +100,7 @@ def _shares(sizes: list[int], members: int) -> list[int]:
 
 
 def _lift_empty(shares: list[int], sizes: list[int]) -> None:
-    """Gives each batch of two or more rows one member of the class, taken from the fullest batch."""
+    """Gives each batch of two or more rows at least one member of the class, taken from the batch with most."""
     for batch, size in enumerate(sizes):
         if size > 1 and shares[batch] == 0:
             fullest = max(range(len(sizes)), key=lambda other: (shares[other], -other))
@@ -107,7 +111,7 @@ def _lift_empty(shares: list[int], sizes: list[int]) -> None:
 
 
 def steps_in_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps of one epoch, the ragged last one included."""
+    """Optimizer steps of one epoch, the smaller last one included."""
     return -(-rows // batch_size)
 
 
@@ -115,7 +119,7 @@ def learning_rate_share(step: int, *, total: int, warmup: float, schedule: str) 
     """Share of the peak learning rate at `step` (0-based) of `total`: linear warm-up, then the schedule.
 
     Args:
-        warmup: a share of `total` if below 1, else a number of steps. The first step is never at 0.
+        warmup: a share of `total` if below 1, else a number of steps. The first step's rate is above 0.
         schedule: linear or cosine (both reach 0 only after the last step) or constant.
     """
     warm = round(warmup * total) if warmup < 1 else int(warmup)

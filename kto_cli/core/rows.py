@@ -1,4 +1,4 @@
-"""Token sequences and the rows made of them."""
+"""Token sequences, and rows of two of them: a completion and its mismatched one."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from typing import NamedTuple
 
 
 class TokenSequence(NamedTuple):
-    """A prompt and a completion in token ids, joined at a token boundary."""
+    """Prompt and completion as token ids, joined at a token boundary."""
 
     prompt: tuple[int, ...]
     """At least one token: the first completion token is predicted from it."""
     completion: tuple[int, ...]
-    """At least one token; ends with end-of-sequence unless it was cut."""
+    """At least one token; ends with the end-of-turn token unless it was truncated."""
 
     @property
     def length(self) -> int:
-        """Tokens of both."""
+        """Tokens of prompt and completion."""
         return len(self.prompt) + len(self.completion)
 
 
 class EncodedRow(NamedTuple):
-    """A row in tokens, with the mismatched pair that belongs to it."""
+    """A row as token ids, with its mismatched completion behind the same prompt."""
 
     id: str
     label: bool
-    """True is desirable."""
+    """True: desirable."""
     own: TokenSequence
+    """The row's prompt and completion."""
     mismatched: TokenSequence
     """The row's prompt with the completion of a row that has another prompt."""
     prompt_id: str

@@ -1,4 +1,4 @@
-"""Loss weights from class counts (KTO paper, arXiv 2402.01306v1, Eq. 8)."""
+"""Class weights lambda_D and lambda_U from class counts (arXiv 2402.01306v1, Eq. 8)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HIGHEST_RATIO = 4 / 3
 
 
 class Weights(NamedTuple):
-    """The weight of a desirable and of an undesirable row, and the ratio of Eq. 8 they give."""
+    """Weights of a desirable and an undesirable row, with the ratio of Eq. 8 that they give."""
 
     lambda_d: float
     lambda_u: float
@@ -18,12 +18,12 @@ class Weights(NamedTuple):
 
     @property
     def inside(self) -> bool:
-        """Whether the ratio lies in Eq. 8's interval (to rounding)."""
+        """Whether the ratio lies in the interval of Eq. 8 (up to rounding)."""
         return LOWEST_RATIO - 1e-9 <= self.ratio <= HIGHEST_RATIO + 1e-9
 
 
 def lambda_interval(desirable: int, undesirable: int) -> dict[str, list[float]]:
-    """The weights Eq. 8 allows for these counts.
+    """The intervals of weights that Eq. 8 allows for these counts.
 
     Returns:
         `lambda_d`: [low, high] where lambda_u is 1; `lambda_u`: [low, high] where lambda_d is 1.
@@ -43,10 +43,10 @@ def lambda_interval(desirable: int, undesirable: int) -> dict[str, list[float]]:
 def choose_weights(
     desirable: int, undesirable: int, *, lambda_d: float | None = None, lambda_u: float | None = None
 ) -> Weights:
-    """Fills in the weights that were left to us (None).
+    """Fills in the weights that are None.
 
-    Both left: 1 and 1 if that is inside Eq. 8's interval, else the smallest raise of one of them that
-    enters it. One left: it is 1, as the paper fixes one of the two at 1; the other is kept as given,
+    Both None: 1 and 1 if the interval of Eq. 8 contains their ratio, else the smallest increase of one of them that
+    reaches the interval. One None: it becomes 1, as the paper fixes one of the two at 1; the other stays as given,
     inside the interval or not (see `Weights.inside`).
     """
     if lambda_d is None and lambda_u is None:

@@ -117,7 +117,7 @@ def _calibration(screen: Screen, found: dict[str, Any]) -> None:
             [
                 f"{one['low']:.3f} to {one['high']:.3f}",
                 one["rows"],
-                f"{one['said']:.3f}",
+                f"{one['predicted']:.3f}",
                 f"{one['desirable']:.3f}",
                 _range(one["desirable_wilson"]),
             ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kto_cli.core.batches import Layout
+from kto_cli.core.batches import PackedLayout
 
 NAME = "kto_packed"
 """What transformers calls this attention."""
@@ -48,7 +48,7 @@ class Past:
 class _Work(NamedTuple):
     """What the attention modules of a forward pass need to know."""
 
-    layout: Layout
+    layout: PackedLayout
     past: Past | None
     masks: dict[tuple[Any, ...], Tensor]
     """Masks of this pass, by shape: the layers share them."""
@@ -91,7 +91,7 @@ class PackedAttention:
         return self.calls == self._layers
 
     @contextlib.contextmanager
-    def __call__(self, layout: Layout, past: Past | None = None) -> Iterator[None]:
+    def __call__(self, layout: PackedLayout, past: Past | None = None) -> Iterator[None]:
         """Within it, the model reads batches laid out as `layout`."""
         before = [config._attn_implementation for config in self._configs]
         work = _Work(layout, past, {}, [])

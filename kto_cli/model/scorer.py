@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kto_cli.core.batches import Batch, Layout, continuation, pack, pad
+from kto_cli.core.batches import Batch, PackedLayout, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model.attention import CannotPack, PackedAttention, Past
@@ -54,11 +54,11 @@ class CompletionScorer(nn.Module):
         self,
         input_ids: Tensor,
         position_ids: Tensor,
-        places: Tensor,
+        output_positions: Tensor,
         rows: Tensor,
         targets: Tensor,
         size: int,
-        layout: Layout | None = None,
+        layout: PackedLayout | None = None,
         past: Past | None = None,
     ) -> Tensor:
         """Fields of a `Batch` -> [size] summed log-probs, nats, float32 (float64 for a float64 model).
@@ -66,7 +66,7 @@ class CompletionScorer(nn.Module):
         Args:
             past: filled by a packed batch for its continuation, and read by that.
         """
-        batch = Batch(input_ids, position_ids, places, rows, targets, size, layout)
+        batch = Batch(input_ids, position_ids, output_positions, rows, targets, size, layout)
         with self._autocast(input_ids.device):
             if self.plain:
                 return self._plain(batch)
@@ -90,7 +90,7 @@ class CompletionScorer(nn.Module):
             hidden = torch.cat([past.outputs, hidden])
         elif past is not None:
             past.outputs = hidden.detach()[past.prompt_ends]
-        return hidden.index_select(0, batch.places)
+        return hidden.index_select(0, batch.output_positions)
 
     def score(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Summed completion log-probs of a few sequences in one batch; [sequences], no gradient."""
@@ -180,7 +180,7 @@ class CompletionScorer(nn.Module):
         values = []
         for index in range(batch.size):
             mine = batch.rows == index
-            times = batch.places[mine] - index * batch.input_ids.shape[1]
+            times = batch.output_positions[mine] - index * batch.input_ids.shape[1]
             time = int(times.max()) + 1
             inputs = self._inputs(batch.input_ids[index : index + 1, :time], batch.position_ids[:, :time])
             logits = self.model(**inputs).logits[0, times]

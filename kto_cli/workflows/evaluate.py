@@ -17,8 +17,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.metrics import Scores
-from kto_cli.core.statistics.verdict import judge as say_verdict
-from kto_cli.core.statistics.win_rates import Judged
+from kto_cli.core.statistics.verdict import run_verdict
+from kto_cli.core.statistics.win_rates import JudgedComparison
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
 from kto_cli.evaluation.checkpoint import load_policy, locate, results_folder, run_folder
@@ -50,7 +50,7 @@ class Evaluated(NamedTuple):
     out: Path
     home: Path | None
     """The run directory it belongs to."""
-    duels: list[Judged]
+    duels: list[JudgedComparison]
     benchmarks: dict[str, Any]
 
 
@@ -80,7 +80,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     weights = _weights(scores, session.config, chosen)
     metrics = _validation(session, scores, weights)
     parts: dict[str, Any] = {}
-    duels: list[Judged] = []
+    duels: list[JudgedComparison] = []
     with report_whatever_happens(session):
         parts |= _answers(session, policy)
         parts |= _benchmarks(session, policy.model, reference_tasks)
@@ -175,7 +175,7 @@ def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict
     return {"benchmarks": found}
 
 
-def _duels(session: Session, duels: list[Judged]) -> dict[str, Any]:
+def _duels(session: Session, duels: list[JudgedComparison]) -> dict[str, Any]:
     """The answers of the other side, and what the judge says of both; fills `duels`."""
     theirs = other_side(session)
     parts = {} if session.rival is None else _keep_answers(session, show=True)
@@ -193,7 +193,7 @@ def _duels(session: Session, duels: list[Judged]) -> dict[str, Any]:
 
 def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
     """The verdict; returns the result of the command."""
-    verdict, out, screen = say_verdict(metrics, []), session.out, session.screen
+    verdict, out, screen = run_verdict(metrics, []), session.out, session.screen
     screen.say(verdict.sentence)
     screen.say(f"Written to {out}; {REPORT} shows it all.")
     return {

@@ -11,7 +11,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
 from kto_cli.core.statistics.metrics import validation_metrics
-from kto_cli.core.statistics.verdict import Verdict, judge
+from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import lora
 from kto_cli.model.distributed.gathering import gathered_weights
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
@@ -127,7 +127,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         with screen.progress("validation rows", 2 * len(this_run.validation)):
             scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
         validation = validation_metrics(scores, settings.loss)
-    verdict = judge(validation, directory.read_metrics())
+    verdict = run_verdict(validation, directory.read_metrics())
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(this_run.model, keep=main)
     if main:

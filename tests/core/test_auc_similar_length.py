@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.statistics.auc import LIKE_LENGTH, auc, like_length_auc, prepare, standing, standing_auc, weighted_auc
+from kto_cli.core.statistics.auc import (
+    SIMILAR_TOKENS,
+    auc,
+    rank_scores,
+    ranked_auc,
+    similar_length_auc,
+    similar_length_pairs,
+    weighted_auc,
+)
 from kto_cli.core.statistics.metrics import RESAMPLES, Scores, resamples_for, validation_metrics
 
 ROW = st.tuples(st.integers(-3, 3), st.integers(1, 40), st.booleans(), st.integers(0, 3), st.integers(0, 3))
@@ -23,7 +31,7 @@ def every_pair(scores: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor
     for up in range(len(scores)):
         for down in range(len(scores)):
             pair = sorted((lengths[up].item(), lengths[down].item()))
-            if labels[up] and not labels[down] and pair[1] <= LIKE_LENGTH * pair[0]:
+            if labels[up] and not labels[down] and pair[1] <= SIMILAR_TOKENS * pair[0]:
                 weight = (weights[up] * weights[down]).item()
                 won += weight * ((scores[up] > scores[down]) + 0.5 * (scores[up] == scores[down])).item()
                 total += weight
@@ -36,7 +44,7 @@ def test_every_resample_is_the_double_loops_to_the_last_bit(rows: list[tuple[int
     """Weights are whole, so sums are exact; ties in scores, in lengths and in both; classes that are missing."""
     scores, lengths, labels, first, second = (torch.tensor([row[part] for row in rows]) for part in range(5))
     weights = torch.stack([first, second]).double()
-    found = like_length_auc(prepare(scores.double(), lengths, labels), weights).tolist()
+    found = similar_length_auc(similar_length_pairs(scores.double(), lengths, labels), weights).tolist()
     for draw, value in enumerate(found):
         expected = every_pair(scores, lengths, labels, weights[draw])
         assert value == expected or (math.isnan(value) and math.isnan(expected))
@@ -48,7 +56,7 @@ def test_the_edge_is_met_as_it_is_written() -> None:
     scores = torch.tensor([2.0, 1, 2, 1, 9, 9, -9])
     lengths = torch.tensor([5, 6, 5, 13, 11, 15, 10])
     labels = torch.tensor([True, False, False, True, False, False, False])
-    found = like_length_auc(prepare(scores, lengths, labels), torch.ones(1, 7))
+    found = similar_length_auc(similar_length_pairs(scores, lengths, labels), torch.ones(1, 7))
     assert found.item() == 1.5 / 4
 
 
@@ -62,18 +70,18 @@ def test_any_number_of_different_lengths(count: int) -> None:
     labels[:2] = torch.tensor([True, False])
     weights = torch.randint(0, 4, (5, 2 * count), generator=generator).double()
     up, down = lengths[labels].double()[:, None], lengths[~labels].double()
-    like = (torch.maximum(up, down) <= LIKE_LENGTH * torch.minimum(up, down)).double()
+    like = (torch.maximum(up, down) <= SIMILAR_TOKENS * torch.minimum(up, down)).double()
     wins = like * ((scores[labels][:, None] - scores[~labels]).sign() + 1) / 2
     both = [((weights[:, labels] @ each) * weights[:, ~labels]).sum(1) for each in (wins, like)]
-    found = like_length_auc(prepare(scores, lengths, labels), weights)
+    found = similar_length_auc(similar_length_pairs(scores, lengths, labels), weights)
     assert torch.equal(found.nan_to_num(-1), (both[0] / both[1]).nan_to_num(-1))
 
 
 def test_one_length_is_the_plain_auc() -> None:
     scores = torch.randn(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round(decimals=1)
     labels, weights = torch.arange(300) % 3 == 0, torch.ones(1, 300, dtype=torch.float64)
-    found = like_length_auc(prepare(scores, torch.full((300,), 9), labels), weights).item()
-    assert found == standing_auc(standing(scores, labels), weights).item() == pytest.approx(auc(scores, labels))
+    found = similar_length_auc(similar_length_pairs(scores, torch.full((300,), 9), labels), weights).item()
+    assert found == ranked_auc(rank_scores(scores, labels), weights).item() == pytest.approx(auc(scores, labels))
     assert weighted_auc(scores.expand(1, -1), labels, weights).item() == found, "sorted anew in each draw"
 
 

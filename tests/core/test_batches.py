@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pico import sequences
 
-from kto_cli.core.batches import Segment, continuation, cut, outline, pack, pad, trees
+from kto_cli.core.batches import Segment, continuation, micro_batches, pack, pad, prompt_groups, sequence_lengths
 from kto_cli.core.rows import TokenSequence
 
 PROMPTS = ((5, 6, 7), (5, 6), (8,), (9, 10, 11, 12))
@@ -25,7 +25,7 @@ SOME = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(some=SOME, budget=st.integers(1, 60), ranks=st.integers(1, 4), packed=st.booleans())
 def test_cut_takes_each_sequence_once_within_the_budget(some, budget, ranks, packed):
-    shares = cut(outline(some), token_budget=budget, ranks=ranks, packed=packed)
+    shares = micro_batches(sequence_lengths(some), token_budget=budget, ranks=ranks, packed=packed)
     assert len(shares) == ranks
     batches = [batch for share in shares for batch in share]
     assert sorted(place for batch in batches for place in batch) == list(range(len(some)))
@@ -44,7 +44,7 @@ def test_a_packed_batch_holds_each_prompt_once_and_no_last_token(some):
     assert set(prompts) == distinct
     expected = sum(map(len, distinct)) + sum(len(sequence.completion) - 1 for sequence in some)
     assert batch.input_ids.shape == batch.position_ids.shape == (1, expected)
-    assert sum(tree.size for tree in trees(outline(some))) == expected
+    assert sum(tree.size for tree in prompt_groups(sequence_lengths(some))) == expected
     assert batch.layout is not None
     stops = [segment.stop for segment in batch.layout.segments]
     assert [segment.start for segment in batch.layout.segments] == [0, *stops[:-1]]
@@ -62,7 +62,7 @@ def seen_by(batch, place: int) -> list[int]:
 @given(some=SOME)
 def test_what_predicts_a_token_has_seen_all_before_it_and_nothing_else(some):
     batch, _ = pack(some)
-    predicted = iter(zip(batch.places.tolist(), batch.rows.tolist(), batch.targets.tolist(), strict=True))
+    predicted = iter(zip(batch.output_positions.tolist(), batch.rows.tolist(), batch.targets.tolist(), strict=True))
     found: dict[int, list[list[int]]] = {}
     for place, row, target in predicted:
         found.setdefault(row, []).append([*seen_by(batch, place), target])
@@ -79,36 +79,36 @@ def test_pack_and_continue_by_hand():
     assert batch.input_ids.tolist() == [[5, 6, 20, 21, 23]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
     assert batch.layout.segments == (Segment(0, 4), Segment(4, 5, (0, 2)))
-    assert batch.places.tolist() == [1, 2, 3, 1, 4]
+    assert batch.output_positions.tolist() == [1, 2, 3, 1, 4]
     assert batch.rows.tolist() == [0, 0, 0, 1, 1]
     assert prompts == {(5, 6): (0, 2)}
     rest = continuation([TokenSequence((5, 6), (30, 31))], prompts)
     assert rest.input_ids.tolist() == [[30]]
     assert rest.position_ids.tolist() == [[2]]
     assert rest.layout.continues
-    assert rest.places.tolist() == [0, 1], "the prompt's last output, then the first of its own"
+    assert rest.output_positions.tolist() == [0, 1], "the prompt's last output, then the first of its own"
 
 
 def test_a_continuation_is_never_empty():
     some = [TokenSequence((5, 6), (20,)), TokenSequence((7,), (21,))]
     rest = continuation(some, pack(some)[1])
     assert rest.input_ids.numel() == 1
-    assert rest.places.tolist() == [0, 1], "nothing of it is read"
+    assert rest.output_positions.tolist() == [0, 1], "nothing of it is read"
 
 
 def test_padding_is_on_the_right():
     batch = pad([TokenSequence((5, 6), (20, 21)), TokenSequence((7,), (22,))], pad_id=99)
     assert batch.input_ids.tolist() == [[5, 6, 20], [7, 99, 99]]
-    assert batch.places.tolist() == [1, 2, 3]
+    assert batch.output_positions.tolist() == [1, 2, 3]
     assert batch.to(torch.device("cpu")).size == 2
 
 
 def test_a_large_tree_is_split_the_same_way_when_parts_of_it_are_done():
     """Eight completions of one prompt, several micro-batches; whichever is done, the rest is cut as before."""
     some = [TokenSequence((5, 6), each.completion) for each in sequences([(1, n) for n in (9, 3, 7, 2, 8, 5, 4, 6)])]
-    (batches,) = cut(outline(some), token_budget=14, packed=True)
+    (batches,) = micro_batches(sequence_lengths(some), token_budget=14, packed=True)
     assert len(batches) > 2
     for done in batches:
         left = [place for place in range(len(some)) if place not in done]
-        (again,) = cut(outline([some[place] for place in left]), token_budget=14, packed=True)
+        (again,) = micro_batches(sequence_lengths([some[place] for place in left]), token_budget=14, packed=True)
         assert [[left[place] for place in batch] for batch in again] == [batch for batch in batches if batch != done]

@@ -6,17 +6,18 @@ import random
 import time
 
 import pytest
+from encoded import partners_of_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.mismatch import mismatched_partners, ring_place
+from kto_cli.core.mismatch import ring_key
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("vwxyz")), min_size=2, max_size=14)
 
 
 def naive_partners(rows: list[tuple[str, str]], seed: int) -> list[int] | None:
     """The ring walked one row at a time; None where some row meets no partner."""
-    ring = sorted(range(len(rows)), key=lambda row: ring_place(*rows[row], seed=seed))
+    ring = sorted(range(len(rows)), key=lambda row: ring_key(*rows[row], seed=seed))
     partners = {}
     for place, row in enumerate(ring):
         walk = ring[place + 1 :] + ring[:place]
@@ -28,7 +29,7 @@ def naive_partners(rows: list[tuple[str, str]], seed: int) -> list[int] | None:
 
 
 def partners_of(rows: list[tuple[str, str]], seed: int = 0) -> list[int]:
-    return list(mismatched_partners([prompt for prompt, _ in rows], [text for _, text in rows], seed=seed))
+    return list(partners_of_texts([prompt for prompt, _ in rows], [text for _, text in rows], seed=seed))
 
 
 @settings(max_examples=300, deadline=None)
@@ -95,24 +96,24 @@ def test_partners_are_pinned():
 
 
 def test_lengths_keep_prompt_and_completion_apart():
-    assert ring_place("ab", "c") != ring_place("a", "bc")
+    assert ring_key("ab", "c") != ring_key("a", "bc")
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_one_prompt_only(count: int):
     with pytest.raises(ValueError, match=f"all {count} rows have the same prompt"):
-        mismatched_partners(["a"] * count, [str(number) for number in range(count)])
+        partners_of_texts(["a"] * count, [str(number) for number in range(count)])
 
 
 def test_every_other_prompt_has_the_same_completion():
     with pytest.raises(ValueError, match="every row with another prompt has the same completion text"):
-        mismatched_partners(["a", "b", "b"], ["yes", "yes", "yes"])
+        partners_of_texts(["a", "b", "b"], ["yes", "yes", "yes"])
 
 
 def test_one_row_without_a_partner_is_enough():
     """Row 0 (a, yes) could only borrow "yes"; rows 1 and 2 have row 3 or 0."""
     with pytest.raises(ValueError, match="row 0 has no mismatched partner"):
-        mismatched_partners(["a", "b", "c", "a"], ["yes", "yes", "yes", "no"])
+        partners_of_texts(["a", "b", "c", "a"], ["yes", "yes", "yes", "no"])
 
 
 @pytest.mark.parametrize("same", ["prompt", "completion"])
@@ -122,6 +123,6 @@ def test_time_where_one_prompt_or_completion_dominates(same: str):
     common = ["rare" if number % 1000 == 0 else "common" for number in range(count)]
     own = [str(number) for number in range(count)]
     start = time.process_time()
-    partners = mismatched_partners(*((common, own) if same == "prompt" else (own, common)))
+    partners = partners_of_texts(*((common, own) if same == "prompt" else (own, common)))
     assert time.process_time() - start < 2
     assert all(common[row] != common[partner] for row, partner in enumerate(partners))

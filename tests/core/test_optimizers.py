@@ -12,7 +12,7 @@ import torch
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core import optimizers
-from kto_cli.core.optimizers import SplitAdamW, join, split
+from kto_cli.core.optimizers import SplitAdamW, join_halves, split_halves
 from kto_cli.model.distributed.gathering import flat_optimizer_state, put_moments
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.training.optimizer import make_optimizer
@@ -47,8 +47,8 @@ def test_halves_hold_every_float32():
     ties = torch.tensor([1 + 2**-8, -1 - 2**-8, 1 + 3 * 2**-8, 0.0, -0.0, 1e-45, -1e-45])
     whole = torch.cat([usual, ties])
     upper, lower = torch.empty_like(whole, dtype=torch.bfloat16), torch.empty_like(whole, dtype=torch.int16)
-    split(whole, upper, lower)
-    assert torch.equal(join(upper, lower).view(torch.int32), whole.view(torch.int32))
+    split_halves(whole, upper, lower)
+    assert torch.equal(join_halves(upper, lower).view(torch.int32), whole.view(torch.int32))
     assert torch.equal(upper[: len(usual)], usual.bfloat16())
 
 
@@ -61,7 +61,7 @@ def test_tiny_updates_are_kept():
     assert (lost.double() - exact).norm() > 0.9 * way
     kept, optimizer = after(SplitAdamW, torch.bfloat16)
     (state,) = optimizer.state.values()
-    assert (join(kept, state["low_bits"]).double() - exact).norm() < 2e-3 * way
+    assert (join_halves(kept, state["low_bits"]).double() - exact).norm() < 2e-3 * way
     assert (kept == exact.bfloat16()).float().mean() > 0.99
 
 

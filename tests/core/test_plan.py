@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.packing import deal, packed_batches, padded_batches
+from kto_cli.core.packing import assign, packed_batches, padded_batches
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
@@ -250,8 +250,8 @@ def test_packing_time_grows_with_the_pieces():
 @given(lengths=st.lists(st.integers(1, 60), max_size=40), ranks=st.integers(1, 8))
 def test_deal_covers_disjointly_and_evenly(lengths: list[int], ranks: int):
     """Each piece goes to whom has least: the last one whoever has most was given made the difference."""
-    hands = deal(lengths, ranks)
-    assert len(hands) == ranks
-    assert sorted(position for hand in hands for position in hand) == list(range(len(lengths)))
-    loads = [sum(lengths[position] for position in hand) for hand in hands]
+    shares = assign(lengths, ranks)
+    assert len(shares) == ranks
+    assert sorted(position for hand in shares for position in hand) == list(range(len(lengths)))
+    loads = [sum(lengths[position] for position in hand) for hand in shares]
     assert max(loads) - min(loads) <= max(lengths, default=0)

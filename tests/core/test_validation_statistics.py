@@ -20,7 +20,7 @@ from kto_cli.core.statistics.auc import auc, length_adjusted_auc, weighted_auc
 from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_source, likely_mislabelled, row_values
 from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.comparison import Side, compare
-from kto_cli.core.statistics.intervals import clustered_error, draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, percentiles, resample_weights, wilson
 from kto_cli.core.statistics.metrics import Scores, validation_metrics
 
 BETA = 0.1
@@ -165,7 +165,7 @@ def test_calibration_is_scikit_learns(rows: int, bins: int):
     labels = torch.rand(rows, generator=generator) < (4 * said - 1.5)  # said too low at the top, too high below
     found = calibration(said, labels, bins=bins)
     happened, mean = calibration_curve(labels.numpy(), said.numpy(), n_bins=bins, strategy="quantile")
-    assert [one["said"] for one in found["bins"]] == pytest.approx(mean.tolist())
+    assert [one["predicted"] for one in found["bins"]] == pytest.approx(mean.tolist())
     assert [one["desirable"] for one in found["bins"]] == pytest.approx(happened.tolist())
     counts = numpy.array([one["rows"] for one in found["bins"]])
     assert counts.sum() == rows
@@ -198,7 +198,7 @@ def test_honest_chances_stay_below_what_chance_gives_19_times_in_20():
 def test_before_training_everything_is_one_half():
     """The reference's prior is 1/2 whatever the share: one bin, ECE |0.5 - 0.8|, Brier 0.25."""
     found = calibration(torch.full((100,), 0.5), torch.arange(100) < 80)
-    assert (found["mean_said"], found["desirable_share"]) == (0.5, 0.8)
+    assert (found["mean_predicted"], found["desirable_share"]) == (0.5, 0.8)
     assert (found["ece"], found["brier"]) == (pytest.approx(0.3), 0.25)
     assert [one["rows"] for one in found["bins"]] == [100]
 
@@ -404,9 +404,9 @@ def test_one_class_compares_nothing_and_breaks_nothing():
 
 
 def test_draws_take_prompts_whole():
-    clusters, count = numbered(["b", "a", "b", "c", "a", "a"])
+    clusters, count = cluster_numbers(["b", "a", "b", "c", "a", "a"])
     assert (clusters.tolist(), count) == ([0, 1, 0, 2, 1, 1], 3)
-    drawn = torch.cat(list(draws(clusters, count, 500, seed=0)))
+    drawn = torch.cat(list(resample_weights(clusters, count, 500, seed=0)))
     assert drawn.shape == (500, 6)
     assert (drawn[:, 0] == drawn[:, 2]).all()
     assert (drawn[:, [0, 1, 3]].sum(1) == 3).all()

@@ -11,7 +11,7 @@ import torch
 
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.metrics import Scores, step_metrics, validation_metrics
-from kto_cli.core.statistics.verdict import Verdict, curve_warnings, judge
+from kto_cli.core.statistics.verdict import Verdict, curve_warnings, run_verdict
 
 
 def validation(**changes: Any) -> dict[str, Any]:
@@ -48,23 +48,29 @@ def validation(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_word(changes: dict[str, Any], word: str):
-    assert judge(validation(**changes), []).word == word
+    assert run_verdict(validation(**changes), []).word == word
 
 
 def test_no_validation_rows():
-    assert judge(None, []).word == "unknown"
-    assert judge({}, []).word == "unknown"
+    assert run_verdict(None, []).word == "unknown"
+    assert run_verdict({}, []).word == "unknown"
 
 
 def test_no_pair_of_like_length_shows_nothing_beyond_length():
     nothing = {"auc_length_matched": math.nan, "auc_length_matched_interval": [math.nan, math.nan]}
-    assert judge(validation(**nothing), []).word != "learned"
+    assert run_verdict(validation(**nothing), []).word != "learned"
 
 
 def test_the_sentence_names_the_numbers():
-    sentence = judge(validation(), []).sentence
+    sentence = run_verdict(validation(), []).sentence
     for number in ("+0.400", "0.700", "0.650", "0.750", "1.00", "0.20", "0.550", "0.680"):
         assert number in sentence
+
+
+def test_an_unclear_verdict_on_few_rows_names_their_number():
+    unclear = {"auc_interval": [0.45, 0.75]}
+    assert "Only 30 validation rows" in run_verdict(validation(rows=30, **unclear), []).sentence
+    assert "Only" not in run_verdict(validation(rows=200, **unclear), []).sentence
 
 
 # --- verdicts on scores, through the metrics ----------------------------------------------------
@@ -74,7 +80,7 @@ def judged(log_ratios: torch.Tensor, desirable: torch.Tensor, lengths: torch.Ten
     names = [str(number) for number in range(len(desirable))]
     mismatched = torch.zeros(len(desirable))
     scores = Scores(log_ratios, mismatched, desirable, lengths, names, [None] * len(names))
-    return judge(validation_metrics(scores, LossSettings(0.1, 1, 1)), [])
+    return run_verdict(validation_metrics(scores, LossSettings(0.1, 1, 1)), [])
 
 
 def sample(seed: int = 0) -> tuple[torch.Generator, torch.Tensor, torch.Tensor]:
@@ -141,8 +147,8 @@ WARNINGS = {
         {"reward_desirable": -0.11, "reward_undesirable": -0.2},
         {"reward_desirable": -0.09, "reward_undesirable": -2.0},
     ),
-    "z_ref was 0": ({"z_ref": 0.0}, {"z_ref": lambda time: 0.0 if time < 0.85 else 0.1}),
-    "no longer teach": ({"saturated": 0.51}, {"saturated": 0.49}),
+    "was clamped to 0": ({"z_ref": 0.0}, {"z_ref": lambda time: 0.0 if time < 0.85 else 0.1}),
+    "are saturated": ({"saturated": 0.51}, {"saturated": 0.49}),
     "hardly moved": ({"loss": 0.5, "margin": 0.009}, {"loss": 0.5, "margin": 0.02}),
     "loss rose": ({"loss": lambda time: 0.4 + 0.1 * time}, {"loss": lambda time: 0.4 + 0.03 * time}),
 }
@@ -156,6 +162,11 @@ def test_warning_alone_when_due(words: str):
     assert len(found) == 1
     assert words in found[0]
     assert curve_warnings(curve(**not_due)) == []
+
+
+def test_a_clamped_z_ref_names_the_desirable_reward():
+    assert "(now +0.25)" in curve_warnings(curve(z_ref=0.0, reward_desirable=0.25))[0]
+    assert "(now" not in curve_warnings(curve(z_ref=0.0, reward_desirable=math.nan))[0]
 
 
 def test_a_loss_that_fell_a_little_has_moved():
@@ -184,7 +195,7 @@ def test_three_steps_say_nothing():
 
 
 def test_the_verdict_carries_the_warnings():
-    assert judge(None, curve(saturated=0.9)).warnings == curve_warnings(curve(saturated=0.9))
+    assert run_verdict(None, curve(saturated=0.9)).warnings == curve_warnings(curve(saturated=0.9))
 
 
 def test_validation_rewards_decide_whether_both_fell():
@@ -199,4 +210,4 @@ def test_validation_rewards_decide_whether_both_fell():
 
 def test_a_sure_sign_with_next_to_no_margin_is_not_learned():
     """Three steps can rank validation rows a little without having taught anything one would see."""
-    assert judge(validation(margin=0.004), []).word == "unclear"
+    assert run_verdict(validation(margin=0.004), []).word == "unclear"

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from kto_cli.core.statistics.win_rates import Judged, compare_rates, judged, length_controlled, relation, win_rates
+from kto_cli.core.statistics.win_rates import (
+    JudgedComparison,
+    compare_rates,
+    judged,
+    length_controlled,
+    relation,
+    win_rates,
+)
 
 BALLOTS = st.sampled_from([1.0, 0.5, 0.0])
 WORDS = st.integers(0, 60)
@@ -19,7 +26,7 @@ DUELS = st.lists(st.tuples(BALLOTS | st.none(), BALLOTS | st.none(), WORDS, WORD
 
 
 def duel(ours_first: float | None, theirs_first: float | None, ours: int = 10, theirs: int = 10, id: str = "d"):
-    return Judged(id, ours_first, theirs_first, ours, theirs, 5 * ours, 5 * theirs)
+    return JudgedComparison(id, ours_first, theirs_first, ours, theirs, 5 * ours, 5 * theirs)
 
 
 def numbered(rows):
@@ -45,7 +52,7 @@ def test_the_outcome_of_two_ballots(ballots, outcome):
 
 
 def test_a_duel_is_measured_in_words_and_characters():
-    assert judged("x", (1.0, None), "a bc\nd", "hello") == Judged("x", 1.0, None, 3, 1, 6, 5)
+    assert judged("x", (1.0, None), "a bc\nd", "hello") == JudgedComparison("x", 1.0, None, 3, 1, 6, 5)
 
 
 def test_by_hand():
@@ -154,7 +161,7 @@ def test_of_like_length_is_within_a_fifth(ours, theirs, name):
     assert relation(duel(1, 1, ours, theirs)) == name
 
 
-def made(count: int, *, worth: float, likes_length: float, seed: int = 0) -> list[Judged]:
+def made(count: int, *, worth: float, likes_length: float, seed: int = 0) -> list[JudgedComparison]:
     """Duels in which ours is longer by 30 words on average; logit P(win) = worth + likes_length * tanh(d / 50)."""
     generator = numpy.random.default_rng(seed)
     found = []
@@ -169,9 +176,9 @@ def made(count: int, *, worth: float, likes_length: float, seed: int = 0) -> lis
 def test_length_control_agrees_with_scikit_learn():
     """A tie is half a win and half a loss; scikit-learn's C = 1 is the same standard normal prior on the slope."""
     duels = made(150, worth=0.4, likes_length=1.5)
-    duels[::10] = [one._replace(ours_first=1.0, theirs_first=0.0) for one in duels[::10]]
+    duels[::10] = [one._replace(model_first=1.0, baseline_first=0.0) for one in duels[::10]]
     outcomes = numpy.array([one.outcome for one in duels])
-    differences = numpy.array([one.ours_words - one.theirs_words for one in duels], dtype=float)
+    differences = numpy.array([one.model_words - one.baseline_words for one in duels], dtype=float)
     inputs = numpy.tanh(differences / numpy.sqrt((differences**2).mean()))[:, None]
     model = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000)
     labels = numpy.repeat([1, 0], len(duels))

@@ -359,9 +359,9 @@ def test_the_histogram_counts_each_row_once():
 
 def test_calibration_is_drawn_from_its_bins():
     bins = [
-        {"said": 0.25, "desirable": 0.5, "desirable_wilson": [0.4, 0.6], "rows": 7},
-        {"said": 0.75, "desirable": 1.0, "rows": 3},
-        {"said": None, "desirable": 0.5},
+        {"predicted": 0.25, "desirable": 0.5, "desirable_wilson": [0.4, 0.6], "rows": 7},
+        {"predicted": 0.75, "desirable": 1.0, "rows": 3},
+        {"predicted": None, "desirable": 0.5},
         "x",
     ]
     chart = calibration_chart(Evidence("x", {"metrics": {"calibration": {"bins": bins}}}))

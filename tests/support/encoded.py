@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kto_cli.core.mismatch import mismatched_partners
+from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data.dataset import Row
 from kto_cli.model.tokens.build_store import Batch, Read, write_store
@@ -54,6 +54,12 @@ def encode_rows(rows: Sequence[Row], encoder: Encoder) -> tuple[list[EncodedRow]
     return list(stored), report
 
 
+def partners_of_texts(prompts: Sequence[str], completions: Sequence[str], *, seed: int = 0) -> Sequence[int]:
+    """`mismatched_partners` of rows in memory."""
+    keys = [ring_key(*row, seed=seed) for row in zip(prompts, completions, strict=True)]
+    return mismatched_partners(sorted(range(len(keys)), key=keys.__getitem__), prompts, completions)
+
+
 def naive_spelling(text: Any) -> str:
     """What a completion is called on the ring of partners: another name would lend rows other completions."""
     if isinstance(text, str):
@@ -63,7 +69,7 @@ def naive_spelling(text: Any) -> str:
 
 def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow], EncodingReport]:
     """What a store must hold: every row encoded on its own, nothing shared, every partner found by text."""
-    partners = mismatched_partners([row.prompt_id for row in rows], [naive_spelling(row.completion) for row in rows])
+    partners = partners_of_texts([row.prompt_id for row in rows], [naive_spelling(row.completion) for row in rows])
     completions = [encoder.completion(row.completion) for row in rows]
     report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), dropped=Counter())
     encoded = []

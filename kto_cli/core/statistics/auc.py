@@ -1,4 +1,4 @@
-"""Areas under the ROC curve: plain, of many resamples at once, adjusted for length."""
+"""AUC (area under the ROC curve): plain, of many resamples at once, adjusted for length, between similar lengths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
+# ratios differ for historical reasons ("a fifth" of the shorter text, "a fifth" of the longer text); one ratio for both
+# would change numbers that users have on record.
+SIMILAR_TOKENS = 1.2  # completions in tokens, for the AUC between rows of similar length
+SIMILAR_WORDS = 1.25  # answers in words, for the win rate by length: the shorter one has at least 4/5 of the longer one
 
 
 def auc(scores: Tensor, desirable: Tensor) -> float:
@@ -24,48 +30,48 @@ def auc(scores: Tensor, desirable: Tensor) -> float:
     return ((ranks[desirable].sum() - positives * (positives + 1) / 2) / (positives * negatives)).item()
 
 
-class Standing(NamedTuple):
-    """Where desirable rows stand among the undesirable ones: what an AUC needs of scores, whatever the weights."""
+class Ranks(NamedTuple):
+    """Sorted scores, computed once and reused for every bootstrap resample of the AUC."""
 
     desirable: Tensor
     """[rows] bool."""
     order: Tensor
-    """[undesirable] places from the lowest score to the highest."""
+    """[undesirable] indices of the undesirable rows, from the lowest score to the highest."""
     below: Tensor
-    """[desirable] undesirable rows with lower scores."""
+    """[desirable] number of undesirable rows with lower scores."""
     upto: Tensor
-    """[desirable] those and the ties."""
+    """[desirable] number of undesirable rows with lower or equal scores."""
 
 
-def standing(scores: Tensor, desirable: Tensor) -> Standing:
-    """Sorts scores [rows] once for all resamples."""
+def rank_scores(scores: Tensor, desirable: Tensor) -> Ranks:
+    """Ranks each desirable row among the undesirable rows; scores and desirable are [rows]."""
     lower = scores[~desirable].sort()
     wanted = scores[desirable].contiguous()
     below, upto = (torch.searchsorted(lower.values, wanted, right=right) for right in (False, True))
-    return Standing(desirable, lower.indices, below, upto)
+    return Ranks(desirable, lower.indices, below, upto)
 
 
-def standing_auc(found: Standing, weights: Tensor) -> Tensor:
-    """`weighted_auc` of scores that are sorted already."""
-    up, down = weights[:, found.desirable].double(), weights[:, ~found.desirable].double()
+def ranked_auc(ranks: Ranks, weights: Tensor) -> Tensor:
+    """`weighted_auc` of scores that are already ranked."""
+    up, down = weights[:, ranks.desirable].double(), weights[:, ~ranks.desirable].double()
     sums = torch.zeros(len(weights), down.shape[1] + 1, dtype=torch.float64)
-    torch.cumsum(down[:, found.order], 1, out=sums[:, 1:])
-    beaten = (sums[:, found.below] + sums[:, found.upto]) / 2
+    torch.cumsum(down[:, ranks.order], 1, out=sums[:, 1:])
+    beaten = (sums[:, ranks.below] + sums[:, ranks.upto]) / 2
     return (up * beaten).sum(1) / (up.sum(1) * down.sum(1))
 
 
 def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
-    """`auc` of rows that count several times: for each draw the weight of the pairs that are won, over that of all.
+    """AUC of weighted rows: the weight of the pairs won over the weight of all pairs, for each resample.
 
     Args:
-        scores: [rows], or [draws, rows] where they differ from draw to draw. desirable: [rows] bool.
-        weights: [draws, rows] how often a row is in a draw.
+        scores: [rows], or [resamples, rows] where each resample has its own scores. desirable: [rows] bool.
+        weights: [resamples, rows] how often a resample contains a row.
 
     Returns:
-        [draws] float64; NaN where a class has no weight.
+        [resamples] float64; NaN where a class has no weight.
     """
     if scores.dim() == 1:
-        return standing_auc(standing(scores, desirable), weights)
+        return ranked_auc(rank_scores(scores, desirable), weights)
     order = scores[:, ~desirable].sort(dim=1)
     down = weights[:, ~desirable].double().gather(1, order.indices)
     below = torch.cat([torch.zeros(len(weights), 1, dtype=torch.float64), down.cumsum(1)], dim=1)
@@ -76,18 +82,19 @@ def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
 
 
 def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
-    """How often a desirable row beats an undesirable one OF THE SAME LENGTH: the covariate-adjusted AUC of Janes and
-    Pepe (2009, Biometrika 96), semiparametric: P(1 - F(Y_D | length) <= chance).
+    """Covariate-adjusted AUC: how often a desirable row beats an undesirable one OF THE SAME LENGTH (Janes and Pepe
+    2009, Biometrika 96; semiparametric: P(1 - F(Y_D | length) <= chance)).
 
-    In the undesirable rows (the controls) value = a + b log(length) + noise is fitted by least squares; what is left of
-    every row after b log(length) is compared as in `weighted_auc`. If values depend on length alone, in the same way
-    in both classes, this is 0.5, however much length tells. Where all undesirable rows have one length, b is 0.
+    Least squares fits value = a + b log(length) + noise to the undesirable rows (the controls); `weighted_auc` then
+    compares value - b log(length) of all rows. The result is 0.5 if values depend on length alone, in the same way in
+    both classes, however well length predicts the label. b is 0 where all undesirable rows have one length.
 
     Args:
-        values: [rows] log-ratios. lengths: [rows] tokens, at least 1. desirable: [rows] bool. weights: [draws, rows].
+        values: [rows] log-ratios. lengths: [rows] tokens, at least 1. desirable: [rows] bool.
+        weights: [resamples, rows].
 
     Returns:
-        [draws]; the slope is fitted anew in each draw.
+        [resamples]; each resample fits its own slope.
     """
     logs = lengths.double().clamp(min=1).log()
     values = values.double()
@@ -97,109 +104,108 @@ def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weig
     from_mean = x - (controls @ x)[:, None] / total
     spread = (controls * from_mean.square()).sum(1)
     together = (controls * from_mean * (y - (controls @ y)[:, None] / total)).sum(1)
+    # A variance of log lengths under 1e-12 is rounding: all controls have one length.
     slopes = torch.where(spread > 1e-12 * total[:, 0], together / spread, torch.zeros_like(spread))
     return weighted_auc(values - slopes[:, None] * logs, desirable, weights)
 
 
-LIKE_LENGTH = 1.2
-"""Two completions are of like length when the longer has at most this many times the shorter's tokens."""
+class LengthBlocks(NamedTuple):
+    """Undesirable rows in blocks of 2^height different lengths, sorted by score within a block, and queries on them.
 
-
-class Level(NamedTuple):
-    """The undesirable rows in blocks of 2^level lengths each, by score within a block; and what is asked of them.
-
-    Asked is for the weight from one place of this order to another, once for each (desirable row, block, sign).
+    A query is (desirable row, block, sign); its answer is the weight between two positions of the sorted order.
     """
 
     order: Tensor
-    """[undesirable] places among the undesirable rows."""
+    """[undesirable] indices of the undesirable rows in the sorted order."""
     rows: Tensor
-    """[asked] places among the desirable rows."""
+    """[queries] indices of the desirable rows."""
     start: Tensor
-    """[asked] where the block begins."""
+    """[queries] position where the block begins."""
     below: Tensor
-    """[asked] where scores at least as high as the desirable row's begin."""
+    """[queries] position where scores at least as high as the desirable row's begin."""
     upto: Tensor
-    """[asked] where higher scores begin."""
+    """[queries] position where higher scores begin."""
     signs: Tensor
-    """[asked] +1 or -1."""
+    """[queries] +1 or -1."""
 
 
-class LikeLength(NamedTuple):
-    """What does not change from one resample to the next."""
+class SimilarLengthPairs(NamedTuple):
+    """Pairs of a desirable and an undesirable row of similar length, found once and reused for every resample."""
 
     desirable: Tensor
     """[rows] bool."""
     by_length: Tensor
-    """[undesirable] places in order of length."""
+    """[undesirable] indices of the undesirable rows in order of length."""
     first: Tensor
-    """[desirable] where in that order the like lengths begin."""
+    """[desirable] position in `by_length` where similar lengths begin."""
     last: Tensor
-    """[desirable] and end."""
-    levels: list[Level]
+    """[desirable] position in `by_length` where similar lengths end."""
+    levels: list[LengthBlocks]
+    """One per block size 1, 2, 4, ... that has queries."""
 
 
-def prepare(scores: Tensor, lengths: Tensor, desirable: Tensor) -> LikeLength:
-    """Finds, for each desirable row, the undesirable ones of like length that score lower, as few stretches.
+def similar_length_pairs(scores: Tensor, lengths: Tensor, desirable: Tensor) -> SimilarLengthPairs:
+    """Finds, for each desirable row, the undesirable rows of similar length with lower scores, as few block ranges.
 
-    The like lengths lie between two edges. Rows below an edge are cut by its binary digits into blocks of 1, 2, 4, ...
-    different lengths, each sorted by score once: log2(lengths) look-ups an edge in sums over a sorted block. So
-    time is O(rows log rows log lengths), then O(rows log lengths) a resample, where pairs would be O(rows^2).
+    Similar lengths lie between two edges. The binary digits of an edge cut the rows below it into blocks of 1, 2, 4,
+    ... different lengths; each block is sorted by score once, so an edge takes log2(lengths) look-ups in cumulative
+    sums. Time is O(rows log rows log lengths) once and O(rows log lengths) per resample; a loop over pairs would take
+    O(rows^2).
 
     Args:
         scores, lengths (above 0), desirable: [rows].
     """
     lengths = lengths.double()
-    ours, others = lengths[desirable].contiguous(), lengths[~desirable]
-    by_length = others.argsort(stable=True)
-    values = others[by_length]
-    # As longest <= 1.2 * shortest is written, so that both are rounded alike.
-    first = torch.searchsorted(LIKE_LENGTH * values, ours)
-    last = torch.searchsorted(values, LIKE_LENGTH * ours, right=True)
-    # The same edges in different lengths instead of rows; `kinds` has one more, the end.
+    wanted_lengths, other_lengths = lengths[desirable].contiguous(), lengths[~desirable]
+    by_length = other_lengths.argsort(stable=True)
+    values = other_lengths[by_length]
+    # Both edges multiply the shorter length (longer <= 1.2 * shorter), so that both are rounded alike.
+    first = torch.searchsorted(SIMILAR_TOKENS * values, wanted_lengths)
+    last = torch.searchsorted(values, SIMILAR_TOKENS * wanted_lengths, right=True)
+    # The same edges counted in different lengths instead of rows; `numbers` has one more entry, the end.
     number = torch.zeros(len(values), dtype=torch.int64)
     number[1:] = (values[1:] != values[:-1]).cumsum(0)
-    kinds = torch.cat([number, torch.tensor([int(number[-1]) + 1 if len(number) else 0])])
-    kind = torch.empty_like(number).index_copy_(0, by_length, number)
-    edges = torch.stack([kinds[first], kinds[last]])
+    numbers = torch.cat([number, torch.tensor([int(number[-1]) + 1 if len(number) else 0])])
+    length_numbers = torch.empty_like(number).index_copy_(0, by_length, number)
+    edges = torch.stack([numbers[first], numbers[last]])
     lower = scores[~desirable].sort(stable=True)
     ranks = torch.empty_like(number).index_copy_(0, lower.indices, torch.arange(len(number)))
     wanted = scores[desirable].contiguous()
-    places = torch.stack([torch.searchsorted(lower.values, wanted, right=right) for right in (False, True)])
-    depth = int(kinds[-1]).bit_length()
-    levels = [_level(height, kind, ranks, edges, places) for height in range(depth)]
-    return LikeLength(desirable, by_length, first, last, [level for level in levels if len(level.rows)])
+    beaten = torch.stack([torch.searchsorted(lower.values, wanted, right=right) for right in (False, True)])
+    depth = int(numbers[-1]).bit_length()
+    levels = [_length_blocks(height, length_numbers, ranks, edges, beaten) for height in range(depth)]
+    return SimilarLengthPairs(desirable, by_length, first, last, [level for level in levels if len(level.rows)])
 
 
-def _level(height: int, kind: Tensor, ranks: Tensor, edges: Tensor, places: Tensor) -> Level:
-    """What is asked at one block size.
+def _length_blocks(height: int, length_numbers: Tensor, ranks: Tensor, edges: Tensor, beaten: Tensor) -> LengthBlocks:
+    """Sorted order and queries of one block size.
 
     Args:
-        kind, ranks: [undesirable] the number of its length; its place by score.
-        edges: [2, desirable] the first like length, and the first that is too long.
-        places: [2, desirable] how many score lower, and how many no higher.
+        length_numbers, ranks: [undesirable] rank of the row's length among the different lengths; rank by score.
+        edges: [2, desirable] number of the first similar length, and of the first that is too long.
+        beaten: [2, desirable] how many undesirable rows score lower, and how many lower or equal.
     """
-    many = len(kind) + 1
-    keys = ((kind >> height) * many + ranks).sort()
+    many = len(length_numbers) + 1
+    keys = ((length_numbers >> height) * many + ranks).sort()
     block = edges >> height
-    asked = block % 2 == 1
-    asked &= ~(asked & (block == block.flip(0))).all(0)  # what both edges ask for cancels
-    sides, rows = asked.nonzero(as_tuple=True)
-    blocks = block[sides, rows] - 1  # the edge's digit is 1: the block before it is whole
+    queried = block % 2 == 1
+    queried &= ~(queried & (block == block.flip(0))).all(0)  # equal queries of both edges cancel
+    sides, rows = queried.nonzero(as_tuple=True)
+    blocks = block[sides, rows] - 1  # the edge's digit is 1: the block before it lies wholly below the edge
     start, below, upto = (
-        torch.searchsorted(keys.values, blocks * many + rank) for rank in (0, places[0, rows], places[1, rows])
+        torch.searchsorted(keys.values, blocks * many + rank) for rank in (0, beaten[0, rows], beaten[1, rows])
     )
-    return Level(keys.indices, rows, start, below, upto, 2.0 * sides.double() - 1)
+    return LengthBlocks(keys.indices, rows, start, below, upto, 2.0 * sides.double() - 1)
 
 
-def like_length_auc(pairs: LikeLength, weights: Tensor) -> Tensor:
-    """How often a desirable row beats an undesirable one of like length; ties count one half.
+def similar_length_auc(pairs: SimilarLengthPairs, weights: Tensor) -> Tensor:
+    """AUC between rows of similar length: how often the desirable row of such a pair scores higher; ties count half.
 
     Args:
-        weights: [draws, rows] how often a row is in a draw.
+        weights: [resamples, rows] how often a resample contains a row.
 
     Returns:
-        [draws] float64; NaN where there are no such pairs.
+        [resamples] float64; NaN where there are no such pairs.
     """
     up, down = (weights[:, side].double().T.contiguous() for side in (pairs.desirable, ~pairs.desirable))
     sums = torch.zeros(len(down) + 1, len(weights), dtype=torch.float64)

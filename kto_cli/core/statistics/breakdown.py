@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, sigmoid
 
 from kto_cli.core.losses import label_signs, saturation
-from kto_cli.core.statistics.auc import standing, standing_auc
-from kto_cli.core.statistics.intervals import draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.auc import rank_scores, ranked_auc
+from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
 
 CLASSES = ("desirable", "undesirable")
@@ -77,7 +77,7 @@ def by_source(scores: Scores, values: RowValues, sources: Sequence[str], *, seed
         Of each: rows, desirable, prompts; margin and auc, each with NAME_interval (bootstrap over its prompts);
         accuracy with accuracy_wilson; saturated (share).
     """
-    numbers, _ = numbered(sources)
+    numbers, _ = cluster_numbers(sources)
     names = list(dict.fromkeys(sources))
     parts = {name: (numbers == number).nonzero()[:, 0] for number, name in enumerate(names)}
     found = {}
@@ -107,15 +107,15 @@ def _shares(counts: dict[str, float], rows: int) -> dict[str, Any]:
 
 
 def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str], seed: int) -> dict[str, Any]:
-    sorted_rewards = standing(rewards, desirable)
+    sorted_rewards = rank_scores(rewards, desirable)
 
     def both(weights: Tensor) -> tuple[Tensor, Tensor]:
         up, down = weights * desirable, weights * ~desirable
         margin = (up @ rewards) / up.sum(1) - (down @ rewards) / down.sum(1)
-        return margin, standing_auc(sorted_rewards, weights)
+        return margin, ranked_auc(sorted_rewards, weights)
 
-    clusters, count = numbered(prompts)
-    parts = [both(drawn) for drawn in draws(clusters, count, resamples_for(len(desirable)), seed)]
+    clusters, count = cluster_numbers(prompts)
+    parts = [both(drawn) for drawn in resample_weights(clusters, count, resamples_for(len(desirable)), seed)]
     found: dict[str, Any] = {}
     whole = both(torch.ones(1, len(desirable), dtype=torch.float64))
     for name, value, drawn in zip(("margin", "auc"), whole, zip(*parts, strict=True), strict=True):

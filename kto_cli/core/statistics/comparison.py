@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.statistics.intervals import draws, numbered, percentiles
+from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights
 from kto_cli.core.statistics.metrics import Scores, estimator, resamples_for
 
 COMPARED = (
@@ -45,11 +45,11 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
         verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear"; for quantities that
         are not better for being higher "differs" instead.
     """
-    clusters, count = numbered(first.scores.prompt_ids)
+    clusters, count = cluster_numbers(first.scores.prompt_ids)
     ways = [estimator(side.scores, side.settings) for side in (first, second)]
     whole = [estimate(torch.ones(1, len(clusters), dtype=torch.float64)) for estimate in ways]
     resamples = resamples_for(len(clusters))
-    parts = [[estimate(drawn) for estimate in ways] for drawn in draws(clusters, count, resamples, seed)]
+    parts = [[estimate(drawn) for estimate in ways] for drawn in resample_weights(clusters, count, resamples, seed)]
     found = {}
     for name in [name for name in COMPARED if name in whole[0] and name in whole[1]]:
         left, right = whole[0][name].item(), whole[1][name].item()

@@ -1,8 +1,8 @@
-"""How far an estimate can be trusted: a bootstrap over prompts for anything, Wilson's interval for shares.
+"""Intervals of estimates: a bootstrap over prompts for any statistic, Wilson's interval for shares.
 
-Rows of one prompt are not independent, so a bootstrap draws prompts and takes all their rows. Wilson's interval takes
-its trials for independent: right for one row (or pair) a prompt, somewhat narrow otherwise; but it never collapses
-to a point where all trials agree, as a bootstrap does.
+Rows of one prompt are not independent, so the bootstrap resamples prompts and takes all their rows. Wilson's interval
+assumes independent trials: right for one row (or pair) per prompt, somewhat narrow otherwise; but it does not collapse
+to a point where all trials agree, as the bootstrap does.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 
 LEVEL = 0.90
-"""All intervals are central and hold this share."""
+"""Coverage of all intervals; they are central."""
 NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
-"""Standard errors on either side of a normal estimate: 1.645."""
+"""Half-width of an interval in standard errors of a normal estimate: 1.645."""
 RESAMPLES = 1000
 BLOCK = 1 << 18
-"""Numbers of a bootstrap held at once (2 MiB), of draws times rows as of pairs: memory does not grow with rows."""
+"""Numbers of a bootstrap held at once (2 MiB), of resamples times rows: memory does not grow with rows."""
 
 
 def wilson(successes: float, trials: int) -> list[float]:
-    """The score interval of a share (Wilson 1927; recommended by Brown, Cai and DasGupta 2001, Statistical Science 16):
+    """Score interval of a share (Wilson 1927; recommended by Brown, Cai and DasGupta 2001, Statistical Science 16):
     all p with |share - p| <= 1.645 sqrt(p (1 - p) / trials). Ties may count as half successes.
 
-    Of 9 of 10: centre (0.9 + z2 / 20) / (1 + z2 / 10) = 0.8148, half-width 0.1625 (z2 = 2.7055): 0.652 to 0.977.
+    For 9 of 10: centre (0.9 + z2 / 20) / (1 + z2 / 10) = 0.8148, half-width 0.1625 (z2 = 2.7055): 0.652 to 0.977.
 
     Returns:
         [low, high] in [0, 1]; NaN without trials.
@@ -40,18 +40,18 @@ def wilson(successes: float, trials: int) -> list[float]:
     return [max(0.0, middle - reach), min(1.0, middle + reach)]
 
 
-def numbered(names: Sequence[str]) -> tuple[Tensor, int]:
-    """Names as numbers 0 .. count-1, in order of first appearance."""
+def cluster_numbers(names: Sequence[str]) -> tuple[Tensor, int]:
+    """Numbers names 0 .. count-1, in order of first appearance: ([names] numbers, count)."""
     numbers: dict[str, int] = {}
     indices = [numbers.setdefault(name, len(numbers)) for name in names]
     return torch.tensor(indices, dtype=torch.int64), len(numbers)
 
 
-def draws(clusters: Tensor, count: int, resamples: int, seed: int) -> Iterator[Tensor]:
-    """[some resamples, rows] at a time: how often each row is in each resample of the prompts.
+def resample_weights(clusters: Tensor, count: int, resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yields blocks of [resamples, rows] float64: how often each resample of the prompts contains each row.
 
     Args:
-        clusters: [rows] the number of each row's prompt, below `count`.
+        clusters: [rows] number of each row's prompt, below `count`.
     """
     generator = torch.Generator().manual_seed(seed)
     block = max(1, BLOCK // len(clusters))
@@ -64,7 +64,7 @@ def draws(clusters: Tensor, count: int, resamples: int, seed: int) -> Iterator[T
 
 
 def percentiles(values: Tensor) -> list[float]:
-    """The central 90 % of the resamples, [resamples]; those without one of the classes say nothing."""
+    """[low, high] of the central 90 % of [resamples] values; ignores NaN, the value of a resample without a class."""
     known = values[values.isfinite()]
     if not len(known):
         return [math.nan, math.nan]
@@ -73,8 +73,8 @@ def percentiles(values: Tensor) -> list[float]:
 
 
 def clustered_error(values: Tensor, clusters: Tensor, count: int) -> float:
-    """Standard error of the mean of values [rows] that come in `count` clusters (Liang and Zeger 1986):
-    sqrt(G / (G - 1) * sum over clusters of (sum of deviations)^2) / rows; with a row a cluster the usual one.
+    """Standard error of the mean of [rows] values that come in `count` clusters (Liang and Zeger 1986):
+    sqrt(G / (G - 1) * sum over clusters of (sum of deviations)^2) / rows; with one row per cluster the usual one.
 
     NaN for fewer than two clusters.
     """

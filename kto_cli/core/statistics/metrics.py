@@ -9,8 +9,22 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
-from kto_cli.core.statistics.auc import auc, length_adjusted_auc, like_length_auc, prepare, standing, standing_auc
-from kto_cli.core.statistics.intervals import RESAMPLES, clustered_error, draws, numbered, percentiles, wilson
+from kto_cli.core.statistics.auc import (
+    auc,
+    length_adjusted_auc,
+    rank_scores,
+    ranked_auc,
+    similar_length_auc,
+    similar_length_pairs,
+)
+from kto_cli.core.statistics.intervals import (
+    RESAMPLES,
+    cluster_numbers,
+    clustered_error,
+    percentiles,
+    resample_weights,
+    wilson,
+)
 
 SATURATED_BELOW = 0.01
 """Share of its maximum gradient weight below which a row is saturated (Prop. 4.1)."""
@@ -96,11 +110,11 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         independent completions), kl_se (clustered by prompt); log_ratio_per_token_desirable / _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
-    clusters, cluster_count = numbered(scores.prompt_ids)
+    clusters, cluster_count = cluster_numbers(scores.prompt_ids)
     counts = (int(desirable.sum()), int((~desirable).sum()))
     estimate = estimator(scores, settings)
     resamples = resamples_for(len(desirable))
-    parts = [estimate(drawn) for drawn in draws(clusters, cluster_count, resamples, seed)]
+    parts = [estimate(drawn) for drawn in resample_weights(clusters, cluster_count, resamples, seed)]
     result: dict[str, object] = {
         "rows": len(desirable),
         "desirable": counts[0],
@@ -140,15 +154,15 @@ def estimator(scores: Scores, settings: LossSettings) -> Callable[[Tensor], dict
     """
     desirable, lengths, log_ratios = scores.desirable, scores.lengths.double(), scores.log_ratios.double()
     mismatched = scores.mismatched_log_ratios.double()
-    by_length = standing(lengths if length_direction(scores) == "longer" else -lengths, desirable)
-    by_ratio, alike = standing(log_ratios, desirable), prepare(log_ratios, lengths, desirable)
+    by_length = rank_scores(lengths if length_direction(scores) == "longer" else -lengths, desirable)
+    by_ratio, alike = rank_scores(log_ratios, desirable), similar_length_pairs(log_ratios, lengths, desirable)
     winners, pairs = pair_outcomes(scores)
 
     def estimate(weights: Tensor) -> dict[str, Tensor]:
         found = _means(log_ratios, mismatched, desirable, weights, settings)
-        found["auc"] = standing_auc(by_ratio, weights)
-        found["auc_length"] = standing_auc(by_length, weights)
-        found["auc_length_matched"] = like_length_auc(alike, weights)
+        found["auc"] = ranked_auc(by_ratio, weights)
+        found["auc_length"] = ranked_auc(by_length, weights)
+        found["auc_length_matched"] = similar_length_auc(alike, weights)
         found["auc_length_adjusted"] = length_adjusted_auc(log_ratios, lengths, desirable, weights)
         if len(pairs):
             pair_weights = weights[:, pairs]

@@ -1,8 +1,8 @@
-"""Of two sides' answers, how often is ours the better one? Both orders together, with what could bias a judge beside.
+"""Win rate of a model's answers against a baseline's, both orders counted, with measures of what could bias a judge.
 
-A duel's score is the mean of its two ballots, one for each order (1 ours, a half for a tie, 0 theirs): above a half it
-is a win, below a loss, else a tie. Two agreeing ballots thus decide, two contradicting ones are a tie, and one ballot
-with one tie goes to who has the ballot. A judge that always names the first gives ties alone: a rate of exactly a half.
+A comparison has two votes, one per order of the answers (1: model, 0.5: tie, 0: baseline). A mean above 0.5 is a win,
+below 0.5 a loss, else a tie. Two equal votes thus decide, two contradicting votes are a tie, and a vote beside a tie
+decides alone. A judge that always prefers the first answer gives ties only: a win rate of exactly 0.5.
 """
 
 from __future__ import annotations
@@ -14,46 +14,47 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.intervals import RESAMPLES, draws, percentiles, wilson
+from kto_cli.core.statistics.auc import SIMILAR_WORDS
+from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_weights, wilson
 
-LIKE_LENGTH = 0.8
-"""The shorter answer has at least so much of the longer one's words: a fifth apart at most."""
 _STEPS = 60
-_FAINT = 1e-6
-"""Precision of the prior on the intercept: none, but where all duels are won it stays finite."""
+"""Upper limit on the steps of Newton's method."""
+_INTERCEPT_PRECISION = 1e-6
+"""Precision of the prior on the intercept: almost flat, but keeps it finite where every comparison is won."""
 
 
-class Judged(NamedTuple):
-    """One duel: what was said in each order (None: unreadable), and how long both answers are."""
+class JudgedComparison(NamedTuple):
+    """One comparison: the vote in each order (None: unreadable), and the lengths of both answers."""
 
     id: str
-    ours_first: float | None
-    """1: ours is better, 0.5: a tie, 0: theirs is."""
-    theirs_first: float | None
-    ours_words: int
-    theirs_words: int
-    ours_characters: int
-    theirs_characters: int
+    model_first: float | None
+    """Vote with the model's answer shown first: 1 for the model, 0.5 for a tie, 0 for the baseline."""
+    baseline_first: float | None
+    model_words: int
+    baseline_words: int
+    model_characters: int
+    baseline_characters: int
 
     @property
     def outcome(self) -> float | None:
-        """1 win, 0.5 tie, 0 loss; None unless both orders can be read."""
-        if self.ours_first is None or self.theirs_first is None:
+        """1 win, 0.5 tie, 0 loss; None unless both votes are readable."""
+        if self.model_first is None or self.baseline_first is None:
             return None
-        total = self.ours_first + self.theirs_first
+        total = self.model_first + self.baseline_first
         return 0.5 if total == 1 else float(total > 1)
 
 
-def judged(id: str, scores: tuple[float | None, float | None], ours: str, theirs: str) -> Judged:
-    """A duel from its scores (ours first, theirs first) and the answers' texts; a word is what white space parts."""
-    return Judged(id, *scores, len(ours.split()), len(theirs.split()), len(ours), len(theirs))
+def judged(id: str, votes: tuple[float | None, float | None], model: str, baseline: str) -> JudgedComparison:
+    """A comparison from its votes (model first, baseline first) and both answers; white space separates words."""
+    return JudgedComparison(id, *votes, len(model.split()), len(baseline.split()), len(model), len(baseline))
 
 
 def rate(outcomes: Sequence[float]) -> dict[str, Any]:
-    """(wins + ties / 2) / duels, and what it is made of.
+    """Win rate, (wins + ties / 2) / comparisons, with its interval and counts.
 
     Returns:
-        win_rate (NaN without duels), interval (Wilson, 90 %; ties count as half successes), duels, wins, ties, losses.
+        win_rate (NaN without comparisons), interval (Wilson, 90 %; ties count as half successes), duels (comparisons),
+        wins, ties, losses.
     """
     count, total = len(outcomes), math.fsum(outcomes)
     wins, losses = outcomes.count(1.0), outcomes.count(0.0)
@@ -67,24 +68,24 @@ def rate(outcomes: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def win_rates(duels: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """The win rate of ours, and whether place or length could be behind it.
+def win_rates(comparisons: Sequence[JudgedComparison], *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """The model's win rate, and whether the order or the length of the answers could explain it.
 
     Returns:
-        what `rate` gives of the duels that could be read in both orders;
-        unreadable: the others;
-        consistency: share of duels whose two orders have the same ballot;
+        the keys of `rate`, over comparisons with two readable votes;
+        unreadable: number of other comparisons;
+        consistency: share of comparisons whose two votes are equal;
         position_bias: see `position_bias`; length: see `lengths`;
-        by_length: `rate` where ours is `shorter`, `like` (within a fifth) or `longer` in words;
+        by_length: `rate` where the model's answer is `shorter`, `like` (of similar length) or `longer` in words;
         length_controlled: see `length_controlled`.
     """
-    readable = [duel for duel in duels if duel.outcome is not None]
+    readable = [one for one in comparisons if one.outcome is not None]
     outcomes = _outcomes(readable)
-    same = sum(duel.ours_first == duel.theirs_first for duel in readable)
-    groups = {name: [duel for duel in readable if relation(duel) == name] for name in ("shorter", "like", "longer")}
+    same = sum(one.model_first == one.baseline_first for one in readable)
+    groups = {name: [one for one in readable if relation(one) == name] for name in ("shorter", "like", "longer")}
     return {
         **rate(outcomes),
-        "unreadable": len(duels) - len(readable),
+        "unreadable": len(comparisons) - len(readable),
         "consistency": same / len(readable) if readable else math.nan,
         "position_bias": position_bias(readable),
         "length": lengths(readable),
@@ -93,58 +94,66 @@ def win_rates(duels: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int 
     }
 
 
-def _outcomes(duels: Sequence[Judged]) -> list[float]:
-    return [outcome for duel in duels if (outcome := duel.outcome) is not None]
+def _outcomes(comparisons: Sequence[JudgedComparison]) -> list[float]:
+    return [outcome for one in comparisons if (outcome := one.outcome) is not None]
 
 
-def position_bias(duels: Sequence[Judged]) -> dict[str, Any]:
-    """The share of ballots for the answer shown first, a tie a half to each; 0.5 is none.
+def position_bias(comparisons: Sequence[JudgedComparison]) -> dict[str, Any]:
+    """Share of votes for the answer shown first, a tie counting half for each; 0.5 means no bias.
 
-    Each answer is shown first once, so what is better cancels. The interval is Wilson's with a duel, not a ballot, as
-    its trial (a duel's two ballots are not independent): rather too wide than too narrow.
+    Each answer is shown first once, so quality cancels. The interval is Wilson's with a comparison, not a vote, as one
+    trial (the two votes of a comparison are not independent): rather too wide than too narrow.
     """
     shares = [
-        (duel.ours_first + 1 - duel.theirs_first) / 2
-        for duel in duels
-        if duel.ours_first is not None and duel.theirs_first is not None
+        (one.model_first + 1 - one.baseline_first) / 2
+        for one in comparisons
+        if one.model_first is not None and one.baseline_first is not None
     ]
     total = math.fsum(shares)
     return {"first": total / len(shares) if shares else math.nan, "interval": wilson(total, len(shares))}
 
 
-def lengths(duels: Sequence[Judged]) -> dict[str, float]:
-    """Mean words and characters of an answer, of both sides; NaN without duels."""
-    names = ("ours_words", "theirs_words", "ours_characters", "theirs_characters")
-    return {name: sum(getattr(duel, name) for duel in duels) / len(duels) if duels else math.nan for name in names}
+def lengths(comparisons: Sequence[JudgedComparison]) -> dict[str, float]:
+    """Mean words and characters per answer, of model and baseline; NaN without comparisons."""
+    sizes = {
+        "ours_words": [one.model_words for one in comparisons],
+        "theirs_words": [one.baseline_words for one in comparisons],
+        "ours_characters": [one.model_characters for one in comparisons],
+        "theirs_characters": [one.baseline_characters for one in comparisons],
+    }
+    return {name: sum(values) / len(values) if values else math.nan for name, values in sizes.items()}
 
 
-def relation(duel: Judged) -> str:
-    """Whether ours is "shorter" than theirs, of "like" length or "longer", in words."""
-    short, long = sorted((duel.ours_words, duel.theirs_words))
-    if short >= LIKE_LENGTH * long:
+def relation(comparison: JudgedComparison) -> str:
+    """Whether the model's answer is "shorter" than the baseline's, of similar length ("like") or "longer", in words."""
+    short, long = sorted((comparison.model_words, comparison.baseline_words))
+    if long <= SIMILAR_WORDS * short:
         return "like"
-    return "shorter" if duel.ours_words < duel.theirs_words else "longer"
+    return "shorter" if comparison.model_words < comparison.baseline_words else "longer"
 
 
-def length_controlled(duels: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """The win rate to expect of answers as long as theirs: a logistic regression of the outcome on the difference in
-    length, at no difference (the idea of Dubois et al. 2024, arXiv 2404.04475, without its terms for model and prompt).
+def length_controlled(
+    comparisons: Sequence[JudgedComparison], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Win rate to expect if all answers were as long as the baseline's: a logistic regression of the outcome on the
+    difference in length, read off at no difference (after Dubois et al. 2024, arXiv 2404.04475, without the terms for
+    model and prompt).
 
         P(win) = sigmoid(a + b tanh(d / sd)), d the difference in words, sd the root of its mean square
 
-    tanh, as there: twice as many words more do not count twice. b has a standard normal prior, which keeps it finite
-    where length alone tells wins from losses. The interval is a bootstrap over duels, and a point if all agree.
+    As in the paper, tanh dampens large differences. b has a standard normal prior, which keeps b finite where length
+    alone separates wins from losses. The interval is a bootstrap over comparisons; it is a point if all outcomes agree.
 
     Returns:
-        win_rate, interval (90 %), slope b; NaN without duels.
+        win_rate, interval (90 %), slope b; NaN without comparisons.
     """
-    if not duels:
+    if not comparisons:
         return {"win_rate": math.nan, "interval": [math.nan, math.nan], "slope": math.nan}
-    outcomes = torch.tensor(_outcomes(duels), dtype=torch.float64)
-    differences = torch.tensor([duel.ours_words - duel.theirs_words for duel in duels], dtype=torch.float64)
-    places, count = torch.arange(len(duels)), len(duels)
+    outcomes = torch.tensor(_outcomes(comparisons), dtype=torch.float64)
+    differences = torch.tensor([one.model_words - one.baseline_words for one in comparisons], dtype=torch.float64)
+    clusters, count = torch.arange(len(comparisons)), len(comparisons)
     whole = _fit(outcomes, differences, torch.ones(1, count, dtype=torch.float64))
-    parts = [_fit(outcomes, differences, drawn)[:, 0] for drawn in draws(places, count, resamples, seed)]
+    parts = [_fit(outcomes, differences, drawn)[:, 0] for drawn in resample_weights(clusters, count, resamples, seed)]
     return {
         "win_rate": whole[0, 0].sigmoid().item(),
         "interval": percentiles(torch.cat(parts).sigmoid()),
@@ -153,12 +162,12 @@ def length_controlled(duels: Sequence[Judged], *, resamples: int = RESAMPLES, se
 
 
 def _fit(outcomes: Tensor, differences: Tensor, weights: Tensor) -> Tensor:
-    """[resamples, 2] intercepts and slopes by Newton's method, for weights [resamples, duels]; outcomes [duels] may be
-    halves. The inputs lie within -1 and 1, so from 0 it needs no shortened steps."""
+    """[resamples, 2] intercepts and slopes by Newton's method, for weights [resamples, comparisons]; outcomes
+    [comparisons] may be 0.5. The inputs lie between -1 and 1, so full steps from 0 converge."""
     spread = (differences.square() @ weights.T / weights.sum(1)).sqrt().clamp(min=1e-9)
-    inputs = torch.tanh(differences / spread[:, None])  # [resamples, duels]
+    inputs = torch.tanh(differences / spread[:, None])  # [resamples, comparisons]
     solution = torch.zeros(len(weights), 2, dtype=torch.float64)
-    prior = torch.tensor([_FAINT, 1.0], dtype=torch.float64)
+    prior = torch.tensor([_INTERCEPT_PRECISION, 1.0], dtype=torch.float64)
     for _ in range(_STEPS):
         share = torch.sigmoid(solution[:, :1] + solution[:, 1:] * inputs)
         error, curve = weights * (share - outcomes), weights * share * (1 - share)
@@ -177,28 +186,26 @@ def _fit(outcomes: Tensor, differences: Tensor, weights: Tensor) -> Tensor:
 
 
 def compare_rates(
-    first: Sequence[Judged], second: Sequence[Judged], *, resamples: int = RESAMPLES, seed: int = 0
+    first: Sequence[JudgedComparison], second: Sequence[JudgedComparison], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Is the second of two checkpoints' win rates higher? Over the duels (by id) that could be read for both, each
-    against the same other side; a paired bootstrap, so how hard a prompt is cancels.
+    """Difference of two checkpoints' win rates against the same baseline, over the comparisons (by id) that are
+    readable for both; the bootstrap is paired, so the difficulty of a prompt cancels.
 
     Returns:
-        duels, first, second, difference (second - first), interval (90 %), verdict: "first" or "second" (is better) if
-        0 lies outside the interval, else "unclear".
+        duels (comparisons), first, second, difference (second - first), interval (90 %), verdict: "first" or "second"
+        (is better) if 0 lies outside the interval, else "unclear".
     """
-    others = {duel.id: duel.outcome for duel in second}
+    others = {one.id: one.outcome for one in second}
     pairs = [
-        (duel.outcome, other)
-        for duel in first
-        if duel.outcome is not None and (other := others.get(duel.id)) is not None
+        (one.outcome, other) for one in first if one.outcome is not None and (other := others.get(one.id)) is not None
     ]
     if not pairs:
         empty = {"duels": 0, "first": math.nan, "second": math.nan, "difference": math.nan}
         return {**empty, "interval": [math.nan, math.nan], "verdict": "unclear"}
     values = torch.tensor(pairs, dtype=torch.float64)
     before, after = values.mean(0).tolist()
-    changes, places = values[:, 1] - values[:, 0], torch.arange(len(pairs))
-    parts = [drawn @ changes / len(pairs) for drawn in draws(places, len(pairs), resamples, seed)]
+    changes, clusters = values[:, 1] - values[:, 0], torch.arange(len(pairs))
+    parts = [drawn @ changes / len(pairs) for drawn in resample_weights(clusters, len(pairs), resamples, seed)]
     low, high = percentiles(torch.cat(parts))
     return {
         "duels": len(pairs),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.intervals import RESAMPLES, draws, percentiles, wilson
+from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_weights, wilson
 from kto_cli.evaluation.answers.records import Answer, Decoding
 
 WORDS = 4
@@ -169,7 +169,7 @@ def _interval(values: Tensor, seed: int) -> list[float]:
     if not len(known):
         return [math.nan, math.nan]
     clusters = torch.arange(len(known))
-    drawn = [times @ known / times.sum(-1) for times in draws(clusters, len(known), RESAMPLES, seed)]
+    drawn = [times @ known / times.sum(-1) for times in resample_weights(clusters, len(known), RESAMPLES, seed)]
     return percentiles(torch.cat(drawn))
 
 

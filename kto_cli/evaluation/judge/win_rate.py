@@ -11,7 +11,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
-from kto_cli.core.statistics.win_rates import Judged, judged, win_rates
+from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
 from kto_cli.evaluation.files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
 from kto_cli.evaluation.judge.duels import Duel, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction
@@ -136,7 +136,7 @@ def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig
         screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
 
 
-def judgements(duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> list[Judged]:
+def judgements(duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> list[JudgedComparison]:
     """As core.win_rates takes them."""
     return [
         judged(duel.id, verdict.scores, duel.ours, duel.theirs) for duel, verdict in zip(duels, verdicts, strict=True)

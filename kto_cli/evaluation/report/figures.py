@@ -87,11 +87,11 @@ def calibration_chart(evidence: Evidence) -> Chart | None:
     bins = [
         one
         for one in objects(part(evidence.metrics, "calibration").get("bins"))
-        if is_number(one.get("said")) and is_number(one.get("desirable"))
+        if is_number(one.get("predicted")) and is_number(one.get("desirable"))
     ]
     if len(bins) < 2:
         return None
-    values = [(one["said"], one["desirable"], one.get("desirable_wilson"), one.get("rows")) for one in bins]
+    values = [(one["predicted"], one["desirable"], one.get("desirable_wilson"), one.get("rows")) for one in bins]
     rows = [
         [number(said), number(desirable), interval_text(interval), number(count)]
         for said, desirable, interval, count in values

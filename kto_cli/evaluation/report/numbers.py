@@ -34,7 +34,7 @@ MEANINGS = {
     "clamped at 0",
     "kl_se": "standard error of that estimate",
     "auc_length_adjusted": "the same chance between answers of the same length, by taking out what length explains",
-    "mean_said": "the chance of being desirable that rewards imply, sigmoid(reward - beta x z_ref), on average",
+    "mean_predicted": "the chance of being desirable that rewards imply, sigmoid(reward - beta x z_ref), on average",
     "desirable_share": "how often rows are desirable",
     "ece": "expected calibration error: mean distance between the chance implied and the share observed",
     "ece_by_chance": "what a perfectly calibrated model stays below in 95 % of draws of so few rows",

@@ -13,7 +13,7 @@ from kto_cli import __version__
 from kto_cli.common import files
 from kto_cli.common.tables import LABELS
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.core.statistics.verdict import Verdict, judge
+from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.evaluation.report.benchmarks import examination
 from kto_cli.evaluation.report.charts import Chart
 from kto_cli.evaluation.report.comparisons import rivalries
@@ -124,7 +124,7 @@ def _verdict(evidence: Evidence) -> Verdict:
     """In words; results of another kto may lack a number that it needs."""
     steps = [step for step in evidence.steps if all(step.get(key) is not None for key in ("z_ref", "loss"))]
     try:
-        return judge(evidence.metrics or None, steps)
+        return run_verdict(evidence.metrics or None, steps)
     except (KeyError, TypeError, ValueError):
         return Verdict("unknown", "The results lack a number that a verdict needs.", [])
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.batches import Batch, cut, outline, pack, pad
+from kto_cli.core.batches import Batch, micro_batches, pack, pad, sequence_lengths
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model.distributed.processes import unwrapped
 
@@ -56,8 +56,11 @@ class DistributedScorer:
 
     def micro_batches(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
         """For each process its micro-batches, lists of positions in `sequences`."""
-        return cut(
-            outline(sequences), token_budget=self.token_budget, ranks=self.accelerator.num_processes, packed=self.packs
+        return micro_batches(
+            sequence_lengths(sequences),
+            token_budget=self.token_budget,
+            ranks=self.accelerator.num_processes,
+            packed=self.packs,
         )
 
     def batch(self, sequences: Sequence[TokenSequence]) -> Batch:
@@ -76,7 +79,7 @@ class DistributedScorer:
         for positions in mine:
             yield positions, True
         if len(mine) < rounds:
-            sizes = outline(sequences)
+            sizes = sequence_lengths(sequences)
             lengths = [sum(parts) for parts in zip(sizes.prompt_lengths, sizes.completion_lengths, strict=True)]
             for _ in range(rounds - len(mine)):
                 yield [lengths.index(min(lengths))], False

@@ -14,7 +14,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import Diverged
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import ModelConfig
-from kto_cli.core.batches import cut, outline
+from kto_cli.core.batches import micro_batches, sequence_lengths
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache
@@ -122,7 +122,7 @@ def _compute(
         screen.tick(len(positions))
 
     lengths = sequences.completion_lengths
-    (batches,) = cut(outline(sequences), token_budget=scorer.token_budget, packed=scorer.packs)
+    (batches,) = micro_batches(sequence_lengths(sequences), token_budget=scorer.token_budget, packed=scorer.packs)
     accelerator = scorer.accelerator
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kto_cli.core.statistics.auc import auc, weighted_auc
-from kto_cli.core.statistics.intervals import draws, numbered, percentiles
+from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights
 from kto_cli.core.statistics.metrics import Scores, class_means
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.reference import ReferenceLogps
@@ -49,10 +49,10 @@ def score_rows(
 def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> dict[str, Any]:
     """The few validation metrics shown during training; the AUC with its 90 % interval, a bootstrap over prompts."""
     up, down = class_means(beta * scores.log_ratios, scores.desirable)
-    clusters, count = numbered(scores.prompt_ids)
+    clusters, count = cluster_numbers(scores.prompt_ids)
     areas = [
         weighted_auc(scores.log_ratios, scores.desirable, drawn)
-        for drawn in draws(clusters, count, QUICK_RESAMPLES, seed=0)
+        for drawn in resample_weights(clusters, count, QUICK_RESAMPLES, seed=0)
     ]
     return {
         "rows": len(scores.desirable),

@@ -17,7 +17,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadData
-from kto_cli.core.mismatch import partners_on_ring, ring_place
+from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.data.dataset import Text, spelled
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.model.tokens.store_files import TextWriter, seal
@@ -55,7 +55,9 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
     """
     names = read_names(read(NAMES))
     try:
-        partners = partners_on_ring(*(_integers(values) for values in (names.ring, names.prompts, names.completions)))
+        partners = mismatched_partners(
+            *(_integers(values) for values in (names.ring, names.prompts, names.completions))
+        )
     except ValueError as error:
         raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
     writer = TextWriter(folder)
@@ -106,7 +108,7 @@ def _names_of(batch: Batch) -> dict[str, NDArray[Any]]:
             [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in completions], "S16"
         ),
         "place": numpy.array(
-            [ring_place(prompt, text) for prompt, text in zip(batch["prompt_id"], completions, strict=True)], "S16"
+            [ring_key(prompt, text) for prompt, text in zip(batch["prompt_id"], completions, strict=True)], "S16"
         ),
     }
 

@@ -20,7 +20,7 @@ from typing import Any, overload
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.core.batches import Outline
+from kto_cli.core.batches import SequenceLengths
 from kto_cli.core.rows import EncodedRow, TokenSequence
 
 VERSION = 3
@@ -231,7 +231,7 @@ class Sequences(Sequence[TokenSequence]):
         return self._columns(*(f"{which}_key" for which in self._which))
 
     @property
-    def outline(self) -> Outline:
+    def sequence_lengths(self) -> SequenceLengths:
         """For `core.batches.cut`, without reading a token."""
         prompts = numpy.tile(self._rows.prompts, len(self._which))[self._places]
-        return Outline(prompts.tolist(), self.prompt_lengths.tolist(), self.completion_lengths.tolist())
+        return SequenceLengths(prompts.tolist(), self.prompt_lengths.tolist(), self.completion_lengths.tolist())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kto_cli.core.batches import Outline, trees
+from kto_cli.core.batches import SequenceLengths, prompt_groups
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
 
 FORWARD, FORWARD_BACKWARD = 1, 3
@@ -47,21 +47,23 @@ def step_cost(own: int, mismatched: int) -> int:
     return FORWARD_BACKWARD * own + FORWARD * mismatched
 
 
-def step_tokens(own: Outline, mismatched: Outline, *, token_budget: int, packed: bool) -> tuple[int, int]:
+def step_tokens(
+    own: SequenceLengths, mismatched: SequenceLengths, *, token_budget: int, packed: bool
+) -> tuple[int, int]:
     """Tokens that one step computes: (forward and backward, forward only).
 
     Packed, a prompt counts once; and not again for the mismatched pairs, where the rows fit into one micro-batch.
     """
 
-    def apart(of: Outline) -> int:
+    def apart(of: SequenceLengths) -> int:
         return sum(of.prompt_lengths) + sum(of.completion_lengths) - len(of.prompts)
 
     if not packed:
         return apart(own), apart(mismatched)
-    first = sum(tree.size for tree in trees(own, most=token_budget))
+    first = sum(group.size for group in prompt_groups(own, max_tokens=token_budget))
     if first <= token_budget:
         return first, sum(mismatched.completion_lengths) - len(mismatched.prompts)
-    return first, sum(tree.size for tree in trees(mismatched, most=token_budget))
+    return first, sum(group.size for group in prompt_groups(mismatched, max_tokens=token_budget))
 
 
 def planned_batches(

@@ -28,7 +28,9 @@ def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[in
 
 def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[int, int]:
     """Tokens that a step over these rows computes: (forward and backward, forward only)."""
-    return estimate.step_tokens(rows.own.outline, rows.mismatched.outline, token_budget=token_budget, packed=packed)
+    return estimate.step_tokens(
+        rows.own.sequence_lengths, rows.mismatched.sequence_lengths, token_budget=token_budget, packed=packed
+    )
 
 
 def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, packed: bool) -> TokenWork:
