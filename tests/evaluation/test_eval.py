@@ -109,7 +109,7 @@ def test_what_people_see(run):
     for words in (
         "By class",
         "By source",
-        "chance of desirable",
+        "predicted P(desirable)",
         "Rows to look at",
         "one.jsonl:",
         "adjusted for length",
