@@ -1,4 +1,4 @@
-"""Finding models, telling their weights apart, loading them and their tokenizers."""
+"""Models and tokenizers: found, fingerprinted, loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.model import lora
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
 
@@ -25,9 +25,9 @@ FALLBACK_TEMPLATE = (
     "{% else %}{{ message.content }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
-"""For a model without a chat template: the turn markers of hh-rlhf, the KTO paper's data."""
+"""Chat template for a model without one: the turn markers of hh-rlhf, the data of the KTO paper."""
 
-_VOLATILE = (
+_IGNORED_KEYS = (
     "transformers_version",
     "_name_or_path",
     "dtype",
@@ -35,29 +35,30 @@ _VOLATILE = (
     "use_cache",
     "_attn_implementation",
 )
+"""Keys of config.json that change no number."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model folder on this machine, before anything is loaded from it."""
+    """A model folder on this machine, not loaded yet."""
 
     name: str
-    """What the user called it: a path, a Hub id, or "built-in"."""
+    """Name given by the user: a path, a Hub id, or "built-in"."""
     folder: Path
     fingerprint: str
-    """Hash of the weights and of what in config.json changes a number."""
+    """Hash of the weights and of the config keys that change a number."""
 
     @property
     def on_hub(self) -> bool:
-        """`name` is a Hub id, not a place on this machine."""
+        """Whether `name` is a Hub id."""
         return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
 
 
 def locate_model(name: str | None) -> tuple[str, Path]:
-    """Finds the folder of a model: a local one, the built-in tiny one (None), or the Hub's (downloaded).
+    """(name, folder) of a local model, the built-in tiny model (None), or a model of the Hub, downloaded.
 
     Raises:
-        BadModel: there is no such folder, or the Hub has it not or cannot be reached.
+        BadModel: there is no such folder; it is not on the Hub, or the Hub cannot be reached.
     """
     if name is None:
         return "built-in", files.sample_data() / "model"
@@ -76,7 +77,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
         raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
     except HfHubHTTPError as error:
         raise BadModel(
-            f"The Hub refused the model {name}: {_first_line(error)}", "Check its name and your access."
+            f"The Hub refused the model {name}: {first_line(error)}", "Check its name and your access."
         ) from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise BadModel(
@@ -86,7 +87,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Names a model by content: its safetensors files' bytes and its config, less what changes no number.
+    """Hash of a model's content: its safetensors files and its config, without keys that change no number.
 
     Raises:
         BadModel: there are no safetensors weights or no config in the folder.
@@ -98,7 +99,7 @@ def fingerprint(folder: Path) -> str:
         hint = f"It has {other}; convert it to safetensors first." if other else "Is it a Hugging Face model folder?"
         raise BadModel(f"{folder} holds no model weights (*.safetensors).", hint)
     digest = hashlib.sha256(
-        json.dumps({k: v for k, v in config.items() if k not in _VOLATILE}, sort_keys=True).encode()
+        json.dumps({k: v for k, v in config.items() if k not in _IGNORED_KEYS}, sort_keys=True).encode()
     )
     for path in weights:
         digest.update(f"\n{path.name} {files.file_sha256(path)}".encode())
@@ -106,9 +107,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
-    """Locates and fingerprints a model; in 4 bits it is another model than in full."""
-    called, folder = locate_model(name)
-    return ModelSource(called, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
+    """Locates and fingerprints a model; its 4-bit version has another fingerprint."""
+    name, folder = locate_model(name)
+    return ModelSource(name, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -129,25 +130,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
 @contextlib.contextmanager
-def collecting_later() -> Iterator[None]:
-    """No garbage collection meanwhile: what is imported and loaded stays, and each would walk over all of it again."""
-    collecting = gc.isenabled()
+def gc_paused() -> Iterator[None]:
+    """Pauses garbage collection: imported and loaded objects stay, and each collection would visit all of them."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if enabled:
             gc.enable()
 
 
-@collecting_later()
+@gc_paused()
 def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
-    """Loads a tokenizer with a chat template; the flag says whether it is our fallback.
+    """Loads a tokenizer with a chat template; returns also whether that is the fallback template.
 
     Raises:
         BadModel: the folder has no usable tokenizer. BadInput: the template file cannot be read.
@@ -157,12 +154,12 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"The chat template {chat_template} cannot be read: {_first_line(error)}.") from error
+            raise BadInput(f"The chat template {chat_template} cannot be read: {first_line(error)}.") from error
     if tokenizer.chat_template is not None:
         return tokenizer, False
     marked, plain = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
@@ -171,7 +168,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
-@collecting_later()
+@gc_paused()
 def load_model(
     folder: Path,
     *,
@@ -182,11 +179,11 @@ def load_model(
     """Loads a causal language model in `dtype`, in evaluation mode (no dropout, also while training).
 
     Args:
-        in_4bit: hold the linear layers in 4 bits and multiply in this dtype.
+        in_4bit: compute dtype of linear layers that are quantized to 4 bits; None: not quantized.
 
     Raises:
-        BadModel: weights are missing, damaged or of another shape than the config says.
-        BadInput: 4 bits were asked for, and bitsandbytes is not installed.
+        BadModel: weights are missing, damaged or of another shape than in the config.
+        BadInput: bitsandbytes is needed and not installed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -209,7 +206,7 @@ def load_model(
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
         raise BadModel(
-            f"The model in {folder} cannot be loaded: {_first_line(error)}", "Copy the model folder again."
+            f"The model in {folder} cannot be loaded: {first_line(error)}", "Copy the model folder again."
         ) from error
     model, info = loaded
     if info["missing_keys"]:
@@ -221,7 +218,7 @@ def load_model(
 
 
 def context_length(model_config: Any) -> int | None:
-    """The most tokens the model was made for, or None where its config does not say."""
+    """Context length of the model in tokens; None if its config lacks it."""
     text = model_config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(text, name, None)
@@ -231,10 +228,10 @@ def context_length(model_config: Any) -> int | None:
 
 
 def greatest_length(asked: int | None, context: int | None) -> int:
-    """Most tokens of prompt and completion: as asked, else what the model takes, at most 1024.
+    """Maximum length of prompt and completion in tokens: as asked, else the context length, at most 1024.
 
     Raises:
-        BadInput: more than the model takes.
+        BadInput: longer than the model's context.
     """
     if asked is not None and context is not None and asked > context:
         raise BadInput(
@@ -245,6 +242,6 @@ def greatest_length(asked: int | None, context: int | None) -> int:
 
 
 def end_ids(model: Any) -> list[int]:
-    """Token ids that end a turn, as the model itself says."""
+    """End-of-sequence token ids in the model's generation config or config."""
     ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []
     return [ends] if isinstance(ends, int) else list(ends)
