@@ -49,6 +49,22 @@ class Ran(NamedTuple):
 Command = Callable[..., Ran]
 
 
+def error_line(ran: Ran) -> str:
+    """The one line of error of a command that was refused, the last on stderr; stdout is empty or, with --json, has an
+    object with the same words. Exit status 2 for flags, 1 for all else."""
+    assert ran.code in (1, 2), f"exit status {ran.code}: {ran.err[-500:]}"
+    assert "Traceback" not in ran.out + ran.err
+    errors = [line for line in ran.err.split("\n") if line.startswith("error:")]
+    assert len(errors) == 1, ran.err[-500:]
+    assert ran.err.endswith(errors[0] + "\n"), "the error is the last thing printed"
+    if ran.out.startswith("{"):
+        found = json.loads(ran.out)
+        assert {"error", "exit", "next"} <= set(found)
+        assert found["exit"] == ran.code
+        assert found["error"].split("\n")[0].strip() in ran.err
+    return errors[0]
+
+
 @pytest.fixture(autouse=True)
 def _nothing_leaves_the_test(tmp_path_factory, monkeypatch):
     """The reference cache and Hugging Face's own are in a folder that only this test has."""

@@ -17,16 +17,20 @@ Every other exception is a bug of kto and keeps its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class KtoError(Exception):
     """An error the user can fix: `what` happened and where, and the `next_step` that fixes it."""
 
     exit_status = 1
 
-    def __init__(self, what: str, next_step: str = "") -> None:
+    def __init__(self, what: str, next_step: str = "", *, details: Mapping[str, object] | None = None) -> None:
+        """`details`: what --json prints besides."""
         super().__init__(what)
         self.what = what
         self.next_step = next_step
+        self.details = dict(details or {})
 
     def __str__(self) -> str:
         return f"{self.what} {self.next_step}".strip()
@@ -69,5 +73,5 @@ class Interrupted(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message; the name of its class if the message is empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an exception's message without its full stop; the name of its class if the message is empty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

@@ -62,10 +62,10 @@ def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
     mark = "[bold red]error:[/]" if isinstance(error, KtoError) else "[bold yellow]![/]"
     console.print(f"{mark} {visible(text)}", soft_wrap=not console.is_terminal)
     if as_json:
-        what, step = (error.what, error.next_step) if isinstance(error, KtoError) else (str(error), "")
-        sys.stdout.write(
-            json.dumps({"error": what, "next": step, "exit": error.exit_status}, ensure_ascii=False) + "\n"
-        )
+        found: dict[str, Any] = {"error": str(error), "next": ""}
+        if isinstance(error, KtoError):
+            found = {**error.details, "error": error.what, "next": error.next_step}
+        sys.stdout.write(json.dumps(finite({**found, "exit": error.exit_status}), ensure_ascii=False) + "\n")
         sys.stdout.flush()
     return error.exit_status
 

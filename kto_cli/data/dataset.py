@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kto_cli.common.binarize_config import FORMATS
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 from kto_cli.common.files import file_sha256, read_json, text_hash
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def count_rows(path: Path) -> int:
 
 
 def _damaged(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path} is damaged ({str(error).splitlines()[0]}).", AGAIN)
+    return BadInput(f"{path} is damaged ({first_line(error)}).", AGAIN)
 
 
 def _values(column: pa.Array) -> list[Any]:

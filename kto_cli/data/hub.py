@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 from kto_cli.data.readers.jsonl import Record
 
 OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -125,9 +125,3 @@ def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
         raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
     rows = (Record(f"{hub_id}:row {number}", row) for number, row in enumerate(data, start=1))
     return list(data.column_names or []), rows
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

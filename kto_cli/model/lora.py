@@ -152,7 +152,7 @@ def attach(model: Any, folder: Path) -> Any:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise BadModel(
-            f"The adapter in {folder} cannot be loaded: {first_line(error)}", "Is it for this model?"
+            f"The adapter in {folder} cannot be loaded: {first_line(error)}.", "Is it for this model?"
         ) from error
     return adapted.eval()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 from kto_cli.core.optimizers import SplitAdamW
 
 _EIGHT_BIT = {"adamw-8bit": "AdamW8bit", "paged-adamw-8bit": "PagedAdamW8bit"}
@@ -39,7 +39,7 @@ def _eight_bit(name: str) -> Any:
         from bitsandbytes import optim
     except Exception as error:  # its native library fails in many ways
         raise BadInput(
-            f"--optimizer {name} needs bitsandbytes, which does not load here: {str(error).splitlines()[0]}",
+            f"--optimizer {name} needs bitsandbytes, which does not load here: {first_line(error)}.",
             "Install it with `pip install 'kto[bitsandbytes]'`, or leave --optimizer out.",
         ) from error
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")

@@ -50,8 +50,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     result = _result(prepared, settings, work, probe, disk) | {"problems": problems}
     _show(screen, result)
     if problems:
-        screen.json(result)
-        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Fix this first.")
+        raise BadInput(f"This run would fail: {'; '.join(problems)}.", "Fix this first.", details=result)
     screen.say(f"No problems found.   Next: the same command without --dry-run (writes {config.out})")
     return result
 

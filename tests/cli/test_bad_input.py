@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLE, Command, Ran, pairs, save_pico_llama, write_lines
+from conftest import SAMPLE, Command, Ran, error_line, pairs, save_pico_llama, write_lines
 
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.training.run.run_dir import RunDir
@@ -33,21 +33,11 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def refused(ran: Ran, *words: str) -> str:
-    """The one line of error, after checking that the command was refused the way all must be: with --json also as an
-    object on stdout; exit status 2 for flags, 1 for all else."""
-    assert ran.code in (1, 2), f"exit status {ran.code}: {ran.err}"
-    if ran.out:
-        found = json.loads(ran.out)
-        assert sorted(found) == ["error", "exit", "next"]
-        assert found["exit"] == ran.code
-        assert found["error"].split("\n")[0].strip() in ran.err
-    assert "Traceback" not in ran.err
-    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, ran.err
-    assert ran.err.splitlines()[-1] == errors[0], "the error is the last thing said, and one line"
+    """The one line of error, with these words in it."""
+    error = error_line(ran)
     for word in words:
-        assert word in errors[0], f"{word!r} is not in {errors[0]!r}"
-    return errors[0]
+        assert word in error, f"{word!r} is not in {error!r}"
+    return error
 
 
 # --- binarize ---------------------------------------------------------------------------------

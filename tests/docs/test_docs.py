@@ -1,8 +1,8 @@
-"""What docs/feedback.md and the README say of feedback is true: their examples run, their flags and names exist.
+"""What docs/feedback.md says of feedback is true: its examples run, its flags and names exist.
 
 A fenced block with a title is a file, a block of `sh` is commands, and the comment after a command claims what comes
 of it: `# 2 desirable, 1 undesirable, dropped: no_label 1`. test_docs_evaluation.py does the same for
-docs/evaluation.md.
+docs/evaluation.md; test_pages.py looks at all pages.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.registry import MODULES, all_sources, source
 from kto_cli.model.tokens import fit
 
-PAGE, README = REPOSITORY / "docs" / "feedback.md", REPOSITORY / "README.md"
-PAGES = (*sorted((REPOSITORY / "docs").glob("*.md")), README)
+PAGE = REPOSITORY / "docs" / "feedback.md"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 OTHER_FLAGS: set[str] = set()
@@ -83,10 +82,10 @@ def claim_of(result: dict[str, Any]) -> str:
 
 
 EXAMPLES = examples(PAGE.read_text(encoding="utf-8"))
-README_EXAMPLES = examples(section(README.read_text(encoding="utf-8"), "## What your feedback must look like"))
+LINES = section(PAGE.read_text(encoding="utf-8"), "## A line of each")
 
 
-@pytest.mark.parametrize("example", [*EXAMPLES, *README_EXAMPLES], ids=lambda example: example.command[:60])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command[:60])
 def test_an_example_does_what_the_page_says(example, workplace):
     for name, content in example.files.items():
         Path(name).write_text(content, encoding="utf-8")
@@ -119,19 +118,16 @@ def test_the_page_has_examples_of_every_source_with_licence_and_hub_ids():
     assert [one.name for one in all_sources() if not one.has_texts] == ["hh-rlhf", "oasst"]
 
 
-def test_the_first_table_and_the_readme_name_every_source():
+def test_the_first_table_and_the_last_name_every_source():
     first = PAGE.read_text(encoding="utf-8").split("## log")[0]
-    readme = section(README.read_text(encoding="utf-8"), "## What your feedback must look like")
     for one in all_sources():
         assert one.name == "trl" or f"kto binarize {one.name}" in first
-        assert one.name == "trl" or f"kto binarize {one.name}" in readme
-    assert "(docs/feedback.md)" in readme
+        assert one.name == "trl" or f"kto binarize {one.name}" in LINES
 
 
-def test_the_example_lines_of_the_readme_can_be_read():
+def test_the_example_lines_can_be_read():
     """Each by the source that stands beside it."""
-    readme = section(README.read_text(encoding="utf-8"), "## What your feedback must look like")
-    rows = [line.split(" | ") for line in readme.splitlines() if line.startswith("| ") and "`{" in line]
+    rows = [line.split(" | ") for line in LINES.splitlines() if line.startswith("| ") and "`{" in line]
     read = set()
     for _, typed, shown in rows:
         named = re.search(r"kto binarize ([a-z-]+)", typed)
@@ -221,17 +217,3 @@ def test_the_list_of_sources_reads_well(width, monkeypatch):
             assert hub_id in ran.out, "a Hub id is not cut"
         for option in one.options:
             assert option.split()[0] in ran.out, "nor is a flag"
-
-
-def test_links_within_the_repository_lead_somewhere():
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith("http"):
-                continue
-            path, _, anchor = target.partition("#")
-            there = (page.parent / path) if path else page
-            assert there.exists(), target
-            if anchor:
-                titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-                assert anchor in {title.lower().replace(" ", "-") for title in titles}, target

@@ -29,7 +29,6 @@ from kto_cli.evaluation.server.client import TRIES
 
 PAGE = REPOSITORY / "docs" / "evaluation.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 EXAMPLES = examples(TEXT)
 OTHER_FLAGS = {"--track", "--no-curves", "--resume", "--logdir", "--project"}
 """Flags of other commands that the page speaks of."""
@@ -212,10 +211,7 @@ def test_the_benchmarks_table_is_what_is_run():
         assert metrics[metric] == (asked.metric or "").partition(",")[0]
 
 
-def test_the_files_of_the_page_and_the_readme_are_those_that_are_written():
+def test_the_files_of_the_page_are_those_that_are_written():
     assert {row[0].strip("`/") for row in table("## Files", "in `checkpoint")} == PARTS
     claimed = {name for example in EXAMPLES for name in example.claim.removeprefix("writes ").split(", ")}
     assert claimed == PARTS
-    tree = README[README.index("\nA run directory:") :]
-    assert all(name in tree for name in PARTS)
-    assert "(docs/evaluation.md)" in README

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import call, pairs, write_lines
+from conftest import call, error_line, pairs, write_lines
 
 from kto_cli.core.statistics.auc import auc
 from kto_cli.data.dataset import read_batches
@@ -150,8 +150,7 @@ def test_a_step_against_its_run_and_a_third_as_people_see_it(run):
 
 def test_comparing_one_with_itself_or_with_what_is_no_checkpoint_is_refused_before_any_work(run):
     twice = call("eval", run / "a", run / "a", "--json")
-    assert (twice.code, twice.out) == (1, "")
-    assert "named twice" in twice.err
+    assert "named twice" in error_line(twice)
     missing = call("eval", run / "a", run / "nothing", "--json")
     assert missing.code == 1
     assert "nothing" in missing.err

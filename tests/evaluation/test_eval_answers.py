@@ -12,8 +12,8 @@ from typing import Any
 import evaluated
 import pytest
 import torch
-from conftest import Command, make_dataset, save_pico_llama
-from evaluated import FEW, SHORT, digest, error_of, part, place, runs, samples
+from conftest import Command, error_line, make_dataset, save_pico_llama
+from evaluated import FEW, SHORT, digest, part, place, runs, samples
 from judge_server import Handler, serving
 from pico import BUILDERS
 from test_invariance import launch
@@ -196,7 +196,7 @@ def test_adapters_steps_and_plain_folders(kto: Command, place):
         assert result["samples"] == evaluated.lines(place / home / "samples.jsonl")
         assert any(sample["policy"] != sample["reference"] for sample in result["samples"])
     save_pico_llama(place / "bare", seed=5)
-    assert "--reference" in error_of(kto("eval", "bare", "--data", "set", *SHORT))
+    assert "--reference" in error_line(kto("eval", "bare", "--data", "set", *SHORT))
     result = kto("eval", "bare", "--data", "set", "--reference", "pico", *SHORT, "--json").json
     assert len(result["samples"]) == 4
     reference = kto("eval", "b", *SHORT, "--json").json["samples"]
@@ -248,7 +248,7 @@ def test_one_model_at_a_time(kto: Command, place, monkeypatch):
 )
 def test_what_cannot_work_is_one_line_and_leaves_nothing(kto: Command, place, flags, said):
     (place / "answers.json").write_text("[]")
-    error = error_of(kto("eval", "a", *flags))
+    error = error_line(kto("eval", "a", *flags))
     assert said in error
     assert "secret" not in error
     assert not (place / "a/eval").exists()
@@ -277,7 +277,7 @@ def test_a_server_answers_for_both(kto: Command, place):
 def test_a_server_that_lacks_a_model(kto: Command, place):
     with serving(parrot) as server:
         server.models = ["pico"]
-        error = error_of(kto("eval", "a", *FEW, "--engine", server.url))
+        error = error_line(kto("eval", "a", *FEW, "--engine", server.url))
         assert "no such model: a. It lists pico." in error
         asked = [asked["model"] for asked in server.asked]
         assert asked == ["pico"] * 4 + ["kto/no-such-model"], "the reference has answered, and that is kept"

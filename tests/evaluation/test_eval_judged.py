@@ -17,8 +17,8 @@ from typing import Any
 
 import evaluated
 import pytest
-from conftest import Command
-from evaluated import SHORT, error_of, part, place, runs
+from conftest import Command, error_line
+from evaluated import SHORT, part, place, runs
 from judge_server import Handler, failing, fair, saying, serving
 from test_invariance import launch
 from test_judge_served import MODEL, url
@@ -175,7 +175,7 @@ def test_a_reward_model_judges_here(kto: Command, place):
 
 def test_over_the_limit_nothing_is_asked_and_the_rest_is_there(kto: Command, place):
     with serving(fair) as server:
-        error = error_of(kto("eval", "a", *judged(server, "--judge-calls", 7)))
+        error = error_line(kto("eval", "a", *judged(server, "--judge-calls", 7)))
         assert server.asked == []
     assert "Judging needs 8 calls" in error
     assert "the limit is 7; none was made" in error
@@ -210,7 +210,7 @@ def test_a_refusal_is_one_line_the_rest_is_there_and_the_key_nowhere(
         ran = kto("eval", "a", *judged(server))
         assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers)
         assert server.headers
-    assert said in error_of(ran)
+    assert said in error_line(ran)
     assert_the_rest_is_there(place)
     everything = ran.out + ran.err + text_of(place) + "".join(capfd.readouterr())
     assert KEY[:8] not in everything
@@ -264,7 +264,7 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(kto: Command, place, re
     (place / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (place / "object.json").write_text('{"instruction": "x", "output": "y"}')
     (place / "others.json").write_text('[{"instruction": "x", "output": "y"}]')
-    error = error_of(kto("eval", "a", *flags))
+    error = error_line(kto("eval", "a", *flags))
     assert said in error
     assert "secret" not in error
     assert not (place / "a/eval").exists()
@@ -285,7 +285,7 @@ def test_without_a_desirable_completion_there_is_nothing_to_be_measured_against(
         return replace(prompts, targets=[None] * len(prompts))
 
     monkeypatch.setattr(session, "choose_prompts", without_targets)
-    error = error_of(kto("eval", "a", *SHORT, "--judge-model", reward))
+    error = error_line(kto("eval", "a", *SHORT, "--judge-model", reward))
     assert "None of the 4 validation prompts has a desirable completion" in error
     assert "--against reference" in error
     result = kto("eval", "a", *SHORT, "--judge-model", reward, "--against", "reference", "--json").json

@@ -9,8 +9,8 @@ from typing import Any
 
 import evaluated
 import pytest
-from conftest import Command
-from evaluated import SHORT, error_of, part, runs
+from conftest import Command, error_line
+from evaluated import SHORT, part, runs
 from test_tasks import choice_task, few
 
 from kto_cli.evaluation.benchmarks import run as running
@@ -125,7 +125,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_loaded(kto: Command, plac
 
     monkeypatch.setattr(prepare, "load_model", None)
     (place / "tasks/broken.yaml").write_text("task: [")
-    assert said in error_of(kto("eval", "a", *NONE, *flags))
+    assert said in error_line(kto("eval", "a", *NONE, *flags))
     assert not (place / "a/eval").exists()
 
 
@@ -134,16 +134,16 @@ def test_a_dataset_that_is_not_there_leaves_the_earlier_results(kto: Command, pl
     assert kto("eval", "a", *SHORT).code == 0
     (place / "tasks/colours.jsonl").unlink()
     shutil.rmtree(place / "cache/benchmarks", ignore_errors=True)
-    error = error_of(kto("eval", "a", *asked()))
+    error = error_line(kto("eval", "a", *asked()))
     assert "colours.yaml cannot be loaded" in error
     assert gather(place / "a/eval", place / "a").metrics["rows"] == 16
 
 
 @pytest.mark.parametrize("flag", [("--task-folder", "tasks"), ("--task-limit", 3), ("--allow-code-execution",)])
 def test_flags_of_tasks_need_some(kto: Command, place, flag):
-    assert f"{flag[0]} needs --tasks" in error_of(kto("eval", "a", *flag))
+    assert f"{flag[0]} needs --tasks" in error_line(kto("eval", "a", *flag))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is here")
 def test_without_lm_eval_the_way_to_get_it_is_said(kto: Command, place):
-    assert "pip install 'kto[tasks]'" in error_of(kto("eval", "a", "--tasks", "mmlu"))
+    assert "pip install 'kto[tasks]'" in error_line(kto("eval", "a", "--tasks", "mmlu"))

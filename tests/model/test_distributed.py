@@ -224,7 +224,7 @@ def test_from_one_process_to_two_that_gather(runs):
     """A run of one process goes on under FSDP2 with FULL_STATE_DICT: the next checkpoint is a model folder again."""
     unfinish(runs.home / "one", runs.home / "gathered")
     said = fsdp2(runs.home, "-m", "kto_cli", *runs.to("gathered"), "--resume", state="FULL_STATE_DICT")
-    assert "equal to rounding, not bit for bit" in said.replace("\n", " ")
+    assert "equal up to rounding, not bit for bit" in said.replace("\n", " ")
     alike(runs.home / "one", runs.home / "gathered")
     step = runs.home / "gathered" / "steps" / "step-000003"
     names = {path.name for path in (runs.home / "one" / "steps" / "step-000003").iterdir()}

@@ -91,13 +91,3 @@ def part(run: Path | str, name: str) -> dict[str, Any]:
 def digest(path: Path) -> str:
     """Of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def error_of(ran: Any) -> str:
-    """The one line a failed command ends with; nothing on stdout looks like a traceback."""
-    assert ran.code == 1, ran.out + ran.err
-    found = [line for line in ran.err.splitlines() if line.startswith("error: ")]
-    assert len(found) == 1, ran.err
-    assert "Traceback" not in ran.out + ran.err
-    assert ran.err.rstrip().splitlines()[-1] == found[0], "the last line"
-    return str(found[0])

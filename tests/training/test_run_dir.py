@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import call
+from conftest import call, error_line
 
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.step import TrainingEngine
@@ -170,12 +170,7 @@ def test_a_step_says_how_every_file_of_it_must_be(finished):
 
 def one_error(ran) -> str:
     """The one line of error of a command that was refused."""
-    errors = [line for line in ran.err.splitlines() if line.startswith("error:")]
-    assert ran.code == 1
-    assert ran.out == ""
-    assert len(errors) == 1
-    assert ran.err.splitlines()[-1] == errors[0]
-    return errors[0]
+    return error_line(ran)
 
 
 def test_a_finished_run_is_neither_overwritten_nor_resumed(kto, workplace, finished, given):
@@ -357,6 +352,5 @@ def test_eval_notices_damaged_weights(kto, workplace, given, where):
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     ran = kto("eval", weights.parent.relative_to(workplace), "--json")
-    assert (ran.code, ran.out) == (1, "")
-    assert f"{where} is damaged" in ran.err
+    assert f"{where} is damaged" in error_line(ran)
     assert not (workplace / "run/eval").exists()

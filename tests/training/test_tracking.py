@@ -118,7 +118,7 @@ def test_a_tracker_that_is_not_installed_is_said_at_once(kto, workplace, given, 
         assert "pip install wandb" in ran.err
         assert "trackio" not in ran.err
     assert not Path("run").exists()
-    assert kto("train", *given, "--track", "mlflow").code == 1
+    assert kto("train", *given, "--track", "mlflow").code == 2
 
 
 # --- a fake one -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 
 BUFFER = 1 << 16
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -71,12 +71,6 @@ def faults_named(path: Path, packing: str, reached: Reached) -> Iterator[None]:
         # libraries that unpack raise OSError without a number
         what = f"{name} is truncated or damaged {packing}{reached} ({first_line(error)})."
         raise BadInput(what, "Fetch it again.") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
 
 
 def packing_of(path: Path) -> str:

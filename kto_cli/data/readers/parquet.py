@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import (
     BUFFER,
     Reached,
     faults_named,
-    first_line,
     packing_of,
     printable,
     refuse_useless,

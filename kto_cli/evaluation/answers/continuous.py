@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.common.errors import BadModel, OutOfMemory
+from kto_cli.common.errors import BadModel, OutOfMemory, first_line
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import plainly
 from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
@@ -91,9 +91,9 @@ class Continuous:
             return OutOfMemory(
                 f"Too little memory for continuous batching with {self._subject.name}.", "Use --engine padded."
             )
-        said = (str(cause or "").strip() or reason).splitlines()[0]
+        what = first_line(cause) if cause else reason
         return BadModel(
-            f"transformers' continuous batching failed with {self._subject.name}: {said}", "Use --engine padded."
+            f"transformers' continuous batching failed with {self._subject.name}: {what}", "Use --engine padded."
         )
 
 

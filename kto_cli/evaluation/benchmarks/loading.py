@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadInput, first_line
 from kto_cli.evaluation.benchmarks.plan import Asked, Plan, configs_of, is_own
 from kto_cli.evaluation.benchmarks.quiet import quiet
 
@@ -47,7 +47,7 @@ def _set_shots(task: Any, asked: Asked, seed: int) -> None:
 def _cannot_load(plan: Plan, task: str, asked: Asked, error: Exception) -> BadInput:
     index = plan.manager.task_index
     sets = sorted({config["dataset_path"] for config in configs_of(task, index) if config.get("dataset_path")})
-    reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
+    reason = first_line(error)
     if is_own(task, plan.manager, plan.folder):
         return BadInput(f"The task in {index[task].yaml_path} cannot be loaded: {reason}.", "Fix the file.")
     of = f" (dataset {', '.join(sets[:3])})" if sets else ""

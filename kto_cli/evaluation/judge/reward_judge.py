@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kto_cli.common.errors import BadModel
+from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.files import read_json
 from kto_cli.data.dataset import Text
 from kto_cli.evaluation.judge.duels import Ballot, Duel
@@ -220,7 +220,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise BadModel(f"The judge {folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise BadModel(f"The judge {folder} cannot be loaded: {first_line(error)}.") from error
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The judge {folder} lacks weights: {names}.", "Copy the model folder again.")

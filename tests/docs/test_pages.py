@@ -1,0 +1,344 @@
+"""All pages: every `kto` command can be typed, every flag, link, file, function and test they name exists.
+
+test_docs.py and test_docs_evaluation.py also run the examples of feedback.md and evaluation.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+from conftest import REPOSITORY, call
+from test_docs import FLAG, section
+
+from kto_cli.cli.app import app
+from kto_cli.common.train_config import DTYPES, OPTIMIZERS, SCHEDULES, SWITCH, TRACKERS, TrainConfig
+from kto_cli.core.statistics import verdict
+from kto_cli.training.settings import default_learning_rate
+
+DOCS = REPOSITORY / "docs"
+README, CONTRIBUTING = REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"
+PAGES = (README, CONTRIBUTING, *sorted(DOCS.glob("*.md")))
+LINKING = (
+    *PAGES,
+    REPOSITORY / "CHANGELOG.md",
+    REPOSITORY / "benchmarks/README.md",
+    REPOSITORY / "sample_data/README.md",
+)
+CONFIGS = sorted((REPOSITORY / "examples").glob("*.yaml"))
+COMING = {"docs/images/curves.svg"}
+"""Written elsewhere in this version; to be taken out of here once they are there."""
+FENCED = re.compile(r"^```[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = r"[\w/]+\.py"
+ELSEWHERE = {
+    *("--enable-lora", "--lora-modules", "--served-model-name", "--outfile"),  # vLLM, llama.cpp
+    *("--index-url", "--num_processes", "--multi_gpu", "--config_file"),  # pip, accelerate
+}
+"""Flags of other programs that the pages name."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines that are typed in a shell: of a page those in fenced blocks, of a YAML file its comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        text = "\n".join(re.findall(r"^# ?(.*)$", text, re.MULTILINE))
+    else:
+        text = "\n".join(FENCED.findall(text))
+    yield from text.replace("\\\n", " ").splitlines()
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """What follows `kto`, or `-m kto_cli` of a launcher, in every command on a page."""
+    found = []
+    for line in lines_of(path):
+        for typed in re.split(r"&&|;", line):
+            if not re.match(r"\s*(\$ )?(kto |.* -m kto_cli )", typed):
+                continue
+            words = shlex.split(typed.strip().removeprefix("$ "), comments=True)
+            found.append(words[words.index("kto_cli" if "kto_cli" in words else "kto") + 1 :])
+    return found
+
+
+COMMANDS = [(path, words) for path in (*PAGES, *CONFIGS) for words in commands_of(path)]
+
+
+def known_flags(command: str | None = None) -> set[str]:
+    """Flags of a command, else of all, hidden ones and `--no-` forms too."""
+    group: Any = typer.main.get_command(app)
+    chosen = [group.commands[command]] if command else [group, *group.commands.values()]
+    options = [option for one in chosen for option in one.params]
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)} | {"--help"}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), COMMANDS, ids=[f"{name_of(path)}: {' '.join(words)[:60]}" for path, words in COMMANDS]
+)
+def test_a_command_can_be_typed(path, words, monkeypatch):
+    """Its flags exist, go together and have values that are taken; nothing is run."""
+    from kto_cli.workflows import binarize, compare, demo, dry_run, evaluate, list_sources, precompute, train
+
+    for module in (binarize, compare, demo, dry_run, evaluate, list_sources, precompute, train):
+        monkeypatch.setattr(module, "run", lambda *given, **named: {})
+    monkeypatch.setattr(evaluate, "report_only", lambda *given, **named: {})
+    ran = call(*words)
+    assert ran.code == 0, ran.err
+    for word in words:
+        if word.startswith("examples/"):
+            assert (REPOSITORY / word).is_file(), word
+
+
+def test_all_pages_have_commands_that_are_looked_at():
+    """The reader of pages has not gone blind."""
+    found = {name_of(path): len(commands_of(path)) for path in (*PAGES, *CONFIGS)}
+    assert found["README.md"] >= 10
+    assert found["docs/training.md"] >= 6
+    assert found["docs/feedback.md"] >= 15
+    assert all(found[name_of(config)] for config in CONFIGS)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_commands_in_a_line_of_text_have_flags_that_exist(path):
+    for words in re.findall(r"`kto ([^`]+)`", path.read_text(encoding="utf-8").replace("\n", " ")):
+        command = words.split()[0]
+        if command.islower() and command.isalpha():
+            assert set(FLAG.findall(words)) <= known_flags(command), words
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if path.name not in ("feedback.md", "evaluation.md")], ids=name_of
+)
+def test_flags_that_a_page_names_exist(path):
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", path.read_text(encoding="utf-8")))
+    assert {flag for flag in named - known_flags() - ELSEWHERE if not flag.endswith("-")} == set()
+
+
+@pytest.mark.parametrize("path", LINKING, ids=name_of)
+def test_links_within_the_repository_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        place, _, anchor = target.partition("#")
+        there = (path.parent / place).resolve() if place else path
+        if name_of(there) in COMING:
+            assert not there.exists(), f"{name_of(there)} is there by now: take it out of COMING"
+            continue
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+def test_every_page_is_linked_from_the_readme_and_the_index():
+    readme, index = (path.read_text(encoding="utf-8") for path in (README, DOCS / "index.md"))
+    for path in DOCS.glob("*.md"):
+        if path.name != "index.md":
+            assert f"(docs/{path.name})" in readme, path
+            assert f"({path.name})" in index, path
+
+
+# --- the code that pages name -----------------------------------------------------------------
+
+
+@functools.cache
+def defined_in(path: Path) -> set[str]:
+    """Functions, classes, methods as CLASS.METHOD, and constants of a module."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        found |= {target.id for root in targets for target in ast.walk(root) if isinstance(target, ast.Name)}
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return found
+
+
+def file_named(path: str) -> Path:
+    """A path from the repository or from kto_cli/; of a bare name any file that is called so."""
+    for root in (REPOSITORY, REPOSITORY / "kto_cli"):
+        if (root / path).is_file():
+            return root / path
+    found = [] if "/" in path else sorted((REPOSITORY / "kto_cli").rglob(path))
+    assert found, f"there is no {path}"
+    return found[0]
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_functions_and_tests_that_a_page_names_exist(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    for path in set(re.findall(NAME, text)):
+        if "NAME" not in path:
+            file_named(path)
+    for path, _, name in re.findall(rf"({NAME})(::?)([\w.]+)", text):
+        assert name in defined_in(file_named(path)), f"{path} has no {name}"
+
+
+def test_every_invariant_has_its_line():
+    """Thirteen, each with a test; where one does not hold yet, that is said."""
+    text = section((DOCS / "architecture.md").read_text(encoding="utf-8"), "## Invariants")
+    lines = dict(re.findall(r"^\| (\d+) \| (.*)$", text, re.MULTILINE))
+    assert sorted(map(int, lines)) == list(range(1, 14))
+    assert all(re.search(r"`tests/[\w/]+\.py::test_\w+`|invariant \d", line) for line in lines.values())
+
+
+# --- training.md ------------------------------------------------------------------------------
+
+
+def test_the_training_page_has_all_flags_of_the_command():
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    shown = set(FLAG.findall(call("train", "--help").out))
+    assert len(shown) > 35
+    assert {flag for flag in shown if f"{flag}" not in text} - {"--help", "--curves"} == set()
+
+
+def test_the_training_page_has_all_values_of_an_option():
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    for values in (DTYPES[1:], OPTIMIZERS[1:], SCHEDULES, SWITCH[:2], TRACKERS):
+        for value in values:
+            assert re.search(rf"[` ,]{re.escape(value)}[`,]", text), value
+
+
+def test_the_learning_rates_of_the_training_page():
+    text = section((DOCS / "training.md").read_text(encoding="utf-8"), "## Flags by task")
+    rates = [default_learning_rate(size, built_in=False, adapters=False) for size in (2e9, 2e8, 2e7, 2e6)]
+    assert rates == [5e-6, 1e-5, 3e-5, 5e-5]
+    assert default_learning_rate(2e9, built_in=False, adapters=True) == pytest.approx(10 * rates[0])
+    assert (
+        "5e-6 from a billion parameters up, as in the paper at 7B and 8B; 1e-5 from 100M, 3e-5 from 10M, 5e-5 below"
+        in text
+    )
+
+
+# --- reading.md -------------------------------------------------------------------------------
+
+READING = (DOCS / "reading.md").read_text(encoding="utf-8")
+
+
+def test_the_rules_of_the_verdict():
+    text = section(READING, "## The verdict")
+    words = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    given = re.findall(r'(?:return|Verdict\()\s*"(\w+)"', Path(verdict.__file__).read_text(encoding="utf-8"))
+    assert set(words) == set(given)
+    assert f"more than {-verdict.COLLAPSED_PER_TOKEN:g} nats a token" in text
+    assert f"the margin is below {verdict.LEAST_MARGIN:g}" in text
+
+
+class RunFiles(NamedTuple):
+    """File names of finished runs, and of what lies in their folders."""
+
+    top: set[str]
+    below: set[str]
+
+
+@pytest.fixture(scope="module")
+def run_files(pico, pico_data, tmp_path_factory) -> RunFiles:
+    """Of a full run and a LoRA run, both evaluated."""
+    home = tmp_path_factory.mktemp("runs")
+    words = ["--data", pico_data, "--model", pico, "--cache", home / "cache", "--batch-size", 8, "--save-every", 2]
+    top: set[str] = set()
+    below: set[str] = set()
+    for name, more in (("full", []), ("lora", ["--lora-r", 2])):
+        assert call("train", *words, *more, "--out", home / name).code == 0
+        assert call("eval", home / name, "--samples", 0, "--cache", home / "cache").code == 0
+        top |= {path.name for path in (home / name).iterdir()}
+        below |= {path.name for path in (home / name).rglob("*/*") if path.is_file()}
+    return RunFiles(top, below)
+
+
+def test_the_run_directory_of_the_page_is_the_real_one(run_files):
+    (tree,) = re.findall(r"^```\n(checkpoint/\n.*?)^```", READING, re.MULTILINE | re.DOTALL)
+    listed = set(re.findall(r"^  (\S+?)/?(?=[ /\n]|$)", tree, re.MULTILINE)) - {""}
+    named = set(re.findall(r"[\w.-]+\.(?:json|jsonl|safetensors|jinja|md|html)\b", tree))
+    assert run_files.top - listed - named == set(), "files the page does not list"
+    assert listed - run_files.top == {"tracking"}, "files that are not there"
+    assert named - run_files.top - run_files.below == {"evaluation.md", "runs.json"}
+
+
+# --- examples/ and the README's recipe --------------------------------------------------------
+
+
+def test_the_example_configs_are_those_that_the_pages_name():
+    assert {path.name for path in CONFIGS} == {"lora-1b.yaml", "qlora-8b.yaml", "full-finetune.yaml", "fsdp2.yaml"}
+
+
+def settings_of(name: str) -> TrainConfig:
+    from kto_cli.common.train_config import read_config_file, train_config
+
+    path = REPOSITORY / "examples" / name
+    return train_config(read_config_file(path), where=name)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("lora-1b", 1.2e9), ("qlora-8b", 8e9), ("full-finetune", 1.2e9)])
+def test_an_example_config_is_read_and_sensible(name, parameters):
+    """The learning rate is the default at that size, and every value that is not a default is one of its file."""
+    config = settings_of(f"{name}.yaml")
+    adapters = config.lora_r is not None
+    assert adapters == ("lora" in name)
+    rate = default_learning_rate(int(parameters), built_in=False, adapters=adapters)
+    assert config.learning_rate == pytest.approx(rate)
+    assert config.load_in_4bit == name.startswith("qlora")
+    assert config.lambda_d is config.lambda_u is None
+
+
+@pytest.mark.parametrize("name", ["lora-1b", "full-finetune"])
+def test_an_example_config_trains(name, workplace, pico, pico_data):
+    words = ["--config", REPOSITORY / "examples" / f"{name}.yaml", "--model", pico, "--data", pico_data]
+    ran = call("train", *words, "--max-steps", 1, "--max-length", 128, "--out", "out")
+    assert ran.code == 0, ran.err
+    assert Path("out/adapter_config.json" if name == "lora-1b" else "out/model.safetensors").is_file()
+
+
+def test_the_fsdp2_config_is_taken(monkeypatch):
+    """As accelerate's own launcher hands it on."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    from kto_cli.model.distributed import processes
+
+    typed = ["--config_file", str(REPOSITORY / "examples/fsdp2.yaml"), "--main_process_port", "0", "-m", "kto_cli"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args([*typed, "train"]))
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        monkeypatch.setenv(name, value)
+    processes.refuse_untested(os.environ)
+    sharding = processes.sharding_asked_for(8)
+    assert sharding is not None
+    assert sharding.sharded_files
+    assert processes.launch_kind(8) == "FSDP2"
+    processes.refuse_untested_combinations(8, settings_of("full-finetune.yaml"))
+
+
+def test_the_recipe_of_the_readme_runs(workplace, pico):
+    """On the log that it describes, with a pico model in the place of its model; the judge is left out."""
+    recipe = section(README.read_text(encoding="utf-8"), "## From a log to a served model")
+    things = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern", "tent", "kite", "clock")
+    lines = [
+        f"How do I clean a {thing} {n}?,{['Dry cloth', 'Go away'][n % 2]} {thing}.,{['up', 'down'][n % 2]}"
+        for n, thing in enumerate(4 * things)
+    ]
+    Path("support.csv").write_text("\n".join(["user_msg,bot_reply,thumb", *lines]) + "\n", encoding="utf-8")
+    page = workplace / "recipe.md"
+    page.write_text(recipe, encoding="utf-8")
+    ran = []
+    for words in commands_of(page):
+        if "--judge-url" not in words:
+            words = [str(pico) if word.startswith("HuggingFaceTB/") else word for word in words]
+            done = call(*words, *(["--samples", "1", "--max-new-tokens", "4"] if words[0] == "eval" else []))
+            assert done.code == 0, done.err
+            ran.append(words[0])
+    assert ran == ["binarize", "train", "train", "eval"]
+    assert Path("aligned/model.safetensors").is_file()
+    assert Path("aligned/eval/report.html").is_file()
