@@ -1,8 +1,8 @@
-"""Attention over packed batches: each segment by itself, behind the prompt it continues.
+"""Attention over packed batches: each segment separately, behind the prompt that it continues.
 
-Transformers lets a model's attention be replaced by name. Ours walks over the segments of a `Layout`, one
-scaled-dot-product call each: no mask over the whole batch, nothing computed between tokens that do not
-see each other. It also keeps the prompts' keys and values, so that a later batch can continue them.
+Transformers lets a model's attention be replaced by name. This one runs one scaled-dot-product call per segment of a
+`PackedLayout`: there is no mask over the whole batch, and nothing is computed between tokens that do not see each
+other. It also stores the prompts' keys and values, so that a later batch can continue them.
 """
 
 from __future__ import annotations
@@ -20,46 +20,47 @@ from torch.nn import functional
 from kto_cli.core.batches import PackedLayout
 
 NAME = "kto_packed"
-"""What transformers calls this attention."""
+"""Name of this attention in transformers."""
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
 
 
 class CannotPack(Exception):
-    """This model's attention asks for something packing does not do; the message names it."""
+    """The model's attention needs something that packed batches do not support; the message names it."""
 
 
 @dataclass
 class Past:
-    """What a packed batch leaves behind for its continuation; no gradient flows through it."""
+    """Keys, values and outputs of a packed batch's prompts, for its continuation; no gradient flows through them."""
 
     prompt_ends: Tensor
-    """[prompts] where the last token of each prompt lies in the packed batch."""
+    """[prompts] index of the last token of each prompt in the packed batch."""
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Attention module -> keys and values, [1, heads, tokens, width]."""
     outputs: Tensor | None = None
-    """[prompts, hidden] the body's output at `prompt_ends`."""
+    """[prompts, hidden] output of the body at `prompt_ends`."""
 
     @classmethod
     def of(cls, prompts: dict[tuple[int, ...], tuple[int, int]], device: torch.device) -> Past:
-        """Of a packed batch whose prompts lie where `pack` says."""
+        """For a packed batch with the (start, stop) of its prompts, the second result of `pack`."""
         return cls(torch.tensor([stop - 1 for _, stop in prompts.values()], device=device))
 
 
-class _Work(NamedTuple):
-    """What the attention modules of a forward pass need to know."""
+class _PackedPass(NamedTuple):
+    """State of one packed forward pass, read by the model's attention modules."""
 
     layout: PackedLayout
     past: Past | None
     masks: dict[tuple[Any, ...], Tensor]
-    """Masks of this pass, by shape: the layers share them."""
+    """Masks by shape, shared by all layers."""
     calls: list[int]
+    """One entry per attention layer that ran."""
 
 
-_WORK: ContextVar[_Work | None] = ContextVar("packed attention", default=None)
+_PASS: ContextVar[_PackedPass | None] = ContextVar("packed attention", default=None)
 
 
 class PackedAttention:
-    """Switches a model to packed attention for the length of a forward pass."""
+    """Switches a model to packed attention during a forward pass."""
 
     def __init__(self, model: Any) -> None:
         from transformers import AttentionInterface
@@ -71,10 +72,10 @@ class PackedAttention:
         self._replaceable = all(module._can_set_attn_implementation() for module in modules)
         self._layers = model.config.get_text_config().num_hidden_layers
         self.calls = 0
-        """Attention layers that ran through here in the last pass."""
+        """Layers that used packed attention in the last pass."""
 
     def refusal(self) -> str | None:
-        """Why the model's kind alone rules packing out, or None."""
+        """Why this kind of model cannot be packed, or None."""
         if not self._replaceable:
             return "its layers do not use transformers' attention interface"
         config = self._configs[0].get_text_config()
@@ -87,31 +88,31 @@ class PackedAttention:
 
     @property
     def reaches_all_layers(self) -> bool:
-        """Whether every layer of the last pass went through packed attention."""
+        """Whether every layer used packed attention in the last pass."""
         return self.calls == self._layers
 
     @contextlib.contextmanager
     def __call__(self, layout: PackedLayout, past: Past | None = None) -> Iterator[None]:
-        """Within it, the model reads batches laid out as `layout`."""
+        """Context manager in which the model reads a packed batch with this layout."""
         before = [config._attn_implementation for config in self._configs]
-        work = _Work(layout, past, {}, [])
-        token = _WORK.set(work)
+        current = _PackedPass(layout, past, {}, [])
+        token = _PASS.set(current)
         try:
             for config in self._configs:
                 config._attn_implementation_internal = NAME
             yield
         finally:
-            _WORK.reset(token)
+            _PASS.reset(token)
             for config, name in zip(self._configs, before, strict=True):
                 config._attn_implementation_internal = name
-            self.calls = len(work.calls)
+            self.calls = len(current.calls)
 
     def recompute_contexts(self) -> tuple[contextlib.AbstractContextManager[None], Any]:
-        """For torch.utils.checkpoint: what holds now holds again when a layer is computed a second time."""
-        work = _WORK.get()
-        if work is None:
+        """For torch.utils.checkpoint: restores this pass's state when a layer is computed a second time."""
+        current = _PASS.get()
+        if current is None:
             return contextlib.nullcontext(), contextlib.nullcontext()
-        return contextlib.nullcontext(), self(work.layout)
+        return contextlib.nullcontext(), self(current.layout)
 
 
 def packed_attention(
@@ -129,18 +130,18 @@ def packed_attention(
     """Transformers' attention interface: query [1, heads, tokens, width] -> ([1, tokens, heads, width], None).
 
     Raises:
-        CannotPack: the model wants a mask, a bias or another thing that is not known here.
+        CannotPack: the model uses a mask, a bias or another input that packed attention does not support.
     """
-    work = _WORK.get()
-    assert work is not None, "packed attention runs inside PackedAttention only"
-    _refuse_unknown(module, attention_mask, dropout, others)
-    work.calls.append(1)
-    layout, past = work.layout, work.past
+    current = _PASS.get()
+    assert current is not None, "packed attention runs inside PackedAttention only"
+    _check_supported(module, attention_mask, dropout, others)
+    current.calls.append(1)
+    layout, past = current.layout, current.past
     if past is not None and not layout.continues:
         past.layers[id(module)] = key.detach(), value.detach()
     groups = query.shape[1] // key.shape[1]
     before = past.layers[id(module)] if layout.continues and past is not None else None
-    attend = _Attend(scaling, sliding_window, softcap, work.masks)
+    attend = _Attend(scaling, sliding_window, softcap, current.masks)
     sizes = [segment.stop - segment.start for segment in layout.segments]
     pieces = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
     by_start: dict[int, tuple[Tensor, Tensor]] = {}
@@ -156,7 +157,7 @@ def packed_attention(
     return torch.cat(outputs, dim=1), None
 
 
-def _refuse_unknown(module: Any, mask: Tensor | None, dropout: float, others: dict[str, Any]) -> None:
+def _check_supported(module: Any, mask: Tensor | None, dropout: float, others: dict[str, Any]) -> None:
     tensors = [name for name, value in others.items() if isinstance(value, Tensor) and name not in _HARMLESS]
     if mask is not None or dropout or not getattr(module, "is_causal", True) or others.get("is_causal") is False:
         raise CannotPack("its attention is not plain causal attention")
@@ -181,7 +182,7 @@ def _repeat(heads: Tensor, groups: int) -> Tensor:
 
 
 class _Attend(NamedTuple):
-    """One segment's attention, as the layer wants it."""
+    """Attention of one segment, with the layer's scaling, window and soft cap."""
 
     scaling: float | None
     window: int | None
@@ -208,7 +209,7 @@ class _Attend(NamedTuple):
         return scores.softmax(-1, dtype=torch.float32).to(query.dtype) @ value
 
     def _mask(self, query: Tensor, key: Tensor, windowed: bool) -> Tensor:
-        """[tokens, prefix + tokens] of 0 and -inf: each token sees those up to itself, at most `window` of them."""
+        """[tokens, prefix + tokens] of 0 and -inf: a token sees those up to itself, at most `window` of them."""
         tokens, seen = query.shape[2], key.shape[2]
         name = (tokens, seen, self.window if windowed else None, query.dtype)
         if name not in self.masks:

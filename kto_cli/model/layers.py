@@ -1,4 +1,4 @@
-"""How a model's decoder layers run: compiled, or computing their activations a second time instead of keeping them."""
+"""Decoder layers compiled, or with gradient checkpointing (activations recomputed instead of stored)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kto_cli.model.scorer import CompletionScorer
 
 
 def compile_layers(scorer: CompletionScorer) -> int:
-    """Hands every decoder layer to torch.compile, for any number of tokens; comes before `checkpoint_layers`.
+    """Compiles every decoder layer for any number of tokens; call it before `checkpoint_layers`.
 
-    Attention stays outside: it walks over segments, which differ from batch to batch.
+    Packed attention stays uncompiled, because its segments differ from batch to batch.
 
     Returns:
-        How many layers.
+        The number of layers.
 
     Raises:
         BadModel: the model's layers are not known.
@@ -29,12 +29,12 @@ def compile_layers(scorer: CompletionScorer) -> int:
 
 
 def checkpoint_layers(scorer: CompletionScorer) -> int:
-    """Switches it on for every decoder layer of the scorer's model; results do not change.
+    """Turns on gradient checkpointing in every decoder layer; results do not change.
 
-    Done here rather than by the model, whose own switch works only in training mode, with dropout.
+    The model's own switch works only in training mode, with dropout.
 
     Returns:
-        How many layers.
+        The number of layers.
 
     Raises:
         BadModel: the model's layers are not known.
@@ -43,7 +43,7 @@ def checkpoint_layers(scorer: CompletionScorer) -> int:
 
     contexts: dict[str, Any] = {"context_fn": scorer.packing.recompute_contexts} if scorer.packing else {}
 
-    def forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return forward(*args, **kwargs)
@@ -53,7 +53,7 @@ def checkpoint_layers(scorer: CompletionScorer) -> int:
 
     layers = _layers(scorer, "--gradient-checkpointing on")
     for layer in layers:
-        layer.forward = forgetting(layer.forward)
+        layer.forward = checkpointed(layer.forward)
     return len(layers)
 
 
@@ -62,5 +62,5 @@ def _layers(scorer: CompletionScorer, flag: str) -> list[Any]:
 
     layers = [module for module in scorer.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise BadModel("This model's layers are not built in transformers' way.", f"Leave out {flag}.")
+        raise BadModel("This model's layers are not transformers decoder layers.", f"Leave out {flag}.")
     return layers

@@ -1,4 +1,4 @@
-"""Finding models, telling their weights apart, loading them and their tokenizers."""
+"""Models and tokenizers: found, fingerprinted, loaded."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FALLBACK_TEMPLATE = (
     "{% else %}{{ message.content }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
-"""For a model without a chat template: the turn markers of hh-rlhf, the KTO paper's data."""
+"""Chat template for a model without one: the turn markers of hh-rlhf, the data of the KTO paper."""
 
-_VOLATILE = (
+_IGNORED_KEYS = (
     "transformers_version",
     "_name_or_path",
     "dtype",
@@ -35,29 +35,30 @@ _VOLATILE = (
     "use_cache",
     "_attn_implementation",
 )
+"""Keys of config.json that change no number."""
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model folder on this machine, before anything is loaded from it."""
+    """A model folder on this machine, not loaded yet."""
 
     name: str
-    """What the user called it: a path, a Hub id, or "built-in"."""
+    """Name given by the user: a path, a Hub id, or "built-in"."""
     folder: Path
     fingerprint: str
-    """Hash of the weights and of what in config.json changes a number."""
+    """Hash of the weights and of the config keys that change a number."""
 
     @property
     def on_hub(self) -> bool:
-        """`name` is a Hub id, not a place on this machine."""
+        """Whether `name` is a Hub id."""
         return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
 
 
 def locate_model(name: str | None) -> tuple[str, Path]:
-    """Finds the folder of a model: a local one, the built-in tiny one (None), or the Hub's (downloaded).
+    """(name, folder) of a local model, the built-in tiny model (None), or a model of the Hub, downloaded.
 
     Raises:
-        BadModel: there is no such folder, or the Hub has it not or cannot be reached.
+        BadModel: there is no such folder; it is not on the Hub, or the Hub cannot be reached.
     """
     if name is None:
         return "built-in", files.sample_data() / "model"
@@ -86,7 +87,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Names a model by content: its safetensors files' bytes and its config, less what changes no number.
+    """Hash of a model's content: its safetensors files and its config, without keys that change no number.
 
     Raises:
         BadModel: there are no safetensors weights or no config in the folder.
@@ -98,7 +99,7 @@ def fingerprint(folder: Path) -> str:
         hint = f"It has {other}; convert it to safetensors first." if other else "Is it a Hugging Face model folder?"
         raise BadModel(f"{folder} holds no model weights (*.safetensors).", hint)
     digest = hashlib.sha256(
-        json.dumps({k: v for k, v in config.items() if k not in _VOLATILE}, sort_keys=True).encode()
+        json.dumps({k: v for k, v in config.items() if k not in _IGNORED_KEYS}, sort_keys=True).encode()
     )
     for path in weights:
         digest.update(f"\n{path.name} {files.weights_sha256(path)}".encode())
@@ -106,9 +107,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
-    """Locates and fingerprints a model; in 4 bits it is another model than in full."""
-    called, folder = locate_model(name)
-    return ModelSource(called, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
+    """Locates and fingerprints a model; its 4-bit version has another fingerprint."""
+    name, folder = locate_model(name)
+    return ModelSource(name, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -130,20 +131,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def collecting_later() -> Iterator[None]:
-    """No garbage collection meanwhile: what is imported and loaded stays, and each would walk over all of it again."""
-    collecting = gc.isenabled()
+def gc_paused() -> Iterator[None]:
+    """Pauses garbage collection: imported and loaded objects stay, and each collection would visit all of them."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if enabled:
             gc.enable()
 
 
-@collecting_later()
+@gc_paused()
 def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
-    """Loads a tokenizer with a chat template; the flag says whether it is our fallback.
+    """Loads a tokenizer with a chat template; returns also whether that is the fallback template.
 
     Raises:
         BadModel: the folder has no usable tokenizer. BadInput: the template file cannot be read.
@@ -167,7 +168,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     return tokenizer, True
 
 
-@collecting_later()
+@gc_paused()
 def load_model(
     folder: Path,
     *,
@@ -178,11 +179,11 @@ def load_model(
     """Loads a causal language model in `dtype`, in evaluation mode (no dropout, also while training).
 
     Args:
-        in_4bit: hold the linear layers in 4 bits and multiply in this dtype.
+        in_4bit: compute dtype of linear layers that are quantized to 4 bits; None: not quantized.
 
     Raises:
-        BadModel: weights are missing, damaged or of another shape than the config says.
-        BadInput: 4 bits were asked for, and bitsandbytes is not installed.
+        BadModel: weights are missing, damaged or of another shape than in the config.
+        BadInput: bitsandbytes is needed and not installed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -217,7 +218,7 @@ def load_model(
 
 
 def context_length(model_config: Any) -> int | None:
-    """The most tokens the model was made for, or None where its config does not say."""
+    """Context length of the model in tokens; None if its config lacks it."""
     text = model_config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
         value = getattr(text, name, None)
@@ -227,10 +228,10 @@ def context_length(model_config: Any) -> int | None:
 
 
 def greatest_length(asked: int | None, context: int | None) -> int:
-    """Most tokens of prompt and completion: as asked, else what the model takes, at most 1024.
+    """Maximum length of prompt and completion in tokens: as asked, else the context length, at most 1024.
 
     Raises:
-        BadInput: more than the model takes.
+        BadInput: longer than the model's context.
     """
     if asked is not None and context is not None and asked > context:
         raise BadInput(
@@ -241,6 +242,6 @@ def greatest_length(asked: int | None, context: int | None) -> int:
 
 
 def end_ids(model: Any) -> list[int]:
-    """Token ids that end a turn, as the model itself says."""
+    """End-of-sequence token ids in the model's generation config or config."""
     ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []
     return [ends] if isinstance(ends, int) else list(ends)

@@ -1,7 +1,7 @@
-"""LoRA and DoRA through peft: fresh adapters on a model, those of a folder, saving, restoring, merging.
+"""LoRA and DoRA adapters through peft: added, saved, attached from a folder, merged.
 
-peft puts its layers into the model in place: whoever holds the model computes with them from then on. With the adapters
-`off` it is its base again, which is how the reference is scored: no second copy of the model is needed.
+peft changes the model in place. With `adapters_disabled` the model computes as its base, so the reference is scored
+without a second copy of the model.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.common.train_config import ALL_LINEAR, TrainConfig
 
 CONFIG = "adapter_config.json"
-"""A folder with this file, and without config.json, holds an adapter."""
+"""File that marks an adapter folder, in the absence of config.json."""
 WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(folder: Path) -> bool:
-    """The folder holds an adapter and not a whole model."""
+    """Whether the folder holds an adapter, not a full model."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def is_adapted(model: Any) -> bool:
-    """`model` is what `add_adapters` or `attach` gave, asked without importing peft (a full run has no use for it)."""
+    """Whether `add_adapters` or `attach` made this model; does not import peft."""
     return hasattr(model, "get_base_model")
 
 
 def base_of(folder: Path) -> str:
-    """The model an adapter folder was made for: a path or a Hub id.
+    """Base model of an adapter folder: a path or a Hub id.
 
     Raises:
-        BadModel: its config is damaged or does not say.
+        BadModel: its config is damaged or names no base model.
     """
     try:
         config = files.read_json(folder / CONFIG, "the adapter's config")
@@ -47,21 +47,24 @@ def base_of(folder: Path) -> str:
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
         raise BadModel(
-            f"{folder / CONFIG} does not say which model the adapter is for.",
-            "Write its folder or Hub id there as base_model_name_or_path.",
+            f"{folder / CONFIG} does not name the adapter's base model.",
+            "Add its folder or Hub id there as base_model_name_or_path.",
         )
     return base
 
 
 def layers_to_adapt(model: Any, targets: str) -> list[str]:
-    """Last names of the linear layers that `targets` (`all-linear`, or names with commas) means; never the head.
+    """Names of the linear layers to adapt, without the output head.
+
+    Args:
+        targets: `all-linear`, or last parts of layer names, separated by commas.
 
     Raises:
-        BadInput: names a layer that is not there; lists those that are.
+        BadInput: the model has no layer of that name; the message lists those it has.
     """
     known = {name.rpartition(".")[2] for name in _linear_layers(model)}
     if not known:
-        raise BadInput("This model has no linear layer that adapters can be put on.", "Train it without --lora-r.")
+        raise BadInput("This model has no linear layer to adapt.", "Train it without --lora-r.")
     if targets == ALL_LINEAR:
         return sorted(known)
     wanted = {name.strip() for name in targets.split(",")} - {""}
@@ -76,9 +79,9 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
 
 
 def _linear_layers(model: Any) -> dict[str, Any]:
-    """The linear layers of the model's body by their full names.
+    """Linear layers of the model's body by full name.
 
-    Not those inside a state-space mixer: it reads their weights past them, so that an adapter would be half in use.
+    Layers inside a state-space mixer are excluded: the mixer reads their weights directly and would bypass adapters.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -92,13 +95,13 @@ def _linear_layers(model: Any) -> dict[str, Any]:
 
 
 def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
-    """Fresh adapters on a model: its output is what it was, and from now on only they learn.
+    """Adds new adapters to a model. Its output does not change, and only the adapters are trainable.
 
     Args:
-        base: what whoever loads the adapter later is to load first.
+        base: path or Hub id of the base model, written to the adapter's config.
 
     Returns:
-        The peft model around `model`; the same weights and seed give the same adapters.
+        The peft model around `model`. The same weights and seed give the same adapters.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -122,17 +125,17 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """peft asks transformers in a way that is going out of use, once a run; nothing a user can fix."""
+    """Hides a FutureWarning: peft uses a deprecated interface of transformers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
 
 def attach(model: Any, folder: Path) -> Any:
-    """Puts the adapter in `folder` on its base model.
+    """Adds the adapter in `folder` to its base model.
 
     Raises:
-        BadModel: it is damaged, made for another model, or of a kind that does not live inside the layers.
+        BadModel: it is damaged, made for another model, or a kind of adapter outside the layers (prompt tuning).
     """
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
@@ -155,33 +158,34 @@ def attach(model: Any, folder: Path) -> Any:
 
 
 def tensors(model: Any) -> dict[str, Any]:
-    """The adapters' own tensors, spread over processes or not, by the names under which `save` writes them."""
+    """The adapters' tensors, sharded or not, by the names in adapter_model.safetensors."""
     from peft import get_peft_model_state_dict
 
     with _without_warnings():
         return dict(get_peft_model_state_dict(model, model.state_dict(keep_vars=True), save_embedding_layers=False))
 
 
-def off(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Within it, an adapted model computes as its base does; another one as ever."""
+def adapters_disabled(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Context manager that disables the adapters; a no-op for a model without any."""
     return model.disable_adapter() if is_adapted(model) else contextlib.nullcontext()
 
 
 def save(folder: Path, model: Any, weights: dict[str, Any] | None = None) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors; the base model is not written.
+    """Writes adapter_config.json and adapter_model.safetensors.
 
-    `weights` stand in for the model's own state dict, where that is spread over processes.
+    Args:
+        weights: state dict to write instead of the model's own, if that is sharded.
     """
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink()  # peft's empty model card
 
 
 def merged(model: Any) -> Any:
-    """The base model with the adapters added to its weights, in place; a plain transformers model again."""
+    """Merges the adapters into the base model's weights, in place; returns a plain transformers model."""
     return model.merge_and_unload()
 
 
-def learning_parameters(model: Any) -> tuple[int, int]:
-    """(numbers that learn, all numbers)."""
-    learning, total = model.get_nb_trainable_parameters()
-    return int(learning), int(total)
+def trainable_parameters(model: Any) -> tuple[int, int]:
+    """(trainable parameters, all parameters)."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return int(trainable), int(total)

@@ -1,4 +1,4 @@
-"""Dtypes of weights and of arithmetic, and base weights in 4 bits (QLoRA)."""
+"""Dtypes of weights and computation, and 4-bit base weights (QLoRA)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kto_cli.common.errors import BadInput
 
 
 class Precision(NamedTuple):
-    """A value of `--dtype`, `auto` resolved."""
+    """Dtypes of one value of `--dtype`."""
 
     name: str
     weights: torch.dtype
@@ -25,10 +25,10 @@ PRECISIONS = {
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """`auto`: bfloat16 over float32 weights on a GPU that computes in it, else float32.
+    """The precision of that name; `auto` is bfloat16 over float32 weights on a GPU that supports it, else float32.
 
     Raises:
-        BadInput: another name.
+        BadInput: unknown name.
     """
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
@@ -38,9 +38,9 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def keep_float32_gradients(model: Any) -> None:
-    """Lets bfloat16 weights gather their gradient in float32, so that it does not depend on the micro-batches.
+    """Accumulates gradients of bfloat16 weights in float32, so that they do not depend on the micro-batches.
 
-    Needs a torch whose tensors have `grad_dtype`; without, gradients add up in bfloat16.
+    Needs a torch whose tensors have `grad_dtype`; otherwise gradients are accumulated in bfloat16.
     """
     if not hasattr(torch.Tensor, "grad_dtype"):
         return
@@ -50,7 +50,7 @@ def keep_float32_gradients(model: Any) -> None:
 
 
 def four_bit_settings(dtype: torch.dtype) -> Any:
-    """How QLoRA holds weights: NF4 with quantized constants, multiplied in `dtype`.
+    """Quantization of QLoRA: NF4 with quantized constants, computed in `dtype`.
 
     Raises:
         BadInput: bitsandbytes is not installed.
@@ -69,10 +69,10 @@ def four_bit_settings(dtype: torch.dtype) -> Any:
 
 
 def keep_differentiable(model: Any) -> None:
-    """Keeps bitsandbytes from repacking a layer the first time it is used without gradient.
+    """Stops bitsandbytes from repacking layers into a form that passes no gradient.
 
-    On a CPU with AVX512-BF16 it does so for layers in evaluation mode (as ours are, also while training), and the
-    packed layer passes no gradient on: whatever learns below it would get a wrong one, in silence.
+    On a CPU with AVX512-BF16 it repacks a layer in evaluation mode (kto's mode, also in training) on first use without
+    gradient; layers below would then silently get a wrong gradient.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

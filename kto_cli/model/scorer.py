@@ -1,4 +1,4 @@
-"""Scoring completions with a causal language model: the body on all tokens, the head where it is needed."""
+"""Summed completion log-probs of sequences, from a causal language model."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from kto_cli.core.rows import TokenSequence
 from kto_cli.model.attention import CannotPack, PackedAttention, Past
 
 
-class Checked(NamedTuple):
-    """What a scorer's start-up check found."""
+class ScorerCheck(NamedTuple):
+    """Result of a scorer's start-up check."""
 
     difference: float
-    """The largest between fast and plain log-probs, nats a token."""
+    """Largest difference between fast and plain log-probs, nats per token."""
     unpacked: str | None
-    """Why batches are padded, not packed; None if they are packed."""
+    """Why batches are padded and not packed; None if they are packed."""
 
 
 class CompletionScorer(nn.Module):
-    """A causal language model as a function from sequences to summed completion log-probs.
+    """Module that maps a batch of sequences to summed completion log-probs.
 
-    The body runs on all tokens, the head only where a completion token is predicted (core.logps). Batches
-    are packed (core.batches) where the model's attention allows it. Neither is believed before
-    `trust_or_fall_back` has compared it with the simpler way: a model that cannot be packed reads padded
-    batches, and one whose head is not the plain linear one gives its own logits, one sequence at a time.
+    The body runs on all tokens, the head only where a completion token is predicted (core.logps). Batches are packed
+    (core.batches) where the model's attention allows it. `trust_or_fall_back` first compares both with simpler
+    computations: a model that cannot be packed reads padded batches, and a model without a plain linear head computes
+    its own logits, one sequence at a time.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
@@ -47,7 +47,7 @@ class CompletionScorer(nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether it takes packed batches."""
+        """Whether batches are packed."""
         return self.packing is not None and not self.plain
 
     def forward(
@@ -64,7 +64,7 @@ class CompletionScorer(nn.Module):
         """Fields of a `Batch` -> [size] summed log-probs, nats, float32 (float64 for a float64 model).
 
         Args:
-            past: filled by a packed batch for its continuation, and read by that.
+            past: written by a packed batch and read by its continuation.
         """
         batch = Batch(input_ids, position_ids, output_positions, rows, targets, size, layout)
         with self._autocast(input_ids.device):
@@ -77,7 +77,7 @@ class CompletionScorer(nn.Module):
         return sequence_logps(token_logps(hidden, targets, head), rows, size)
 
     def _body(self, batch: Batch, past: Past | None) -> Tensor:
-        """[predicted, hidden] outputs of the body at the batch's places."""
+        """[predicted, hidden] outputs of the body at the batch's output positions."""
         attention: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if batch.layout is not None:
             assert self.packing is not None
@@ -93,39 +93,38 @@ class CompletionScorer(nn.Module):
         return hidden.index_select(0, batch.output_positions)
 
     def score(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Summed completion log-probs of a few sequences in one batch; [sequences], no gradient."""
+        """[sequences] summed completion log-probs of a few sequences in one batch, without gradient."""
         batch = pack(sequences)[0] if self.packs else pad(sequences)
         with torch.no_grad():
             return self(*batch.to(next(self.parameters()).device))
 
-    def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> Checked:
-        """Compares the fast ways with the simple ones, and takes the simple one where they differ.
+    def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> ScorerCheck:
+        """Compares fast head and packed batches with simpler computations, and falls back where results differ.
+
+        Sets `plain` and `packs`.
 
         Args:
-            sequences: the first two are short; some share a prompt, and the longest is among them.
-
-        Returns:
-            What was found; `plain` and `packs` say what is used from now on.
+            sequences: the first two are short, some share a prompt, and the longest of the data is among them.
         """
         self.packing = None
         if self.plain:
-            return Checked(0.0, "its head is not a plain linear layer")
+            return ScorerCheck(0.0, "its head is not a plain linear layer")
         head = self._compare_heads(sequences[:2])
         if self.plain:
-            return Checked(head, "its head is not the linear one its config describes")
+            return ScorerCheck(head, "its head is not the linear one its config describes")
         reason = self._try_packing(sequences)
-        return Checked(head, reason)
+        return ScorerCheck(head, reason)
 
     def _compare_heads(self, sequences: Sequence[TokenSequence]) -> float:
         fast = self.score(sequences)
         self.plain = True
         slow = torch.cat([self.score([sequence]) for sequence in sequences])
         difference = self._per_token(fast - slow, sequences)
-        self.plain = not difference <= self._allowed
+        self.plain = not difference <= self._tolerance
         return difference
 
     def _try_packing(self, sequences: Sequence[TokenSequence]) -> str | None:
-        """Why packing cannot be trusted, or None: then it is on."""
+        """Turns packing on and returns None, or returns why it cannot be used."""
         packing = PackedAttention(self.model)
         reason = packing.refusal()
         if reason is not None or not self._takes_positions:
@@ -133,20 +132,20 @@ class CompletionScorer(nn.Module):
         padded = torch.cat([self.score([sequence]) for sequence in sequences])
         self.packing = packing
         try:
-            packed = self._score_both_ways(sequences)
+            packed = self._score_packed(sequences)
         except CannotPack as error:
             self.packing = None
             return str(error)
-        differences = [self._per_token(way - padded, sequences) for way in packed]
-        if packing.reaches_all_layers and max(differences) <= self._allowed:
+        differences = [self._per_token(logps - padded, sequences) for logps in packed]
+        if packing.reaches_all_layers and max(differences) <= self._tolerance:
             return None
         self.packing = None
         if not packing.reaches_all_layers:
             return "some of its layers do not use transformers' attention interface"
         return f"its log-probs then differ by {max(differences):.1e} nats a token"
 
-    def _score_both_ways(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
-        """Packed in one batch, and as the continuation of one."""
+    def _score_packed(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
+        """[sequences] log-probs as one packed batch, and as the continuation of that batch."""
         device = next(self.parameters()).device
         batch, prompts = pack(sequences)
         past = Past.of(prompts, device)
@@ -156,8 +155,8 @@ class CompletionScorer(nn.Module):
         return first, second
 
     @property
-    def _allowed(self) -> float:
-        """Nats a token that two ways to the same log-prob may differ by."""
+    def _tolerance(self) -> float:
+        """Largest accepted difference between two computations of a log-prob, nats per token."""
         return 1e-3 if self.dtype == torch.float32 else 5e-2
 
     def _per_token(self, difference: Tensor, sequences: Sequence[TokenSequence]) -> float:
@@ -166,7 +165,7 @@ class CompletionScorer(nn.Module):
         return largest if largest == largest else float("inf")
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        # Weights that are bfloat16 themselves need no casts (and must not be cast up to float32 either).
+        # bfloat16 weights need no casts, and must not be cast to float32 either.
         if self.dtype == torch.float32 or next(self.parameters()).dtype == self.dtype:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
@@ -176,21 +175,21 @@ class CompletionScorer(nn.Module):
         return {"input_ids": input_ids, **positions, **self._options}
 
     def _plain(self, batch: Batch) -> Tensor:
-        """One sequence at a time through the model's own logits."""
+        """[size] log-probs from the model's own logits, one sequence at a time."""
         values = []
         for index in range(batch.size):
-            mine = batch.rows == index
-            times = batch.output_positions[mine] - index * batch.input_ids.shape[1]
+            chosen = batch.rows == index
+            times = batch.output_positions[chosen] - index * batch.input_ids.shape[1]
             time = int(times.max()) + 1
             inputs = self._inputs(batch.input_ids[index : index + 1, :time], batch.position_ids[:, :time])
             logits = self.model(**inputs).logits[0, times]
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            values.append(logits.log_softmax(-1).gather(-1, batch.targets[mine, None]).sum())
+            values.append(logits.log_softmax(-1).gather(-1, batch.targets[chosen, None]).sum())
         return torch.stack(values)
 
 
 def find_head(model: Any) -> Head | None:
-    """The model's head where it is a linear one, with the scale and soft cap its config names; else None."""
+    """The model's linear head with the scale and soft cap of its config; None for another head."""
     layer = model.get_output_embeddings()
     if not isinstance(layer, nn.Linear):
         return None

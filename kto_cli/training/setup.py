@@ -25,7 +25,7 @@ def set_up(prepared: Prepared, settings: RunSettings, directory: RunDir, acceler
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
-    with lora.off(model):
+    with lora.adapters_disabled(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(
         f"Reference log-probs (rows and mismatched completions): {use.computed:,} computed, {use.cached:,} cached"
@@ -72,6 +72,6 @@ def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     source = prepared.source
     base = source.name if source.on_hub else str(source.folder.resolve())
     model = lora.add_adapters(prepared.model, config, base=base)
-    learning, total = lora.learning_parameters(model)
+    learning, total = lora.trainable_parameters(model)
     screen.note(f"Trainable parameters: {learning:,} of {total:,} ({learning / total:.2%})")
     return model

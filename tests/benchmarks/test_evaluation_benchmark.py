@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kto_cli.common.errors import BadModel
-from kto_cli.model.load import collecting_later, load_tokenizer
+from kto_cli.model.load import gc_paused, load_tokenizer
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -93,7 +93,7 @@ def test_shares_outside_the_model(evaluation: Any) -> None:
 def test_garbage_is_collected_again_after_loading(tmp_path: Path) -> None:
     """Also when loading fails, and not if it was off before."""
     assert gc.isenabled()
-    with collecting_later():
+    with gc_paused():
         assert not gc.isenabled()
     assert gc.isenabled()
     with pytest.raises(BadModel):
@@ -101,7 +101,7 @@ def test_garbage_is_collected_again_after_loading(tmp_path: Path) -> None:
     assert gc.isenabled()
     gc.disable()
     try:
-        with collecting_later():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -280,9 +280,9 @@ def test_cut_completion_has_no_end(tokenizer: Any):
     assert cut.completion == whole[: encoder.max_length - len(cut.prompt)]
     assert tokenizer.eos_token_id not in cut.completion
     assert all(encoded[place].own.completion[-1] == tokenizer.eos_token_id for place in (0, 1, 3))
-    assert report.cut_completions == 1
+    assert report.truncated_completions == 1
     borrowers = sum(len(each.mismatched.completion) > LEAST_COMPLETION for each in encoded)
-    assert report.cut_mismatched == borrowers >= 1
+    assert report.truncated_mismatched == borrowers >= 1
     assert (report.shortened_prompts, report.special_text, sum(report.dropped.values())) == (0, 0, 0)
 
 
@@ -375,4 +375,4 @@ def test_special_text_is_counted(built_in: Any):
     rows = [row(0, PROMPTS[0], bot("a <|end|> b")), row(1, PROMPTS[1], bot("plain"))]
     _, report = encode_rows(rows, OneByOne(built_in, max_length=200))
     assert report.special_text == 1
-    assert "1 of 2 training completions hold the name of a special token" in report.notes("training")[0]
+    assert "1 of 2 training completions contain the name of a special token" in report.notes("training")[0]

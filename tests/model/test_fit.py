@@ -16,7 +16,7 @@ from kto_cli.common.errors import KtoError
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import TRAIN, VALIDATION, read_batches
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION
-from kto_cli.model.tokens.fit import CUT, DROPPED, SHORTENED, encoder_of, examine_fit
+from kto_cli.model.tokens.fit import DROPPED, SHORTENED, TRUNCATED, encoder_of, examine_fit
 from kto_cli.workflows import binarize as binarize_workflow
 
 FILES = {
@@ -60,14 +60,14 @@ def test_what_is_said_to_fit_is_what_training_encodes(model, sets, name, length)
     for file in (TRAIN, VALIDATION):
         rows = [row for batch in read_batches(sets[name] / file) for row in batch]
         stored, report = stored_rows(rows, encoder, batch=64)
-        cut += report.cut_completions
+        cut += report.truncated_completions
         shortened += report.shortened_prompts
         dropped += sum(report.dropped.values())
         total += report.rows
         without = {row.id for row in rows} - {row.id for row in stored}
         assert without == {line["id"] for line in lines if line["finding"] == DROPPED} & {row.id for row in rows}
     assert (fit.rows, sum(ticks), fit.max_length) == (total, total, length)
-    assert (fit.counts[DROPPED], fit.counts[CUT]) == (dropped, cut)
+    assert (fit.counts[DROPPED], fit.counts[TRUNCATED]) == (dropped, cut)
     # a row that is cut though its prompt is shortened is said once, as cut
     assert shortened - cut <= fit.counts[SHORTENED] <= shortened
     assert Counter(line["finding"] for line in lines) == fit.counts
@@ -92,11 +92,11 @@ def test_each_row_is_told_what_an_oracle_tells(model, sets, length):
             if room < min(LEAST_COMPLETION, len(answer)):
                 expected[row.id] = DROPPED
             elif len(answer) > room:
-                expected[row.id] = CUT
+                expected[row.id] = TRUNCATED
             elif len(turns) < len(row.prompt):
                 expected[row.id] = SHORTENED
     assert {line["id"]: line["finding"] for line in lines} == expected
-    assert set(expected.values()) == {DROPPED, CUT, SHORTENED}
+    assert set(expected.values()) == {DROPPED, TRUNCATED, SHORTENED}
 
 
 def test_the_findings_are_in_the_manifest_and_row_by_row(model, kto, tmp_path):
@@ -105,7 +105,7 @@ def test_the_findings_are_in_the_manifest_and_row_by_row(model, kto, tmp_path):
     result = kto(*words, "--out", tmp_path / "set", "--json").json
     listed = Counter(line["finding"] for line in lines_of(tmp_path / "set/findings.jsonl"))
     said = {one["finding"]: one for one in result["findings"]}
-    for name in (DROPPED, CUT, SHORTENED):
+    for name in (DROPPED, TRUNCATED, SHORTENED):
         assert said[name]["rows"] == listed[name] > 0
         assert said[name]["severity"] == "warning"
         assert said[name]["summary"].endswith("in 128 tokens")

@@ -172,7 +172,7 @@ def test_which_layers(family: str, targets: str, expected: list[str]):
 
 
 def test_a_model_of_state_space_layers_alone_takes_no_adapters():
-    with pytest.raises(BadInput, match="no linear layer that adapters"):
+    with pytest.raises(BadInput, match="no linear layer to adapt"):
         lora.layers_to_adapt(build("mamba"), "all-linear")
 
 
@@ -350,7 +350,7 @@ def test_a_damaged_adapter_is_said(runs: Path, kto, workplace: Path, pico: Path,
     elsewhere = kto("eval", run, "--data", pico_data, "--json")
     refused(elsewhere, "cannot be loaded")
     (run / lora.CONFIG).write_text("{}")
-    refused(kto("eval", run, "--data", pico_data, "--json"), "does not say which model")
+    refused(kto("eval", run, "--data", pico_data, "--json"), "does not name the adapter")
 
 
 def test_an_adapter_for_another_model_is_said(kto, workplace: Path, pico: Path, pico_data: Path):

@@ -189,10 +189,10 @@ def test_a_damaged_store_is_said_and_made_again(kto, workplace, given, name, dam
             path.write_bytes(sound[:middle] + (bytes([sound[middle] ^ 1]) + sound[middle + 1 :]) * (damage == "flip"))
     ran = kto(*words)
     assert (ran.json["cached"], ran.json["computed"]) == (total, 0)
-    assert ("made again" in ran.err) is (name != "store.json" or damage != "remove")
+    assert ("tokenized again" in ran.err) is (name != "store.json" or damage != "remove")
     for folder in stores(workplace / "cache"):
         open_store(folder)
-    assert "made again" not in kto(*words).err
+    assert "tokenized again" not in kto(*words).err
 
 
 def test_nothing_half_written_is_left(kto, workplace, given, monkeypatch):
@@ -210,7 +210,7 @@ def test_rows_are_not_read_to_be_planned(some: EncodedRows, monkeypatch):
     """Labels, lengths, prompts and keys of all rows touch no token."""
     from kto_cli.model.tokens import store
 
-    monkeypatch.setattr(store.Texts, "tokens", None)
+    monkeypatch.setattr(store.StoredTexts, "tokens", None)
     assert len(some.labels) == len(some.sequences.lengths) // 2 == len(some.prompts) == len(some.own.keys)
 
 

@@ -27,7 +27,7 @@ class OneByOne(Encoder):
         return self.completion_ids([completion])[0]
 
     def fitted(self, prompt: Any, completion: Sequence[int]) -> tuple[int, ...]:
-        return self.fit([prompt], [len(completion)], [0])[0].ids
+        return self.fit_prompts([prompt], [len(completion)], [0])[0].ids
 
 
 def reader(rows: Sequence[Row], batch: int) -> Read:
@@ -81,8 +81,8 @@ def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow]
             report.dropped[why] += 1
             continue
         report.shortened_prompts += len(prompt) < len(encoder.prompt(row.prompt))
-        report.cut_completions += len(own) > room
-        report.cut_mismatched += len(borrowed) > room
+        report.truncated_completions += len(own) > room
+        report.truncated_mismatched += len(borrowed) > room
         sequences = TokenSequence(prompt, own[:room]), TokenSequence(prompt, borrowed[:room])
         encoded.append(EncodedRow(row.id, row.label, *sequences, row.prompt_id, row.pair_id))
     return encoded, report

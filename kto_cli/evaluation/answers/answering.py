@@ -95,7 +95,7 @@ class Answering:
         else:
             encoder = Encoder(tokenizer, max_length=subject.context or self.prepared.max_length, end_ids=subject.ends)
             room = [self.config.max_new_tokens] * len(rows)
-            tokens = [list(fitted.ids) for fitted in encoder.fit(texts, room, range(len(rows)))]
+            tokens = [list(fitted.ids) for fitted in encoder.fit_prompts(texts, room, range(len(rows)))]
         return [
             Question(row.id, ids, text if isinstance(text, str) else messages(text))
             for row, ids, text in zip(rows, tokens, texts, strict=True)

@@ -17,9 +17,9 @@ from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load
 from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices
 from kto_cli.model.load import (
     ModelSource,
-    collecting_later,
     context_length,
     end_ids,
+    gc_paused,
     greatest_length,
     load_model,
     load_tokenizer,
@@ -56,7 +56,7 @@ class Prepared:
         return self.precision.compute
 
 
-@collecting_later()
+@gc_paused()
 def start_accelerator() -> Any:
     """The processes of this launch; a single one without a launcher.
 

@@ -1,9 +1,10 @@
-"""Rows become token ids, stored on disk and read a row at a time.
+"""Rows as token ids, stored on disk and read a row at a time.
 
-encoder.py       prompts and completions -> token ids: chat template, truncation
-build_store.py   a Parquet file -> a token store, in batches, with mismatched pairs
-store.py         tokenized rows on disk
-store_files.py   the files of a token store: written, sealed, checked
-cached.py        the token store of a dataset: from the cache, else made
-fit.py           rows that will not fit a model's context
+encoder.py         prompts and completions -> token ids, truncated to fit
+chat_template.py   chats -> text, by the tokenizer's chat template
+build_store.py     Parquet file -> token store, in batches, with mismatched pairs
+store.py           token store: tokenized rows on disk
+store_files.py     the files of a token store: written, sealed, checked
+cached.py          token store of a dataset: from the cache, else tokenized
+fit.py             rows that do not fit a model's context
 """

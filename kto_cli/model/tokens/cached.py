@@ -1,7 +1,7 @@
-"""The rows of a dataset in tokens: from the cache folder, else tokenized there first.
+"""Token store of a dataset: opened from the cache folder, or tokenized into it first.
 
-A store's name is a hash of everything that decides a token: the rows, the tokenizer's files and the versions of the
-libraries that read them, the chat template, the ends of a turn, the greatest length, and the store's format.
+The name of a store is a hash of everything that determines its tokens: the rows, the tokenizer's files and the versions
+of the libraries that read them, the chat template, the end-of-turn tokens, the maximum length, and the store's format.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common import files
+from kto_cli.common.cache import make_cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import DataDir, count_rows, read_columns
@@ -32,15 +33,15 @@ _TOKENIZER_FILES = (
     "*.py",
 )
 _BATCH = 512
-"""Rows in text at once."""
+"""Rows read at once."""
 
 
 def tokenized_rows(
     root: Path, data: DataDir, file: str, encoder: Encoder, tokenizer_folder: Path, accelerator: Any, screen: Screen
 ) -> tuple[EncodedRows, EncodingReport]:
-    """The rows of one of the dataset's files, and what had to be cut or left out.
+    """Tokenized rows of one of the dataset's files, and the report of truncated and dropped rows.
 
-    The first process of each machine tokenizes where nobody has yet; the others wait and read.
+    The first process of each machine tokenizes them if the cache lacks them; the others wait.
 
     Args:
         root: the cache folder. file: train.parquet or validation.parquet.
@@ -63,7 +64,7 @@ def tokenized_rows(
 
 
 def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path) -> str:
-    """32 hex digits."""
+    """32 hex digits: hash of everything that determines the store's tokens."""
     import tokenizers
     import transformers
 
@@ -82,23 +83,20 @@ def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path
 
 
 def open_or_write(folder: Path, write: Any, screen: Screen) -> tuple[TokenStore, EncodingReport]:
-    """Opens a store; one that is missing or damaged is made first, by one process at a time.
+    """Opens a store, after writing it if it is missing or damaged; one process writes at a time.
 
     Args:
-        write: fills the (empty) folder that it is given.
+        write: fills an empty folder.
     """
     if (folder / MANIFEST).exists():
         try:
             return open_store(folder)
         except BadInput as error:
-            screen.warn(f"The tokenized rows in the cache cannot be used ({error.what}) They are made again.")
-    try:
-        files.make_folder(folder.parent)
-    except BadInput as error:
-        raise BadInput(f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR.") from error
+            screen.warn(f"The tokenized rows in the cache cannot be used ({error.what}) They are tokenized again.")
+    make_cache_folder(folder.parent)
     with files.locked(folder.with_name(f".{folder.name}.lock")):
         try:
-            return open_store(folder)  # another process may have made it meanwhile
+            return open_store(folder)  # another process may have written it meanwhile
         except BadInput:
             with files.replacing_folder(folder) as temporary:
                 write(temporary)

@@ -1,6 +1,6 @@
-"""Which rows of a dataset will not fit a model's context whole, told before any training: what `kto train` will cut.
+"""Rows of a dataset that do not fit a model's context, found before training.
 
-Uses the very encoder of training, on the files `kto binarize` has just written.
+`kto binarize --model` uses it: the encoder of training, on the files just written.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from kto_cli.model.load import context_length, greatest_length, load_tokenizer, 
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
-DROPPED, CUT, SHORTENED = "does_not_fit", "answer_cut", "prompt_shortened"
+DROPPED, TRUNCATED, SHORTENED = "does_not_fit", "answer_truncated", "prompt_shortened"
 ADVICE = {
     DROPPED: "kto train drops them; raise --max-length",
-    CUT: "kto train cuts the answer's end, and its end-of-turn token; raise --max-length",
+    TRUNCATED: "kto train truncates the answer and drops its end-of-turn token; raise --max-length",
     SHORTENED: "kto train drops the prompt's oldest turns; raise --max-length",
 }
 BATCH = 512
-"""Rows in text at once."""
+"""Rows read at once."""
 
 
 @dataclass
-class Fit:
-    """How the rows of a dataset fit."""
+class FitReport:
+    """How many rows of a dataset fit, and how many do not."""
 
     max_length: int
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    """Rows that do not fit whole, by what becomes of them."""
+    """Rows that do not fit, by what happens to them."""
 
     def findings(self) -> list[dict[str, Any]]:
-        """As those of the doctor (`feedback/findings.py`)."""
+        """Findings in the form of the data audit (data/audit)."""
         details = {
             DROPPED: "leave no room for their answer",
-            CUT: "lose the end of their answer",
+            TRUNCATED: "lose the end of their answer",
             SHORTENED: "lose the oldest turns of their prompt",
         }
         return [
@@ -58,10 +58,10 @@ class Fit:
 
 
 def encoder_of(model: str, max_length: int | None) -> Encoder:
-    """The tokenizer of a model folder or Hub id, with the length `kto train` would take.
+    """Encoder with the tokenizer of a model folder or Hub id, and the maximum length of `kto train`.
 
     Raises:
-        BadModel, BadInput: no such model, no usable tokenizer, or longer than the model takes.
+        BadModel, BadInput: no such model, no usable tokenizer, or a longer length than the model takes.
     """
     from transformers import AutoConfig
 
@@ -73,9 +73,9 @@ def encoder_of(model: str, max_length: int | None) -> Encoder:
 
 def examine_fit(
     folder: Path, encoder: Encoder, note_row: Callable[[dict[str, Any]], None], tick: Callable[[int], None]
-) -> Fit:
-    """Looks at every row of the two files in `folder`; `note_row` gets a line for each that does not fit whole."""
-    fit = Fit(encoder.max_length)
+) -> FitReport:
+    """Checks every row of the two files in `folder`; calls `note_row` with a finding for each that does not fit."""
+    fit = FitReport(encoder.max_length)
     for file in (TRAIN, VALIDATION):
         for rows in read_batches(folder / file, BATCH):
             fit.rows += len(rows)
@@ -87,11 +87,11 @@ def examine_fit(
 
 
 def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]]:
-    """(row, what becomes of it, in words) of those that do not fit whole."""
+    """Yields (row, finding, detail) for rows that do not fit."""
     own = [len(ids) for ids, _ in encoder.completion_ids([row.completion for row in rows])]
     names: dict[str, int] = {}
     numbers = [names.setdefault(row.prompt_id, len(names)) for row in rows]
-    fitted = encoder.fit([row.prompt for row in rows], own, numbers)
+    fitted = encoder.fit_prompts([row.prompt for row in rows], own, numbers)
     lengths = numpy.array([len(prompt.ids) for prompt in fitted])
     for row, tokens, prompt, empty, no_room in zip(
         rows, own, fitted, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
@@ -101,8 +101,8 @@ def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]
         if empty:
             yield row, DROPPED, "the prompt has no tokens"
         elif no_room:
-            yield row, DROPPED, f"{sizes}: fewer than {LEAST_COMPLETION} of the answer would fit"
+            yield row, DROPPED, f"{sizes}: there is room for fewer than {LEAST_COMPLETION} tokens of the answer"
         elif tokens > room:
-            yield row, CUT, f"{sizes}: {tokens - room:,} of the answer's do not fit"
+            yield row, TRUNCATED, f"{sizes}: {tokens - room:,} of the answer do not fit"
         elif prompt.dropped:
             yield row, SHORTENED, f"{sizes}, {prompt.dropped:,} of the oldest turns dropped"

@@ -1,4 +1,4 @@
-"""The files of a token store (store.py): writing texts, keys and columns, sealing them, opening what is whole."""
+"""Files of a token store (store.py): written, sealed with hashes, and checked when opened."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import file_sha256, read_json, text_hash, write_json
 from kto_cli.model.tokens.encoder import EncodingReport
-from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, Texts, TokenStore
+from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, StoredTexts, TokenStore
 
 NATIVE = sys.byteorder == "little" and array("I").itemsize == 4
-"""The machine's own unsigned integers are those of tokens.bin."""
+"""Whether this machine's unsigned integers have the format of tokens.bin."""
 
 
 class TextWriter:
-    """Writes tokens.bin text by text, then starts.npy."""
+    """Writer of tokens.bin, text by text, and of starts.npy."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,7 +34,7 @@ class TextWriter:
         self._count = 0
 
     def add(self, texts: Sequence[Sequence[int]]) -> NDArray[numpy.uint32]:
-        """Appends texts; gives the number of each."""
+        """Appends texts and returns their numbers."""
         for text in texts:
             tokens = array("I", text).tobytes() if NATIVE else numpy.array(text, "<u4").tobytes()
             self._digests += digest(tokens)
@@ -44,23 +44,23 @@ class TextWriter:
         return numpy.arange(first, self._count, dtype="u4")
 
     def close(self) -> None:
-        """Ends the writing of texts."""
+        """Closes tokens.bin and writes starts.npy."""
         self._file.close()
         numpy.save(self._folder / STARTS, numpy.concatenate(self._lengths).cumsum(dtype="<u8"))
 
     def add_keys(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Computes the columns `own_key` and `borrowed_key`; all texts are written by now."""
-        texts, lengths = Texts(self._folder), numpy.concatenate(self._lengths)[1:]
-        for which in ("own", "borrowed"):
-            kept = columns[f"{which}_tokens"]
-            cut = kept < lengths[columns[which]]
+        """Computes the columns `own_key` and `mismatched_key`; call it after `close`."""
+        texts, lengths = StoredTexts(self._folder), numpy.concatenate(self._lengths)[1:]
+        for which in ("own", "mismatched"):
+            counts = columns[f"{which}_tokens"]
+            truncated = counts < lengths[columns[which]]
             keys = [
                 digest(
                     self._digest(prompt)
-                    + (digest(texts.tokens(completion, most).tobytes()) if short else self._digest(completion))
+                    + (digest(texts.tokens(completion, count).tobytes()) if short else self._digest(completion))
                 )
-                for prompt, completion, most, short in zip(
-                    columns["prompt"].tolist(), columns[which].tolist(), kept.tolist(), cut.tolist(), strict=True
+                for prompt, completion, count, short in zip(
+                    *(each.tolist() for each in (columns["prompt"], columns[which], counts, truncated)), strict=True
                 )
             ]
             columns[f"{which}_key"] = numpy.frombuffer(b"".join(keys), "V16")
@@ -70,25 +70,25 @@ class TextWriter:
 
 
 def digest(data: bytes) -> bytes:
-    """16 bytes that name some bytes."""
+    """16-byte BLAKE2b digest."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def seal(folder: Path, columns: Mapping[str, NDArray[Any]], report: EncodingReport) -> None:
-    """Writes the columns, and store.json over all files."""
+    """Writes the columns, and store.json with the hashes of all files."""
     for name in COLUMNS:
         numpy.save(folder / f"{name}.npy", columns[name])
     hashes = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     facts = {**vars(report), "dropped": dict(report.dropped)}
-    whole = {"version": VERSION, "report": facts, "files": hashes}
-    write_json(folder / MANIFEST, {**whole, "seal": text_hash(json.dumps(whole, sort_keys=True))})
+    manifest = {"version": VERSION, "report": facts, "files": hashes}
+    write_json(folder / MANIFEST, {**manifest, "seal": text_hash(json.dumps(manifest, sort_keys=True))})
 
 
 def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
-    """Opens a store whose every byte is as it was written.
+    """Opens a store and checks the hash of every file.
 
     Raises:
-        BadInput: something of it is missing or damaged; says what.
+        BadInput: a file is missing or damaged.
     """
     manifest = read_json(folder / MANIFEST, "tokenized rows")
     seal = manifest.pop("seal", None) if isinstance(manifest, dict) else None
