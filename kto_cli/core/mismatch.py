@@ -20,7 +20,7 @@ def ring_key(prompt: str, completion: str, *, seed: int = 0) -> bytes:
 
 
 def mismatched_partners(ring: Sequence[int], prompts: Sequence[Any], completions: Sequence[Any]) -> array[int]:
-    """For each row the index of its partner, a row with another prompt and another completion text.
+    """For each row the index of its partner, a row with another prompt and another completion text; -1 without one.
 
     Values take 8 bytes a row, so that texts need not be in memory.
 
@@ -29,7 +29,7 @@ def mismatched_partners(ring: Sequence[int], prompts: Sequence[Any], completions
             equal where prompt or completion text is (text, hash or number).
 
     Raises:
-        ValueError: some row has no partner; the message says why.
+        ValueError: all rows have the same prompt, or no row has a partner.
     """
     count = len(ring)
     if all(prompt == prompts[0] for prompt in prompts):
@@ -49,11 +49,9 @@ def mismatched_partners(ring: Sequence[int], prompts: Sequence[Any], completions
                 break
             distance += (skip[other] - other) % count or count
             other = skip[other]
-        if distance >= count:
-            raise ValueError(
-                f"row {row} has no mismatched partner: every row with another prompt has the same completion text"
-            )
-        partners[row] = ring[other]
+        partners[row] = ring[other] if distance < count else -1
+    if max(partners) < 0:
+        raise ValueError(f"all {count} rows have the same completion, so none is a mismatched one for another row")
     return partners
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data.dataset import Row
-from kto_cli.model.tokens.build_store import Batch, Read, write_store
+from kto_cli.model.tokens.build_store import NO_PARTNER, Batch, Read, write_store
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.store_files import open_store
@@ -74,6 +74,9 @@ def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow]
     report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), dropped=Counter())
     encoded = []
     for row, (own, _), partner in zip(rows, completions, partners, strict=True):
+        if partner < 0:
+            report.dropped[NO_PARTNER] += 1
+            continue
         borrowed, prompt = completions[partner][0], encoder.fitted(row.prompt, own)
         room = encoder.max_length - len(prompt)
         if room < min(LEAST_COMPLETION, len(own)) or not prompt:

@@ -28,6 +28,8 @@ Read = Callable[[Sequence[str]], Iterable[Batch]]
 """Reads the named columns of all rows from the start, in batches."""
 KEYS, TEXTS = ("id", "prompt_id", "pair_id", "label", "completion"), ("prompt", "completion")
 """Columns read in the first and in the second pass."""
+NO_PARTNER = "no row with another prompt has another completion, so z_ref cannot use them"
+"""Reason in the report."""
 
 
 @dataclass
@@ -61,15 +63,19 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
     writer = TextWriter(folder)
     columns, named = _write_texts(writer, read(TEXTS), encoder, keys, tick)
     partner = numpy.asarray(partners)
+    paired = partner >= 0
     columns |= {"mismatched": columns["own"][partner], "mismatched_tokens": columns["own_tokens"][partner]}
+    columns = {name: values[paired] for name, values in (keys.columns | columns).items()}
     report, kept = _truncate(columns, encoder.max_length)
-    report.special_text = int(named.sum())
+    report.rows, report.special_text = len(paired), int(named.sum())
+    if not paired.all():
+        report.dropped[NO_PARTNER] = int((~paired).sum())
     if not kept.any():
         raise BadData(
             f"None of the {len(kept):,} rows fits into {encoder.max_length} tokens.",
             "Raise --max-length, or use a model with a longer context.",
         )
-    columns = {name: values[kept] for name, values in (keys.columns | columns).items()}
+    columns = {name: values[kept] for name, values in columns.items()}
     writer.add_keys(columns)
     seal(folder, columns, report)
 
