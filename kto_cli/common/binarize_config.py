@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 from kto_cli.common.errors import BadFlag
-from kto_cli.common.train_config import require
+from kto_cli.common.model_config import require
 
 RANKED = ("best-worst", "middle", "adjacent")
 CUTS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
