@@ -9,6 +9,7 @@ binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
 screen.py            the only module that prints: results to stdout, progress and messages to stderr
 tables.py            the line of a step and the table of metrics
+words.py             words for the screen: numbers with their nouns
 text_chart.py        one chart as lines of text
 chart_panels.py      the charts of metrics.jsonl, in the terminal and in the report
 """

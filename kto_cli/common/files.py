@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,17 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def weights_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file of weights, computed once per process while size, times and inode stay the same."""
+    seen = path.stat()
+    return _sha256_of(path.resolve(), seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of(path: Path, *_: int) -> str:
+    return file_sha256(path)
 
 
 def text_hash(*parts: str) -> str:

@@ -1,4 +1,4 @@
-"""What is kept in memory of each row while its text waits on disk: numbers alone, about 130 bytes."""
+"""Numbers of all rows in memory, about 130 bytes per row; texts are on disk meanwhile."""
 
 from __future__ import annotations
 
@@ -16,35 +16,40 @@ NO_LABEL = -1
 
 @dataclass
 class Columns:
-    """All rows of all sources in input order; every field [rows], or [rows, ...] where said."""
+    """Numbers of all rows of all sources, in input order; each field [rows] unless given."""
 
     prompt_keys: U8
-    """[rows, 2] a 128-bit hash of the prompt; so for the next two."""
+    """[rows, 2] 128-bit hash of the prompt."""
     completion_keys: U8
+    """[rows, 2] 128-bit hash of the completion."""
     group_keys: U8
-    """Of what must not be split between train and validation: the root of the conversation."""
+    """[rows, 2] 128-bit hash of the group: rows of one conversation, which stay in one split."""
     prompts: I8
-    """A number from 0 for each distinct prompt; so for the next two."""
+    """Number from 0 for each distinct prompt."""
     completions: I8
+    """Number from 0 for each distinct completion."""
     groups: I8
+    """Number from 0 for each distinct group."""
     pairs: I8
-    """The same number for the two rows of a pair; -1: of no pair."""
+    """Number shared by the two rows of a pair; -1 for a row of no pair."""
     labels: NDArray[numpy.int8]
-    """1 desirable, 0 undesirable, NO_LABEL where the score is not cut yet."""
+    """1 desirable, 0 undesirable, NO_LABEL until the row's score is compared with a threshold."""
     scores: NDArray[numpy.float64]
-    """NaN where there is none."""
+    """NaN for a row without a score."""
     by_label: Flags
     """The score is a number from a label column: 1 and 0 are labels, if the column has no others."""
     official: Flags
-    """In the source's own validation split."""
+    """The row is in its source's official validation or test split."""
     sources: NDArray[numpy.int16]
-    """Which source, in the order they were named."""
+    """Index of the row's source on the command line."""
     prompt_chars: NDArray[numpy.int32]
+    """Characters of the prompt."""
     completion_chars: NDArray[numpy.int32]
+    """Characters of the completion."""
     findings: NDArray[numpy.uint32]
-    """Bits: what was found in the row's own text (`audit/text_checks.py`)."""
+    """Bits for the findings in the row's own text (`audit/text_checks.py`)."""
     sketches: U8
-    """[rows, bands] prompts that are nearly the same share a band (`audit/minhash.py`)."""
+    """[rows, bands] MinHash sketch of the prompt (`audit/minhash.py`)."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,13 +1,14 @@
-"""The folder that `kto binarize` writes and every other command reads; its format lives here alone.
+"""Data folder, written by `kto binarize` and read by all other commands. Its file formats are defined only here.
 
-    train.parquet      rows to learn from; columns as in `Row`
-    validation.parquet   rows to evaluate on, the same columns; may have no rows
-    rejects.jsonl      every input row that is in neither, with its origin and reason
-    findings.jsonl     every row in them that the doctor has something to say about
-    manifest.json      counts, options, findings, the lambda interval, and the SHA-256 of the other files
+    train.parquet        training rows; columns as in `Row`
+    validation.parquet   validation rows, the same columns; may have no rows
+    rejects.jsonl        every input row that is in neither, with its origin and reason
+    findings.jsonl       every row in them that has a finding of the doctor
+    README.md            dataset card: the splits that have rows, for `datasets.load_dataset` and the Hub
+    manifest.json        counts, options, findings, the lambda interval, and the SHA-256 of the other files
 
 Prompt and completion are both texts, or both lists of {role, content}; label is a boolean, true = desirable.
-`datasets` loads the Parquet files as they are, and TRL takes them as an unpaired preference dataset.
+`datasets.load_dataset(FOLDER)` loads both splits, and TRL reads them as an unpaired preference dataset.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
 
 FORMAT = "kto-data"
 VERSION = 2
-TRAIN, VALIDATION, REJECTS, FINDINGS, MANIFEST = (
+TRAIN, VALIDATION, REJECTS, FINDINGS, CARD, MANIFEST = (
     "train.parquet",
     "validation.parquet",
     "rejects.jsonl",
     "findings.jsonl",
+    "README.md",
     "manifest.json",
 )
-FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS)
+FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS, CARD)
 LONGEST_NAME = 240
-"""Bytes of the folder's name; file systems take 255, and it is written under a longer one first."""
+"""Maximum bytes of the folder's name: file systems allow 255, and a temporary name is longer."""
 AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
 
@@ -46,7 +48,7 @@ Text = str | tuple[Message, ...]
 
 
 def spelled(text: Text) -> str:
-    """A text or chat as one string; no two are spelled alike."""
+    """A text or chat as one string, injectively: for hashes."""
     if isinstance(text, str):
         return "t" + text
     return "".join(f"{turn['role']}\n{len(turn['content'])}\n{turn['content']}" for turn in text)
@@ -54,12 +56,12 @@ def spelled(text: Text) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One output with its label."""
+    """Completion of a prompt with its label."""
 
     id: str
-    """Names prompt, completion, label and, among exact duplicates, the occurrence."""
+    """Hash of prompt, completion, label and, among exact duplicates, the occurrence."""
     prompt_id: str
-    """Names the prompt."""
+    """Hash of the prompt."""
     pair_id: str | None
     """Shared by the two rows of a pair."""
     source: str
@@ -73,21 +75,21 @@ class Row:
 
 @dataclass(frozen=True)
 class DataDir:
-    """A dataset, checked against its manifest; rows are read when they are asked for, and not kept."""
+    """Dataset, checked against its manifest; each access to its rows reads the file again."""
 
     folder: Path
     manifest: dict[str, Any]
     fingerprint: str
-    """Names the content of both Parquet files."""
+    """Hash of both Parquet files."""
 
     @property
     def train(self) -> list[Row]:
-        """The rows to learn from."""
+        """Training rows."""
         return [row for rows in read_batches(self.folder / TRAIN) for row in rows]
 
     @property
     def validation(self) -> list[Row]:
-        """The rows to evaluate on."""
+        """Validation rows."""
         return [row for rows in read_batches(self.folder / VALIDATION) for row in rows]
 
 
@@ -95,7 +97,7 @@ COLUMNS = ("id", "prompt_id", "pair_id", "source", "origin", "prompt", "completi
 
 
 def schema(chat: bool) -> pa.Schema:
-    """The Parquet schema, for chats or for texts."""
+    """Parquet schema of both files, for chats or for texts."""
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -105,7 +107,7 @@ def schema(chat: bool) -> pa.Schema:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the folder's manifest says that `kto binarize` wrote it."""
+    """Whether `kto binarize` wrote the folder, by its manifest."""
     try:
         manifest = read_json(folder / MANIFEST, "the manifest")
     except (BadInput, OSError):
@@ -114,29 +116,29 @@ def is_ours(folder: Path) -> bool:
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:
-    """Refuses to write where something else would be lost.
+    """Checks that writing to the folder destroys nothing else.
 
     Raises:
-        BadInput: the folder is a file, or not empty (unless `overwrite` and it holds only what we wrote).
+        BadInput: the folder is a file, or not empty (unless `overwrite` and it has only files of kto).
     """
     if len(os.fsencode(folder.name)) > LONGEST_NAME:
-        raise BadInput(f"A folder's name of {len(folder.name)} characters is too long.", "Give --out a shorter one.")
+        raise BadInput(f"A folder name of {len(folder.name)} characters is too long.", "Choose a shorter --out.")
     if os.path.isfile(folder) or folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise BadInput(f"{folder} cannot be the output folder.", "Give --out a new folder.")
-    if not os.path.exists(folder) or not any(folder.iterdir()):  # of a name too long pathlib raises
+        raise BadInput(f"{folder} cannot be the output folder.", "Choose a new folder with --out.")
+    if not os.path.exists(folder) or not any(folder.iterdir()):  # pathlib's exists raises for a name that is too long
         return
     if not is_ours(folder):
-        raise BadInput(f"{folder} is not empty and no dataset of kto.", "Give --out another folder.")
+        raise BadInput(f"{folder} is not empty and not a dataset of kto.", "Choose another folder with --out.")
     if foreign := sorted({path.name for path in folder.iterdir()} - {*FILES, MANIFEST, *FORMATS}):
-        what = f"{folder} holds, besides a dataset, {', '.join(foreign[:5])}."
-        raise BadInput(what, "Move that away, or give --out another folder.")
+        what = f"{folder} has other files than those of a dataset: {', '.join(foreign[:5])}."
+        raise BadInput(what, "Move them away, or choose another folder with --out.")
     if not overwrite:
         what = f"{folder} already holds a dataset."
-        raise BadInput(what, "Add --overwrite to replace it, or give --out another folder.")
+        raise BadInput(what, "Add --overwrite to replace it, or choose another folder with --out.")
 
 
 def read_batches(path: Path, size: int = 1024) -> Iterator[list[Row]]:
-    """The rows of one Parquet file, at most `size` of them in memory.
+    """Rows of one Parquet file, at most `size` of them in memory.
 
     Raises:
         BadInput: see `read_columns`.
@@ -146,16 +148,16 @@ def read_batches(path: Path, size: int = 1024) -> Iterator[list[Row]]:
 
 
 def read_columns(path: Path, names: Sequence[str], size: int = 1024) -> Iterator[dict[str, list[Any]]]:
-    """Some columns of one Parquet file in the order asked for, at most `size` rows of them in memory.
+    """Columns `names` of one Parquet file, in this order, at most `size` rows of them in memory.
 
     Raises:
-        BadInput: as `count_rows`; or what is in the file cannot be read.
+        BadInput: as `count_rows`, or the content cannot be read.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     count_rows(path)
-    pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps what it ever held, three times as much
+    pa.set_memory_pool(pa.system_memory_pool())  # the default pool does not return freed memory: three times as much
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=size, columns=list(names)):
@@ -165,7 +167,7 @@ def read_columns(path: Path, names: Sequence[str], size: int = 1024) -> Iterator
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a Parquet file holds.
+    """Number of rows of a Parquet file.
 
     Raises:
         BadInput: it is missing, damaged or has other columns.
@@ -177,7 +179,7 @@ def count_rows(path: Path) -> int:
         with parquet.ParquetFile(path) as file:
             if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
                 found = ", ".join(file.schema_arrow.names)
-                raise BadInput(f"{path} has other columns or types than kto writes ({found}).", AGAIN)
+                raise BadInput(f"{path} has other columns or types than those of kto ({found}).", AGAIN)
             return file.metadata.num_rows
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing.", AGAIN) from error
@@ -190,7 +192,7 @@ def _damaged(path: Path, error: Exception) -> BadInput:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """A column as objects; chats as tuples, made from flat columns: several times faster than Arrow makes them."""
+    """A column as Python objects; chats as tuples, built from flat columns: several times faster than `to_pylist`."""
     import pyarrow as pa
 
     if not pa.types.is_list(column.type):
@@ -206,7 +208,7 @@ def load_data_dir(folder: Path) -> DataDir:
     """Opens a dataset and checks it against its manifest.
 
     Raises:
-        BadInput: the folder, the manifest or a file is missing, damaged, changed or not ours.
+        BadInput: the folder, the manifest or a file is missing, damaged, changed or not of kto.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -214,9 +216,9 @@ def load_data_dir(folder: Path) -> DataDir:
         raise BadInput(f"{folder} {what}.", FIRST)
     manifest = read_json(folder / MANIFEST, "the manifest of a dataset; kto binarize writes it")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BadInput(f"{folder / MANIFEST} is not of a dataset that kto binarize wrote.", FIRST)
+        raise BadInput(f"{folder / MANIFEST} is not the manifest of a dataset of kto binarize.", FIRST)
     if manifest.get("version") != VERSION:
-        what = f"{folder} has format version {manifest.get('version')}; this kto reads {VERSION}."
+        what = f"{folder} has format version {manifest.get('version')}; this version of kto reads {VERSION}."
         raise BadInput(what, AGAIN)
     hashes = []
     for name in (TRAIN, VALIDATION):
@@ -224,23 +226,23 @@ def load_data_dir(folder: Path) -> DataDir:
             raise BadInput(f"{folder / name} is missing.", AGAIN)
         hashes.append(file_sha256(folder / name))
         if hashes[-1] != manifest.get("files", {}).get(name):
-            raise BadInput(f"{folder / name} is damaged or changed: its hash is not the manifest's.", AGAIN)
+            raise BadInput(f"{folder / name} is damaged or changed: its hash is not that of the manifest.", AGAIN)
         count_rows(folder / name)
     return DataDir(folder, manifest, text_hash(*hashes))
 
 
 def find_data_dir(path: str | None) -> Path:
-    """The dataset to use: the one named, or the only one in ./data.
+    """Folder of the dataset to use: the named one, or the only one in ./data.
 
     Raises:
-        BadInput: none there, or several.
+        BadInput: there is none, or several.
     """
     if path is not None:
         if not Path(path).is_dir():
-            raise BadInput(f"{path} is not a folder.", "Give --data the folder that kto binarize wrote.")
+            raise BadInput(f"{path} is not a folder.", "Give --data a folder that kto binarize wrote.")
         below = ", ".join(str(manifest.parent) for manifest in sorted(Path(path).glob(f"*/{MANIFEST}")))
         if below and not (Path(path) / MANIFEST).is_file():
-            raise BadInput(f"{path} is not a dataset; there are some in it: {below}.", "Name one with --data.")
+            raise BadInput(f"{path} is not a dataset, but contains some: {below}.", "Name one with --data.")
         return Path(path)
     found = sorted(manifest.parent for manifest in Path("data").glob(f"*/{MANIFEST}"))
     if not found:
@@ -248,5 +250,5 @@ def find_data_dir(path: str | None) -> Path:
         raise BadInput("There is no dataset in data/.", step)
     if len(found) > 1:
         listed = ", ".join(map(str, found))
-        raise BadInput(f"data/ holds several datasets: {listed}.", "Name one with --data.")
+        raise BadInput(f"data/ has several datasets: {listed}.", "Name one with --data.")
     return found[0]

@@ -1,4 +1,4 @@
-"""Writing the folder that `data_dir.py` describes: a batch of rows at a time, and whole or not at all."""
+"""Writer of the data folder (`dataset.py`): batch by batch, and atomically."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kto_cli.common.files import file_sha256, finite, replacing_folder, write_json
+from kto_cli.common.words import plural
 from kto_cli.data.dataset import (
+    CARD,
     FILES,
     FINDINGS,
     FORMAT,
@@ -20,6 +22,7 @@ from kto_cli.data.dataset import (
     VERSION,
     Row,
     check_out,
+    count_rows,
     schema,
 )
 
@@ -27,11 +30,28 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 8192
-"""Rows written at once; bounds memory, and is part of the files' bytes, which depend on nothing but the rows."""
+"""Rows per row group; bounds memory. Fixed, so that the files' bytes depend on the rows only."""
+
+CARD_TEXT = f"""\
+---
+configs:
+- config_name: default
+  data_files:
+{{files}}
+---
+
+# Feedback for KTO
+
+Prompts and completions with a label (true: desirable), written by `kto binarize`: {{rows}}.
+
+prompt, completion and label are the columns of an unpaired preference dataset in TRL. `{MANIFEST}` has the sources,
+options and counts, `{REJECTS}` the rows that were not used, with the reasons, and `{FINDINGS}` the rows with a finding.
+"""
+"""Content of README.md."""
 
 
 class DataWriter:
-    """The files of one dataset, in a folder that is not in its place yet."""
+    """Open files of one dataset, in a temporary folder."""
 
     def __init__(self, folder: Path, chat: bool) -> None:
         from pyarrow import parquet
@@ -41,57 +61,57 @@ class DataWriter:
         self._tables = {
             name: parquet.ParquetWriter(folder / name, self.schema, compression="zstd") for name in (TRAIN, VALIDATION)
         }
-        self._waiting: dict[str, list[pa.Table]] = {TRAIN: [], VALIDATION: []}
+        self._buffers: dict[str, list[pa.Table]] = {TRAIN: [], VALIDATION: []}
         self._lines: dict[str, IO[bytes]] = {name: (folder / name).open("wb") for name in (REJECTS, FINDINGS)}
 
     def add(self, file: str, rows: pa.Table) -> None:
-        """More rows of train.parquet or validation.parquet, in the columns of `schema`."""
-        self._waiting[file].append(rows)
-        if sum(part.num_rows for part in self._waiting[file]) >= ROWS_PER_GROUP:
+        """Adds rows to train.parquet or validation.parquet, with the columns of `schema`."""
+        self._buffers[file].append(rows)
+        if sum(part.num_rows for part in self._buffers[file]) >= ROWS_PER_GROUP:
             self._write(file, ROWS_PER_GROUP)
 
     def line(self, file: str, value: dict[str, Any]) -> None:
-        """One more line of rejects.jsonl or findings.jsonl."""
+        """Adds a line to rejects.jsonl or findings.jsonl."""
         self._lines[file].write(json_line(value))
 
     def close_tables(self) -> None:
-        """Writes the rows that are waiting; the Parquet files are whole then."""
+        """Completes the Parquet files."""
         for file, writer in self._tables.items():
             self._write(file, 1)
             writer.close()
 
     def close(self) -> None:
-        """Writes what is waiting."""
+        """Completes all files."""
         self.close_tables()
         for lines in self._lines.values():
             lines.close()
 
-    def let_go(self) -> None:
-        """Closes the files that still are open: something went wrong, and what is in them is of no use."""
+    def abandon(self) -> None:
+        """Closes files that are still open, whatever their state; a no-op after `close`."""
         for file in (*self._tables.values(), *self._lines.values()):
             with suppress(Exception):
                 file.close()
 
     def _write(self, file: str, least: int) -> None:
-        """Writes whole groups, and a smaller last one if `least` says so."""
+        """Writes buffered rows in full row groups, and the rest too if it has at least `least` rows."""
         import pyarrow as pa
 
-        waiting = pa.concat_tables([self.schema.empty_table(), *self._waiting[file]])
+        rows = pa.concat_tables([self.schema.empty_table(), *self._buffers[file]])
         done = 0
-        while waiting.num_rows - done >= least:
-            part = waiting.slice(done, ROWS_PER_GROUP)
+        while rows.num_rows - done >= least:
+            part = rows.slice(done, ROWS_PER_GROUP)
             self._tables[file].write_table(part.combine_chunks(), row_group_size=ROWS_PER_GROUP)
             done += part.num_rows
-        self._waiting[file] = [waiting.slice(done)] if waiting.num_rows > done else []
+        self._buffers[file] = [rows.slice(done)] if rows.num_rows > done else []
 
 
 @contextmanager
 def writing_data_dir(folder: Path, *, overwrite: bool, chat: bool) -> Iterator[DataWriter]:
-    """A writer whose files take the folder's place in one step at the end; `finish` has to be called before.
+    """Writer of a temporary folder that replaces `folder` at the end; call `finish` first.
 
     Raises:
         BadInput: the folder may not be replaced (see `check_out`).
-        DiskFull: no space left; an earlier dataset is as it was.
+        DiskFull: no space left; an earlier dataset is unchanged.
     """
     check_out(folder, overwrite=overwrite)
     with replacing_folder(folder.resolve()) as temporary:
@@ -99,16 +119,29 @@ def writing_data_dir(folder: Path, *, overwrite: bool, chat: bool) -> Iterator[D
         try:
             yield writer
         finally:
-            writer.let_go()
+            writer.abandon()
 
 
 def finish(writer: DataWriter, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Closes the files and writes the manifest; returns it with format, version and file hashes added."""
+    """Closes the files, writes the card and the manifest; returns it with format, version and file hashes added."""
     writer.close()
+    (writer.folder / CARD).write_text(card(writer.folder), encoding="utf-8")
     hashes = {name: file_sha256(writer.folder / name) for name in FILES}
-    whole = {"format": FORMAT, "version": VERSION, **manifest, "files": hashes}
-    write_json(writer.folder / MANIFEST, whole)
-    return whole
+    complete = {"format": FORMAT, "version": VERSION, **manifest, "files": hashes}
+    write_json(writer.folder / MANIFEST, complete)
+    return complete
+
+
+def card(folder: Path) -> str:
+    """Dataset card (README.md): its header names the files of the splits that have rows, as `datasets` needs it.
+
+    Without it, `datasets` fails on an empty validation.parquet, and mixes in the files of `--format`.
+    """
+    splits = {Path(file).stem: (file, rows) for file in (TRAIN, VALIDATION) if (rows := count_rows(folder / file))}
+    return CARD_TEXT.format(
+        files="\n".join(f"  - split: {name}\n    path: {file}" for name, (file, _) in splits.items()),
+        rows=", ".join(f"{name} {plural(rows, 'row')}" for name, (_, rows) in splits.items()),
+    )
 
 
 def write_data_dir(
@@ -120,7 +153,7 @@ def write_data_dir(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Writes a whole folder of rows that are in memory; returns the manifest.
+    """Writes a data folder from rows in memory; returns the manifest.
 
     Raises:
         as `writing_data_dir`
@@ -136,7 +169,7 @@ def write_data_dir(
 
 
 def table_of(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
-    """Rows as a table."""
+    """Rows as an Arrow table."""
     import pyarrow as pa
 
     arrays = [pa.array([getattr(row, column.name) for row in rows], type=column.type) for column in columns]
@@ -144,5 +177,5 @@ def table_of(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
 
 
 def json_line(value: dict[str, Any]) -> bytes:
-    """One JSON line; a lone surrogate, which UTF-8 cannot hold, becomes the JSON escape of itself."""
+    """One JSON line; a lone surrogate, which UTF-8 cannot encode, is written as a JSON escape."""
     return (json.dumps(finite(value), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

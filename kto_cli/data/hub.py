@@ -1,4 +1,4 @@
-"""What comes from the Hugging Face Hub, and what to do where it cannot be reached."""
+"""Downloads of datasets from the Hugging Face Hub, or from its cache when the Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PROBE_SECONDS = 5.0
 
 
 class Unreachable(Exception):
-    """The Hub does not answer; says why."""
+    """The Hub cannot be reached; the message is the reason."""
 
 
 def answers(endpoint: str, seconds: float = PROBE_SECONDS) -> bool:
     """Whether the Hub's front page answers within `seconds`.
 
-    It needs no permission, so a 403 or 407 is a wall in between, and a 5xx the Hub being down. In a thread,
-    because looking up a name has no time limit of its own.
+    The page needs no permission, so a 403 or 407 comes from a proxy or firewall, and a 5xx means that the Hub is down.
+    The request runs in a thread, because DNS lookups have no time limit.
     """
     result: list[bool] = []
 
@@ -49,7 +49,7 @@ def answers(endpoint: str, seconds: float = PROBE_SECONDS) -> bool:
 
 
 def why_unreachable() -> str | None:
-    """Why the Hub cannot be reached, in words; None where it can."""
+    """Reason why the Hub cannot be reached; None if it can."""
     for flag in OFFLINE_FLAGS:
         if os.environ.get(flag, "").upper() in ("1", "TRUE", "YES", "ON"):
             return f"{flag} is set"
@@ -58,13 +58,13 @@ def why_unreachable() -> str | None:
 
 
 def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
-    """The folder of a dataset's raw files, of some subsets or all: downloaded, or offline from the cache.
+    """Folder with a dataset's raw files, of some subsets or all: downloaded, or from the cache when offline.
 
     Args:
-        files: patterns of their names.
+        files: patterns of file names.
 
     Raises:
-        Unreachable: the Hub cannot be reached, and its cache lacks a subset, or all files where none is named.
+        Unreachable: the Hub cannot be reached, and its cache lacks a subset (or all files, if no subset is given).
         BadInput: the Hub refuses (no such dataset, no permission).
     """
     from huggingface_hub import snapshot_download
@@ -83,9 +83,8 @@ def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code >= 500:
             raise Unreachable(first_line(error)) from error
-        raise BadInput(
-            f"The Hub refuses {hub_id}: {first_line(error)}.", "Use --from PATH for a local copy."
-        ) from error
+        what = f"The Hub refuses access to {hub_id}: {first_line(error)}."
+        raise BadInput(what, "Use --from PATH for a local copy.") from error
     except Exception as error:
         network = isinstance(error, (ConnectionError, TimeoutError))
         if network or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
@@ -97,20 +96,18 @@ def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
 
 
 def patterns_of(files: Sequence[str], subset: str) -> list[str]:
-    """Patterns of a subset's files: it is a folder, or what a file is called without its suffix."""
+    """Patterns of a subset's files: the subset is a folder, or a file's name without its suffix."""
     return [f"{subset}.*", f"*/{subset}.*", *(f"{above}{subset}/{file}" for above in ("", "*/") for file in files)]
 
 
 def holds(folder: Path, patterns: Sequence[str]) -> bool:
-    """Whether any file below a folder fits one of the patterns."""
+    """Whether any file below a folder matches one of the patterns."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return any(fnmatch(name, pattern) for name in names for pattern in patterns)
 
 
 def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
-    """(column names, rows) of a dataset's train split.
-
-    `hub_id` may be a local folder: `datasets` reads both the same way.
+    """(column names, rows) of a dataset's train split; `hub_id` may be a local folder too.
 
     Raises:
         BadInput: no such dataset, no permission, no split `train`, or the Hub cannot be reached.
@@ -118,10 +115,10 @@ def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
     import datasets
 
     if not Path(hub_id).exists() and (reason := why_unreachable()):
-        raise BadInput(f"{hub_id} is no file here, and the Hub cannot be reached ({reason}).", "Give a local file.")
+        raise BadInput(f"{hub_id} is not a local file, and the Hub cannot be reached ({reason}).", "Give a local file.")
     try:
         data = datasets.load_dataset(hub_id, split="train")
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
         raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
-    rows = (Record(f"{hub_id}:row {number}", row) for number, row in enumerate(data, start=1))
+    rows = (Record(f"{hub_id}:row {index}", row) for index, row in enumerate(data, start=1))
     return list(data.column_names or []), rows

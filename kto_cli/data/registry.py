@@ -1,4 +1,4 @@
-"""The sources of feedback that have a name, in the order they are shown; each is imported when it is asked for."""
+"""Registry of the named feedback sources, in the order of `kto binarize --list`; each is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MODULES = {
 
 
 def source(name: str) -> Source:
-    """The source of a name in `MODULES`."""
+    """Source by its name in `MODULES`."""
     found: Source = importlib.import_module(f"kto_cli.data.{MODULES[name]}").SOURCE
     return found
 
 
 def all_sources() -> list[Source]:
-    """Every source."""
+    """All named sources."""
     return [source(name) for name in MODULES]

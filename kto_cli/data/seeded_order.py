@@ -1,12 +1,13 @@
-"""The order in which samples are drawn: each row's place comes from its own content and the seed alone.
+"""Seeded random order for samples: each row's priority depends on its own content and the seed alone.
 
-So a sample depends on neither the order of the rows nor on how many there are, and more data moves few choices.
+So a sample does not depend on the order of the rows, and more data changes few choices.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy
 from numpy.typing import NDArray
@@ -14,13 +15,13 @@ from numpy.typing import NDArray
 from kto_cli.data.columns import I8, U8, Flags
 
 START = (0x243F6A8885A308D3, 0x13198A2E03707344)
-"""The first binary digits of pi: where the two words of a key start."""
+"""Start values of the two words of a key: the first binary digits of pi."""
 STEP = 0x9E3779B97F4A7C15
-"""The increment of splitmix64, 2^64 over the golden ratio."""
+"""Increment of splitmix64: 2^64 over the golden ratio."""
 
 
 def mix(words: U8) -> U8:
-    """A one-to-one scrambling of 64-bit words: the finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+    """Bijective scrambling of 64-bit words: the finalizer of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 
     Args:
         words: [rows].
@@ -31,19 +32,19 @@ def mix(words: U8) -> U8:
 
 
 def salt_words(seed: int, salt: str) -> tuple[numpy.uint64, numpy.uint64]:
-    """Two 64-bit words that stand for a seed and what is drawn."""
+    """Two 64-bit words from a seed and the name of a draw."""
     digest = hashlib.blake2b(json.dumps([seed, salt]).encode(), digest_size=16).digest()
     return numpy.uint64(int.from_bytes(digest[:8], "little")), numpy.uint64(int.from_bytes(digest[8:], "little"))
 
 
 def priority(keys: U8, seed: int, salt: str) -> U8:
-    """A seeded 64-bit hash of each key; samples take the smallest first.
+    """Seeded 64-bit hash of each key; samples take the smallest first.
 
     Args:
         keys: [rows, 2].
-        seed: the user's.
-        salt: what is drawn. Each draw has its own: the rows that one draw keeps have small hashes, so a second draw
-            by the same hashes would favour what the first one favoured.
+        seed: from the user.
+        salt: name of the draw. Each draw has its own: rows kept by one draw have small hashes, so a second draw with
+            the same hashes would favour them again.
 
     Returns:
         [rows].
@@ -53,10 +54,10 @@ def priority(keys: U8, seed: int, salt: str) -> U8:
 
 
 def row_keys(*parts: U8 | I8 | NDArray[numpy.int8]) -> U8:
-    """A 128-bit key of each row, from what makes the row what it is: its prompt, its completion, its label.
+    """128-bit key of each row, from its content: prompt, completion, label.
 
     Args:
-        parts: each [rows] or [rows, 2], whole numbers; their order counts.
+        parts: each [rows] or [rows, 2], integers; their order matters.
 
     Returns:
         [rows, 2].
@@ -72,49 +73,47 @@ def row_keys(*parts: U8 | I8 | NDArray[numpy.int8]) -> U8:
 
 
 def numbered(keys: U8) -> U8:
-    """Keys that tell the copies of a row apart: the first copy, the second, and so on ([rows, 2] -> [rows, 2])."""
+    """Keys that differ for the first, second, ... copy of a row ([rows, 2] -> [rows, 2])."""
     return row_keys(keys, occurrence(keys[:, 0], keys[:, 1]))
 
 
-def places(starts: Flags) -> I8:
-    """How far each item is from the start of its run; `starts` [items] is true where a run starts, first item too."""
+def positions_in_runs(starts: Flags) -> I8:
+    """Distance of each item from the start of its run; `starts` [items] is true at the first item of each run."""
     positions = numpy.arange(len(starts), dtype=numpy.int64)
     return positions - numpy.maximum.accumulate(numpy.where(starts, positions, 0))
 
 
 def occurrence(*codes: NDArray) -> I8:
-    """How many earlier rows have the same codes.
+    """Number of earlier rows with the same codes.
 
     Args:
         codes: each [rows], for instance the numbers of prompt, completion and label.
 
     Returns:
-        [rows], 0 for the first of its kind.
+        [rows].
     """
-    order = numpy.lexsort(codes)
+    return _ranks(numpy.lexsort(codes), codes)
+
+
+def rank_in_groups(groups: I8, priorities: U8) -> I8:
+    """Rank of each row in its group by priority, from 0; ties by position ([rows], [rows] -> [rows])."""
+    return _ranks(numpy.lexsort((priorities, groups)), (groups,))
+
+
+def _ranks(order: I8, codes: Sequence[NDArray]) -> I8:
+    """Position of each row among those with the same codes, in an order that puts these next to each other."""
     starts = numpy.ones(len(order), dtype=bool)
     starts[1:] = False
     for code in codes:
         in_order = code[order]
         starts[1:] |= in_order[1:] != in_order[:-1]
     result = numpy.empty(len(order), dtype=numpy.int64)
-    result[order] = places(starts)
-    return result
-
-
-def rank_in_groups(groups: I8, priorities: U8) -> I8:
-    """Each row's place in its group by priority, from 0; ties by position ([rows], [rows] -> [rows])."""
-    order = numpy.lexsort((priorities, groups))
-    in_order = groups[order]
-    starts = numpy.ones(len(order), dtype=bool)
-    starts[1:] = in_order[1:] != in_order[:-1]
-    result = numpy.empty(len(order), dtype=numpy.int64)
-    result[order] = places(starts)
+    result[order] = positions_in_runs(starts)
     return result
 
 
 def keep_exactly(eligible: Flags, priorities: U8, count: int) -> Flags:
-    """The `count` eligible rows of the smallest priority, ties by position; all of them if there are no more.
+    """The `count` eligible rows with the smallest priorities, ties by position; all of them if there are fewer.
 
     Args:
         eligible: [rows].

@@ -138,7 +138,7 @@ def weights_of(folder: Path, prepared: Prepared, config: EvalConfig) -> str:
         base = prepared.source.fingerprint
     else:
         base = open_source(lora.base_of(folder), in_4bit=config.load_in_4bit).fingerprint
-    return files.text_hash(base, *(files.file_sha256(path) for path in sorted(folder.glob("adapter_*"))))
+    return files.text_hash(base, *(files.weights_sha256(path) for path in sorted(folder.glob("adapter_*"))))
 
 
 def _made_for_reference(folder: Path, prepared: Prepared) -> bool:

@@ -1,4 +1,4 @@
-"""How the results of `kto eval` look on the screen, beside the table of metrics (tables.py)."""
+"""Tables of `kto eval` on the screen: classes, sources, calibration, single rows, comparisons."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from kto_cli.common.tables import LABELS
 from kto_cli.data.dataset import Row
 
 LISTED = 3
-"""Rows shown of each kind; metrics.json has more, rows.parquet all."""
+"""Rows shown of each kind; metrics.json has more, rows.parquet has all."""
 WRONG = "wrong side"
 SNIPPET = 40
 """Characters shown of a completion."""
 
 
 def listed_ids(metrics: dict[str, Any]) -> list[str]:
-    """The rows whose texts `show_details` wants."""
+    """Ids of the rows whose texts `show_details` shows."""
     return [row["id"] for _, row in _listed(metrics)]
 
 
 def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row]) -> None:
-    """By class, by source (where there are several), calibration, and single rows to look at.
+    """Prints results by class, by source (if there are several), calibration, and rows to look at.
 
     Args:
         texts: the rows named by `listed_ids`.
@@ -47,18 +47,18 @@ def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row])
 
 
 def _advice(classes: dict[str, dict[str, Any]]) -> str:
-    """What rows on the wrong side may mean."""
+    """Advice on saturated rows on the wrong side of z_ref."""
     fallen = [name for name, one in classes.items() if one["rows"] and one["accuracy"] < 0.5]
     if fallen:
         return (
-            f"Most {' and '.join(fallen)} rows are on the wrong side of z_ref: those far out say more of the policy "
-            "than of their labels."
+            f"Most {' and '.join(fallen)} rows are on the wrong side of z_ref, so outliers point to a training problem "
+            "rather than to wrong labels."
         )
-    return "Saturated on the wrong side: the policy takes these for the other class. Look at their labels first."
+    return "Saturated on the wrong side: the model is sure of the other class. Check these labels first."
 
 
 def _listed(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(what it is, row), mislabelled rows first, no row twice."""
+    """(kind, row): likely mislabelled rows first, no row twice."""
     found = [(WRONG, row) for row in metrics["likely_mislabelled"][: 2 * LISTED]]
     for moved in metrics["biggest_movers"].values():
         for direction, rows in moved.items():
@@ -76,8 +76,8 @@ def _begins(row: Row) -> str:
 
 def _classes(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
     screen.table(
-        "By class, with 90 % intervals (Wilson): saturated rows teach nothing more",
-        ["", "rows", "tokens", "reward", "right of z_ref", "saturated, right", "saturated, wrong"],
+        "By class, with 90 % intervals (saturated rows have almost no gradient)",
+        ["", "rows", "tokens", "reward", "accuracy", "saturated & correct", "saturated & wrong"],
         [
             [
                 name,
@@ -94,7 +94,7 @@ def _classes(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
 def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
     screen.table(
         "By source, with 90 % intervals",
-        ["", "rows", "desirable", "margin", "AUC", "right of z_ref"],
+        ["", "rows", "desirable", "margin", "AUC", "accuracy"],
         [
             [
                 name,
@@ -111,8 +111,8 @@ def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
 
 def _calibration(screen: Screen, found: dict[str, Any]) -> None:
     screen.table(
-        "sigmoid(reward - beta z_ref), read as the chance of desirable",
-        ["said", "rows", "mean", "desirable", "90 % interval"],
+        "Calibration of predicted P(desirable) = sigmoid(reward - beta z_ref)",
+        ["predicted range", "rows", "mean predicted", "actually desirable", "90 % interval"],
         [
             [
                 f"{one['low']:.3f} to {one['high']:.3f}",
@@ -125,8 +125,8 @@ def _calibration(screen: Screen, found: dict[str, Any]) -> None:
         ],
     )
     screen.say(
-        f"Calibration error (ECE) {found['ece']:.3f}, by chance up to {found['ece_by_chance']:.3f}; Brier score "
-        f"{found['brier']:.3f}, of always saying {found['desirable_share']:.0%} {found['brier_of_share']:.3f}."
+        f"ECE {found['ece']:.3f} (a calibrated model would stay below {found['ece_by_chance']:.3f} at this size); "
+        f"Brier score {found['brier']:.3f} (constant {found['desirable_share']:.0%}: {found['brier_of_share']:.3f})."
     )
 
 
@@ -141,7 +141,7 @@ def _range(interval: Sequence[float]) -> str:
 
 
 def comparison_table(screen: Screen, first: str, second: str, rows: int, found: dict[str, dict[str, Any]]) -> None:
-    """Two checkpoints side by side; the last column answers whether the second is better."""
+    """Prints two checkpoints side by side; the last column is whether the second is better."""
 
     def interval(one: dict[str, Any]) -> str:
         return "{:+.4f} to {:+.4f}".format(*one["interval"]) if one["interval"] else "-"

@@ -102,7 +102,7 @@ def fingerprint(folder: Path) -> str:
         json.dumps({k: v for k, v in config.items() if k not in _IGNORED_KEYS}, sort_keys=True).encode()
     )
     for path in weights:
-        digest.update(f"\n{path.name} {files.file_sha256(path)}".encode())
+        digest.update(f"\n{path.name} {files.weights_sha256(path)}".encode())
     return digest.hexdigest()
 
 

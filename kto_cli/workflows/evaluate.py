@@ -1,7 +1,7 @@
 """`kto eval`: what a checkpoint learned on validation rows, how it answers, and whether anything broke.
 
-One of these models is in memory at a time (a reward model that judges is beside them): first the reference does all its
-work, then the checkpoint, then whom it is measured against. Each part of the results is written as soon as it is there
+One of these models is in memory at a time (besides a reward model as judge): first the reference does all its work,
+then the checkpoint, then the baseline of the win rate. Each part of the results is written as soon as it is there
 (evaluation/files.py); the report shows what there is, also where a later part fails or is stopped.
 """
 
@@ -55,7 +55,7 @@ class Evaluated(NamedTuple):
 
 
 def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
-    """Evaluates.
+    """Evaluates a checkpoint.
 
     Returns:
         The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `report`,
@@ -192,10 +192,10 @@ def _duels(session: Session, duels: list[JudgedComparison]) -> dict[str, Any]:
 
 
 def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The verdict; returns the result of the command."""
+    """Prints the verdict; returns the result of the command."""
     verdict, out, screen = run_verdict(metrics, []), session.out, session.screen
     screen.say(verdict.sentence)
-    screen.say(f"Written to {out}; {REPORT} shows it all.")
+    screen.say(f"Report: {out / REPORT} (open it in a browser)")
     return {
         **metrics,
         "verdict": verdict.word,

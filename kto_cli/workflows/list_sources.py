@@ -1,4 +1,4 @@
-"""`kto binarize --list`: the sources of feedback that have a name."""
+"""`kto binarize --list`: the named sources of feedback."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kto_cli.data.formats.source import Source
 from kto_cli.data.registry import all_sources
 
 WIDEST = 100
-"""Characters of a line: what is wider is hard to read."""
+"""Maximum characters per line; longer lines are hard to read."""
 INDENT = " " * 16
 
 
 def run(screen: Screen) -> dict[str, Any]:
-    """Shows what each source is, where it comes from and what flags it has; returns the same for --json."""
+    """Shows every source with its origin and flags; returns the same for --json."""
     sources = [described(source) for source in all_sources()]
     width = min(WIDEST, shutil.get_terminal_size().columns)
     for one in sources:
@@ -24,15 +24,15 @@ def run(screen: Screen) -> dict[str, Any]:
             screen.say(line)
     screen.say("")
     for text in (
-        "From the Hub: kto binarize NAME. From raw files here: kto binarize NAME:PATH.",
-        "Several are mixed. With --json each has lines of a raw file to copy.",
+        "From the Hub: kto binarize NAME. From local files: kto binarize NAME:PATH.",
+        "Several sources are mixed. --list --json has an example of each raw file.",
     ):
         screen.say(text)
     return {"sources": sources}
 
 
 def described(source: Source) -> dict[str, Any]:
-    """What people may want to know of a source."""
+    """Description of a source, for --json."""
     return {
         "name": source.name,
         "about": source.about,
@@ -45,9 +45,9 @@ def described(source: Source) -> dict[str, Any]:
 
 
 def lines(one: dict[str, Any], width: int) -> list[str]:
-    """A source as lines: its name and what it is, then what it gives, from where, with what flags."""
+    """Lines about a source: its name and content, the kind of feedback, its origin and its flags."""
     about = one["about"].rstrip(".")
-    texts = [about[:1].upper() + about[1:] + ".", f"Gives {one['gives']}.", where(one)]
+    texts = [about[:1].upper() + about[1:] + ".", f"Feedback: {one['gives']}.", origin(one)]
     if one["options"]:
         texts.append("Options: " + ", ".join(one["options"]))
     found = []
@@ -56,7 +56,9 @@ def lines(one: dict[str, Any], width: int) -> list[str]:
     return ["", one["name"].ljust(len(INDENT)) + found[0], *(INDENT + line for line in found[1:])]
 
 
-def where(one: dict[str, Any]) -> str:
-    """Hub ids and licence in a sentence."""
-    place = "Hub: " + ", ".join(one["hub_ids"]) if one["hub_ids"] else "Your own file"
-    return f"{place} ({one['licence']})." if one["hub_ids"] and one["licence"] else f"{place}."
+def origin(one: dict[str, Any]) -> str:
+    """Sentence with the Hub ids and licence of a source."""
+    if not one["hub_ids"]:
+        return "Your own file."
+    licence = f" ({one['licence']})" if one["licence"] else ""
+    return f"Hub: {', '.join(one['hub_ids'])}{licence}."

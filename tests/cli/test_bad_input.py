@@ -66,9 +66,9 @@ BINARIZE = {
     "wrong columns": (
         "f.jsonl",
         jsonl([{"question": "a", "answer": "b"}]),
-        ["question, answer", "kto needs", "rename"],
+        ["question, answer", "kto needs", "Rename"],
     ),
-    "wrong columns in CSV": ("f.csv", b"question,answer\na,b\n", ["question, answer", "kto needs", "rename"]),
+    "wrong columns in CSV": ("f.csv", b"question,answer\na,b\n", ["question, answer", "kto needs", "Rename"]),
     "a header and no rows": ("f.csv", b"prompt,completion,label\n", ["f.csv", "no rows", "Give"]),
     "labels in words": ("f.jsonl", jsonl(unpaired(["yes", "no"] * 4)), ["label_not_accepted 8", "'yes'"]),
     "labels on a scale": ("f.jsonl", jsonl(unpaired([1, -1] * 4)), ["label_not_binary 8", "-1", "true or false"]),
@@ -79,7 +79,7 @@ BINARIZE = {
     "one prompt only": (
         "f.jsonl",
         jsonl([{"prompt": "a?", "completion": f"b{n}", "label": n % 2 == 0} for n in range(8)]),
-        ["one prompt"],
+        ["have the same prompt"],
     ),
     "hh-rlhf as a table": (
         "f.jsonl",
@@ -100,8 +100,8 @@ def test_binarize_refuses_a_file(kto: Command, workplace: Path, name: str, conte
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["missing.jsonl"], ["missing.jsonl does not exist", "Give"]),
-        (["nonsense"], ["nonsense is no known source", "hh-rlhf"]),
+        (["missing.jsonl"], ["missing.jsonl does not exist", "Check the path"]),
+        (["nonsense"], ["nonsense is neither a known source", "hh-rlhf"]),
         (["nobody/nothing"], ["nobody/nothing", "cannot be reached", "Give a local file"]),
         (["hh-rlhf", "--from", "missing"], ["missing", "does not exist"]),
         (["hh-rlhf", "--subset", "helpful-bse"], ["helpful-bse", "It has: harmless-base"]),

@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from binarizing import binarize, write_lines
 
 from kto_cli.common import files
+from kto_cli.common.binarize_config import FORMATS
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import replacing_folder
 from kto_cli.data import dataset, dataset_writer
@@ -48,7 +50,8 @@ def test_what_is_written_is_read(tmp_path, chat):
     assert data.manifest == manifest
     assert (manifest["format"], manifest["note"]) == ("kto-data", "n")
     found = sorted(path.name for path in folder.iterdir())
-    assert found == ["findings.jsonl", "manifest.json", "rejects.jsonl", "train.parquet", "validation.parquet"]
+    assert found == sorted({*dataset.FILES, dataset.MANIFEST})
+    assert set(dataset.FILES) == {"train.parquet", "validation.parquet", "rejects.jsonl", "findings.jsonl", "README.md"}
     assert json.loads((folder / "rejects.jsonl").read_text("utf-8"))["raw"] == "half a pair \ud83d, é"
     assert [path.name for path in folder.parent.iterdir()] == ["set"]
 
@@ -78,8 +81,35 @@ def test_datasets_loads_it(tmp_path, chat):
     first = loaded[0]
     assert first["label"] is True
     assert first["prompt"] == ([{"role": "user", "content": "Q1"}] if chat else "Q1")
-    # `datasets` refuses any split without rows; the file itself still knows its columns
+    # `datasets` refuses any split without rows, so README.md does not name it; the file itself still has its columns
     assert parquet.read_schema(tmp_path / "set" / "validation.parquet").equals(parquet.read_schema(path))
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.5])
+@pytest.mark.parametrize("text", [True, False])
+def test_load_dataset_gives_both_splits_of_a_folder_and_of_its_formats(tmp_path, validation, text):
+    """By the folder's path alone, with the files of all formats inside; a split without rows is not there."""
+    import datasets
+
+    rows = [{"prompt": f"Q{n // 2}", "completion": f"A{n}", "label": n % 2 == 0} for n in range(40)]
+    source, out = write_lines(tmp_path / "rows.jsonl", *rows), tmp_path / "set"
+    result = binarize(source, out, validation=validation, text=text, formats=FORMATS)
+    counts = {name: sum(split.values()) for name, split in result["splits"].items() if sum(split.values())}
+    assert list(counts) == (["train", "validation"] if validation else ["train"])
+    columns = {
+        "": list(dataset.COLUMNS),
+        "trl": ["prompt", "completion", "label"],
+        "halos": ["prompt_id", "prompt", "output", "label", "reward", "type", "split"],
+        "llama-factory": ["instruction", "output", "kto_tag"] if text else ["conversations", "kto_tag"],
+    }
+    loaded = {below: datasets.load_dataset(str(out / below), cache_dir=str(tmp_path / "cache")) for below in columns}
+    for below, names in columns.items():
+        assert {name: split.num_rows for name, split in loaded[below].items()} == counts
+        assert all(split.column_names == names for split in loaded[below].values())
+    for name in counts:
+        rows_of_kto = loaded[""][name].select_columns(["prompt", "completion", "label"])
+        assert rows_of_kto.to_list() == loaded["trl"][name].to_list()
+    assert f"train {counts['train']} rows" in (out / "README.md").read_text(encoding="utf-8")
 
 
 # --- refusing to lose something ---------------------------------------------------------------
@@ -100,13 +130,13 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "thesis.tex").write_text("x")
-    with pytest.raises(BadInput, match="not empty and no dataset of kto"):
+    with pytest.raises(BadInput, match="not empty and not a dataset of kto"):
         write(folder, overwrite=True)
     (folder / "manifest.json").write_text('{"format": "other"}')
-    with pytest.raises(BadInput, match="not empty and no dataset of kto"):
+    with pytest.raises(BadInput, match="not empty and not a dataset of kto"):
         write(folder, overwrite=True)
     (folder / "manifest.json").write_text('{"format": "kto-data"}')
-    with pytest.raises(BadInput, match=re.escape("besides a dataset, thesis.tex")):
+    with pytest.raises(BadInput, match=re.escape("other files than those of a dataset: thesis.tex")):
         write(folder, overwrite=True)
     assert (folder / "thesis.tex").read_text() == "x"
 
@@ -181,7 +211,7 @@ def other_columns(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (
             lambda folder: (folder / "manifest.json").write_text("[]"),
-            "not of a dataset that kto binarize wrote",
+            "not the manifest of a dataset of kto binarize",
         ),
         (
             lambda folder: (folder / "manifest.json").write_text('{"format": "kto-data", "version": 9}'),
@@ -191,7 +221,7 @@ def other_columns(folder: Path) -> None:
         (truncate, "train.parquet is damaged or changed"),
         (flip, "validation.parquet is damaged or changed"),
         (lambda folder: forge(folder, "train.parquet", b"PAR1"), "train.parquet is damaged"),
-        (other_columns, "has other columns or types than kto writes (prompt)"),
+        (other_columns, "has other columns or types than those of kto (prompt)"),
     ],
 )
 def test_damage_is_noticed_in_one_line_with_the_next_step(tmp_path, damage, says):

@@ -17,7 +17,7 @@ from kto_cli.data.audit.findings import as_json, mark, other_row
 from kto_cli.data.audit.minhash import sketch
 from kto_cli.data.audit.text_checks import Found
 from kto_cli.data.columns import NO_LABEL, Columns
-from kto_cli.data.pipeline.split import families
+from kto_cli.data.pipeline.split import split_units
 
 TAKING_ROWS = ("contradictions", "refusals", "urls", "echoes", "duplicates")
 
@@ -167,7 +167,7 @@ def test_near_duplicate_prompts_and_families():
     assert finding.facts == {"prompts": 3, "clusters": 1, "largest": 6, "clusters_in_both_splits": 1}
     unsplit = by_name(columns, clusters=clusters)["near_duplicates"]
     assert not unsplit.warns
-    assert families(columns.prompts, columns.groups, clusters[columns.prompts]).tolist() == [
+    assert split_units(columns.prompts, columns.groups, clusters[columns.prompts]).tolist() == [
         0,
         0,
         0,
@@ -195,7 +195,7 @@ def test_families_are_the_connected_components(members):
     rows = [{"prompt": n, "group": group} for n, (group, _) in enumerate(members)]
     numbers = [cluster for _, cluster in members]
     columns = columns_of(rows)
-    made = families(
+    made = split_units(
         columns.prompts, columns.groups, numpy.array([numbers.index(number) for number in numbers])
     ).tolist()
     naive = list(range(len(members)))
@@ -358,7 +358,7 @@ def test_nothing_there():
     assert examine(columns_of([]), ("one",)) == []
     assert examine(columns_of([(0, 0, NO_LABEL)]), ("one",)) == []
     assert fix_mask(columns_of([]), frozenset(TAKING_ROWS))["duplicates"].tolist() == []
-    assert families(*[numpy.zeros(0, numpy.int64)] * 3).tolist() == []
+    assert split_units(*[numpy.zeros(0, numpy.int64)] * 3).tolist() == []
 
 
 def test_as_table_as_json_and_as_marks():

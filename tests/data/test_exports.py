@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -111,23 +112,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_comes_back_as_it_was(place, data):
     chat, train, validation = data
     folder = write_data(place / "data", train, validation, chat=chat)
-    llama_factory.layout_for.cache_clear()  # the description is another one each time
+    shutil.rmtree(place / "out", ignore_errors=True)
+    llama_factory.column_map.cache_clear()  # the description is another one each time
     counts = write_exports(place / "out", FORMATS, folder)
     for tool, source in SOURCES.items():
         for split, rows in (("train", train), ("validation", validation)):
-            assert counts[f"{tool}/{split}{'.jsonl' if tool == 'trl' else '.json'}"] == len(rows)
+            name = f"{tool}/{split}{'.jsonl' if tool == 'trl' else '.json'}"
+            assert (name in counts) == (place / "out" / name).exists() == bool(rows)
+            assert counts.get(name, 0) == len(rows)
             expected = [as_chat(row) for row in rows] if tool == "halos" and not chat else list(rows)
             if rows:
                 assert list(read_back(source, place / "out" / tool, split, chat=chat)) == expected
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_files_without_rows_are_valid(tmp_path, chat):
+def test_a_split_without_rows_is_not_written(tmp_path, chat):
+    """`datasets` and HALOs fail on a file without rows."""
     folder = write_data(tmp_path / "data", some(2, chat=chat), [], chat=chat)
-    write_exports(tmp_path / "out", FORMATS, folder)
-    assert (tmp_path / "out" / "trl" / "validation.jsonl").read_bytes() == b""
-    for tool in ("llama-factory", "halos"):
-        assert json.loads((tmp_path / "out" / tool / "validation.json").read_text(encoding="utf-8")) == []
+    written = write_exports(tmp_path / "out", FORMATS, folder)
+    assert written == {"trl/train.jsonl": 2, "llama-factory/train.json": 2, "halos/train.json": 2}
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    assert found == {*written, "llama-factory/dataset_info.json"}
     assert list(json.loads((tmp_path / "out" / "llama-factory" / "dataset_info.json").read_text())) == ["kto_train"]
     (file,) = llama_factory.raw_files(tmp_path / "out" / "llama-factory")
     assert file.name == "train.json"
@@ -292,8 +297,9 @@ def test_values_are_written_one_by_one(tmp_path, suffix):
     """200 values of 100 kB: 20 MB go through, one at a time is held."""
     values = ({"text": str(number) * 100_000} for number in range(200))
     tracemalloc.start()
-    assert write_rows(tmp_path / f"rows{suffix}", values) == 200
+    write_rows(tmp_path / f"rows{suffix}", values)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6
     assert (tmp_path / f"rows{suffix}").stat().st_size > 20e6
+    assert (tmp_path / f"rows{suffix}").read_text().count('"text"') == 200

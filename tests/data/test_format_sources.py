@@ -220,7 +220,7 @@ def test_trl_notes_name_ignored_columns_and_how_text_prompts_are_read(tmp_path):
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     ignored, prompts = trl.check(list(row), RawFile(path, path.name), CHAT)
     assert ignored == "Columns ignored: user."
-    assert "one user turn each" in prompts
+    assert "one user turn" in prompts
     assert trl.check(list(row), RawFile(path, path.name), TEXT) == [ignored]
 
 
@@ -313,7 +313,7 @@ def test_every_fault_of_a_halos_row_has_its_reason(values, reason, rows):
 
 @pytest.mark.parametrize(("reward", "score"), [(1, 1.0), (-0.25, -0.25), ("7.5", 7.5), (0, 0.0)])
 def test_halos_rewards_are_scores_and_never_labels(reward, score):
-    """A reward of 1 is no label: `--cut` decides what it is, as label.py's --threshold does."""
+    """A reward of 1 is no label: `--threshold` decides what it is, as label.py's --threshold does."""
     result = one(halos.SOURCE, scalar(reward))
     assert result == Scored((user("Q"),), (bot("A"),), score, "f:1", "Q")
     assert isinstance(result, Scored)
@@ -483,7 +483,7 @@ def test_dataset_info_beside_the_file_or_in_its_place_renames_columns(tmp_path):
     write(tmp_path / "sub" / INFO, {"mine": {**RENAMED, "file_name": "a.json"}})
     (file,) = llama_factory.raw_files(path)
     assert one(llama_factory.SOURCE, row, CHAT, file) == expected
-    with pytest.raises(BadInput, match=f"and not liked, as {INFO} has it"):
+    with pytest.raises(BadInput, match=f"and not liked, which {INFO} names"):
         llama_factory.check(["talk", "kto_tag"], file, CHAT)
 
 
@@ -515,7 +515,7 @@ def test_subsets_are_entries_of_dataset_info(tmp_path):
     (file,) = llama_factory.raw_files(tmp_path, ["other"])
     result = one(llama_factory.SOURCE, {"instruction": "Q", "good": "A", "bad": "B"}, CHAT, file)
     assert result == Pair((user("Q"),), (bot("A"),), (bot("B"),), "f:1", "Q")
-    broken = list(llama_factory.parse(Record("f:1", None, '{"good": ', "not_json", "why"), file, CHAT))
+    broken = list(llama_factory.SOURCE.parse(Record("f:1", None, '{"good": ', "not_json", "why"), file, CHAT))
     assert [(reject.reason, reject.rows) for reject in broken] == [("not_json", 2)]
 
 
@@ -574,7 +574,7 @@ def test_llama_factory_refuses_wrong_columns(columns, says):
 def test_places_without_files_are_refused(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         llama_factory.raw_files(tmp_path / "none")
-    with pytest.raises(BadInput, match="holds no"):
+    with pytest.raises(BadInput, match=r"has no \.json"):
         llama_factory.raw_files(tmp_path)
     with pytest.raises(BadInput, match="--subset"):
         llama_factory.raw_files(write(tmp_path / "a.json", []), ["a"])
@@ -588,7 +588,7 @@ def real_results(name: str) -> tuple[list[dict[str, Any]], Sequence[Result]]:
     rows = json.loads(path.read_text(encoding="utf-8"))
     assert llama_factory.check(list(rows[0]), file, CHAT) == []
     records = [Record(f"{file.name}:item {number}", row) for number, row in enumerate(rows, start=1)]
-    return rows, [result for record in records for result in llama_factory.parse(record, file, CHAT)]
+    return rows, [result for record in records for result in llama_factory.SOURCE.parse(record, file, CHAT)]
 
 
 def test_real_kto_file_row_by_row():

@@ -74,7 +74,7 @@ def test_detail_names_all_that_is_wrong():
     with pytest.raises(RowFault) as fault:
         hh_rlhf.parse_pair({"chosen": f"{ASK} A\n\nAssistant: B", "rejected": f"{ASK} C"}, "f:1")
     assert fault.value.reason == "prompts_differ"
-    assert "also roles_do_not_alternate: turn 3 of 3 of chosen is the assistant's" in fault.value.detail
+    assert "also roles_do_not_alternate: turn 3 of 3 in chosen is the assistant's" in fault.value.detail
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_folder_gives_subsets_and_the_official_split(tmp_path):
     ]
     assert {file.subset for file in raw_files(tmp_path / "hh", hh_rlhf.SOURCE, ["helpful-base"])} == {"helpful-base"}
     given = read_hh(tmp_path, tmp_path / "hh")
-    assert "Skipped red-team-attempts: no feedback in it." in given.notes
+    assert "Skipping red-team-attempts: no feedback in it." in given.notes
     assert given.lines_in == 5
 
 
@@ -126,7 +126,7 @@ def test_folder_gives_subsets_and_the_official_split(tmp_path):
         (lambda folder: folder / "none", (), "does not exist"),
         (lambda folder: folder, (), "holds no file of hh-rlhf (*.jsonl"),
         (hub_layout, ("harmful",), "no subset harmful. It has: harmless-base"),
-        (lambda folder: hub_layout(folder) / "red-team-attempts", (), "it has no chosen, rejected"),
+        (lambda folder: hub_layout(folder) / "red-team-attempts", (), "it has no column chosen or rejected"),
         (lambda folder: write_lines(folder / "a.jsonl", GOOD), ("a",), "is one file"),
         (lambda folder: write_lines(folder / "a.jsonl", "x", "y"), (), "No line of"),
         (lambda folder: write_lines(folder / "a.jsonl", ""), (), "is empty"),

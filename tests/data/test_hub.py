@@ -93,17 +93,17 @@ def test_every_source_is_named_as_it_says_and_its_hub_ids_are_its_own():
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("nothing", {}, "no known source"),
+        ("nothing", {}, "neither a known source"),
         ("missing.csv", {}, "missing.csv does not exist"),
         ("a/b/c", {}, "does not exist"),
-        ("hh-rlfh", {}, "hh-rlfh is no known source and no file. Did you mean hh-rlhf?"),
-        ("oast:trees.jsonl", {}, "oast:trees.jsonl does not exist. Did you mean oasst?"),
-        ("hh-rlhf", {"text": True}, "--text does not go with hh-rlhf"),
+        ("hh-rlfh", {}, "hh-rlfh is neither a known source nor a file. Did you mean hh-rlhf?"),
+        ("oast:trees.jsonl", {}, "oast:trees.jsonl is neither a known source nor a file. Did you mean oasst?"),
+        ("hh-rlhf", {"text": True}, "--text does not apply to hh-rlhf"),
         ("missing.csv", {"from_path": "x"}, "--from goes with a named source"),
         ("missing.csv", {"subsets": ("x",)}, "--subset goes with a named source"),
-        ("log", {}, "log is read from a file of yours. Write log:FILE"),
+        ("log", {}, "log needs a file. Write log:FILE"),
         ("shp", {}, "the Hub cannot be reached (HF_HUB_OFFLINE is set), and stanfordnlp/SHP is not in its cache"),
-        ("shp:a.jsonl", {"from_path": "b.jsonl"}, "shp:a.jsonl names a place, and so does --from"),
+        ("shp:a.jsonl", {"from_path": "b.jsonl"}, "shp:a.jsonl has a path, and --from gives another one"),
     ],
 )
 def test_sources_that_are_none(tmp_path, monkeypatch, name, options, says):
@@ -115,7 +115,7 @@ def test_sources_that_are_none(tmp_path, monkeypatch, name, options, says):
 def test_from_goes_with_one_source():
     with pytest.raises(BadInput, match="--from goes with one source"):
         choose(BinarizeConfig(("shp", "hh-rlhf"), from_path="x"))
-    with pytest.raises(BadInput, match="No source is named"):
+    with pytest.raises(BadInput, match="No source is given"):
         choose(BinarizeConfig(()))
 
 
@@ -159,7 +159,7 @@ def test_offline_falls_back_to_the_sample_and_says_so(tmp_path, monkeypatch, off
     result = binarize("hh-rlhf", None, screen)
     assert result["out"] == str(Path("data/hh-rlhf"))
     assert result["sources"][0]["sample"] is True
-    assert "built-in sample of hh-rlhf (20 pairs, written by this project), NOT the real data" in screen.warnings[0]
+    assert "built-in sample of hh-rlhf, NOT the real data: 20 pairs written by this project" in screen.warnings[0]
     assert "--from PATH" in screen.warnings[0]
 
 

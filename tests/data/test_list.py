@@ -10,14 +10,14 @@ from kto_cli.common.binarize_config import OF_SOURCES, BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.listing import raw_files
 from kto_cli.data.pipeline.parse import blocks
-from kto_cli.data.pipeline.to_rows import drafts
+from kto_cli.data.pipeline.to_rows import parse_block
 from kto_cli.data.registry import MODULES, all_sources, source
 from kto_cli.data.select import choose
 
 SUFFIXES = {"log": "csv", "alpaca-eval": "json", "halos": "json", "llama-factory": "json"}
 OPTIONS = {"log": {"desirable": "resolved == true", "undesirable": "else"}}
 VALUES = {
-    **{"ranked": "middle", "cut": "3", "margin": 0.5, "score": "thumbs", "min_ratio": 3.0, "desirable": "a == 1"},
+    **{"ranked": "middle", "threshold": "3", "margin": 0.5, "score": "thumbs", "min_ratio": 3.0, "desirable": "a == 1"},
     **{"undesirable": "a == 2", "both_labels": True},
 }
 
@@ -40,9 +40,9 @@ def test_the_example_of_a_source_is_a_raw_file_of_it(name, tmp_path):
     path = tmp_path / f"example.{SUFFIXES.get(name, 'jsonl')}"
     path.write_text("\n".join(source(name).example) + "\n", encoding="utf-8")
     config = BinarizeConfig((f"{name}:{path}",), **OPTIONS.get(name, {}))
-    made = [drafts(block) for block in blocks(choose(config), config, lambda _: None)]
+    made = [parse_block(block) for block in blocks(choose(config), config, lambda _: None)]
     assert sum(one.texts.num_rows for one in made) >= 1
-    assert [lost for one in made for lost in one.lost] == []
+    assert [lost for one in made for lost in one.unused] == []
 
 
 @pytest.mark.parametrize("option", OF_SOURCES)
@@ -57,7 +57,7 @@ def test_an_option_is_taken_by_the_sources_that_list_it_and_by_no_other(name, op
     if flag in source(name).options:
         assert [one.name for one in choose(config)] == [name]
     else:
-        with pytest.raises(BadInput, match="means nothing for") as refusal:
+        with pytest.raises(BadInput, match="does not apply to") as refusal:
             choose(config)
         takers = [each.name for each in all_sources() if flag in each.options]
         assert flag in refusal.value.what or option == "both_labels"

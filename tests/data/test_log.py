@@ -21,7 +21,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.records import VALIDATION, Dropped, Output, Pair, Reject, Result, Scored
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.columns import settled
-from kto_cli.data.log.format import SOURCE, parse
+from kto_cli.data.log.format import SOURCE
 from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
 
 FILE = RawFile(Path("tickets.csv"), "tickets.csv")
@@ -35,7 +35,7 @@ def config(**options: Any) -> BinarizeConfig:
 
 def one(values: dict[str, Any], raw_file: RawFile = FILE, **options: Any) -> Any:
     """The one result of a row."""
-    [result] = parse(Record("tickets.csv:2", values), raw_file, config(**options))
+    [result] = SOURCE.parse(Record("tickets.csv:2", values), raw_file, config(**options))
     return result
 
 
@@ -264,13 +264,13 @@ def test_faulty_texts_are_rejects(values: dict[str, Any], reason: str):
 
 def test_lines_come_parsed_and_faults_pass():
     line = json.dumps(ticket(thumbs=True))
-    [good] = parse(parsed(Record("f:1", None, line, UNPARSED)), FILE, config())
+    [good] = SOURCE.parse(parsed(Record("f:1", None, line, UNPARSED)), FILE, config())
     assert isinstance(good, Output)
-    [bad] = parse(parsed(Record("f:2", None, '{"question": ', UNPARSED)), FILE, config())
+    [bad] = SOURCE.parse(parsed(Record("f:2", None, '{"question": ', UNPARSED)), FILE, config())
     assert (bad.reason, bad.raw) == ("not_json", '{"question": ')
-    [array] = parse(parsed(Record("f:3", None, "[1]", UNPARSED)), FILE, config())
+    [array] = SOURCE.parse(parsed(Record("f:3", None, "[1]", UNPARSED)), FILE, config())
     assert array.reason == "not_an_object"
-    [cells] = parse(Record("f:4", None, "[]", "wrong_cell_count", "3 cells"), FILE, config(**RULES))
+    [cells] = SOURCE.parse(Record("f:4", None, "[]", "wrong_cell_count", "3 cells"), FILE, config(**RULES))
     assert cells == Reject("f:4", "wrong_cell_count", "3 cells", 1, "[]")
 
 
@@ -422,9 +422,10 @@ OPTIONS: list[dict[str, Any]] = [
 @given(st.dictionaries(st.sampled_from(NAMES), json_values), st.sampled_from(OPTIONS))
 def test_any_row_is_one_result_and_nothing_is_kept_between_rows(values: dict[str, Any], options: dict[str, Any]):
     settings_of = config(**options)
-    first: list[Result] = list(parse(Record("f:1", values), FILE, settings_of))
+    first: list[Result] = list(SOURCE.parse(Record("f:1", values), FILE, settings_of))
     assert [result.rows for result in first] == [2 if "other_column" in options else 1]
-    [again] = pickle.loads(pickle.dumps(parse))(Record("f:1", values), FILE, pickle.loads(pickle.dumps(settings_of)))
+    parse, same_settings = pickle.loads(pickle.dumps((SOURCE.parse, settings_of)))
+    [again] = parse(Record("f:1", values), FILE, same_settings)
     assert repr(again) == repr(first[0])
     if isinstance(again, Reject):
         assert again.reason.replace("_", "").isalpha()
@@ -460,7 +461,7 @@ def counts(records: Iterable[Record], settings_of: BinarizeConfig) -> Counter[st
     """Rows by what became of them; a row of another kind than the records' counts up for nothing."""
     found: Counter[str] = Counter()
     for record in records:
-        for result in parse(record, FILE, settings_of):
+        for result in SOURCE.parse(record, FILE, settings_of):
             if isinstance(result, Pair):
                 found.update(desirable=1, undesirable=1)
             elif isinstance(result, Output):
@@ -534,7 +535,7 @@ def test_llmbar():
         records = list(json_array(shared("data", "llmbar", f"{name}.json")))
         assert len(records) == pairs
         for record in records:
-            [result] = parse(record, FILE, rules)
+            [result] = SOURCE.parse(record, FILE, rules)
             assert record.values is not None
             if isinstance(result, Pair):
                 better = record.values[f"output_{record.values['label']}"]

@@ -77,7 +77,7 @@ def test_several_processes_give_the_bytes_of_one(tmp_path, monkeypatch):
         folder.mkdir()
         typed.append(write(folder, source, made(source, kinds)))
     one, two = (
-        binarize(*typed, out=tmp_path / f"set{workers}", workers=workers, cut="2", fix=("encoding",))
+        binarize(*typed, out=tmp_path / f"set{workers}", workers=workers, threshold="2", fix=("encoding",))
         for workers in (1, 2)
     )
     assert one["files"] == two["files"]

@@ -125,7 +125,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: in
 STEPS = [
     (Spool, "add", 1),
     (DataWriter, "line", 2),
-    (workflow, "decide", 0),
+    (workflow, "assign", 0),
     (DataWriter, "add", 1),
     (DataWriter, "close_tables", 0),
     (workflow, "finish", 0),
@@ -230,7 +230,7 @@ def test_a_worker_that_is_killed_is_one_line(workplace, kto, monkeypatch):
     monkeypatch.setattr(workflow, "parsed_blocks", lambda given, workers: real(given, workers, killed))
     ran = kto("binarize", path, "--out", "set", "--workers", 2)
     assert ran.code == 1
-    assert "Give fewer --workers." in ran.err
+    assert "Use fewer --workers." in ran.err
     assert everything(workplace) == {"pairs.jsonl"}
 
 

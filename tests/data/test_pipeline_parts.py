@@ -1,4 +1,4 @@
-"""The parts of the pipeline by themselves: ranked lists, fates, labels, the spool, keys, ids, blocks, bytes."""
+"""The parts of the pipeline by themselves: ranked lists, outcomes, labels, the spool, keys, ids, blocks, bytes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from kto_cli.data.formats.records import Dropped, Pair, Ranked
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import format
 from kto_cli.data.pipeline import parse, to_rows
-from kto_cli.data.pipeline.label import settle_labels
-from kto_cli.data.pipeline.outcome import DROPPED, REJECTED, Fates
+from kto_cli.data.pipeline.label import label_rows
+from kto_cli.data.pipeline.outcome import DROPPED, REJECTED, Outcomes
 from kto_cli.data.pipeline.rankings import paired
 from kto_cli.data.pipeline.row_spool import Spool, codes
-from kto_cli.data.pipeline.to_rows import Block, Draft, key, texts_in_arrow
-from kto_cli.data.pipeline.write import Names, hexadecimal
+from kto_cli.data.pipeline.to_rows import Block, ParsedRow, key, texts_in_arrow
+from kto_cli.data.pipeline.write import RowIds, hexadecimal
 from kto_cli.data.readers.jsonl import UNPARSED, Record
 from kto_cli.data.registry import source
 from kto_cli.data.select import Chosen, choose
@@ -90,32 +90,35 @@ def test_equal_texts_never_get_both_labels():
     ]
 
 
-# --- fates ------------------------------------------------------------------------------------
+# --- outcomes ------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(st.sampled_from(["lost", "left", "held"]), st.sets(st.integers(0, 9))), max_size=8))
 @settings(max_examples=40, deadline=None)
-def test_the_first_word_on_a_row_counts(steps):
+def test_the_first_reason_of_a_row_sticks(steps):
     """Against a dictionary that is only ever added to."""
-    fates = Fates.for_rows(10)
+    outcomes = Outcomes.all_train(10)
     expected: dict[int, str] = {}
     for number, (step, rows) in enumerate(steps):
         flags = numpy.isin(numpy.arange(10), list(rows))
         if step == "held":
-            fates.hold_out(flags)
+            outcomes.validate_on(flags)
             expected |= {row: "held" for row in rows if row not in expected}
         else:
             kind = REJECTED if step == "lost" else DROPPED
-            took = fates.take_out(flags, kind, f"{step} {number % 2}", "why")
+            before = int(outcomes.kept.sum())
+            outcomes.remove(flags, kind, f"{step} {number % 2}", "why")
             open_rows = [row for row in rows if expected.get(row, "held") == "held"]
-            assert took == len(open_rows)
+            assert before - int(outcomes.kept.sum()) == len(open_rows)
             expected |= dict.fromkeys(open_rows, f"{step} {number % 2}")
-    assert [row for row in range(10) if fates.train[row]] == [row for row in range(10) if row not in expected]
-    assert {row for row in range(10) if fates.validation[row]} == {row for row in expected if expected[row] == "held"}
-    assert (fates.kept == (fates.train | fates.validation)).all()
+    assert [row for row in range(10) if outcomes.train[row]] == [row for row in range(10) if row not in expected]
+    assert {row for row in range(10) if outcomes.validation[row]} == {
+        row for row in expected if expected[row] == "held"
+    }
+    assert (outcomes.kept == (outcomes.train | outcomes.validation)).all()
     for kind, word in ((REJECTED, "lost"), (DROPPED, "left")):
         words = [text for text in expected.values() if text.startswith(word)]
-        assert fates.counts(kind) == {text: words.count(text) for text in set(words)}
+        assert outcomes.counts(kind) == {text: words.count(text) for text in set(words)}
 
 
 # --- labels -----------------------------------------------------------------------------------
@@ -142,72 +145,72 @@ def columns(scores: list[float], *, by_label: bool = False, sources: list[int] |
     )
 
 
-def settled(given: Columns, name: str = "trl", **options: Any) -> tuple[list[int], Fates, list[str], list[str]]:
-    """(labels, fates, warnings, notes)"""
-    fates, notes = Fates.for_rows(len(given)), []
+def settled(given: Columns, name: str = "trl", **options: Any) -> tuple[list[int], Outcomes, list[str], list[str]]:
+    """(labels, outcomes, warnings, notes)"""
+    outcomes, notes = Outcomes.all_train(len(given)), []
     one = Chosen(source(name), name, [], {})
-    warnings = settle_labels(given, [one], BinarizeConfig((name,), **options), fates, notes.append)
-    return given.labels.tolist(), fates, warnings, notes
+    warnings = label_rows(given, [one], BinarizeConfig((name,), **options), outcomes, notes.append)
+    return given.labels.tolist(), outcomes, warnings, notes
 
 
 def test_ones_and_noughts_are_labels():
-    labels, fates, warnings, notes = settled(columns([1, 0, 0, 1], by_label=True))
-    assert (labels, fates.reasons, warnings) == ([1, 0, 0, 1], [], [])
-    assert notes == ["4 labels are numbers: 1 read as desirable, 0 as undesirable (there are no others)."]
+    labels, outcomes, warnings, notes = settled(columns([1, 0, 0, 1], by_label=True))
+    assert (labels, outcomes.reasons, warnings) == ([1, 0, 0, 1], [], [])
+    assert notes == ["Labels 1 and 0 are read as desirable and undesirable (4 rows; the column has no other numbers)."]
 
 
 @pytest.mark.parametrize("other", [2.0, -1.0, 0.5])
 def test_a_column_with_another_number_has_no_labels_at_all(other):
     """In stars from 1 to 5 a 1 is the worst mark: every number is rejected, and a warning names the others."""
-    labels, fates, warnings, _ = settled(columns([1, 0, other, 1], by_label=True))
+    labels, outcomes, warnings, _ = settled(columns([1, 0, other, 1], by_label=True))
     assert labels == [NO_LABEL] * 4
-    assert fates.counts(REJECTED) == {"label_not_binary": 4}
+    assert outcomes.counts(REJECTED) == {"label_not_binary": 4}
     assert len(warnings) == 1
     assert "All 4 number labels are rejected" in warnings[0]
 
 
-@pytest.mark.parametrize("cut", [None, "1", "median"])
-def test_infinite_numbers_are_rejected_and_move_no_cut(cut):
+@pytest.mark.parametrize("threshold", [None, "1", "median"])
+def test_infinite_numbers_are_rejected_and_move_no_threshold(threshold):
     given = columns([1, 0, math.inf, -math.inf, 1, 0], by_label=True)
-    labels, fates, _, _ = settled(given, cut=cut)
+    labels, outcomes, _, _ = settled(given, threshold=threshold)
     assert labels == [1, 0, NO_LABEL, NO_LABEL, 1, 0]
-    assert fates.counts(REJECTED) == {"score_not_finite": 2}
-    assert fates.kept.tolist() == [True, True, False, False, True, True]
+    assert outcomes.counts(REJECTED) == {"score_not_finite": 2}
+    assert outcomes.kept.tolist() == [True, True, False, False, True, True]
 
 
-def test_numbers_of_a_label_column_can_be_cut():
-    labels, fates, warnings, notes = settled(columns([5, 1, 3, 2], by_label=True), cut="3")
-    assert (labels, fates.reasons, warnings) == ([1, 0, 1, 0], [], [])
+def test_numbers_of_a_label_column_can_have_a_threshold():
+    labels, outcomes, warnings, notes = settled(columns([5, 1, 3, 2], by_label=True), threshold="3")
+    assert (labels, outcomes.reasons, warnings) == ([1, 0, 1, 0], [], [])
     assert "3 and above" in notes[0]
 
 
 def test_labels_of_one_source_say_nothing_of_another():
     given = columns([1, 0, 1, 5], by_label=True, sources=[0, 0, 1, 1])
-    fates, notes = Fates.for_rows(4), []
+    outcomes, notes = Outcomes.all_train(4), []
     chosen = [Chosen(source("trl"), name, [], {}) for name in ("a", "b")]
-    settle_labels(given, chosen, BinarizeConfig(("a", "b")), fates, notes.append)
+    label_rows(given, chosen, BinarizeConfig(("a", "b")), outcomes, notes.append)
     assert given.labels.tolist() == [1, 0, NO_LABEL, NO_LABEL]
-    assert fates.counts(REJECTED) == {"label_not_binary": 2}
+    assert outcomes.counts(REJECTED) == {"label_not_binary": 2}
 
 
 def test_rows_that_have_labels_keep_them():
     given = columns([math.nan, 4.0, math.nan])
     given.labels[:] = [0, NO_LABEL, 1]
-    assert settled(given, cut="5")[0] == [0, 0, 1]
+    assert settled(given, threshold="5")[0] == [0, 0, 1]
 
 
-def test_ultrafeedback_is_cut_at_the_mean_of_its_prompt_unless_told():
+def test_ultrafeedback_has_its_threshold_at_the_mean_of_its_prompt_unless_told():
     given = columns([9, 5, 4, 8])
     given.prompts = numpy.array([0, 0, 0, 1])
-    labels, fates, _, notes = settled(given, "ultrafeedback")
+    labels, outcomes, _, notes = settled(given, "ultrafeedback")
     assert labels == [1, 0, 0, NO_LABEL]  # 6 is the mean; a prompt's only score teaches nothing
-    assert fates.counts(DROPPED) == {"undecided": 1}
-    assert "(--cut prompt-mean, the default for ultrafeedback)" in notes[0]
-    assert settled(columns([9, 5, 4, 8]), "ultrafeedback", cut="5")[0] == [1, 1, 0, 1]
+    assert outcomes.counts(DROPPED) == {"undecided": 1}
+    assert "(--threshold prompt-mean is the default for ultrafeedback.)" in notes[0]
+    assert settled(columns([9, 5, 4, 8]), "ultrafeedback", threshold="5")[0] == [1, 1, 0, 1]
 
 
-def test_scores_that_nobody_cuts_are_refused():
-    with pytest.raises(BadInput, match=r"log gives 3 scores \(from 1 to 5, median 2\)"):
+def test_scores_without_a_threshold_are_refused():
+    with pytest.raises(BadInput, match=r"log has 3 scores \(from 1 to 5, median 2\)"):
         settled(columns([1, 2, 5]), "log")
 
 
@@ -239,7 +242,7 @@ def test_the_spool_gives_back_what_it_took(tmp_path):
     ]
     with Spool(tmp_path / "spool") as spool:
         for one in blocks:
-            spool.add(to_rows.drafts(one))
+            spool.add(to_rows.parse_block(one))
         assert spool.rows == 7
         found = spool.columns()
         spans, batches = zip(*spool.batches(), strict=True)
@@ -273,7 +276,7 @@ CHATS = st.lists(
 def test_chats_in_arrow_are_those_that_arrow_makes_of_objects(rows):
     import pyarrow as pa
 
-    made = texts_in_arrow([Draft(*row, 1, 0.0, False, -1, "f:1", "g", False) for row in rows], False)
+    made = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, "f:1", "g", False) for row in rows], False)
     for place, name in enumerate(("prompt", "completion")):
         slow = pa.array([list(row[place]) for row in rows], schema(True).field(name).type)
         assert made.column(name).type == slow.type
@@ -283,7 +286,7 @@ def test_chats_in_arrow_are_those_that_arrow_makes_of_objects(rows):
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_texts_in_arrow_are_themselves(rows):
-    made = texts_in_arrow([Draft(*row, 1, 0.0, False, -1, f"f:{row[0]}", "g", False) for row in rows], True)
+    made = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, f"f:{row[0]}", "g", False) for row in rows], True)
     assert made.schema.names == ["origin", "prompt", "completion"]
     assert [tuple(row.values()) for row in made.to_pylist()] == [(f"f:{row[0]}", *row) for row in rows]
 
@@ -297,8 +300,8 @@ def test_a_key_is_the_same_everywhere():
 def test_ids_do_not_depend_on_the_process_or_its_hash_seed():
     """Python salts its own hashes; a dataset written twice by two processes would differ if any came in."""
     code = (
-        "from test_pipeline_parts import block; from kto_cli.data.pipeline.to_rows import drafts; "
-        "made = drafts(block([{'prompt': 'P', 'chosen': 'A', 'rejected': 'B'}])); "
+        "from test_pipeline_parts import block; from kto_cli.data.pipeline.to_rows import parse_block; "
+        "made = parse_block(block([{'prompt': 'P', 'chosen': 'A', 'rejected': 'B'}])); "
         "print([made.numbers[name].tolist() for name in sorted(made.numbers)])"
     )
     places = [REPOSITORY, *(REPOSITORY / "tests" / part for part in ("", "support", "data"))]
@@ -338,7 +341,7 @@ def test_ids_tell_rows_apart_and_pairs_share_theirs():
     given.completion_keys = numpy.array([[place, place] for place in given.completions], "u8")
     given.labels[:] = [1, 0, 1, 0, 0, 1]
     given.pairs = numpy.array([0, 0, 1, 1, -1, -1])
-    names = Names(given)
+    names = RowIds(given)
     assert len(set(names.rows.tolist())) == 6
     assert names.prompts.tolist() == [7] * 6
     assert names.has_pair.tolist() == [True] * 4 + [False] * 2
@@ -435,11 +438,11 @@ def test_a_block_goes_to_another_process_and_back(tmp_path, name):
     config = BinarizeConfig((typed,), **FORMS[name].options)
     for some in parse.blocks(choose(config), config, lambda _: None):
         ours, theirs = (
-            to_rows.drafts(some),
-            pickle.loads(pickle.dumps(to_rows.drafts(pickle.loads(pickle.dumps(some))))),
+            to_rows.parse_block(some),
+            pickle.loads(pickle.dumps(to_rows.parse_block(pickle.loads(pickle.dumps(some))))),
         )
         assert ours.texts.equals(theirs.texts)
         assert ours.texts.num_rows > 0
-        assert (ours.lost, ours.pairs) == (theirs.lost, theirs.pairs)
+        assert (ours.unused, ours.pairs) == (theirs.unused, theirs.pairs)
         for column, values in ours.numbers.items():
             numpy.testing.assert_array_equal(values, theirs.numbers[column])

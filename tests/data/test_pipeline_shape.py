@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_feedback import Recorder, binarize, check_whole, lines_of, made, table, write
 
 from kto_cli.common.errors import BadData, BadInput
-from kto_cli.data.pipeline.rankings import places
+from kto_cli.data.pipeline.rankings import pair_ranks
 
 SETTINGS = settings(max_examples=12, deadline=None)
 
@@ -189,7 +189,7 @@ def test_ranked_answers_in_every_way(tmp_path, way, both, of_five, of_four):
     typed = ranked_trees(tmp_path, [5, 4, 2, 1])
     result = binarize(typed, out=tmp_path / "set", validation=0, ranked=way, both_labels=both)
     expected = {0: of_five, 1: of_four, 2: {(0, 1)}, 3: set()}
-    assert {0: set(places(5, way, both)), 1: set(places(4, way, both))} == {0: of_five, 1: of_four}
+    assert {0: set(pair_ranks(5, way, both)), 1: set(pair_ranks(4, way, both))} == {0: of_five, 1: of_four}
     rows = [(pair, tree) for tree, pairs in expected.items() for pair in pairs]
     between = 9 - len({(tree, rank) for pair, tree in rows for rank in pair if tree < 2})
     check_whole(tmp_path / "set", result, 2 * len(rows) + between + 1)
@@ -235,12 +235,12 @@ def cut_by_hand(way: str, margin: float) -> list[bool | None]:
 
 @pytest.mark.parametrize("way", ["3", "2.5", "mean", "median", "prompt-mean", "prompt-median"])
 @pytest.mark.parametrize("margin", [0.0, 1.0])
-def test_scores_are_cut_in_every_way(tmp_path, way, margin):
+def test_scores_are_labelled_in_every_way(tmp_path, way, margin):
     rows = [(prompt, f"{prompt} {place}", score) for place, (prompt, score) in enumerate(STARS)]
     typed = ratings(tmp_path, rows)
     screen = Recorder()
     result = binarize(
-        typed, out=tmp_path / "set", screen=screen, score_column="stars", cut=way, margin=margin, validation=0
+        typed, out=tmp_path / "set", screen=screen, score_column="stars", threshold=way, margin=margin, validation=0
     )
     expected = cut_by_hand(way, margin)
     found = {row["completion"][0]["content"]: row["label"] for row in train(tmp_path / "set")}
@@ -253,7 +253,12 @@ def test_bernoulli_labels_follow_the_score_and_the_seed(tmp_path):
     """Of 400 answers a score of +-4 units from the middle is right 98 times of 100, and one at the middle a coin."""
     rows = [(f"q{place % 50}", f"a{place}", (-4, 0, 4, 0)[place % 4]) for place in range(400)]
     typed = ratings(tmp_path, rows)
-    options: dict[str, Any] = {"score_column": "stars", "cut": "bernoulli", "logistic_mid": 0.0, "logistic_scale": 1.0}
+    options: dict[str, Any] = {
+        "score_column": "stars",
+        "threshold": "bernoulli",
+        "logistic_mid": 0.0,
+        "logistic_scale": 1.0,
+    }
     scores = {answer: score for _, answer, score in rows}
     labels = []
     for place, seed in enumerate((0, 0, 1)):
@@ -267,19 +272,19 @@ def test_bernoulli_labels_follow_the_score_and_the_seed(tmp_path):
         assert 70 <= wins[0] <= 130
 
 
-def test_scores_without_a_cut_are_refused_with_what_they_are(tmp_path):
+def test_scores_without_a_threshold_are_refused_with_what_they_are(tmp_path):
     typed = ratings(tmp_path, [(f"q{place}", f"a{place}", place % 5) for place in range(10)])
-    with pytest.raises(BadInput, match=r"log gives 10 scores \(from 0 to 4, median 2\)") as refusal:
+    with pytest.raises(BadInput, match=r"log has 10 scores \(from 0 to 4, median 2\)") as refusal:
         binarize(typed, out=tmp_path / "set", score_column="stars")
-    assert "--cut NUMBER" in refusal.value.next_step
+    assert "--threshold NUMBER" in refusal.value.next_step
     assert not (tmp_path / "set").exists()
 
 
-def test_each_source_is_cut_on_its_own_scale(tmp_path):
+def test_each_source_is_labelled_on_its_own_scale(tmp_path):
     """The median of 0 to 4 is 2, that of 0 to 40 is 20: mixed, one source would be all undesirable."""
     small = ratings(tmp_path, [(f"q{place}", f"a{place}", place % 5) for place in range(50)], "small.jsonl")
     large = ratings(tmp_path, [(f"r{place}", f"b{place}", 10 * (place % 5)) for place in range(50)], "large.jsonl")
-    result = binarize(small, large, out=tmp_path / "set", score_column="stars", cut="median", validation=0)
+    result = binarize(small, large, out=tmp_path / "set", score_column="stars", threshold="median", validation=0)
     for one in result["sources"]:
         assert (one["desirable"], one["undesirable"]) == (20, 20)
     assert result["dropped_reasons"] == {"undecided": 20}

@@ -115,7 +115,7 @@ def test_nothing_in_a_record_is_an_exception_or_lacks_a_reason(source, values, s
 @pytest.mark.parametrize(("source", "rows"), [(shp, 2), (oasst, 1), (ultrafeedback, 4), (alpaca_eval, 2)])
 def test_a_line_that_is_no_object_is_rejected_with_its_rows(source, rows):
     record = Record("a.jsonl:7", None, "{broken", "not_json", "Expecting value")
-    (found,) = source.parse(record, HERE, config())
+    (found,) = source.SOURCE.parse(record, HERE, config())
     assert found == Reject("a.jsonl:7", "not_json", "Expecting value", rows, "{broken")
 
 
@@ -666,7 +666,7 @@ def test_ultrafeedback_folders_of_both_forms(tmp_path):
 
 
 def test_ultrafeedback_refuses_flags_that_do_not_go_with_it():
-    assert ultrafeedback.check(["instruction", "completions"], HERE, config()) == ["Scores read: overall."]
+    assert ultrafeedback.check(["instruction", "completions"], HERE, config()) == ["Using the scores overall."]
     for columns, flags in (
         (["instruction", "completions"], {"score": "kindness"}),
         (["chosen", "rejected"], {"score": "overall"}),

@@ -164,7 +164,7 @@ def llama_factory_dpo(path: Path) -> Iterator[Row]:
 
 # --- what has to come of them -----------------------------------------------------------------
 
-THUMBS = ("--score", "thumbs", "--cut", "0", "--margin", "0.5")
+THUMBS = ("--score", "thumbs", "--threshold", "0", "--margin", "0.5")
 HALUEVAL = (
     *("--prompt-column", "user_query", "--completion-column", "chatgpt_response"),
     *("--desirable", "hallucination == 'no'", "--undesirable", "hallucination == 'yes'"),

@@ -484,7 +484,7 @@ def test_numbers_of_texts_are_those_of_plain_decimal_notation(text: str):
     """Wherever a number is read, Python's own reading of the text is the same number."""
     number = read_number(text)
     if number is not None:
-        assert number == float(text)
+        assert number == float(text.strip())
         assert text.strip().isascii()
         assert not set("_nN") & set(text)
 

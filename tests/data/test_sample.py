@@ -1,4 +1,4 @@
-"""The shape of the rows to learn from: every step against naive lists, exact counts, no dependence on order."""
+"""Samples of the training rows: every step against naive lists, exact counts, no dependence on order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.data.pipeline.sample import DETAILS, Rows, Shape, drawn, limited, quotas, shape
+from kto_cli.data.pipeline.sample import DETAILS, Rows, Sample, limited, priorities, quotas, sample
 from kto_cli.data.seeded_order import keep_exactly, mix, numbered, occurrence, priority, rank_in_groups, row_keys
 
 ROW = st.tuples(
@@ -55,9 +55,9 @@ def rows_of(rows: list[tuple], pairs: list[int] | None = None) -> tuple[numpy.nd
     return train, Rows(prompts, numbers, labels, sources, keys, row_keys(prompts // 2))
 
 
-def shaped(rows: list[tuple], pairs: list[int] | None = None, seed: int = 0, **options) -> Shape:
+def shaped(rows: list[tuple], pairs: list[int] | None = None, seed: int = 0, **options) -> Sample:
     train, columns = rows_of(rows, pairs)
-    return shape(train, columns, seed=seed, **options)
+    return sample(train, columns, seed=seed, **options)
 
 
 def simple(count: int, *, answers: int = 1, sources: int = 1) -> list[tuple]:
@@ -65,7 +65,7 @@ def simple(count: int, *, answers: int = 1, sources: int = 1) -> list[tuple]:
     return [(n, k, (n + k) % 2, n % sources, True) for n in range(count) for k in range(answers)]
 
 
-def kept_keys(rows: list[tuple], result: Shape) -> Counter:
+def kept_keys(rows: list[tuple], result: Sample) -> Counter:
     return Counter(row for row, kept in zip(rows, result.kept, strict=True) if kept)
 
 
@@ -112,7 +112,7 @@ def test_occurrence_and_ranks_as_naive(rows):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=20), st.integers(0, 22))
 def test_keep_exactly_as_naive(rows, count):
-    """Ties included: places are few here."""
+    """Ties included: priorities are few here."""
     eligible = [position for position, (may, _) in enumerate(rows) if may]
     expected = set(sorted(eligible, key=lambda position: (rows[position][1], position))[:count])
     flags = keep_exactly(
@@ -134,8 +134,8 @@ def test_keys_tell_rows_and_copies_apart():
 
 def test_places_are_spread_evenly():
     """10,000 consecutive numbers over 16 equal parts of the hash: 625 each, within 5 deviations (24.2)."""
-    places = priority(row_keys(numpy.arange(10_000)), 0, "x")
-    parts = Counter((places >> numpy.uint64(60)).tolist())
+    order = priority(row_keys(numpy.arange(10_000)), 0, "x")
+    parts = Counter((order >> numpy.uint64(60)).tolist())
     assert len(parts) == 16
     assert all(abs(count - 625) < 5 * 24.2 for count in parts.values())
 
@@ -187,11 +187,11 @@ def test_rows_per_prompt_as_naive(rows, most, seed):
     for option, count in (({"one_y_per_x": True}, 1), ({"max_per_prompt": most}, most)):
         result = shaped(rows, seed=seed, **option)
         train, columns = rows_of(rows)
-        places = drawn(train, columns, seed, next(iter(option)))
+        order = priorities(train, columns, seed, next(iter(option)))
         of_prompt = defaultdict(list)
         for position, row in enumerate(rows):
             if row[4]:
-                of_prompt[row[0]].append((int(places[position]), position))
+                of_prompt[row[0]].append((int(order[position]), position))
         expected = {position for group in of_prompt.values() for _, position in sorted(group)[:count]}
         assert set(numpy.flatnonzero(result.kept).tolist()) == expected
         if count == 1:
@@ -205,7 +205,7 @@ def test_one_y_per_x_takes_either_row_of_a_pair():
     labels = [row[2] for row, kept in zip(simple(4000, answers=2), result.kept, strict=True) if kept]
     assert len(labels) == 4000
     assert abs(sum(labels) - 2000) < 5 * 31.6
-    assert result.notes == ["One row of each prompt: 4,000 of 8,000 rows to learn from stay."]
+    assert result.notes == ["One row per prompt: kept 4,000 of 8,000 training rows."]
 
 
 @settings(max_examples=100, deadline=None)
@@ -240,7 +240,7 @@ def test_the_share_counts_as_it_is_written():
     """0.145 * 100 = 14.5, rounded up; the float is 14.499999999999998."""
     result = shaped([(n, 0, 1, 0, True) for n in range(100)], keep_desirable=0.145)
     assert int(result.kept.sum()) == 15
-    assert result.notes == ["A sample of 0.145 of the desirable rows: 15 of 100 rows to learn from stay."]
+    assert result.notes == ["Share 0.145 of the desirable rows: kept 15 of 100 training rows."]
 
 
 @settings(max_examples=80, deadline=None)
@@ -262,7 +262,7 @@ def test_a_limit_keeps_the_balance_and_weights_may_not():
     left = Counter(row[2] for row, kept in zip(mixed, weighted.kept, strict=True) if kept)
     said = f"{left[1]} desirable and {left[0]} undesirable rows"
     assert left[0] != left[1]
-    assert weighted.warnings == [f"The classes were balanced before --weights, which left {said}."]
+    assert weighted.warnings == [f"--weights is applied after --balance, and left {said}."]
 
 
 # --- weights ----------------------------------------------------------------------------------
@@ -316,10 +316,10 @@ def test_weights_mix_sources():
     taken = Counter(row[3] for row, kept in zip(rows, result.kept, strict=True) if kept)
     assert taken == {0: 180, 1: 90}
     assert result.notes == [
-        "Weights 2, 1 (180 of 270 rows of shp, 90 of 90 rows of oasst): 270 of 360 rows to learn from stay."
+        "Weights 2, 1 (180 of 270 rows of shp, 90 of 90 rows of oasst): kept 270 of 360 training rows."
     ]
     empty = shaped([(n, 0, 1, 0, True) for n in range(9)], weights=(1, 1))
-    assert empty.warnings == ["--weights leaves nothing to learn from: there are no rows of source 2."]
+    assert empty.warnings == ["--weights keeps no training rows, because there are none of source 2."]
 
 
 # --- limit ------------------------------------------------------------------------------------
@@ -330,10 +330,10 @@ def test_weights_mix_sources():
 def test_limit_as_naive(rows, most, seed):
     """Families (here two neighbouring prompts) one after the other, the last one cut."""
     train, columns = rows_of(rows)
-    of_families = priority(columns.family_keys, seed, "limit")
-    places = drawn(train, columns, seed, "limit rows")
+    of_units = priority(columns.unit_keys, seed, "limit")
+    order = priorities(train, columns, seed, "limit rows")
     there = [position for position, row in enumerate(rows) if row[4]]
-    expected = sorted(there, key=lambda position: (int(of_families[position]), int(places[position]), position))[:most]
+    expected = sorted(there, key=lambda position: (int(of_units[position]), int(order[position]), position))[:most]
     assert set(numpy.flatnonzero(limited(train, columns, most, seed)).tolist()) == set(expected)
     whole = Counter(rows[position][0] // 2 for position in there)
     kept = Counter(rows[position][0] // 2 for position in expected)
@@ -354,7 +354,7 @@ def test_more_rows_change_few_choices(options):
 
 
 def test_steps_draw_independently():
-    """Prompts with 1 and with 9 answers, one answer of each kept, then half of those: a draw by the same places
+    """Prompts with 1 and with 9 answers, one answer of each kept, then half of those: a draw by the same order
     would prefer prompts with many answers. 1,000 of 2,000, within 5 deviations (15.8) in each kind."""
     rows = [(n, k, 1, 0, True) for n in range(2000) for k in range(9 if n % 2 else 1)]
     result = shaped(rows, one_y_per_x=True, keep_desirable=0.5)

@@ -1,4 +1,4 @@
-"""Validation rows: families against union by hand, official splits kept, nothing shared between the sides."""
+"""Validation split: units against union by hand, official splits kept, nothing shared between the splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.data.pipeline.split import DETAILS, Split, families, number_validation, smallest_keys, split, to_learn_from
+from kto_cli.data.pipeline.split import (
+    DETAILS,
+    Split,
+    number_validation,
+    smallest_keys,
+    split,
+    split_units,
+    training_rows,
+)
 from kto_cli.data.seeded_order import priority, row_keys
 
 ROW = st.tuples(
@@ -83,14 +91,14 @@ def naive_families(rows: list[tuple], *, clustered: bool = True) -> list[set[int
     return sets
 
 
-# --- families ---------------------------------------------------------------------------------
+# --- split units ---------------------------------------------------------------------------------
 
 
 @settings(max_examples=150, deadline=None)
 @given(ROWS, st.booleans())
 def test_families_as_naive(rows, clustered):
     prompts, groups, clusters, *_, used = columns(rows)
-    names = families(prompts, groups, clusters if clustered else None, used)
+    names = split_units(prompts, groups, clusters if clustered else None, used)
     found: dict[int, set[int]] = {}
     for position in numpy.flatnonzero(used).tolist():
         found.setdefault(int(names[position]), set()).add(position)
@@ -108,7 +116,7 @@ def test_a_chain_of_any_length_is_one_family(shuffle):
     if shuffle:
         renamed = numpy.random.default_rng(0).permutation(10_001)
         prompts, groups = renamed[prompts], renamed[groups]
-    assert set(families(prompts, groups).tolist()) == {int(prompts.min())}
+    assert set(split_units(prompts, groups).tolist()) == {int(prompts.min())}
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,7 +145,7 @@ def test_nothing_is_shared_and_every_row_has_one_place(rows, share, seed, cluste
     result = split_rows(rows, share, seed, clustered=clustered)
     prompts, groups, clusters, _, official, sources, used = columns(rows)
     members = [prompts, groups, clusters] if clustered else [prompts, groups]
-    train = to_learn_from(used, result.validation, members)
+    train = training_rows(used, result.validation, members)
     places = sum(flags.astype(int) for flags in (train, result.validation, *result.dropped.values()))
     assert (places == used).all()
     for numbers in members:
@@ -176,7 +184,7 @@ def test_the_seeded_split_as_naive(rows, seed):
         held = set()
     assert set(numpy.flatnonzero(result.validation).tolist()) == held
     for members in sets:
-        assert {tuple(result.family_keys[member].tolist()) for member in members} == {key(members)}
+        assert {tuple(result.unit_keys[member].tolist()) for member in members} == {key(members)}
 
 
 @settings(max_examples=100, deadline=None)
@@ -189,7 +197,7 @@ def test_the_order_of_the_rows_is_nothing(rows, seed):
     shuffled = split_rows([rows[position] for position in order], 0.4, seed, renumber=True)
     assert shuffled.validation.tolist() == [found.validation[position] for position in order]
     used = numpy.array([rows[position][6] for position in order], dtype=bool)
-    assert (shuffled.family_keys[used] == found.family_keys[order][used]).all()
+    assert (shuffled.unit_keys[used] == found.unit_keys[order][used]).all()
     assert (shuffled.notes, shuffled.warnings) == (found.notes, found.warnings)
 
 
@@ -214,7 +222,7 @@ def test_a_row_more_in_a_family_does_not_move_it():
 
 
 def test_large_families_are_not_drawn_more_often():
-    """Of 1,000 families half have ten rows and half one: the draw of 500 takes 250 of each, give or take 4 deviations
+    """Of 1,000 units half have ten rows and half one: the draw of 500 takes 250 of each, give or take 4 deviations
     (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
     rows = [(n * 10 + k, n * 10 + k, n, k % 2, False, 0, True) for n in range(1000) for k in range(10 if n % 2 else 1)]
     held = split_rows(rows, 0.5).validation
@@ -243,10 +251,10 @@ def test_an_official_split_is_kept_and_what_touches_it_is_dropped():
         "near_duplicate_validation": [3],
     }
     assert result.notes == [
-        "The source's own test split is used for validation; --validation is ignored.",
-        "3 training rows dropped: they share a prompt, a near-duplicate or a conversation with validation rows.",
+        "Validation split: the official one of the source is used, and --validation is ignored.",
+        "3 training rows dropped, which share a prompt, a near-duplicate or a conversation with the validation split.",
     ]
-    assert result.warnings == ["The validation rows are all of one class: no AUC."]
+    assert result.warnings == ["All validation rows have the same label, so kto eval cannot compute an AUC."]
     assert set(result.dropped) <= set(DETAILS)
 
 
@@ -257,8 +265,8 @@ def test_in_a_mix_each_source_without_a_split_gets_a_seeded_one():
     assert result.validation[:50].tolist() == [True] * 10 + [False] * 40
     assert int(result.validation[50:].sum()) == 10
     assert result.notes == [
-        "The validation split is the own test split of 1 of 2 sources.",
-        "Held out: 10 of 100 prompts or conversations of the other sources, seed 0.",
+        "Validation split: 1 of 2 sources have an official one, which is used.",
+        "Validation split: 10 of 100 prompts or conversations of the other sources (seed 0).",
     ]
 
 
@@ -280,7 +288,9 @@ def test_in_a_mix_train_rows_of_any_source_that_touch_validation_rows_are_droppe
 
 def test_few_prompts_and_whole_classes():
     few = split_rows(plain(3), 0.5)
-    assert few.warnings == ["No validation split: 3 prompts are too few (4 needed). kto eval will need other rows."]
+    assert few.warnings == [
+        "No validation split: 3 prompts, and at least 4 are needed. kto eval will need another dataset."
+    ]
     assert not few.validation.any()
     assert split_rows(plain(3), 0.0).warnings == []
     assert split_rows([], 0.5).warnings == []
@@ -288,14 +298,14 @@ def test_few_prompts_and_whole_classes():
         one = split_rows(plain(4, label=lambda n: int(n > 0)), 0.5, seed)
         assert not one.validation[0]
         why = "No validation split: it would take all rows of one class."
-        assert one.validation.any() or one.warnings == [f"{why} kto eval will need other rows."]
+        assert one.validation.any() or one.warnings == [f"{why} kto eval will need another dataset."]
 
 
 def test_one_class_alone_can_be_validation_but_is_said():
     result = split_rows(plain(20, label=lambda n: 1), 0.2)
     assert int(result.validation.sum()) == 4
-    assert result.notes == ["Held out: 4 of 20 prompts or conversations, seed 0."]
-    assert result.warnings == ["The validation rows are all of one class: no AUC."]
+    assert result.notes == ["Validation split: 4 of 20 prompts or conversations (seed 0)."]
+    assert result.warnings == ["All validation rows have the same label, so kto eval cannot compute an AUC."]
 
 
 def test_a_split_of_another_source_that_takes_a_class_does_not_undo_the_draw():

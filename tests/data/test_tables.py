@@ -93,7 +93,9 @@ def test_stars_make_every_number_of_the_column_unusable(tmp_path):
 def test_numbers_are_labels_where_a_file_has_no_others_and_it_is_said(tmp_path):
     given = read(labelled(tmp_path, 1, "0", True, 0.0))
     assert given.labels == [1, 0, 1, 0]
-    assert "3 labels are numbers: 1 read as desirable, 0 as undesirable (there are no others)." in given.notes
+    assert (
+        "Labels 1 and 0 are read as desirable and undesirable (3 rows; the column has no other numbers)." in given.notes
+    )
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def test_text_prompts_become_user_turns_unless_text_is_asked_for(tmp_path):
     path = write_lines(tmp_path / "a.jsonl", {"prompt": "Q", "completion": " A ", "label": True, "stars": 3})
     feedback = read(path)
     assert feedback.items == [Output((user("Q"),), (bot(" A "),), True, "a.jsonl:1", "Q")]
-    assert any("text prompts are read as one user turn" in note for note in feedback.notes)
+    assert any("each text prompt is read as one user turn" in note for note in feedback.notes)
     assert "Columns ignored: stars." in feedback.notes
     assert read(path, text=True).items == [Output("Q", " A ", True, "a.jsonl:1", "Q")]
 

@@ -13,36 +13,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.data.columns import NO_LABEL
-from kto_cli.data.pipeline.thresholds import Cut, binary_labels, labels_from_scores, mean_of, median_of
+from kto_cli.data.pipeline.thresholds import (
+    LabelledScores,
+    binary_labels,
+    deviation_of,
+    labels_from_scores,
+    mean_of,
+    median_of,
+)
 from kto_cli.data.seeded_order import priority, row_keys
 
 STARS = st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4)), min_size=1, max_size=30)
 """(score in quarters, prompt): quarters are exact floats, so the naive code needs no tolerance."""
 
 
-def cut_of(scores: list[float], cut: str, prompts: list[int] | None = None, **options) -> Cut:
+def labelled(scores: list[float], threshold: str, prompts: list[int] | None = None, **options) -> LabelledScores:
     numbers = numpy.array(prompts if prompts is not None else range(len(scores)), dtype=numpy.int64)
     keys = row_keys(numbers, numpy.arange(len(scores)))
     return labels_from_scores(
-        numpy.array(scores, dtype=float), numbers, cut=cut, keys=options.pop("keys", keys), **options
+        numpy.array(scores, dtype=float), numbers, threshold=threshold, keys=options.pop("keys", keys), **options
     )
 
 
-def labels(scores: list[float], cut: str, prompts: list[int] | None = None, **options) -> list[int]:
-    return cut_of(scores, cut, prompts, **options).labels.tolist()
+def labels(scores: list[float], threshold: str, prompts: list[int] | None = None, **options) -> list[int]:
+    return labelled(scores, threshold, prompts, **options).labels.tolist()
 
 
-def naive(score: Fraction, cut: Fraction, margin: Fraction, *, derived: bool) -> int:
-    """One score, one cut, in exact numbers."""
-    if abs(score - cut) < margin or (derived and score == cut):
+def naive(score: Fraction, threshold: Fraction, margin: Fraction, *, derived: bool) -> int:
+    """One score, one threshold, in exact numbers."""
+    if abs(score - threshold) < margin or (derived and score == threshold):
         return NO_LABEL
-    return int(score >= cut)
+    return int(score >= threshold)
 
 
 # --- the rules, by hand -----------------------------------------------------------------------
 
 
-def test_a_fixed_cut_is_desirable_itself_and_a_margin_leaves_both_sides_out():
+def test_a_fixed_threshold_is_desirable_itself_and_a_margin_leaves_both_sides_out():
     assert labels([1, 2, 3, 3.5, 4, 5], "3") == [0, 0, 1, 1, 1, 1]
     assert labels([1, 2, 3, 3.5, 4, 5], "3", margin=1) == [0, 0, -1, -1, 1, 1]
     assert labels([-1, 0, 1], "-0.5") == [0, 1, 1]
@@ -52,10 +59,10 @@ def test_a_fixed_cut_is_desirable_itself_and_a_margin_leaves_both_sides_out():
 
 def test_what_is_the_mean_or_median_is_undecided():
     """The mean of 1, 2, 3, 3, 6 is 3; so is the median."""
-    for cut in ("mean", "median"):
-        assert labels([1, 2, 3, 3, 6], cut) == [0, 0, -1, -1, 1]
-        assert cut_of([1, 2, 3, 3, 6], cut).values == {"cut": 3.0}
-        assert labels([4, 4, 4], cut) == [-1, -1, -1]
+    for threshold in ("mean", "median"):
+        assert labels([1, 2, 3, 3, 6], threshold) == [0, 0, -1, -1, 1]
+        assert f"the {threshold} of all scores (3)" in labelled([1, 2, 3, 3, 6], threshold).what
+        assert labels([4, 4, 4], threshold) == [-1, -1, -1]
     assert labels([1, 2, 4, 9], "mean") == [0, 0, -1, 1]
     assert labels([1, 2, 4, 9], "median") == [0, 0, 1, 1]
     # 0.1 + 0.2 + 0.3 is 0.6000000000000001 in floats, and three times 0.1 is not 0.3
@@ -64,7 +71,7 @@ def test_what_is_the_mean_or_median_is_undecided():
     assert labels([0.1, 0.1, 0.1], "prompt-mean", [0, 0, 0]) == [-1, -1, -1]
 
 
-def test_each_prompt_has_its_own_cut_and_one_score_is_none():
+def test_each_prompt_has_its_own_threshold_and_one_score_is_none():
     scores, prompts = [1, 9, 5, 2, 4, 3, 3], [7, 3, 7, 3, 7, 5, 0]
     assert labels(scores, "prompt-mean", prompts) == [0, 1, 1, 0, 1, -1, -1]
     assert labels(scores, "prompt-median", prompts) == [0, 1, 1, 0, -1, -1, -1]
@@ -72,14 +79,15 @@ def test_each_prompt_has_its_own_cut_and_one_score_is_none():
 
 
 @pytest.mark.parametrize(
-    ("cut", "options", "says"),
+    ("threshold", "options", "says"),
     [
         ("2.5", {}, "Scores of 2.5 and above are desirable, lower ones undesirable."),
-        ("3", {"margin": 1.5}, "lower ones undesirable; 2 of 4 dropped: nearer than 1.5 to it."),
+        ("3", {"margin": 1.5}, "lower ones undesirable; 2 of 4 dropped (within 1.5 of 3)."),
         (
             "mean",
             {},
-            "Scores above the mean of all scores (3) are desirable, those below undesirable; 2 of 4 dropped: at it.",
+            "Scores above the mean of all scores (3) are desirable, those below undesirable; 2 of 4 dropped "
+            "(equal to the mean).",
         ),
         ("median", {"margin": 0.5}, "the median of all scores (3) are"),
         (
@@ -100,13 +108,13 @@ def test_each_prompt_has_its_own_cut_and_one_score_is_none():
         ("bernoulli", {"logistic_mid": 2.0, "logistic_scale": 3.0}, "sigmoid((score - 2) / 3), seed 0."),
     ],
 )
-def test_what_was_done_is_said(cut, options, says):
-    assert says in cut_of([1, 3, 3, 5], cut, **options).what
+def test_what_was_done_is_said(threshold, options, says):
+    assert says in labelled([1, 3, 3, 5], threshold, **options).what
 
 
 def test_no_scores_give_no_labels():
-    for cut in ("3", "mean", "prompt-median", "bernoulli"):
-        assert labels([], cut) == []
+    for threshold in ("3", "mean", "prompt-median", "bernoulli"):
+        assert labels([], threshold) == []
 
 
 # --- against naive code -----------------------------------------------------------------------
@@ -114,28 +122,28 @@ def test_no_scores_give_no_labels():
 
 @settings(max_examples=80, deadline=None)
 @given(STARS, st.integers(-20, 20), st.integers(0, 6))
-def test_fixed_cut_as_naive(rows, cut, margin):
+def test_fixed_threshold_as_naive(rows, threshold, margin):
     scores = [Fraction(score, 4) for score, _ in rows]
-    expected = [naive(score, Fraction(cut, 4), Fraction(margin, 4), derived=False) for score in scores]
-    assert labels([float(score) for score in scores], str(cut / 4), margin=margin / 4) == expected
+    expected = [naive(score, Fraction(threshold, 4), Fraction(margin, 4), derived=False) for score in scores]
+    assert labels([float(score) for score in scores], str(threshold / 4), margin=margin / 4) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(STARS, st.sampled_from(["mean", "median", "prompt-mean", "prompt-median"]), st.integers(0, 6))
-def test_derived_cuts_as_naive(rows, cut, margin):
-    """The cuts by `statistics` on exact fractions."""
+def test_derived_thresholds_as_naive(rows, threshold, margin):
+    """The thresholds by `statistics` on exact fractions."""
     scores = [Fraction(score, 4) for score, _ in rows]
-    prompts = [prompt if cut.startswith("prompt") else 0 for _, prompt in rows]
+    prompts = [prompt if threshold.startswith("prompt") else 0 for _, prompt in rows]
     of_prompt = defaultdict(list)
     for score, prompt in zip(scores, prompts, strict=True):
         of_prompt[prompt].append(score)
-    center = statistics.mean if cut.endswith("mean") else statistics.median
+    center = statistics.mean if threshold.endswith("mean") else statistics.median
     expected = [
         naive(score, center(of_prompt[prompt]), Fraction(margin, 4), derived=True)
         for score, prompt in zip(scores, prompts, strict=True)
     ]
     floats = [float(score) for score in scores]
-    assert labels(floats, cut, [prompt for _, prompt in rows], margin=margin / 4) == expected
+    assert labels(floats, threshold, [prompt for _, prompt in rows], margin=margin / 4) == expected
 
 
 @settings(max_examples=100, deadline=None)
@@ -144,18 +152,18 @@ def test_derived_cuts_as_naive(rows, cut, margin):
     st.sampled_from(["0", "mean", "median", "prompt-mean", "prompt-median", "bernoulli"]),
     st.integers(0, 3),
 )
-def test_any_finite_scores_and_any_order(scores, cut, seed):
+def test_any_finite_scores_and_any_order(scores, threshold, seed):
     """Neither sums nor differences of the largest floats overflow into a wrong label; the order of rows is nothing."""
     prompts = [number % 3 for number in range(len(scores))]
     keys = row_keys(numpy.array(prompts), numpy.arange(len(scores)))
     with numpy.errstate(all="raise", under="ignore"):
-        found = labels(scores, cut, prompts, keys=keys, seed=seed)
+        found = labels(scores, threshold, prompts, keys=keys, seed=seed)
     order = numpy.random.default_rng(seed).permutation(len(scores))
-    shuffled = labels([scores[i] for i in order], cut, [prompts[i] for i in order], keys=keys[order], seed=seed)
+    shuffled = labels([scores[i] for i in order], threshold, [prompts[i] for i in order], keys=keys[order], seed=seed)
     assert shuffled == [found[i] for i in order]
-    if cut != "bernoulli":
+    if threshold != "bernoulli":
         highest = [label for label, score in zip(found, scores, strict=True) if score == max(scores)]
-        assert cut == "0" or 0 not in highest
+        assert threshold == "0" or 0 not in highest
 
 
 @settings(max_examples=60, deadline=None)
@@ -177,25 +185,27 @@ def test_bernoulli_as_naive():
     expected = [
         int(draw < 1 / (1 + math.exp(-(score - mid) / scale))) for draw, score in zip(draws, scores, strict=True)
     ]
-    cut = cut_of(scores, "bernoulli", keys=keys, seed=3)
-    assert cut.labels.tolist() == expected
-    assert cut.values == pytest.approx({"mid": mid, "scale": scale}, rel=1e-12)
+    found = labelled(scores, "bernoulli", keys=keys, seed=3)
+    assert found.labels.tolist() == expected
+    assert mean_of(numpy.array(scores)) == pytest.approx(mid, rel=1e-12)
+    assert deviation_of(numpy.array(scores)) == pytest.approx(scale, rel=1e-12)
+    assert f"sigmoid((score - {mid:.6g}) / {scale:.6g})" in found.what
     assert labels(scores, "bernoulli", keys=keys, seed=4) != expected
 
 
 def test_bernoulli_frequencies_are_the_logistic():
     """40,000 draws at score 1 with mid 0 and scale 2: sigmoid(1/2) = 0.62246, within 4 standard errors (0.0097)."""
-    cut = cut_of([1.0] * 40_000, "bernoulli", logistic_mid=0.0, logistic_scale=2.0)
-    assert abs(cut.labels.mean() - 0.62246) < 0.0097
+    found = labelled([1.0] * 40_000, "bernoulli", logistic_mid=0.0, logistic_scale=2.0)
+    assert abs(found.labels.mean() - 0.62246) < 0.0097
 
 
 def test_bernoulli_copies_are_drawn_alike_and_equal_scores_at_one_half():
     keys = row_keys(numpy.repeat(numpy.arange(300), 2))
-    found = cut_of([4.0] * 600, "bernoulli", keys=keys)
+    found = labelled([4.0] * 600, "bernoulli", keys=keys)
     pairs = found.labels.reshape(300, 2)
     assert (pairs[:, 0] == pairs[:, 1]).all()
     assert 100 < pairs[:, 0].sum() < 200
-    assert found.values == {"mid": 4.0, "scale": 1.0}
+    assert "sigmoid((score - 4) / 1)" in found.what
 
 
 def test_bernoulli_margin_is_around_the_middle():

@@ -18,7 +18,7 @@ import pytest
 from conftest import REPOSITORY, call
 
 from kto_cli.cli.binarize import BinarizeFlags
-from kto_cli.common.binarize_config import CUTS, FIXES, FORMATS, RANKED, BinarizeConfig
+from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig
 from kto_cli.data.audit import checks, dataset_checks
 from kto_cli.data.audit.text_checks import ABOUT
 from kto_cli.data.dataset import COLUMNS, FILES, MANIFEST
@@ -82,7 +82,7 @@ def claim_of(result: dict[str, Any]) -> str:
 
 
 EXAMPLES = examples(PAGE.read_text(encoding="utf-8"))
-LINES = section(PAGE.read_text(encoding="utf-8"), "## A line of each")
+LINES = section(PAGE.read_text(encoding="utf-8"), "## One line of each format")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.command[:60])
@@ -158,7 +158,7 @@ def test_every_flag_has_a_help_text():
 
 
 @pytest.mark.parametrize(
-    "words", [RANKED, CUTS, FIXES, FORMATS, COLUMNS, (*FILES, MANIFEST)], ids=lambda words: words[0]
+    "words", [RANKED, THRESHOLDS, FIXES, FORMATS, COLUMNS, (*FILES, MANIFEST)], ids=lambda words: words[0]
 )
 def test_the_page_has_all_values_of_an_option(words):
     text = PAGE.read_text(encoding="utf-8")

@@ -35,8 +35,6 @@ LINKING = (
     REPOSITORY / "sample_data/README.md",
 )
 CONFIGS = sorted((REPOSITORY / "examples").glob("*.yaml"))
-COMING = {"docs/images/curves.svg"}
-"""Written elsewhere in this version; to be taken out of here once they are there."""
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = r"[\w/]+\.py"
 ELSEWHERE = {
@@ -132,9 +130,6 @@ def test_links_within_the_repository_lead_somewhere(path):
             continue
         place, _, anchor = target.partition("#")
         there = (path.parent / place).resolve() if place else path
-        if name_of(there) in COMING:
-            assert not there.exists(), f"{name_of(there)} is there by now: take it out of COMING"
-            continue
         assert there.exists(), target
         if anchor:
             titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)

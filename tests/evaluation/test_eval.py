@@ -109,7 +109,7 @@ def test_what_people_see(run):
     for words in (
         "By class",
         "By source",
-        "chance of desirable",
+        "predicted P(desirable)",
         "Rows to look at",
         "one.jsonl:",
         "adjusted for length",
@@ -164,3 +164,16 @@ def test_a_run_on_other_data_is_compared_on_the_rows_of_the_first_and_it_is_said
     assert "other was trained on" in ran.err
     rows = {one["rows"] for one in ran.json["checkpoints"]}
     assert rows == {ran.json["comparisons"][0]["rows"]}
+
+
+def test_each_file_of_weights_is_hashed_once(run, monkeypatch):
+    """Of an 8B model that is 16 GB: the checkpoints' and the reference's, also where two checkpoints share it."""
+    from kto_cli.common import files
+
+    hashed: list[str] = []
+    real = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: hashed.append(str(path)) or real(path))
+    files._sha256_of.cache_clear()
+    call("eval", run / "a", run / "b", "--samples", 0, "--json")
+    weights = [path for path in hashed if path.endswith(".safetensors")]
+    assert len(weights) == len(set(weights)) == 3, weights

@@ -159,7 +159,7 @@ def test_another_checkpoint_answers_too(kto: Command, place, opened, other):
     assert any(sample[other] != sample["policy"] for sample in found)
     generations = part("a", "generations.json")
     assert list(generations["models"]) == ["reference", "policy", other, "target"]
-    assert other in ran.out.partition("The same validation prompts")[2], "also on the screen"
+    assert other in ran.out.partition("Answers to the same validation prompts")[2], "also on the screen"
     result = kto("eval", "a", *SHORT, "--against", other, "--json").json
     assert (result["samples"], list(result["generations"]["models"])) == (found, list(generations["models"]))
     assert len(opened) == 3

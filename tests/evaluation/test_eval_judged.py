@@ -105,7 +105,7 @@ def test_a_judge_of_nonsense_is_said_to_be_one(kto: Command, place):
     with serving(saying("I like turtles.")) as server:
         ran = kto("eval", "a", *judged(server))
     assert ran.code == 0, ran.err
-    assert "No duel could be read" in ran.out
+    assert "No verdict could be read" in ran.out
     assert "nan" not in ran.out
     assert part("a", "win_rate.json")["duels"] == 0
     assert (place / "a/eval/report.html").is_file()
@@ -425,7 +425,7 @@ def test_ties_without_a_question_and_damaged_verdicts_are_said(kto: Command, pla
     """A greedy answer is the same twice; a verdict whose line is damaged is asked for again."""
     with serving(fair) as server:
         ran = kto("eval", "a", *judged(server, "--against", "./a", "--temperature", 0))
-        assert "4 duels are of an answer with itself: ties, and nothing to ask" in ran.err
+        assert "4 comparisons have two equal answers: counted as ties without asking" in ran.err
         assert not server.asked
         assert kto("eval", "a", *judged(server)).code == 0
         asked = len(server.asked)

@@ -21,7 +21,7 @@ from kto_cli.workflows import binarize as binarize_workflow
 
 FILES = {
     "multi-turn": ("llama-factory", "llama-factory/kto_en_demo.json", ()),
-    "trees": ("oasst", "oasst/en_100_tree.jsonl", ("--score", "thumbs", "--cut", "0")),
+    "trees": ("oasst", "oasst/en_100_tree.jsonl", ("--score", "thumbs", "--threshold", "0")),
     "questions": (
         "log",
         "xstest/xstest_v2_completions_gpt4_gpteval.csv",

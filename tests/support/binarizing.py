@@ -11,11 +11,11 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.screen import Screen
 from kto_cli.data.formats.records import Dropped, Output, Pair, Ranked, Reject, Scored
-from kto_cli.data.pipeline.label import settle_labels
-from kto_cli.data.pipeline.outcome import FIRST_REASON, Fates
+from kto_cli.data.pipeline.label import label_rows
+from kto_cli.data.pipeline.outcome import FIRST_REASON, Outcomes
 from kto_cli.data.pipeline.parse import blocks
 from kto_cli.data.pipeline.row_spool import Spool
-from kto_cli.data.pipeline.to_rows import drafts
+from kto_cli.data.pipeline.to_rows import parse_block
 from kto_cli.data.readers.any_file import parsed
 from kto_cli.data.select import choose
 from kto_cli.workflows.binarize import run
@@ -117,15 +117,15 @@ def read(spool_at: Path, *sources: Path | str, **options: Any) -> Given:
                 for result in block.source.parse(parsed(record, block.source.wanted), block.file, block.config):
                     kind = {Reject: given.rejects, Dropped: given.dropped}.get(type(result), given.items)
                     kind.append(result)  # type: ignore[attr-defined]
-            spool.add(drafts(block))
+            spool.add(parse_block(block))
         columns = spool.columns()
-        fates = Fates.for_rows(len(columns))
-        given.warnings += settle_labels(columns, chosen, config, fates, given.notes.append)
+        outcomes = Outcomes.all_train(len(columns))
+        given.warnings += label_rows(columns, chosen, config, outcomes, given.notes.append)
         given.labels = columns.labels.tolist()
         for span, batch in spool.batches():
             for row, origin in zip(range(span.start, span.stop), batch.column("origin").to_pylist(), strict=True):
-                if fates.of[row] >= FIRST_REASON:
-                    _, reason, detail = fates.reasons[fates.of[row] - FIRST_REASON]
+                if outcomes.codes[row] >= FIRST_REASON:
+                    _, reason, detail = outcomes.reasons[outcomes.codes[row] - FIRST_REASON]
                     given.rejects.append(Reject(origin, reason, detail, 1, ""))
                     given.late += 1
     return given

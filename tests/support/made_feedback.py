@@ -255,7 +255,7 @@ FORMS: dict[str, Form] = {
     "oasst": Form(oasst, SOUND + 8, "raw.jsonl"),
     "ultrafeedback": Form(ultrafeedback, SOUND + 8, "raw.jsonl"),
     "alpaca-eval": Form(alpaca_eval, SOUND + 8, "raw.json"),
-    "halos": Form(halos, SOUND + 8, "raw.json", {"cut": "2"}),
+    "halos": Form(halos, SOUND + 8, "raw.json", {"threshold": "2"}),
     "trl": Form(trl, SOUND + 8, "raw.jsonl"),
     "llama-factory": Form(llama_factory, SOUND + 8, "raw.json"),
     "log": Form(log, SOUND + 8, "raw.jsonl", {"desirable": "stars >= 4", "undesirable": "stars <= 2"}),

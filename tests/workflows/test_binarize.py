@@ -72,7 +72,7 @@ def test_default_folder_and_next_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     screen = Recorder()
     assert binarize(thumbs(tmp_path), None, screen)["out"] == str(Path("data/thumbs"))
-    assert screen.said[-1] == "Next: kto precompute, or at once kto train"
+    assert screen.said[-1] == "Next: kto precompute, or directly kto train"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
@@ -116,7 +116,7 @@ def test_labels_of_every_kind_end_somewhere(tmp_path):
         ),
         (
             [{"prompt": "Q", "completion": f"A{n}", "label": n > 4} for n in range(9)],
-            "All 9 rows have one prompt",
+            "All 9 rows have the same prompt",
         ),
         (
             [{"prompt": "Q", "completion": "A", "label": n} for n in (1, 2, 3)],
@@ -146,15 +146,15 @@ def test_the_first_reject_is_named_wherever_it_is(tmp_path):
 
 def test_rows_that_were_dropped_are_in_the_error_too(tmp_path):
     rows = [{"prompt": f"Q{n}", "completion": "A", "label": 3} for n in range(3)]
-    with pytest.raises(BadData, match=r"^No rows are left to learn from\. 3 of 3 rows dropped: undecided 3\. Nothing"):
-        binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out", cut="mean")
+    with pytest.raises(BadData, match=r"^No training rows are left\. 3 of 3 rows dropped: undecided 3\. Nothing"):
+        binarize(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out", threshold="mean")
     assert not (tmp_path / "out").exists()
 
 
 def test_few_prompts_are_all_learned_from(tmp_path):
     screen = Recorder()
     assert binarize(thumbs(tmp_path, count=3), tmp_path / "out", screen)["validation"] == 0
-    assert "3 prompts are too few" in screen.warnings[0]
+    assert "3 prompts, and at least 4 are needed" in screen.warnings[0]
 
 
 def test_a_class_is_never_validation_as_a_whole(tmp_path):

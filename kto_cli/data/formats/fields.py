@@ -1,4 +1,4 @@
-"""Fields of a raw record, read as what they must be; what they are not is a `RowFault`."""
+"""Typed access to the fields of a raw record; a field of another type raises `RowFault`."""
 
 from __future__ import annotations
 
@@ -9,54 +9,51 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.labels import as_number
-from kto_cli.data.formats.records import Message, Pair, Reject, RowFault, Text, check_text, message, root
+from kto_cli.data.formats.records import Message, Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import printable
 
 
 def raw_text(record: Record) -> str:
-    """The record as it was, for a `Reject`: its line, or its values where it has none (Parquet)."""
-    return record.raw or json_text(record.values)
+    """Original text of a record, for a `Reject`: its line, or its values as JSON where it has none (Parquet)."""
+    return record.raw if record.raw or record.values is None else json_text(record.values)
 
 
 def json_text(values: Any) -> str:
-    """Values as JSON; empty where they cannot be written (nested too deeply)."""
+    """Values as JSON; empty if they cannot be encoded (nested too deeply)."""
     try:
         return json.dumps(values, ensure_ascii=False, default=str)
     except (RecursionError, ValueError, TypeError):
         return ""
 
 
-def rejected(record: Record, rows: int, fault: RowFault | None = None) -> Reject:
-    """A record as what is wrong with it: `fault`, or what its reader found."""
-    if fault is None:
-        return Reject(record.origin, record.reason, record.detail, rows, record.raw)
-    return Reject(record.origin, fault.reason, fault.detail, rows, raw_text(record))
-
-
 def text_field(values: dict[str, Any], name: str, empty: str) -> str:
-    """A text that is there and holds more than white space; otherwise as it is.
+    """Text field `name`, unchanged; it must hold more than white space.
 
     Raises:
-        RowFault: `missing_field`, `not_text`, `bad_text`, or the reason named by `empty`.
+        RowFault: `missing_field`, `not_text`, `bad_text`, or the reason given as `empty`.
     """
-    value = values.get(name)
-    if value is None:
-        raise RowFault("missing_field", f"no {name!r}; found {spell_names(values)}")
-    text = check_text(value, name)
+    text = check_text(needed(values, name), name)
     if not text.strip():
         raise RowFault(empty, f"{name} is empty")
     return text
 
 
-def spell_names(values: dict[str, Any]) -> str:
-    """The names of a record's fields, the first few."""
-    names = [repr(printable(str(name))[:40]) for name in values]
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+def needed(values: dict[str, Any], name: str) -> Any:
+    """Value of field `name`.
+
+    Raises:
+        RowFault: `missing_field`, with the first twelve fields that are there.
+    """
+    if values.get(name) is None:
+        names = [repr(printable(str(each))[:40]) for each in values]
+        there = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
+        raise RowFault("missing_field", f"no {name!r}; found {there}")
+    return values[name]
 
 
 def number(value: Any) -> float | None:
-    """A finite number, written as a number or as a text; None for all else."""
+    """A finite number, from a number or a text; None for anything else."""
     try:
         found = as_number(value)
         result = None if found is None else float(found)
@@ -65,26 +62,21 @@ def number(value: Any) -> float | None:
     return result if result is not None and math.isfinite(result) else None
 
 
-def is_absent(value: Any) -> bool:
-    """Whether a number is missing: null, NaN (how tables spell null) or an empty text."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
-
-
 def as_prompt(text: str, plain: bool) -> Text:
-    """A prompt of one user turn, or plain text where that is asked for (--text)."""
+    """Prompt of one user turn, or plain text with --text."""
     return text if plain else (message("user", text),)
 
 
 def as_answer(text: str, plain: bool) -> Text:
-    """An answer of one assistant turn, or plain text."""
+    """Answer of one assistant turn, or plain text with --text."""
     return text if plain else (message("assistant", text),)
 
 
 def pair(prompt: Text, chosen: Text, rejected: Text, origin: str, group: str | None, split: str | None) -> Pair:
-    """Two answers to one prompt; `group` None stands for the prompt's root.
+    """Pair of answers to one prompt; `group` defaults to the prompt's root.
 
     Raises:
-        RowFault: `answers_identical`, white space at the ends aside: one text in both classes would teach both ways.
+        RowFault: `answers_identical` (ignoring white space at the ends): the text would be in both classes.
     """
     if words(chosen) == words(rejected):
         raise RowFault("answers_identical", "both answers are the same text")
@@ -92,29 +84,27 @@ def pair(prompt: Text, chosen: Text, rejected: Text, origin: str, group: str | N
 
 
 def words(text: Text) -> str:
-    """The text of an answer without white space at its ends."""
+    """Text of an answer without white space at its ends."""
     return (text if isinstance(text, str) else "\n\n".join(turn["content"] for turn in text)).strip()
 
 
 def turns(values: dict[str, Any], name: str) -> tuple[Message, ...]:
-    """A field that is a list of chat messages, role and content alone.
+    """Chat messages in field `name`, with role and content only.
 
     Raises:
         RowFault: `missing_field`, `not_messages`, `not_text` or `bad_text`.
     """
-    value = values.get(name)
-    if value is None:
-        raise RowFault("missing_field", f"no {name!r}; found {spell_names(values)}")
+    value = needed(values, name)
     if isinstance(value, (list, tuple)) and not value:
         raise RowFault("not_messages", f"{name} is an empty list")
     return messages_of(value, name)
 
 
 def messages_of(value: Any, what: str) -> tuple[Message, ...]:
-    """A list of chat messages, role and content alone.
+    """Chat messages from `value`, with role and content only.
 
     Raises:
-        RowFault: it is something else.
+        RowFault: `value` is not a list of messages.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
         raise RowFault("not_messages", f"{what} is neither text nor a list of messages")
@@ -128,11 +118,12 @@ def messages_of(value: Any, what: str) -> tuple[Message, ...]:
 
 
 def need_columns(name: str, columns: Sequence[str], needed: Sequence[str], source: str, step: str) -> None:
-    """Refuses a file that cannot be of this source.
+    """Rejects a file that cannot be of this source.
 
     Raises:
-        BadInput: naming the columns that are missing and those that are there.
+        BadInput: names the missing columns and those that are there.
     """
     if missing := [column for column in needed if column not in columns]:
         there = ", ".join(printable(column)[:40] for column in list(columns)[:12]) or "none"
-        raise BadInput(f"{name} is not {source}: it has no {', '.join(missing)} (its columns: {there}).", step)
+        what = f"{name} is not a file of {source}: it has no column {' or '.join(missing)} (its columns: {there})."
+        raise BadInput(what, step)

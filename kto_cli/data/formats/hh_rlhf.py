@@ -1,48 +1,38 @@
 r"""Anthropic hh-rlhf: lines {"chosen": text, "rejected": text}, each text a whole conversation.
 
-A turn starts at exactly "\n\nHuman:" or "\n\nAssistant:" and at nothing else: answers do hold "Human:"
-mid-line, and "\nAssistant:" after a single line end. Roles are those written, never told by position.
-The one space after the colon and white space at a turn's end go; all other text stays as it is.
+A turn starts only at exactly "\n\nHuman:" or "\n\nAssistant:": answers contain "Human:" in the middle of a line, and
+"\nAssistant:" after a single line end. Roles come from the markers, never from the position of a turn. One space after
+the colon and white space at the end of a turn are removed; all other text is unchanged.
 
-A pair is rejected, both rows, for the first of:
+Both rows of a pair are rejected for the first of these reasons:
 
     not_json, not_an_object           the line
     missing_field, not_text, bad_text `chosen` or `rejected`
     prompts_differ                    the two texts differ before their last turn
     roles_do_not_alternate            not Human, Assistant, ..., Assistant; or text before the first marker
-    empty_answer                      a last turn without text
-    empty_turn                        an earlier turn without text
-    answers_identical                 one text in both classes: it would teach both ways
+    empty_answer                      the last turn has no text
+    empty_turn                        an earlier turn has no text
+    answers_identical                 the text would be in both classes
 
-`detail` names all that is wrong with the pair: where the prompts of the real data differ, it is because
-one answer was broken in two.
+`detail` names every fault of the pair: where prompts of the real data differ, one answer was split in two.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.formats.fields import need_columns
-from kto_cli.data.formats.records import (
-    Message,
-    Pair,
-    Reject,
-    Result,
-    RowFault,
-    check_text,
-    message,
-    root,
-)
+from kto_cli.data.formats.fields import need_columns, needed
+from kto_cli.data.formats.records import Message, Pair, Result, RowFault, check_text, message, root
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
 WANTED = ("chosen", "rejected")
 SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 UNUSED_SUBSET = "red-team-attempts"
-"""Transcripts with a rating of the attack, no pairs of answers."""
+"""Transcripts with a rating of the attack, not pairs of answers."""
 
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 LAST = "\n\nAssistant:"
@@ -50,7 +40,7 @@ ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def turns(text: str) -> tuple[str, tuple[Message, ...]]:
-    """(text before the first marker, messages) of one conversation."""
+    """(text before the first marker, messages) of one text."""
     before, *parts = MARKER.split(text)
     contents = [part.removeprefix(" ").rstrip() for part in parts[1::2]]
     roles = [ROLES[role] for role in parts[::2]]
@@ -58,7 +48,7 @@ def turns(text: str) -> tuple[str, tuple[Message, ...]]:
 
 
 def both_turns(chosen: str, rejected: str) -> dict[str, tuple[str, tuple[Message, ...]]]:
-    """`turns` of both sides; what is the same before their last answers is looked at once."""
+    """`turns` of both texts; a shared beginning is parsed once."""
     last = chosen.rfind(LAST)
     if last > 0 and rejected[: last + len(LAST)] == chosen[: last + len(LAST)]:
         answers = {"chosen": chosen[last:], "rejected": rejected[last:]}
@@ -69,7 +59,7 @@ def both_turns(chosen: str, rejected: str) -> dict[str, tuple[str, tuple[Message
 
 
 def role_fault(side: str, before: str, messages: tuple[Message, ...]) -> str | None:
-    """What is wrong with the sequence of roles of one side, in words."""
+    """Fault in the sequence of roles of one text; None if it is valid."""
     if before.strip():
         return f"{side} has text before its first marker: {before.strip()[:40]!r}"
     if not messages:
@@ -77,12 +67,12 @@ def role_fault(side: str, before: str, messages: tuple[Message, ...]) -> str | N
     for number, turn in enumerate(messages, start=1):
         due = ("user", "assistant")[(number - 1) % 2]
         if turn["role"] != due:
-            return f"turn {number} of {len(messages)} of {side} is the {turn['role']}'s where the {due}'s is due"
+            return f"turn {number} of {len(messages)} in {side} is the {turn['role']}'s; the {due}'s was expected"
     return None if len(messages) % 2 == 0 else f"{side} ends with the user's turn"
 
 
 def faults(parsed: dict[str, tuple[str, tuple[Message, ...]]]) -> list[tuple[str, str]]:
-    """All (reason, detail) of a pair's two sides, the one it is counted under first."""
+    """All faults of a pair as (reason, detail), first the one it is counted under."""
     found = []
     (_, left), (_, right) = parsed.values()
     if left[:-1] != right[:-1]:
@@ -103,15 +93,13 @@ def faults(parsed: dict[str, tuple[str, tuple[Message, ...]]]) -> list[tuple[str
 
 
 def parse_pair(values: dict[str, Any], origin: str, split: str | None = None) -> Pair:
-    """The pair of one parsed line.
+    """Pair of one parsed line.
 
     Raises:
-        RowFault: it cannot be used; reasons in the module's docstring.
+        RowFault: reasons in the module's docstring.
     """
     for side in ("chosen", "rejected"):
-        if values.get(side) is None:
-            raise RowFault("missing_field", f"no {side!r}; found {', '.join(map(repr, values)) or 'nothing'}")
-        check_text(values[side], side)
+        check_text(needed(values, side), side)
     parsed = both_turns(values["chosen"], values["rejected"])
     if found := faults(parsed):
         others = [f"also {reason}: {detail}" for reason, detail in found[1:]]
@@ -122,7 +110,7 @@ def parse_pair(values: dict[str, Any], origin: str, split: str | None = None) ->
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Refuses a file that is not hh-rlhf.
+    """Rejects a file that is not hh-rlhf.
 
     Raises:
         BadInput: columns are missing.
@@ -131,22 +119,17 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     return []
 
 
-def parse(record: Record, file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
-    """One line as a pair, or as what is wrong with it (two rows)."""
-    if record.values is None:
-        yield Reject(record.origin, record.reason, record.detail, 2, record.raw)
-        return
-    try:
-        yield parse_pair(record.values, record.origin, file.split)
-    except RowFault as fault:
-        yield Reject(record.origin, fault.reason, fault.detail, 2, record.raw)
+def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
+    """Pair of one line; RowFault if it is faulty."""
+    return [parse_pair(record.values or {}, record.origin, raw_file.split)]
 
 
 SOURCE = Source(
     name="hh-rlhf",
     about="Anthropic's crowd workers on two answers of an assistant: helpful, harmless",
     gives="pairs",
-    parse=parse,
+    read=read,
+    rows=2,
     hub_id="Anthropic/hh-rlhf",
     licence="MIT",
     patterns=("*.jsonl", "*.jsonl.gz"),

@@ -1,11 +1,11 @@
-"""Labels: read where they can only mean one thing, rejected by row otherwise; never coerced in silence.
+"""Labels of rows: accepted where their meaning is certain, rejected row by row otherwise, never guessed.
 
-Accepted, white space around texts aside:
+Accepted, ignoring white space around texts:
 
     true false              JSON and Parquet booleans
     "true" "false"          texts, in any case (CSV has only texts)
-    1 0 1.0 0.0 "1" "0"     only if the whole column has no other number: in a column of stars from 1 to 5 a
-                            1 is the worst mark, so there every number is rejected
+    1 0 1.0 0.0 "1" "0"     only if the column has no other number: in a column of stars from 1 to 5 a 1 is the
+                            worst rating, so every number of that column is rejected
 
 Rejected:
 
@@ -28,7 +28,7 @@ WORDS = {"true": True, "false": False}
 
 
 def as_number(value: Any) -> int | float | None:
-    """The number a label is, written as a number or as a text; None for all else."""
+    """Number of a label, from a number or a text; None for anything else."""
     if isinstance(value, str):
         text = value.strip()
         return float(text) if NUMBER.fullmatch(text) else None
@@ -38,15 +38,14 @@ def as_number(value: Any) -> int | float | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a label is missing: null, NaN (how tables spell null among numbers) or an empty text."""
+    """Whether a value is missing: null, NaN (null in a table's column of numbers) or an empty text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, (float, Decimal)) and value != value)
 
 
 def label_value(value: Any) -> bool | float:
-    """True or false where the value alone says it; else its number (infinite where none is that large), which the
-    whole column has to explain.
+    """Label of one value: true or false, or its number (infinite if too large), which depends on the whole column.
 
     Raises:
         RowFault: `label_missing` or `label_not_accepted`.
@@ -59,7 +58,7 @@ def label_value(value: Any) -> bool | float:
     if number is not None:
         try:
             return float(number)
-        except OverflowError:  # no label, whatever its size
+        except OverflowError:  # too large for a float, so neither 1 nor 0
             return math.inf
     word = WORDS.get(value.strip().casefold()) if isinstance(value, str) else None
     if word is None:

@@ -1,7 +1,7 @@
-"""LLaMA-Factory's `dataset_info.json`: which of its files hold feedback, and what their columns are called.
+"""LLaMA-Factory's `dataset_info.json`: its feedback files and the names of their columns.
 
-https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md. An entry with `columns` has only those it names
-(`src/llamafactory/data/parser.py`), one without has the defaults below; so has a tag that is not named.
+https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md. An entry with `columns` has only the columns it names
+(`src/llamafactory/data/parser.py`); an entry without has the defaults below. Tags that are not named have defaults too.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kto_cli.data.readers.open_file import printable
 
 INFO = "dataset_info.json"
 ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
-"""Keys of entries whose data is not a file beside the description."""
+"""Keys of entries whose data is not a file beside dataset_info.json."""
 CHATS = ("sharegpt", "openai")
-"""Values of `formatting` for lists of messages; the other, and the default, is alpaca."""
+"""Values of `formatting` for lists of messages; the default is alpaca."""
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 SAME_NAME = ("history", "system", "tools", "images", "videos", "audios", "chosen", "rejected")
-"""Columns without a default that are usually called what they are."""
+"""Columns without a default name; usually their name in the file is the same."""
 TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -40,25 +40,25 @@ MESSAGES_TAGS = TAGS | {"role_tag": "role", "content_tag": "content", "user_tag"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a file spells its feedback."""
+class ColumnMap:
+    """Columns, tags and kind of the feedback in one file."""
 
     chat: bool
-    """sharegpt: a list of messages; else alpaca: instruction, input, output."""
+    """sharegpt: a list of messages; otherwise alpaca: instruction, input, output."""
     ranking: bool
-    """chosen and rejected; else one answer with a kto_tag."""
+    """Pairs with chosen and rejected; otherwise one answer with a kto_tag."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """LLaMA-Factory's name of a column to the file's; what the file lacks is not there."""
+    """LLaMA-Factory's name of a column -> its name in the file; without columns that the file lacks."""
     tags: Mapping[str, str] = field(default_factory=dict)
     described: bool = False
-    """By a dataset_info.json; else guessed from the columns."""
+    """From a dataset_info.json; otherwise guessed from the columns."""
 
 
 def read_info(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a dataset_info.json.
+    """Entries of a dataset_info.json.
 
     Raises:
-        BadInput: it cannot be read, or is no such file.
+        BadInput: the file cannot be read, or has another structure.
     """
     shown = printable(path)
     try:
@@ -73,14 +73,14 @@ def read_info(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_feedback(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry has two answers or a tag for each row, in a file beside the description."""
+    """Whether an entry is a local file with pairs of answers or tagged answers."""
     columns = entry.get("columns")
     tagged = isinstance(columns, dict) and columns.get("kto_tag") is not None
     return (entry.get("ranking") is True or tagged) and not any(key in entry for key in ELSEWHERE)
 
 
-def described_layout(entry: Mapping[str, Any], name: str) -> Layout:
-    """The layout that an entry describes.
+def described_map(entry: Mapping[str, Any], name: str) -> ColumnMap:
+    """Column map that an entry describes.
 
     Raises:
         BadInput: columns or tags that are not texts.
@@ -91,15 +91,15 @@ def described_layout(entry: Mapping[str, Any], name: str) -> Layout:
             raise BadInput(f"{INFO}: the {what} of {printable(name)} are not names of columns.", "Fix it.")
     ranking = entry.get("ranking") is True
     given = {key: value for key, value in columns.items() if value is not None}
-    if ranking:  # what LLaMA-Factory has no default for and cannot do without
+    if ranking:  # required, and without a default in LLaMA-Factory
         given = {"chosen": "chosen", "rejected": "rejected"} | given
-    spoken = TAGS | {key: value for key, value in tags.items() if value is not None}
-    return Layout(entry.get("formatting") in CHATS, ranking, given, spoken, True)
+    all_tags = TAGS | {key: value for key, value in tags.items() if value is not None}
+    return ColumnMap(entry.get("formatting") in CHATS, ranking, given, all_tags, True)
 
 
 @lru_cache(maxsize=256)
-def guessed_layout(columns: tuple[str, ...]) -> Layout | None:
-    """The layout of a file nobody describes, from its columns; None where they are no feedback."""
+def guessed_map(columns: tuple[str, ...]) -> ColumnMap | None:
+    """Column map guessed from the column names of a file; None if they are not those of feedback."""
     messages = next((name for name in ("conversations", "messages") if name in columns), None)
     tag = next((name for name in ("kto_tag", "label") if name in columns), None)
     ranking = "chosen" in columns or "rejected" in columns
@@ -111,11 +111,11 @@ def guessed_layout(columns: tuple[str, ...]) -> Layout | None:
         names["messages"] = messages
     if tag is not None:
         names["kto_tag"] = tag
-    return Layout(messages is not None, ranking, names)
+    return ColumnMap(messages is not None, ranking, names)
 
 
 def info_of(raw_file: RawFile) -> Path | None:
-    """The dataset_info.json of a file: in the folder that its name starts from, or else in its own."""
+    """The dataset_info.json of a file: in the folder that was given, or else in the file's own folder."""
     top = raw_file.path
     for _ in Path(raw_file.name).parts:
         top = top.parent
@@ -123,11 +123,11 @@ def info_of(raw_file: RawFile) -> Path | None:
 
 
 @lru_cache(maxsize=256)
-def layout_for(raw_file: RawFile) -> Layout | None:
-    """How a dataset_info.json describes a file; None where none does, or not as feedback.
+def column_map(raw_file: RawFile) -> ColumnMap | None:
+    """Column map of a file from its dataset_info.json; None if no entry describes the file as feedback.
 
     Raises:
-        BadInput: the description cannot be used, or two entries describe the same file in two ways.
+        BadInput: the entry is faulty, or two entries describe the file in two ways.
     """
     info = info_of(raw_file)
     if info is None:
@@ -139,15 +139,15 @@ def layout_for(raw_file: RawFile) -> Layout | None:
     }
     if raw_file.subset in entries:
         entries = {raw_file.subset: entries[raw_file.subset]}
-    layouts = [described_layout(entry, name) for name, entry in entries.items()]
-    if any(layout != layouts[0] for layout in layouts):
+    maps = [described_map(entry, name) for name, entry in entries.items()]
+    if any(each != maps[0] for each in maps):
         what = f"{printable(str(info))} describes {printable(raw_file.name)} in several ways ({', '.join(entries)})."
         raise BadInput(what, f"Give {INFO} itself, and choose one with --subset.")
-    return layouts[0] if layouts else None
+    return maps[0] if maps else None
 
 
 def files_of(info: Path, entry: Mapping[str, Any]) -> list[Path]:
-    """The files that an entry names: one, or those of a folder."""
+    """Files of an entry: one, or those of a folder."""
     name = entry.get("file_name")
     if not isinstance(name, str):
         return []
@@ -158,10 +158,10 @@ def files_of(info: Path, entry: Mapping[str, Any]) -> list[Path]:
 
 
 def described_files(info: Path, subsets: Sequence[str]) -> list[RawFile]:
-    """The files of the feedback that a dataset_info.json describes, all of it or the named entries.
+    """Feedback files that a dataset_info.json describes, of all entries or the named ones.
 
     Raises:
-        BadInput: no feedback in it, no such entry, or a file that is not there or not below the description.
+        BadInput: no feedback, no such entry, or a file that is missing or outside the folder.
     """
     shown, entries = printable(str(info)), read_info(info)
     feedback = {name: entry for name, entry in entries.items() if is_feedback(entry)}
@@ -178,10 +178,10 @@ def described_files(info: Path, subsets: Sequence[str]) -> list[RawFile]:
 
 
 def refuse_twice(shown: str, files: Sequence[RawFile]) -> None:
-    """Refuses entries that share a file, whose rows would be read twice.
+    """Rejects entries that share a file, whose rows would be read twice.
 
     Raises:
-        BadInput: naming the entries.
+        BadInput: names the entries.
     """
     first: dict[Path, str] = {}
     for file in files:
@@ -192,26 +192,26 @@ def refuse_twice(shown: str, files: Sequence[RawFile]) -> None:
 
 
 def entry_files(info: Path, name: str, entry: Mapping[str, Any]) -> Iterator[RawFile]:
-    """The files of one entry.
+    """Files of one entry.
 
     Raises:
-        BadInput: one is not there, or not below the description.
+        BadInput: a file is missing, or outside the folder of dataset_info.json.
     """
     where = f"{printable(str(info))}: the file of {printable(name)}"
     paths = files_of(info, entry)
     if not paths:
-        raise BadInput(f"{where} is not named (file_name).", "Fix it, or name other entries with --subset.")
+        raise BadInput(f"{where} is not named (file_name).", "Fix it, or choose other entries with --subset.")
     for path in paths:
         if not path.resolve().is_relative_to(info.parent.resolve()):
             raise BadInput(f"{where} is outside of its folder ({printable(path)}).", "Give that file itself.")
         if not path.is_file():
-            step = f"Put it there, or name other entries of {INFO} with --subset."
+            step = f"Put it there, or choose other entries of {INFO} with --subset."
             raise BadInput(f"{where} is missing ({printable(path)}).", step)
         yield RawFile(path, path.relative_to(info.parent).as_posix(), name)
 
 
 def with_splits(files: Sequence[RawFile]) -> list[RawFile]:
-    """The files, with `test` and `validation` beside a `train` as the validation split."""
+    """The files, those called `test` or `validation` beside a `train` marked as the validation split."""
     trained = {file.path.parent for file in files if file.path.name.startswith("train.")}
     official = ("test.", "validation.")
     return [

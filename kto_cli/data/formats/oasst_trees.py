@@ -1,19 +1,18 @@
-"""OpenAssistant message trees in any of their three written forms, as one list of messages.
+"""OpenAssistant message trees as lists of messages, from any of their three file formats.
 
     tree        {"message_tree_id", "tree_state", "prompt": {message with "replies": [messages with ...]}}
     nested      a first message with "replies"
-    flat        a message of its own with "parent_id"; the rows of a tree may be anywhere in the file
+    flat        one message per row with "parent_id"; the rows of a tree may be anywhere in the file
 
-Form and names: github.com/LAION-AI/Open-Assistant, oasst-data/README.md and oasst_data/schemas.py. A tree and a nested
-line are one record each. Flat messages are put together first, which holds the file's messages in memory (88,838 for
-all of oasst1, 135,174 for oasst2), only the columns that are read.
+Formats and names: github.com/LAION-AI/Open-Assistant, oasst-data/README.md and oasst_data/schemas.py. A line with a
+tree or a nested message is one record. Flat messages are assembled into trees first, so all messages of the file are in
+memory (88,838 for all of oasst1, 135,174 for oasst2), with the columns that are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kto_cli.data.formats import fields
@@ -37,23 +36,23 @@ MESSAGE_COLUMNS = (
     "emojis",
 )
 WHOLE_TREE = ("prompt", "replies", "messages")
-"""A record with one of these is a tree by itself; `messages` is what flat messages become here."""
+"""Columns of a record that is a whole tree; `messages` holds the assembled flat messages."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One message of a tree; parents come before their replies."""
+    """Message of a tree; parents come before their replies."""
 
     values: dict[str, Any]
     origin: str
     parent: int | None
-    """Place of the message it replies to; None: a first message, or one whose parent is not there."""
-    whole: bool
-    """Its thread reaches back to a first message."""
+    """Index of the message it replies to; None for a first message, or if the parent is not there."""
+    complete: bool
+    """The thread reaches back to a first message."""
 
 
 def id_of(values: dict[str, Any], name: str) -> str | None:
-    """An id that is there."""
+    """Id in field `name`; None if it is missing or empty."""
     value = values.get(name)
     return value if isinstance(value, str) and value else None
 
@@ -64,13 +63,15 @@ def origin_of(origin: str, values: dict[str, Any]) -> str:
 
 
 def records(raw_file: RawFile) -> Iterator[Record]:
-    """One record for each tree: lines that are one as they are, then those put together from flat messages.
+    """One record per tree: first the lines that hold a whole tree, then trees assembled from flat messages.
 
     Raises:
         BadInput: the file cannot be read.
     """
+    wanted = (*MESSAGE_COLUMNS, *WHOLE_TREE)
     flat: list[tuple[str, dict[str, Any]]] = []
-    for record in rows(raw_file.path, raw_file.name):
+    for row in any_file.records(raw_file.path, raw_file.name, wanted):
+        record = any_file.parsed(row, wanted)
         if record.values is None or "prompt" in record.values or record.values.get("replies"):
             yield record
         else:
@@ -79,19 +80,8 @@ def records(raw_file: RawFile) -> Iterator[Record]:
     yield from assembled(flat)
 
 
-def rows(path: Path, name: str) -> Iterator[Record]:
-    """The rows of a file, parsed, with the columns that are read.
-
-    Raises:
-        BadInput: the file cannot be read.
-    """
-    wanted = (*MESSAGE_COLUMNS, *WHOLE_TREE)
-    for record in any_file.records(path, name, wanted):
-        yield any_file.parsed(record, wanted)
-
-
 def assembled(flat: list[tuple[str, dict[str, Any]]]) -> Iterator[Record]:
-    """Flat messages by their tree, in the order of the trees' first rows."""
+    """Flat messages grouped into trees, in the order of the trees' first rows."""
     parents = {found: id_of(values, "parent_id") for _, values in flat if (found := id_of(values, "message_id"))}
     first: dict[str, str] = {}
     trees: dict[str, list[dict[str, Any]]] = {}
@@ -106,19 +96,19 @@ def assembled(flat: list[tuple[str, dict[str, Any]]]) -> Iterator[Record]:
 
 
 def topmost(values: dict[str, Any], parents: dict[str, str | None], first: dict[str, str]) -> str:
-    """The id that a message's thread goes back to; `first` remembers it for every id on the way."""
+    """Id of the first message of a thread; `first` caches it for every id on the path."""
     current = id_of(values, "message_id") or id_of(values, "parent_id") or ""
-    way: dict[str, None] = {}
-    while current not in first and current not in way:
-        way[current] = None
+    path: dict[str, None] = {}
+    while current not in first and current not in path:
+        path[current] = None
         current = parents.get(current) or current
     top = first.get(current, current)
-    first.update(dict.fromkeys(way, top))
+    first.update(dict.fromkeys(path, top))
     return top
 
 
 def nodes(record: Record) -> list[Node]:
-    """All messages of one record, parents first, siblings in the order they are written."""
+    """All messages of one record, parents first, siblings in the order of the file."""
     values = record.values or {}
     if isinstance(values.get("messages"), list):
         return flat_nodes(values["messages"], record.origin)
@@ -127,56 +117,56 @@ def nodes(record: Record) -> list[Node]:
 
 
 def nested_nodes(top: Any, origin: str) -> list[Node]:
-    """The messages of a nested tree. What stands in a reply's place is one, whatever it is."""
+    """Messages of a nested tree; any value among the replies counts as a message."""
     found: list[Node] = []
     waiting: list[tuple[Any, int | None]] = [(top, None)]
     while waiting:
         value, parent = waiting.pop()
         values = value if isinstance(value, dict) else {"text": value}
-        whole = parent is not None or id_of(values, "parent_id") is None
-        found.append(Node(values, origin_of(origin, values), parent, whole and (parent is None or found[parent].whole)))
+        complete = found[parent].complete if parent is not None else id_of(values, "parent_id") is None
+        found.append(Node(values, origin_of(origin, values), parent, complete))
         replies = values.get("replies") or []
-        place = len(found) - 1
-        waiting.extend((reply, place) for reply in reversed(replies if isinstance(replies, list) else [replies]))
+        index = len(found) - 1
+        waiting.extend((reply, index) for reply in reversed(replies if isinstance(replies, list) else [replies]))
     return found
 
 
 def flat_nodes(messages: list[Any], origin: str) -> list[Node]:
-    """The messages of a flat tree: from the first message down, then those whose thread does not reach one.
+    """Messages of a flat tree: from the first message down, then those whose thread does not reach one.
 
-    Of two messages with one id the first is the parent of their replies.
+    If two messages have the same id, the first is the parent of their replies.
     """
     rows = [message if isinstance(message, dict) else {"text": message} for message in messages]
-    places: dict[str, int] = {}
-    for place, values in enumerate(rows):
+    rows_by_id: dict[str, int] = {}
+    for row, values in enumerate(rows):
         if found := id_of(values, "message_id"):
-            places.setdefault(found, place)
+            rows_by_id.setdefault(found, row)
     replies: dict[int, list[int]] = {}
     tops = []
-    for place, values in enumerate(rows):
+    for row, values in enumerate(rows):
         parent = id_of(values, "parent_id")
         if parent is None:
-            tops.append(place)
-        elif parent in places:
-            replies.setdefault(places[parent], []).append(place)
+            tops.append(row)
+        elif parent in rows_by_id:
+            replies.setdefault(rows_by_id[parent], []).append(row)
     out: list[Node] = []
     seen: set[int] = set()
 
-    def add(tops: list[int], whole: bool) -> None:
-        waiting: list[tuple[int, int | None]] = [(place, None) for place in reversed(tops)]
+    def add(tops: list[int], complete: bool) -> None:
+        waiting: list[tuple[int, int | None]] = [(row, None) for row in reversed(tops)]
         while waiting:
-            place, parent = waiting.pop()
-            if place in seen:
+            row, parent = waiting.pop()
+            if row in seen:
                 continue
-            seen.add(place)
-            values = rows[place]
+            seen.add(row)
+            values = rows[row]
             own = values.get("origin")
-            out.append(Node(values, origin_of(own if isinstance(own, str) else origin, values), parent, whole))
-            here = len(out) - 1
-            waiting.extend((reply, here) for reply in reversed(replies.get(place, [])))
+            out.append(Node(values, origin_of(own if isinstance(own, str) else origin, values), parent, complete))
+            index = len(out) - 1
+            waiting.extend((reply, index) for reply in reversed(replies.get(row, [])))
 
     add(tops, True)
-    add([place for place in range(len(rows)) if place not in seen], False)
+    add([row for row in range(len(rows)) if row not in seen], False)
     return out
 
 
@@ -187,23 +177,23 @@ READY = "ready_for_export"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Why a message cannot be used, nor what follows it in its thread."""
+class Exclusion:
+    """Reason not to use a message and its replies."""
 
     reason: str
     detail: str
     is_fault: bool
-    """Rejected, not left out."""
+    """The rows are rejected; otherwise dropped."""
 
 
-def own_verdict(node: Node, parent: Node | None, seen: set[str]) -> Verdict | None:
-    """What is wrong with a message itself; None: nothing."""
+def own_exclusion(node: Node, parent: Node | None, seen: set[str]) -> Exclusion | None:
+    """Reason not to use a message, from the message itself; None if there is none."""
     values = node.values
     try:
         role = values.get("role")
         if not isinstance(role, str) or role not in ROLES:
             raise RowFault("role_not_accepted", "a message has no role, or one that is neither prompter nor assistant")
-        if not node.whole or (parent is None and role != "prompter"):
+        if not node.complete or (parent is None and role != "prompter"):
             raise RowFault("parent_missing", "the thread does not reach back to a first message of a prompter")
         if (found := id_of(values, "message_id")) in seen:
             raise RowFault("repeated_id", f"message {found} is there twice")
@@ -211,36 +201,36 @@ def own_verdict(node: Node, parent: Node | None, seen: set[str]) -> Verdict | No
             raise RowFault("roles_do_not_alternate", f"two messages of the {role} follow each other")
         fields.text_field(values, "text", "empty_answer" if role == "assistant" else "empty_turn")
     except RowFault as fault:
-        return Verdict(fault.reason, fault.detail, True)
+        return Exclusion(fault.reason, fault.detail, True)
     if values.get("deleted") not in (None, False):
-        return Verdict("deleted", "the message was deleted", False)
+        return Exclusion("deleted", "the message was deleted", False)
     if values.get("review_result") not in (None, True):
-        return Verdict("failed_review", "reviewers marked the message as spam", False)
+        return Exclusion("failed_review", "reviewers marked the message as spam", False)
     return None
 
 
-def verdicts(tree: list[Node], whole_tree: Verdict | None) -> list[Verdict | None]:
-    """For each message, why it cannot be used: the tree's reason, that of an earlier message, or its own."""
+def exclusions(tree: list[Node], of_tree: Exclusion | None) -> list[Exclusion | None]:
+    """Reason not to use each message: the tree's, that of an earlier message in the thread, or its own."""
     seen: set[str] = set()
-    found: list[Verdict | None] = []
+    found: list[Exclusion | None] = []
     for node in tree:
-        above = whole_tree if node.parent is None else found[node.parent]
+        above = of_tree if node.parent is None else found[node.parent]
         parent = None if node.parent is None else tree[node.parent]
-        verdict = above or own_verdict(node, parent, seen)
-        if above and above is not whole_tree and not above.detail.startswith("earlier"):
-            verdict = Verdict(above.reason, f"earlier in its thread: {above.detail}", above.is_fault)
-        found.append(verdict)
+        exclusion = above or own_exclusion(node, parent, seen)
+        if above and above is not of_tree and not above.detail.startswith("earlier"):
+            exclusion = Exclusion(above.reason, f"earlier in its thread: {above.detail}", above.is_fault)
+        found.append(exclusion)
         seen.add(id_of(node.values, "message_id") or "")
     return found
 
 
-def tree_verdict(record: Record, tree: list[Node], languages: Sequence[str]) -> Verdict | None:
-    """Why a whole tree is left out; its state and language are those of the first message that has them."""
+def tree_exclusion(record: Record, tree: list[Node], languages: Sequence[str]) -> Exclusion | None:
+    """Reason to drop a whole tree; its state and language are those of the first message that has them."""
     values = [record.values or {}, *(node.values for node in tree)]
     state = next((found for each in values if (found := id_of(each, "tree_state"))), READY)
     if state != READY:
-        return Verdict("tree_not_ready", f"the tree's state is {printable(state)[:40]}, not {READY}", False)
+        return Exclusion("tree_not_ready", f"the tree's state is {printable(state)[:40]}, not {READY}", False)
     language = next((found for each in values if (found := id_of(each, "lang"))), "")
     if languages and language.casefold() not in [each.casefold() for each in languages]:
-        return Verdict("other_language", f"the language is {printable(language)[:20] or 'not given'}", False)
+        return Exclusion("other_language", f"the language is {printable(language)[:20] or 'not given'}", False)
     return None

@@ -1,7 +1,6 @@
-"""The record types that all sources share, and the checks that make a text or a chat one of them.
+"""Result types that all sources share, and the checks of texts and chats.
 
-The unit of every count is the ROW: one output with its label. A paired line holds two rows, so a
-paired line that cannot be used counts as two.
+All counts are in rows: one answer with its label. A pair is two rows, so an unusable pair counts as two.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt; two rows, `chosen` desirable and `rejected` undesirable."""
+    """Pair of answers to one prompt: two rows, `chosen` desirable and `rejected` undesirable."""
 
     prompt: Text
     chosen: Text
@@ -29,17 +28,17 @@ class Pair:
     origin: str
     """FILE:LINE, for people."""
     group: str
-    """What must not be split between train and validation: the root of the conversation."""
+    """Conversation, named by its root: rows of one conversation stay in one split."""
     split: str | None = None
-    """`validation` where the source says so (its official test split)."""
+    """`validation` for rows of the source's official validation or test split."""
     rejected_origin: str | None = None
-    """Where `rejected` is, if not where `chosen` is."""
+    """Origin of `rejected`, if it differs."""
     rows = 2
 
 
 @dataclass(frozen=True)
 class Output:
-    """One answer and its label; one row."""
+    """Answer with its label: one row."""
 
     prompt: Text
     completion: Text
@@ -52,7 +51,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer and a number that says how good it is; one row, labelled once the cut is known."""
+    """Answer with a score: one row, labelled later by a threshold."""
 
     prompt: Text
     completion: Text
@@ -61,43 +60,43 @@ class Scored:
     group: str
     split: str | None = None
     by_label: bool = False
-    """The score is a number of a label column: 1 and 0 are labels there, if the source has no other numbers."""
+    """The score comes from a label column: 1 and 0 are labels if the source has no other numbers there."""
     rows = 1
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Answers to one prompt from best to worst; a row each."""
+    """Answers to one prompt, best first: one row each."""
 
     prompt: Text
     answers: tuple[Text, ...]
     origins: tuple[str, ...]
-    """One for each answer."""
+    """One per answer."""
     group: str
     split: str | None = None
 
     @property
     def rows(self) -> int:
-        """Rows read."""
+        """Number of answers."""
         return len(self.answers)
 
 
 @dataclass(frozen=True)
 class Reject:
-    """Input that cannot be used, as it was, and why."""
+    """Faulty input that cannot be used, with the reason and its original text."""
 
     origin: str
     reason: str
-    """A stable snake_case id, counted."""
+    """A stable snake_case id; rows are counted by it."""
     detail: str
-    """The reason in words, for this very input."""
+    """Explanation for this input."""
     rows: int
     raw: str
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Well-formed input that is no feedback by the source's rules, and why: no label, too close a vote."""
+    """Well-formed input without usable feedback, with the reason: no label, a tie."""
 
     origin: str
     reason: str
@@ -106,11 +105,11 @@ class Dropped:
 
 
 Result = Pair | Ranked | Scored | Output | Reject | Dropped
-"""What a source makes of its input."""
+"""What a record can give."""
 
 
 class RowFault(Exception):
-    """One row cannot be used; becomes a `Reject`, never reaches the user as an error."""
+    """Fault of one record; becomes a `Reject`, never an error for the user."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -119,12 +118,12 @@ class RowFault(Exception):
 
 
 def message(role: str, content: str) -> Message:
-    """A chat message; the order of the keys is part of no hash."""
+    """Chat message; no hash depends on the order of its keys."""
     return {"role": role, "content": content}
 
 
 def check_text(text: Any, what: str) -> str:
-    """`text` itself, if it is a text that can be written as UTF-8.
+    """`text` unchanged, if it is text that can be encoded as UTF-8.
 
     Raises:
         RowFault: `not_text`, or `bad_text` for bytes that were not UTF-8 and lone surrogates.
@@ -140,7 +139,7 @@ def check_text(text: Any, what: str) -> str:
 
 
 def check_chat(messages: Sequence[Message]) -> None:
-    """Checks a prompt: an optional system message, then user and assistant in turn, ending with user.
+    """Checks a chat prompt: an optional system message, then user and assistant in turn, ending with user.
 
     Raises:
         RowFault: `role_not_accepted`, `roles_do_not_alternate` or `empty_turn`.
@@ -160,16 +159,16 @@ def check_chat(messages: Sequence[Message]) -> None:
 
 
 def spell(roles: Sequence[str]) -> str:
-    """Roles in short, the middle of a long conversation left out."""
+    """Roles as text; of more than eight, the first three and the last four."""
     shown = list(roles) if len(roles) <= 8 else [*roles[:3], "...", *roles[-4:]]
     return ", ".join(shown) or "none"
 
 
 def root(prompt: Text) -> str:
-    """The group of a prompt: the conversation up to its first user turn; plain text is its own root.
+    """Root of a conversation: the prompt up to its first user turn; a plain-text prompt is its own root.
 
-    Rows of one conversation at different depths share it, so the answer of a shallow row, which is
-    part of a deeper row's prompt, never crosses from train to validation.
+    Rows of one conversation at different depths share it, so the answer of an early turn, which is part of a later
+    turn's prompt, is never in the other split.
     """
     if isinstance(prompt, str):
         return prompt

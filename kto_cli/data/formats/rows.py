@@ -1,11 +1,11 @@
-"""One row of a table, text or chat, as a pair or an output; every way it can fail has a reason.
+"""Rows of a table, texts or chats, as pairs or labelled answers. Reasons of a rejected row:
 
-missing_field, not_text, bad_text, not_messages      the cell itself
-empty_prompt, empty_answer, empty_turn               no text in it
+missing_field, not_text, bad_text, not_messages      the cell
+empty_prompt, empty_answer, empty_turn               a text
 role_not_accepted, roles_do_not_alternate            the prompt's messages
-answer_not_one_turn                                  an answer of several messages, or not the assistant's
+answer_not_one_turn                                  an answer with several messages, or not the assistant's
 prompts_differ, answers_identical                    the two sides of a pair
-label_missing, label_not_binary, label_not_accepted  see labels.py
+label_missing, label_not_binary, label_not_accepted  the label (labels.py)
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from kto_cli.data.formats.records import (
 
 
 def prompt_of(value: Any, as_text: bool) -> Text:
-    """A prompt as chat messages, or as the text it is.
+    """Prompt as chat messages, or as plain text with --text.
 
     Raises:
-        RowFault: missing, empty, not acceptable as a prompt, or a chat where texts are asked for.
+        RowFault: missing, empty, no valid prompt, or a chat with --text.
     """
     if value is None:
         raise RowFault("missing_field", "no prompt")
@@ -49,7 +49,7 @@ def prompt_of(value: Any, as_text: bool) -> Text:
 
 
 def answer_of(value: Any, prompt: Text, what: str) -> Text:
-    """An answer in the form of its prompt; messages may repeat the prompt before the answer.
+    """Answer in the form of its prompt; a list of messages may repeat the prompt before the answer.
 
     Raises:
         RowFault: missing, empty, more than one turn, or not the assistant's.
@@ -77,7 +77,7 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
 
 
 def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
-    """The prompt of a pair of chats: the messages they share before their last.
+    """Prompt of a pair of chats: all messages but the last, which must be equal in both.
 
     Raises:
         RowFault: an answer is missing or is text, or the two differ before their last message.
@@ -86,7 +86,7 @@ def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
         if values.get(side) is None:
             raise RowFault("missing_field", f"no {side}")
         if isinstance(values[side], str):
-            raise RowFault("missing_field", f"no prompt, and {side} is text, which does not tell it")
+            raise RowFault("missing_field", f"no prompt, and {side} is text, which does not include it")
     chosen, worse = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
     if chosen[:-1] != worse[:-1]:
         raise RowFault("prompts_differ", "chosen and rejected differ before their last message")
@@ -94,7 +94,7 @@ def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
-    """A paired row; RowFault where it cannot be one."""
+    """Pair from `chosen`, `rejected` and an optional `prompt`; RowFault if the row is not a valid one."""
     given = values.get("prompt")
     prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
     chosen, worse = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
@@ -104,10 +104,10 @@ def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None =
 
 
 def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | None) -> Output | Scored:
-    """An unpaired row by itself: a number in its label is left for the whole column to explain.
+    """Unpaired row from `prompt`, `completion` and `label`; a number as its label is decided by the whole column.
 
     Raises:
-        RowFault: it cannot be one.
+        RowFault: the row is not a valid one.
     """
     label = label_value(values.get("label"))
     if values.get("messages") is not None and values.get("completion") is None:

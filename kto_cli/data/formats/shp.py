@@ -1,36 +1,36 @@
 """Stanford Human Preferences (SHP, SHP-2): a post and two comments on it, one of which got the higher score.
 
-Form (https://huggingface.co/datasets/stanfordnlp/SHP): a folder for each subreddit (SHP-2: reddit/NAME and
+Format (https://huggingface.co/datasets/stanfordnlp/SHP): a folder for each subreddit (SHP-2: reddit/NAME and
 stackexchange/NAME) with train.json, validation.json and test.json, each JSON lines: `history` (the post),
 `human_ref_A` and `human_ref_B` (the comments), `labels` (1: A is preferred, 0: B), `score_A`, `score_B`,
 `score_ratio`, `post_id`, `domain` (subreddit and split, as askhr_train).
 
-A pair of rows each. The prompt is the post, the group its id. The authors split by posts; `validation` and `test` are
-both for validation. Where a file's name tells no split, the row's `domain` does. Texts stay as they are, HTML
-entities of Reddit included. A comment may win one pair and lose another: rows of one text in both classes, which the
-doctor finds as contradictions.
+Each line gives a pair. The prompt is the post, the group its id. The authors split by posts; both `validation` and
+`test` are for validation. If a file's name has no split, the row's `domain` decides. Texts are unchanged, including
+Reddit's HTML entities. A comment may win one pair and lose another; such rows are reported as contradictions.
 
-Defaults, both from the KTO authors' code (github.com/ContextualAI/HALOs, dataloader.py, `get_shp`), which has them from
-the SteamSHP model cards, and both for pairs to learn from alone, as there:
+Defaults, from the KTO authors' code (github.com/ContextualAI/HALOs, dataloader.py, `get_shp`), which takes them from
+the SteamSHP model cards. As there, they apply to training pairs only:
 
     --min-ratio 2    MIN_RATIO: the preferred comment has at least twice the other's score; 1 keeps all
-    --max-pairs 5    MAX_PAIRS: of a post with more, a random sample; applied when all pairs are known
+    --max-pairs 5    MAX_PAIRS: a random sample of the pairs of one post
 
-Left out: ratio_below; tie (equal scores).
+Dropped: ratio_below; tie (equal scores).
 Rejected: not_json, not_an_object; missing_field, not_text, bad_text; empty_prompt, empty_answer; label_not_accepted;
-score_not_accepted (a score that is no number, or no ratio can be told); label_contradicts_scores (SHP derives the
-label from the scores, so one of the two is damaged); answers_identical.
+score_not_accepted (a score is not a number, or there is no ratio); label_contradicts_scores (SHP derives the label
+from the scores, so one of the two is damaged); answers_identical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats import fields, listing
-from kto_cli.data.formats.records import VALIDATION, Dropped, Pair, Result, RowFault
+from kto_cli.data.formats.labels import is_missing
+from kto_cli.data.formats.records import VALIDATION, Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -41,20 +41,17 @@ MIN_RATIO = 2.0
 MAX_PAIRS = 5
 
 
-def raw_files(place: Path, subsets: Sequence[str]) -> list[RawFile]:
-    """The files of a folder by subreddit, or the one file.
+def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
+    """The file itself, or a folder's files by subreddit.
 
     Raises:
         BadInput: nothing is there, or a subset is not.
     """
-    if place.is_file():
-        return listing.one_file(place, subsets)
-    paths = listing.files_below(place, PATTERNS, "shp")
-    return listing.of_subsets(listing.in_folder(place, paths, lambda below: below.parent.name), subsets, place)
+    return listing.by_folder(path, PATTERNS, "shp", subsets, lambda below: below.parent.name)
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Refuses a file that is not SHP; says what ratio is asked for.
+    """Rejects a file that is not SHP; a note reports the default ratio.
 
     Raises:
         BadInput: columns are missing.
@@ -63,11 +60,11 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     fields.need_columns(raw_file.name, columns, NEEDED, "shp", step)
     if config.min_ratio is not None:
         return []
-    return [f"Pairs to learn from whose scores have a ratio under {MIN_RATIO:g} are left out (--min-ratio, default)."]
+    return [f"Training pairs with a score ratio below {MIN_RATIO:g} are dropped (default of --min-ratio)."]
 
 
 def split_of(values: dict[str, Any], raw_file: RawFile) -> str | None:
-    """Held out by the file's place, else by the row's `domain` where the file's name tells no split."""
+    """VALIDATION by the file's name, or by the row's `domain` if the file's name has no split."""
     if raw_file.split or listing.split_name(raw_file.name):
         return raw_file.split
     domain = values.get("domain")
@@ -76,27 +73,27 @@ def split_of(values: dict[str, Any], raw_file: RawFile) -> str | None:
 
 
 def score(values: dict[str, Any], name: str) -> float | None:
-    """A score, if it is there.
+    """Score in field `name`; None if it is missing.
 
     Raises:
         RowFault: `score_not_accepted`.
     """
-    if fields.is_absent(values.get(name)):
+    if is_missing(values.get(name)):
         return None
     value = fields.number(values[name])
     if value is None:
-        raise RowFault("score_not_accepted", f"{name} is no number")
+        raise RowFault("score_not_accepted", f"{name} is not a number")
     return value
 
 
 def a_is_preferred(values: dict[str, Any]) -> bool:
-    """The label.
+    """Whether the label prefers comment A.
 
     Raises:
-        RowFault: `missing_field`, or `label_not_accepted` for all but 1 and 0.
+        RowFault: `missing_field`, or `label_not_accepted` for anything but 1 and 0.
     """
-    if fields.is_absent(values.get("labels")):
-        raise RowFault("missing_field", f"no 'labels'; found {fields.spell_names(values)}")
+    if is_missing(values.get("labels")):
+        raise RowFault("missing_field", "no 'labels'")
     label = fields.number(values["labels"])
     if label not in (0, 1):
         raise RowFault("label_not_accepted", "labels is neither 1 (A is preferred) nor 0 (B is)")
@@ -104,9 +101,9 @@ def a_is_preferred(values: dict[str, Any]) -> bool:
 
 
 def ratio(values: dict[str, Any], preferred: bool) -> float:
-    """The preferred comment's score over the other's; 1 for equal scores.
+    """Score ratio, preferred comment over the other; 1 for equal scores.
 
-    From the scores, as in the authors' code, else as the field says.
+    From the two scores, as in the authors' code; without them from the field `score_ratio`.
 
     Raises:
         RowFault: `score_not_accepted` or `label_contradicts_scores`.
@@ -120,14 +117,14 @@ def ratio(values: dict[str, Any], preferred: bool) -> float:
             return 1.0
         if min(of_a, of_b) > 0:
             return max(of_a, of_b) / min(of_a, of_b)
-    said = score(values, "score_ratio")
-    if said is None or said < 1:
+    given = score(values, "score_ratio")
+    if given is None or given < 1:
         raise RowFault("score_not_accepted", "no two scores above 0, nor a score_ratio of 1 or above")
-    return said
+    return given
 
 
-def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair | Dropped:
-    """The pair of one line, or why it is left out.
+def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
+    """Pair of one line, or the reason to drop it.
 
     Raises:
         RowFault: reasons in the module's docstring.
@@ -140,31 +137,21 @@ def read_pair(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Pair
     split = split_of(values, raw_file)
     least = MIN_RATIO if config.min_ratio is None else config.min_ratio
     if found == 1:
-        return Dropped(record.origin, "tie", "both comments have the same score", 2)
+        return [Dropped(record.origin, "tie", "both comments have the same score", 2)]
     if found < least and split is None:
-        return Dropped(record.origin, "ratio_below", f"the scores' ratio is {found:.4g}, below {least:g}", 2)
+        return [Dropped(record.origin, "ratio_below", f"the score ratio is {found:.4g}, below {least:g}", 2)]
     chosen, other = (fields.as_answer(text, config.text) for text in (comments if preferred else comments[::-1]))
     post_id = values.get("post_id")
     group = post_id if isinstance(post_id, str) and post_id.strip() else None
-    return fields.pair(fields.as_prompt(post, config.text), chosen, other, record.origin, group, split)
-
-
-def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
-    """One line as a pair, or as why it is none (two rows)."""
-    if record.values is None:
-        yield fields.rejected(record, 2)
-        return
-    try:
-        yield read_pair(record, raw_file, config)
-    except RowFault as fault:
-        yield fields.rejected(record, 2, fault)
+    return [fields.pair(fields.as_prompt(post, config.text), chosen, other, record.origin, group, split)]
 
 
 SOURCE = Source(
     name="shp",
     about="Stanford Human Preferences: which of two comments on a Reddit post (SHP-2: or Stack Exchange) scored higher",
     gives="pairs",
-    parse=parse,
+    read=read,
+    rows=2,
     hub_id=HUB_IDS[0],
     other_hub_ids=HUB_IDS[1:],
     max_pairs=MAX_PAIRS,

@@ -1,90 +1,102 @@
-"""What a source of feedback is: where its raw files are, how they are read, and what a record of them gives.
+"""A feedback format (`Source`): where its raw files are, how they are read, and what each record gives.
 
-Reading is done in two steps, so that a run streams and several processes can share it: `records` gives the raw records
-of a file one after the other (in one process), `parse` makes results of one record (in any process, in any order).
+Reading has two steps, so that a run streams and several processes can share the work: `records` yields the raw records
+of a file in order (one process); `parse` turns one record into results (any process, any order).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.formats.records import Result
+from kto_cli.data.formats.fields import raw_text
+from kto_cli.data.formats.records import Reject, Result, RowFault
 from kto_cli.data.readers.jsonl import Record
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of raw feedback and what its place says about it."""
+    """One file of raw feedback, with what its path tells about its rows."""
 
     path: Path
     name: str
-    """What its lines are called: the path below the folder that was read."""
+    """Prefix of its rows' origins: the path below the folder that was given."""
     subset: str = ""
     split: str | None = None
-    """VALIDATION where the file is the source's official test split."""
+    """VALIDATION for the source's official test split."""
     paired: bool = False
-    """All its rows are pairs, so that a line which cannot be parsed counts for two."""
-
-
-Parse = Callable[[Record, RawFile, BinarizeConfig], Iterable[Result]]
-"""All that one record gives. It never raises for what is in the record: a fault is a `Reject`. A function of a module
-(it is pickled by name)."""
+    """All rows are pairs, so a line that cannot be parsed counts as two rows."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of raw feedback. Each module of this package that reads one has it as `SOURCE`."""
+    """One feedback format. Each module of this package that reads one defines it as `SOURCE`.
+
+    Functions in `read` and `rows` are module-level functions: they are pickled by name.
+    """
 
     name: str
-    """What people type: `shp`."""
+    """Name on the command line: `shp`."""
     about: str
     """One line: whose feedback on what."""
     gives: str
     """pairs, ranked answers, scores or labels."""
-    parse: Parse
+    read: Callable[[Record, RawFile, BinarizeConfig], Iterable[Result]]
+    """Results of one parsed record. May raise RowFault, which rejects the record."""
+    rows: int | Callable[[Record, RawFile, BinarizeConfig], int] = 1
+    """Rows that a rejected record counts as: 2 for a pair."""
     hub_id: str | None = None
     other_hub_ids: tuple[str, ...] = ()
-    """Datasets of the same form."""
+    """Datasets in the same format."""
     licence: str = ""
-    """Of the data, as its authors say."""
+    """Licence of the data, as its authors state it."""
     patterns: tuple[str, ...] = ("*.jsonl*",)
-    """Names of its raw files, below a folder and on the Hub (fnmatch)."""
+    """Names of raw files, below a folder and on the Hub (fnmatch)."""
     parts: tuple[str, ...] = ()
-    """The subsets of the whole on the Hub, where they are known: a cache that lacks one is not taken for the whole."""
+    """All subsets on the Hub, where they are known: a cache that lacks one is incomplete."""
     subsets_are_files: bool = True
-    """A subset is a folder or a file; else all is fetched, and the records tell."""
+    """A subset is a folder or file; otherwise all files are downloaded and each record names its subset."""
     unused: tuple[str, ...] = ()
-    """Folders of the dataset that hold no feedback."""
+    """Folders of the dataset without feedback."""
     options: tuple[str, ...] = ()
-    """Flags that mean something for it, beyond those for every source."""
-    cut: str | None = None
-    """The --cut for its scores where none is given; None: it has to be given."""
+    """Flags that this source takes, beyond those of every source."""
+    threshold: str | None = None
+    """Default of --threshold; None: the user must give one for scores."""
     max_pairs: int | None = None
-    """The --max-pairs where none is given."""
+    """Default of --max-pairs."""
     wanted: tuple[str, ...] | None = None
-    """Columns it reads; None: all (known only once the options are)."""
+    """Columns to read; None: all (which ones are needed depends on the options)."""
     raw_files: Callable[[Path, Sequence[str]], list[RawFile]] | None = None
-    """The raw files of a file or folder, of some subsets; default: by `patterns` (`listing.raw_files`)."""
+    """Raw files of a file or folder, restricted to some subsets; default: by `patterns` (`listing.raw_files`)."""
     records: Callable[[RawFile], Iterator[Record]] | None = None
-    """The records of a raw file; default: rows of its format. For what has to be put together from several lines."""
-    settle: Callable[[Sequence[str], RawFile, BinarizeConfig], BinarizeConfig] | None = None
-    """What the options mean for a file of these columns; default: what they say."""
+    """Records of a raw file; default: its rows. For records that are assembled from several lines."""
+    resolve_options: Callable[[Sequence[str], RawFile, BinarizeConfig], BinarizeConfig] | None = None
+    """The options for a file with these columns; default: unchanged."""
     paired: Callable[[Sequence[str]], bool] | None = None
-    """Whether a file of these columns is `RawFile.paired`; default: no."""
+    """Whether a file with these columns is `RawFile.paired`; default: no."""
     columns: Callable[[RawFile], list[str]] | None = None
-    """The column names of a raw file; default: by its format."""
+    """Column names of a raw file; default: by its file format."""
     has_texts: bool = True
-    """--text goes with it: not everything in it is chat by nature."""
+    """--text is possible: not all of its data is chat."""
     check: Callable[[Sequence[str], RawFile, BinarizeConfig], list[str]] | None = None
     """Called with the column names of each file before its first record; returns notes for the screen. Raises BadInput
-    where the columns cannot be this kind of feedback."""
-    example: tuple[str, ...] = field(default_factory=tuple)
-    """Lines of a raw file that can be copied."""
+    for columns that cannot be this kind of feedback."""
+    example: tuple[str, ...] = ()
+    """Lines of a raw file to copy."""
 
     @property
     def hub_ids(self) -> tuple[str, ...]:
         """All its datasets on the Hub."""
         return (self.hub_id, *self.other_hub_ids) if self.hub_id else ()
+
+    def parse(self, record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
+        """All results of one record; a record that cannot be used gives a `Reject`, never an error."""
+        try:
+            if record.values is None:
+                raise RowFault(record.reason, record.detail)
+            yield from self.read(record, raw_file, config)
+        except RowFault as fault:
+            rows = self.rows if isinstance(self.rows, int) else self.rows(record, raw_file, config)
+            yield Reject(record.origin, fault.reason, fault.detail, rows, raw_text(record))

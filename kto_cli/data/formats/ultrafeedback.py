@@ -1,99 +1,100 @@
 """UltraFeedback: four models' answers to one instruction, rated by GPT-4 (arXiv 2310.01377).
 
-Two forms, told by their columns.
+It exists in two forms, which differ in their columns.
 
-The original (https://huggingface.co/datasets/openbmb/UltraFeedback): a JSONL file for each origin of its prompts
-(evol_instruct, false_qa, flan, sharegpt, truthful_qa, ultrachat), each its subset. A line has an `instruction` and
-`completions`, each with a `response`, an `overall_score` from 1 to 10, a `fine-grained_score` (the mean of the
-aspects') and `annotations`: for each aspect a `Rating` from 1 to 5 as text, or "N/A". A scored row for each completion.
-The system prompts that the models were given are no part of the prompt, as in the binarized form.
+Original (https://huggingface.co/datasets/openbmb/UltraFeedback): a JSONL file for each origin of its prompts
+(evol_instruct, false_qa, flan, sharegpt, truthful_qa, ultrachat); each is a subset. A line has an `instruction` and
+`completions`, each with a `response`, an `overall_score` from 1 to 10, a `fine-grained_score` (the mean of the aspects)
+and `annotations`: for each aspect a `Rating` from 1 to 5 as text, or "N/A". Each completion gives a scored row. As in
+the binarized form, the prompt does not include the system prompts that the models were given.
 
-    --score overall           the critic's overall score (default: what the binarized form ranks by)
-    --score fine-grained      the mean of the four aspects; where the field is missing, of the ratings that are numbers
-    --score helpfulness, honesty, instruction_following, truthfulness     that aspect's rating
+    --score overall           the critic's overall score (default: the binarized form ranks by it)
+    --score fine-grained      the mean of the four aspects; if the field is missing, of the ratings that are numbers
+    --score helpfulness, honesty, instruction_following, truthfulness     the rating of that aspect
 
-2,628 completions of the first release have 10 where the judge said 1 (github.com/OpenBMB/UltraFeedback/issues/8); the
-Hub's copy is fixed since 2023-12-29, by their ratings. An older copy is read as it is: prefer --score fine-grained.
-Its TruthfulQA prompts are a benchmark's; the binarized form drops them, and --subset can.
+2,628 completions of the first release have 10 instead of 1 (github.com/OpenBMB/UltraFeedback/issues/8); the Hub's copy
+is fixed since 2023-12-29. An older copy is read unchanged: prefer --score fine-grained. The TruthfulQA prompts are a
+benchmark's; the binarized form drops them, and --subset can.
 
-The binarized form (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized): Parquet with `chosen` and
-`rejected` as chats, `score_chosen` and `score_rejected`. Of a folder only train_prefs and test_prefs are read (the sft
-and gen files repeat their rows); test_prefs is for validation. A pair of rows each.
+Binarized (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized): Parquet with `chosen` and `rejected`
+as chats, `score_chosen` and `score_rejected`; each row gives a pair. In a folder only train_prefs and test_prefs are
+read (the sft and gen files repeat their rows); test_prefs is for validation.
 
-Left out: no_score (missing or "N/A"); tie (both scores of a pair are equal: the rejected answer is a random one of the
-others, which may be as good).
+Dropped: no_score (missing or "N/A"); tie (both answers of a pair have the same score: the rejected one is picked at
+random from the others, and may be as good).
 Rejected: not_json, not_an_object; missing_field, not_text, bad_text, not_messages; empty_prompt, empty_answer,
-empty_turn; score_not_accepted (no number, or off its scale); role_not_accepted, roles_do_not_alternate, prompts_differ,
-answer_not_one_turn, scores_contradict (the rejected answer has the higher score), answers_identical.
+empty_turn; score_not_accepted (not a number, or off its scale); role_not_accepted, roles_do_not_alternate,
+prompts_differ, answer_not_one_turn, scores_contradict (the rejected answer has the higher score), answers_identical.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.common.errors import BadInput
+from kto_cli.common.errors import BadFlag
 from kto_cli.data.formats import fields, listing
+from kto_cli.data.formats.labels import is_missing
 from kto_cli.data.formats.records import Dropped, Message, Pair, Reject, Result, RowFault, Scored, check_chat, root
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
 HUB_IDS = ("openbmb/UltraFeedback", "HuggingFaceH4/ultrafeedback_binarized")
-BINARIZED_PATTERNS = ("*_prefs*.parquet", "*_prefs*.jsonl*")
+
 PATTERNS = ("*.jsonl*", "*_prefs*.parquet")
 ORIGINAL = ("instruction", "completions")
 BINARIZED = ("chosen", "rejected")
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 SCORES = ("overall", "fine-grained", *ASPECTS)
 COMPLETIONS = 4
-"""Answers a line of the original has; what a line that cannot be read counts for."""
+"""Answers per line of the original: the rows that a line which cannot be parsed counts as."""
 
 
-def raw_files(place: Path, subsets: Sequence[str]) -> list[RawFile]:
-    """The files of a folder, by the origin of their prompts, or the one file.
+def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
+    """The file itself, or a folder's files by the origin of their prompts.
 
     Raises:
         BadInput: nothing is there, or a subset is not.
     """
-    if place.is_file():
-        return listing.one_file(place, subsets)
-    paths = listing.files_below(place, PATTERNS, "ultrafeedback")
-    binarized = [path for path in paths if "_prefs" in path.name]
+    if path.is_file():
+        return listing.one_file(path, subsets)
+    found = listing.files_below(path, PATTERNS, "ultrafeedback")
+    binarized = [file for file in found if "_prefs" in file.name]
     if binarized:
         if subsets:
-            raise BadInput("--subset goes with the original ultrafeedback only.", "Leave it out.")
-        return listing.in_folder(place, binarized, lambda below: "")
-    files = [RawFile(path, path.relative_to(place).as_posix(), path.name.split(".")[0]) for path in paths]
-    return listing.of_subsets(files, subsets, place)
+            raise BadFlag("--subset goes with the original ultrafeedback only.", "Remove it.")
+        return listing.in_folder(path, binarized, lambda below: "")
+    files = [RawFile(file, file.relative_to(path).as_posix(), file.name.split(".")[0]) for file in found]
+    return listing.of_subsets(files, subsets, path)
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Refuses a file of neither form, and flags that do not go with it.
+    """Rejects a file of neither form, and flags that do not apply to it.
 
     Raises:
         BadInput: columns are missing, --score is unknown, or --score or --text with the binarized form.
     """
     if config.score is not None and config.score not in SCORES:
-        raise BadInput(f"--score {config.score} is not possible.", f"Give one of {', '.join(SCORES)}.")
+        raise BadFlag(f"--score {config.score} is not a score of ultrafeedback.", f"Use one of {', '.join(SCORES)}.")
     if all(column in columns for column in BINARIZED):
         for flag, given in (("--score", config.score), ("--text", config.text)):
             if given:
-                raise BadInput(f"{flag} does not go with the binarized ultrafeedback.", "Leave it out.")
+                raise BadFlag(f"{flag} does not apply to the binarized ultrafeedback.", "Remove it.")
         return []
     step = "Give a file of openbmb/UltraFeedback or of HuggingFaceH4/ultrafeedback_binarized."
     fields.need_columns(raw_file.name, columns, ORIGINAL, "ultrafeedback", step)
-    return [f"Scores read: {config.score or SCORES[0]}."]
+    return [f"Using the scores {config.score or SCORES[0]}."]
 
 
 def on_scale(value: Any, what: str, top: float) -> float | None:
-    """A score from 0 to `top`, if there is one. The judge is asked for 1 at least, and sometimes gives 0.
+    """Score from 0 to `top`; None if it is missing. The judge is asked for at least 1, and sometimes gives 0.
 
     Raises:
         RowFault: `score_not_accepted`.
     """
-    if fields.is_absent(value) or (isinstance(value, str) and value.strip().upper() == "N/A"):
+    if is_missing(value) or (isinstance(value, str) and value.strip().upper() == "N/A"):
         return None
     found = fields.number(value)
     if found is None or not 0 <= found <= top:
@@ -102,7 +103,7 @@ def on_scale(value: Any, what: str, top: float) -> float | None:
 
 
 def rating(completion: dict[str, Any], aspect: str) -> float | None:
-    """The rating of one aspect, if there is one.
+    """Rating of one aspect; None if it is missing.
 
     Raises:
         RowFault: `score_not_accepted`.
@@ -113,7 +114,7 @@ def rating(completion: dict[str, Any], aspect: str) -> float | None:
 
 
 def score(completion: dict[str, Any], which: str) -> float | None:
-    """The asked-for score of a completion, if there is one.
+    """Score `which` of a completion; None if it is missing.
 
     Raises:
         RowFault: `score_not_accepted`.
@@ -122,33 +123,29 @@ def score(completion: dict[str, Any], which: str) -> float | None:
         return on_scale(completion.get("overall_score"), "overall_score", 10)
     if which != "fine-grained":
         return rating(completion, which)
-    said = on_scale(completion.get("fine-grained_score"), "fine-grained_score", 5)
-    if said is not None:
-        return said
+    given = on_scale(completion.get("fine-grained_score"), "fine-grained_score", 5)
+    if given is not None:
+        return given
     ratings = [found for aspect in ASPECTS if (found := rating(completion, aspect)) is not None]
     return sum(ratings) / len(ratings) if ratings else None
 
 
 def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
-    """The completions of one line of the original; a fault of the line itself counts for all of them."""
+    """Scored rows of one line of the original, or the reason to reject or drop each; RowFault for the whole line."""
     values = record.values or {}
     completions = values.get("completions")
-    rows = len(completions) if isinstance(completions, (list, tuple)) else COMPLETIONS
-    try:
-        instruction = fields.text_field(values, "instruction", "empty_prompt")
-        if not isinstance(completions, (list, tuple)):
-            raise RowFault("missing_field", "completions is no list")
-    except RowFault as fault:
-        if rows:
-            yield fields.rejected(record, rows, fault)
+    if completions in ([], ()):
         return
+    instruction = fields.text_field(values, "instruction", "empty_prompt")
+    if not isinstance(completions, (list, tuple)):
+        raise RowFault("missing_field", "completions is not a list")
     which = config.score or SCORES[0]
     prompt = fields.as_prompt(instruction, config.text)
     for index, completion in enumerate(completions, start=1):
         origin = f"{record.origin} completion {index}"
         try:
             if not isinstance(completion, dict):
-                raise RowFault("not_an_object", "the completion is no object")
+                raise RowFault("not_an_object", "the completion is not an object")
             response = fields.text_field(completion, "response", "empty_answer")
             found = score(completion, which)
         except RowFault as fault:
@@ -161,7 +158,7 @@ def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
 
 
 def answer(side: tuple[Message, ...], name: str) -> Message:
-    """The last turn of a side of the binarized form.
+    """Last turn of one side of a binarized pair.
 
     Raises:
         RowFault: `answer_not_one_turn` or `empty_answer`.
@@ -174,7 +171,7 @@ def answer(side: tuple[Message, ...], name: str) -> Message:
 
 
 def read_pair(record: Record, raw_file: RawFile) -> Pair | Dropped:
-    """The pair of one row of the binarized form, or why it is left out.
+    """Pair of one row of the binarized form, or the reason to drop it.
 
     Raises:
         RowFault: reasons in the module's docstring.
@@ -195,30 +192,38 @@ def read_pair(record: Record, raw_file: RawFile) -> Pair | Dropped:
     return found
 
 
-def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
-    """One line of the original as scored rows, or one of the binarized form as a pair."""
+def is_original(values: dict[str, Any]) -> bool:
+    """Whether a record has the original form."""
+    return "completions" in values or "chosen" not in values
+
+
+def rows(record: Record, raw_file: RawFile, config: BinarizeConfig) -> int:
+    """Completions of a record in the original form, 2 in the binarized form."""
     if record.values is None:
-        yield fields.rejected(record, 2 if "_prefs" in raw_file.name else COMPLETIONS)
-    elif "completions" in record.values or "chosen" not in record.values:
-        yield from scored_rows(record, config)
-    else:
-        try:
-            yield read_pair(record, raw_file)
-        except RowFault as fault:
-            yield fields.rejected(record, 2, fault)
+        return 2 if "_prefs" in raw_file.name else COMPLETIONS
+    if not is_original(record.values):
+        return 2
+    completions = record.values.get("completions")
+    return len(completions) if isinstance(completions, (list, tuple)) else COMPLETIONS
+
+
+def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterable[Result]:
+    """Scored rows of one line of the original, or the pair of one row of the binarized form."""
+    return scored_rows(record, config) if is_original(record.values or {}) else [read_pair(record, raw_file)]
 
 
 SOURCE = Source(
     name="ultrafeedback",
     about="UltraFeedback: answers of four models, scored by GPT-4; or its binarized form",
     gives="scores (binarized form: pairs)",
-    parse=parse,
+    read=read,
+    rows=rows,
     hub_id=HUB_IDS[0],
     other_hub_ids=HUB_IDS[1:],
-    cut="prompt-mean",
+    threshold="prompt-mean",
     licence="MIT",
     patterns=PATTERNS,
-    options=("--score", "--cut", "--margin", "--subset", "--text"),
+    options=("--score", "--threshold", "--margin", "--subset", "--text"),
     wanted=(*ORIGINAL, *BINARIZED, "score_chosen", "score_rejected"),
     raw_files=raw_files,
     check=check,

@@ -2,7 +2,7 @@
 
     --prompt-column and --completion-column, or --messages-column     see columns.py for what is taken by its name
     --desirable RULE --undesirable RULE                               see rules.py for the language
-    or --label-column, or --score-column with --cut
+    or --label-column, or --score-column with --threshold
     --conversation-column                                             rows that must not be split apart
 
 The messages are a list of {role, content}, or a text with the JSON of one; the last is the answer. A rule may be
@@ -21,15 +21,13 @@ Rejected    matches_both           both rules are true
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any, cast
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.fields import messages_of
 from kto_cli.data.formats.labels import is_missing
-from kto_cli.data.formats.records import Dropped, Output, Pair, Reject, Result, RowFault, Scored, Text, check_text, root
+from kto_cli.data.formats.records import Dropped, Output, Pair, Result, RowFault, Scored, Text, check_text, root
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.log.columns import filled, notes, settled
@@ -38,19 +36,17 @@ from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record, parse_json
 
 
-def parse(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
-    """The one result of a row."""
-    rows = 1 if config.other_column is None else 2
-    if record.values is None:
-        yield Reject(record.origin, record.reason, record.detail, rows, record.raw)
-        return
+def rows(record: Record, raw_file: RawFile, config: BinarizeConfig) -> int:
+    """Two for a log with two answers per row, else one."""
+    return 1 if config.other_column is None else 2
+
+
+def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
+    """Feedback of one row, or the reason to drop it; RowFault if it is faulty."""
     try:
-        yield row(record.values, record.origin, raw_file, config)
+        return [row(record.values or {}, record.origin, raw_file, config)]
     except NoFeedback as nothing:
-        yield Dropped(record.origin, nothing.reason, nothing.detail, rows)
-    except RowFault as fault:
-        raw = record.raw or json.dumps(record.values, ensure_ascii=False, default=str)
-        yield Reject(record.origin, fault.reason, fault.detail, rows, raw)
+        return [Dropped(record.origin, nothing.reason, nothing.detail, rows(record, raw_file, config))]
 
 
 def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -> Result:
@@ -126,7 +122,8 @@ SOURCE = Source(
     name="log",
     about="a product's own feedback: any CSV, JSONL or Parquet, its columns named by options",
     gives="labels or scores, by rules or columns; pairs with --other-column",
-    parse=parse,
+    read=read,
+    rows=rows,
     licence="yours",
     patterns=("*.csv*", "*.tsv*", "*.jsonl*", "*.ndjson*", "*.json*", "*.parquet"),
     options=(
@@ -139,12 +136,12 @@ SOURCE = Source(
         "--label-column",
         "--score-column",
         "--conversation-column",
-        "--cut",
+        "--threshold",
         "--margin",
         "--text",
     ),
     check=notes,
-    settle=settled,
+    resolve_options=settled,
     example=(
         "question,answer,resolved,stars",
         "How do I reset my password?,Open Settings and choose Reset.,true,5",

@@ -1,4 +1,4 @@
-"""What becomes of each row, once all are read. In this order: labels, fixes, split, shape."""
+"""Outcomes for all rows, once they are read, in this order: labels, fixes, split, sample."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.findings import Finding
-from kto_cli.data.columns import I8, U8, Columns
-from kto_cli.data.pipeline.label import settle_labels
-from kto_cli.data.pipeline.outcome import DROPPED, Fates
-from kto_cli.data.pipeline.sample import DETAILS as SHAPE_DETAILS
-from kto_cli.data.pipeline.sample import Rows, Shape, shape
+from kto_cli.data.columns import I8, U8, Columns, Flags
+from kto_cli.data.pipeline.label import label_rows
+from kto_cli.data.pipeline.outcome import DROPPED, Outcomes
+from kto_cli.data.pipeline.sample import DETAILS as SAMPLE_DETAILS
+from kto_cli.data.pipeline.sample import Rows, Sample, sample
 from kto_cli.data.pipeline.split import DETAILS as SPLIT_DETAILS
 from kto_cli.data.pipeline.split import split
 from kto_cli.data.seeded_order import row_keys
@@ -19,45 +19,45 @@ from kto_cli.data.select import Chosen
 
 FIXED = {
     "contradictions": "the same prompt and answer has the other label in another row (--fix contradictions)",
-    "refusals": "the answer does nothing but refuse (--fix refusals)",
-    "urls": "the answer is nothing but a link (--fix urls)",
+    "refusals": "the answer is only a refusal (--fix refusals)",
+    "urls": "the answer is only a link (--fix urls)",
     "echoes": "the answer repeats the prompt's last turn (--fix echoes)",
-    "duplicates": "the same prompt, answer and label came before (--fix duplicates)",
+    "duplicates": "an earlier row has the same prompt, answer and label (--fix duplicates)",
 }
 
 
 @dataclass
-class Decision:
-    """All that is said of the rows."""
+class Assignment:
+    """Outcomes of the rows, with what to report about them."""
 
-    fates: Fates
+    outcomes: Outcomes
     findings: list[Finding] = field(default_factory=list)
-    """Of the rows that are kept."""
+    """Findings on the kept rows."""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def decide(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> Decision:
-    """Settles every row's label (in `columns`) and fate.
+def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> Assignment:
+    """Labels every row (in `columns`) and assigns its outcome.
 
     Raises:
-        BadInput: see `settle_labels`.
+        BadInput: see `label_rows`.
     """
-    done = Decision(Fates.for_rows(len(columns)))
-    fates, names = done.fates, [one.name for one in sources]
-    done.warnings += settle_labels(columns, sources, config, fates, done.notes.append)
-    for name, rows in fix_mask(columns, config.fixes, among=fates.kept).items():
-        fates.take_out(rows, DROPPED, name, FIXED[name])
+    done = Assignment(Outcomes.all_train(len(columns)))
+    outcomes, names = done.outcomes, [one.name for one in sources]
+    done.warnings += label_rows(columns, sources, config, outcomes, done.notes.append)
+    for name, rows in fix_mask(columns, config.fixes, among=outcomes.kept).items():
+        outcomes.remove(rows, DROPPED, name, FIXED[name])
     clusters = prompt_clusters(columns)
-    columns.sketches = columns.sketches[:0]  # a quarter of all that is kept in memory, and of no more use
-    family_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
-    _shape(columns, family_keys, sources, config, done)
-    done.findings = examine(columns, names, validation=fates.validation, among=fates.kept, clusters=clusters)
+    columns.sketches = columns.sketches[:0]  # frees a quarter of the memory of all columns
+    unit_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
+    _sample(columns, unit_keys, sources, config, done)
+    done.findings = examine(columns, names, validation=outcomes.validation, among=outcomes.kept, clusters=clusters)
     return done
 
 
-def _split(columns: Columns, config: BinarizeConfig, done: Decision, clusters: I8 | None) -> U8:
-    """Assigns rows to validation; returns [rows, 2] the keys of families. `clusters`: [prompts] that stay together."""
+def _split(columns: Columns, config: BinarizeConfig, done: Assignment, clusters: I8 | None) -> U8:
+    """Assigns rows to validation; returns the keys of split units [rows, 2]. `clusters`: [prompts] to keep together."""
     found = split(
         prompts=columns.prompts,
         groups=columns.groups,
@@ -68,34 +68,32 @@ def _split(columns: Columns, config: BinarizeConfig, done: Decision, clusters: I
         share=config.validation,
         seed=config.seed,
         clusters=None if clusters is None else clusters[columns.prompts],
-        rows=done.fates.kept,
+        rows=done.outcomes.kept,
     )
-    for reason, rows in found.dropped.items():
-        done.fates.take_out(rows, DROPPED, reason, SPLIT_DETAILS[reason])
-    done.fates.hold_out(found.validation)
+    _drop(found.dropped, SPLIT_DETAILS, done)
+    done.outcomes.validate_on(found.validation)
     done.notes += found.notes
     done.warnings += found.warnings
-    return found.family_keys
+    return found.unit_keys
 
 
-def _shape(columns: Columns, family_keys: U8, sources: list[Chosen], config: BinarizeConfig, done: Decision) -> None:
-    """Which rows to learn from stay."""
+def _sample(columns: Columns, unit_keys: U8, sources: list[Chosen], config: BinarizeConfig, done: Assignment) -> None:
+    """Drops training rows by the sampling options."""
     rows = Rows(
         prompts=columns.prompts,
         pairs=columns.pairs,
         labels=columns.labels,
         sources=columns.sources,
         keys=row_keys(columns.prompt_keys, columns.completion_keys, columns.labels),
-        family_keys=family_keys,
+        unit_keys=unit_keys,
     )
     for number, one in enumerate(sources):
         if one.source.max_pairs is not None and config.max_pairs is None:
-            of_source = done.fates.train & (columns.sources == number)
-            few = shape(of_source, rows, seed=config.seed, max_pairs=one.source.max_pairs)
-            _take(few, done)
-            done.notes[-1] += f" (--max-pairs {one.source.max_pairs}, the default for {one.source.name})"
-    found = shape(
-        done.fates.train,
+            of_source = done.outcomes.train & (columns.sources == number)
+            _apply(sample(of_source, rows, seed=config.seed, max_pairs=one.source.max_pairs), done)
+            done.notes[-1] += f" (--max-pairs {one.source.max_pairs} is the default for {one.source.name}.)"
+    found = sample(
+        done.outcomes.train,
         rows,
         seed=config.seed,
         max_pairs=config.max_pairs,
@@ -108,11 +106,15 @@ def _shape(columns: Columns, family_keys: U8, sources: list[Chosen], config: Bin
         limit=config.limit,
         names=[one.name for one in sources],
     )
-    _take(found, done)
+    _apply(found, done)
 
 
-def _take(found: Shape, done: Decision) -> None:
-    for reason, left in found.dropped.items():
-        done.fates.take_out(left, DROPPED, reason, SHAPE_DETAILS[reason])
+def _apply(found: Sample, done: Assignment) -> None:
+    _drop(found.dropped, SAMPLE_DETAILS, done)
     done.notes += found.notes
     done.warnings += found.warnings
+
+
+def _drop(dropped: dict[str, Flags], details: dict[str, str], done: Assignment) -> None:
+    for reason, rows in dropped.items():
+        done.outcomes.remove(rows, DROPPED, reason, details[reason])

@@ -1,4 +1,4 @@
-"""What becomes of each row: training, validation, or dropped and why."""
+"""Outcome of each row: train, validation, or removed with a reason."""
 
 from __future__ import annotations
 
@@ -14,51 +14,49 @@ REJECTED, DROPPED = "rejected", "dropped"
 
 
 @dataclass
-class Fates:
-    """One fate for each row; all rows are learned from until something else is said, and the first word counts."""
+class Outcomes:
+    """Outcome of each row. Rows start as TRAIN; the first reason to remove a row sticks."""
 
-    of: NDArray[numpy.int16]
-    """[rows] TRAIN, VALIDATION, or FIRST_REASON + the place of a reason in `reasons`."""
+    codes: NDArray[numpy.int16]
+    """[rows] TRAIN, VALIDATION, or FIRST_REASON + an index into `reasons`."""
     reasons: list[tuple[str, str, str]] = field(default_factory=list)
     """(REJECTED or DROPPED, reason, detail)"""
 
     @classmethod
-    def for_rows(cls, count: int) -> Fates:
-        """All of `count` rows are learned from."""
+    def all_train(cls, count: int) -> Outcomes:
+        """`count` rows for training."""
         return cls(numpy.zeros(count, "i2"))
 
     @property
     def train(self) -> Flags:
-        """[rows] is learned from."""
-        return self.of == TRAIN
+        """[rows] the row is for training."""
+        return self.codes == TRAIN
 
     @property
     def validation(self) -> Flags:
-        """[rows] is for validation."""
-        return self.of == VALIDATION
+        """[rows] the row is for validation."""
+        return self.codes == VALIDATION
 
     @property
     def kept(self) -> Flags:
-        """[rows] either of these."""
-        return self.of < FIRST_REASON
+        """[rows] the row is for training or validation."""
+        return self.codes < FIRST_REASON
 
-    def take_out(self, rows: Flags, kind: str, reason: str, detail: str) -> int:
-        """Takes rows out of train and validation, those that still are in; returns how many."""
+    def remove(self, rows: Flags, kind: str, reason: str, detail: str) -> None:
+        """Removes rows from train and validation; rows that are removed already keep their reason."""
         rows = rows & self.kept
-        count = int(rows.sum())
-        if count:
-            self.of[rows] = FIRST_REASON + len(self.reasons)
+        if rows.any():
+            self.codes[rows] = FIRST_REASON + len(self.reasons)
             self.reasons.append((kind, reason, detail))
-        return count
 
-    def hold_out(self, rows: Flags) -> None:
+    def validate_on(self, rows: Flags) -> None:
         """Moves rows from train to validation."""
-        self.of[rows & self.train] = VALIDATION
+        self.codes[rows & self.train] = VALIDATION
 
     def counts(self, kind: str) -> dict[str, int]:
-        """Rows by reason of one kind."""
+        """Number of rows by reason, of one kind."""
         totals: dict[str, int] = {}
-        for number, (each, reason, _) in enumerate(self.reasons, start=FIRST_REASON):
+        for code, (each, reason, _) in enumerate(self.reasons, start=FIRST_REASON):
             if each == kind:
-                totals[reason] = totals.get(reason, 0) + int((self.of == number).sum())
+                totals[reason] = totals.get(reason, 0) + int((self.codes == code).sum())
         return totals

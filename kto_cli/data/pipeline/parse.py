@@ -1,4 +1,4 @@
-"""From raw files to rows, in the order of the files: by this process, or by several that parse while this one reads."""
+"""Raw files to parsed rows, in the order of the files: in this process, or in several that parse what it reads."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from dataclasses import replace
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.pipeline.to_rows import Block, Drafts, drafts
+from kto_cli.data.pipeline.to_rows import Block, ParsedRows, parse_block
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.select import Chosen
 
 RECORDS, CHARACTERS = 512, 1 << 20
-"""A block ends with this many records, or this many characters of raw lines."""
+"""Size of a block: at most this many records, and it ends after this many characters of raw lines."""
 WAITING = 3
-"""Blocks under way for each process: it never waits, and memory stays flat."""
+"""Blocks in progress per process: enough that none is idle, few enough that memory stays flat."""
 
 
 def blocks(chosen: Sequence[Chosen], config: BinarizeConfig, note: Callable[[str], None]) -> Iterator[Block]:
-    """All records of all files.
+    """All records of all files, in blocks.
 
     Raises:
-        BadInput: a file cannot be read or has columns that cannot be this source's.
+        BadInput: a file cannot be read, or its columns cannot be this source's.
     """
     noted: set[str] = set()
     for number, one in enumerate(chosen):
-        # What another process needs of a source, all of it picklable.
-        light = replace(one.source, raw_files=None, records=None, columns=None, check=None, settle=None, paired=None)
+        # only what `Source.parse` needs, all of it picklable
+        light = replace(
+            one.source, raw_files=None, records=None, columns=None, check=None, resolve_options=None, paired=None
+        )
         for named in one.files:
-            notes, file, settled = _settled(one.source, named, config)
+            notes, file, options = _resolved(one.source, named, config)
             for text in notes:
                 if text not in noted:
                     noted.add(text)
                     note(text)
             for some in _gathered(_records(one.source, file)):
-                yield Block(some, light, number, file, settled)
+                yield Block(some, light, number, file, options)
 
 
-def _settled(source: Source, file: RawFile, config: BinarizeConfig) -> tuple[list[str], RawFile, BinarizeConfig]:
-    """What is to be said of a file, the file with what its columns tell of it, and the options as they are for it."""
-    if source.check is None and source.settle is None:
+def _resolved(source: Source, file: RawFile, config: BinarizeConfig) -> tuple[list[str], RawFile, BinarizeConfig]:
+    """Notes on a file, the file with `paired` set by its columns, and the options for it."""
+    if source.check is None and source.resolve_options is None:
         return [], file, config
     read = source.columns or (lambda file: any_file.columns(file.path, file.name, source.wanted or ()))
     columns = read(file)
     notes = source.check(columns, file, config) if source.check else []
     if source.paired is not None:
         file = replace(file, paired=source.paired(columns))
-    return notes, file, source.settle(columns, file, config) if source.settle else config
+    return notes, file, source.resolve_options(columns, file, config) if source.resolve_options else config
 
 
 def _records(source: Source, file: RawFile) -> Iterator[Record]:
@@ -73,9 +75,9 @@ def _gathered(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def parsed_blocks(
-    given: Iterable[Block], workers: int, work: Callable[[Block], Drafts] = drafts
-) -> Iterator[tuple[Block, Drafts]]:
-    """The rows of each block, in the order of the blocks, whoever made them.
+    given: Iterable[Block], workers: int, work: Callable[[Block], ParsedRows] = parse_block
+) -> Iterator[tuple[Block, ParsedRows]]:
+    """Parsed rows of each block, in the order of the blocks, whichever process parsed them.
 
     Raises:
         OutOfMemory: a process was killed.
@@ -88,8 +90,8 @@ def parsed_blocks(
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    waiting: deque[tuple[Block, Future[Drafts]]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+    waiting: deque[tuple[Block, Future[ParsedRows]]] = deque()
+    with ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts) as pool:
         try:
             for block in given:
                 waiting.append((block, pool.submit(work, block)))
@@ -99,11 +101,12 @@ def parsed_blocks(
             for done, future in waiting:
                 yield done, future.result()
         except BrokenProcessPool as error:
-            what = "A process that parses was ended from outside; most likely the memory ran out."
-            raise OutOfMemory(what, "Give fewer --workers.") from error
+            what = "A parsing process was killed; most likely the memory ran out."
+            raise OutOfMemory(what, "Use fewer --workers.") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _ignore_interrupts() -> None:
+    """Leaves Ctrl-C to the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

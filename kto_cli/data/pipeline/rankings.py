@@ -1,12 +1,12 @@
-"""A ranked list of answers as pairs.
+"""Pairs from ranked lists of answers.
 
-    best-worst   the best and the worst; those between are left out
-    middle       best and worst, second best and second worst, ...; of an odd number the one in the middle is left out
-    adjacent     best and second, third and fourth, ...; of an odd number the last is left out
-    adjacent, both labels: best and second, second and third, ...; an answer between is in both classes (how the KTO
-                 authors' code reads OpenAssistant), and counts as two rows
+    best-worst   the best and the worst; answers in between are dropped
+    middle       best and worst, second best and second worst, ...; the middle answer of an odd number is dropped
+    adjacent     best and second, third and fourth, ...; the last answer of an odd number is dropped
+    adjacent, both labels: best and second, second and third, ...; an answer in between is in both classes (the KTO
+                 authors' code reads OpenAssistant like this), and counts as two rows
 
-But for the last, no text gets both labels: of a pair of equal texts both rows are dropped.
+In all but the last, no text gets both labels: a pair of two equal texts is dropped.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from kto_cli.data.formats.records import Dropped, Pair, Ranked
 
 
 def paired(ranked: Ranked, way: str, *, both_labels: bool = False) -> list[Pair | Dropped]:
-    """The pairs of a ranked list, and a `Dropped` for each answer that is in none; counts add up."""
+    """Pairs of a ranked list, and a `Dropped` for each answer in no pair."""
     count = len(ranked.answers)
-    chosen = places(count, way, both_labels)
-    used = {place for pair in chosen for place in pair}
+    pairs = pair_ranks(count, way, both_labels)
+    used = {rank for pair in pairs for rank in pair}
     dropped = [
-        Dropped(ranked.origins[place], "ranked_between", f"rank {place + 1} of {count}, and --ranked {way}", 1)
-        for place in range(count)
-        if place not in used
+        Dropped(ranked.origins[rank], "ranked_between", f"rank {rank + 1} of {count}, and --ranked {way}", 1)
+        for rank in range(count)
+        if rank not in used
     ]
-    return [*(_pair(ranked, better, worse) for better, worse in chosen), *dropped]
+    return [*(_pair(ranked, better, worse) for better, worse in pairs), *dropped]
 
 
-def places(count: int, way: str, both_labels: bool) -> Sequence[tuple[int, int]]:
-    """(better, worse) of each pair, as places in the list."""
+def pair_ranks(count: int, way: str, both_labels: bool) -> Sequence[tuple[int, int]]:
+    """(better, worse) of each pair, as ranks from 0."""
     if way == "best-worst":
         return [(0, count - 1)] if count > 1 else []
     if way == "middle":
-        return [(place, count - 1 - place) for place in range(count // 2)]
-    return [(place, place + 1) for place in range(0, count - 1, 1 if both_labels else 2)]
+        return [(rank, count - 1 - rank) for rank in range(count // 2)]
+    return [(rank, rank + 1) for rank in range(0, count - 1, 1 if both_labels else 2)]
 
 
 def _pair(ranked: Ranked, better: int, worse: int) -> Pair | Dropped:

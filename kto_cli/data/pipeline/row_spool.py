@@ -1,4 +1,4 @@
-"""Rows on their way: texts in a file, numbers in memory, until all are there and their fates can be said."""
+"""Buffer of rows until all are read: texts in a temporary Arrow file, numbers in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.data.columns import U8, Columns
-from kto_cli.data.pipeline.to_rows import Drafts
+from kto_cli.data.pipeline.to_rows import ParsedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Spool:
-    """Takes the rows of one block after the other; gives them back in the same order."""
+    """Rows of one block after the other, returned in the same order."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,22 +37,22 @@ class Spool:
             self._writer.close()
         self._path.unlink(missing_ok=True)
 
-    def add(self, made: Drafts) -> None:
-        """Takes a block's rows."""
+    def add(self, block: ParsedRows) -> None:
+        """Adds a block's rows."""
         import pyarrow as pa
 
         if self._writer is None:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._writer = pa.ipc.new_file(str(self._path), made.texts.schema, options=options)
-        self._writer.write_batch(made.texts)
-        pairs = made.numbers["pairs"]
-        made.numbers["pairs"] = numpy.where(pairs >= 0, pairs + self._pairs, -1)
-        self._pairs += made.pairs
-        self._parts.append(made.numbers)
+            self._writer = pa.ipc.new_file(str(self._path), block.texts.schema, options=options)
+        self._writer.write_batch(block.texts)
+        pairs = block.numbers["pairs"]
+        block.numbers["pairs"] = numpy.where(pairs >= 0, pairs + self._pairs, -1)
+        self._pairs += block.pairs
+        self._parts.append(block.numbers)
         self.rows += len(pairs)
 
     def columns(self) -> Columns:
-        """The numbers of all rows; the spool forgets them."""
+        """Numbers of all rows; the spool no longer holds them."""
         joined: dict[str, NDArray[Any]] = {}
         for name in list(self._parts[0]) if self._parts else ():
             joined[name] = numpy.concatenate([part.pop(name) for part in self._parts])
@@ -61,20 +61,20 @@ class Spool:
         return Columns(**joined)
 
     def batches(self) -> Iterator[tuple[slice, pa.RecordBatch]]:
-        """The texts, with the rows' places among all rows."""
+        """Texts, each batch with its slice of all rows."""
         import pyarrow as pa
 
         self._writer.close()
         done = 0
         with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as reader:
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
+            for index in range(reader.num_record_batches):
+                batch = reader.get_batch(index)
                 yield slice(done, done + batch.num_rows), batch
                 done += batch.num_rows
 
 
 def codes(keys: U8) -> NDArray[numpy.int64]:
-    """A number from 0 for each distinct key [rows, 2], in the order of the keys; [rows]."""
+    """Numbers from 0 for distinct keys, in the order of the keys ([rows, 2] -> [rows])."""
     order = numpy.lexsort((keys[:, 1], keys[:, 0]))
     ordered = keys[order]
     new = numpy.ones(len(keys), bool)

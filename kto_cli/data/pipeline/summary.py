@@ -1,4 +1,4 @@
-"""What a run of `kto binarize` counts, and how it looks."""
+"""Counts of a run of `kto binarize`, and its summary on the screen."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
-from kto_cli.core.weights import lambda_interval
+from kto_cli.common.words import plural
+from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns, Flags
 from kto_cli.data.dataset import find_data_dir
-from kto_cli.data.pipeline.assign import Decision
+from kto_cli.data.pipeline.assign import Assignment
 from kto_cli.data.pipeline.outcome import DROPPED, REJECTED
 from kto_cli.data.select import Chosen
 
 
 def account(
-    columns: Columns, decision: Decision, lost: Counter[tuple[str, str]], lines: int, sources: list[Chosen]
+    columns: Columns, assigned: Assignment, unused: Counter[tuple[str, str]], lines: int, sources: list[Chosen]
 ) -> dict[str, Any]:
-    """All counts of the result; that they add up is checked here.
+    """Counts of the result, checked to add up.
 
     Args:
-        lost: (kind, reason) -> rows of the input that gave none. lines: records read.
+        unused: (kind, reason) -> rows of input that never became rows. lines: records read.
     """
-    fates = decision.fates
-    rows_in = len(columns) + sum(lost.values())
-    reasons = {kind: together(kind, fates.counts(kind), lost) for kind in (REJECTED, DROPPED)}
-    train, validation = per_class(columns, fates.train), per_class(columns, fates.validation)
+    outcomes = assigned.outcomes
+    rows_in = len(columns) + sum(unused.values())
+    reasons = {kind: by_reason(kind, outcomes.counts(kind), unused) for kind in (REJECTED, DROPPED)}
+    train, validation = per_class(columns, outcomes.train), per_class(columns, outcomes.validation)
     accounted = sum(sum(part.values()) for part in (train, validation, *reasons.values()))
     assert accounted == rows_in, f"{rows_in} rows in, {accounted} accounted for"
     return {
@@ -41,61 +42,75 @@ def account(
         "lines_in": lines,
         "splits": {"train": train, "validation": validation},
         "dropped_reasons": reasons[DROPPED],
-        "findings": as_json(decision.findings),
+        "findings": as_json(assigned.findings),
         "sources": [
-            {"name": one.name, "kind": one.source.name, **one.where, **per_class(columns, fates.train & rows)}
+            {"name": one.name, "kind": one.source.name, **one.where, **per_class(columns, outcomes.train & rows)}
             for one, rows in zip(sources, (columns.sources == number for number in range(len(sources))), strict=True)
         ],
     }
 
 
-def together(kind: str, of_rows: dict[str, int], lost: Counter[tuple[str, str]]) -> dict[str, int]:
-    """Rows by reason, the most frequent first."""
+def by_reason(kind: str, of_rows: dict[str, int], unused: Counter[tuple[str, str]]) -> dict[str, int]:
+    """Number of rows by reason, the most frequent first."""
     total = Counter(of_rows)
-    total.update({reason: rows for (each, reason), rows in lost.items() if each == kind})
+    total.update({reason: rows for (each, reason), rows in unused.items() if each == kind})
     return dict(sorted(total.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def per_class(columns: Columns, rows: Flags) -> dict[str, int]:
-    """How many of the rows are of each class."""
+    """Number of rows per class."""
     desirable = int((rows & (columns.labels == 1)).sum())
     return {"desirable": desirable, "undesirable": int(rows.sum()) - desirable}
 
 
 def show(result: dict[str, Any], screen: Screen) -> None:
-    """The tables and the next command."""
+    """Shows the tables, the counts and the next command."""
     splits, sources = result["splits"], result["sources"]
-    rows = [(name.replace("_", "-"), *split.values(), sum(split.values())) for name, split in splits.items()]
+    rows = [(name, *split.values(), sum(split.values())) for name, split in splits.items()]
     title = sources[0]["name"] if len(sources) == 1 else f"{len(sources)} sources"
-    screen.table(title, ("rows", "desirable", "undesirable", "all"), rows)
+    screen.table(f"Rows of {title}", ("split", "desirable", "undesirable", "total"), rows)
     if len(sources) > 1:
         mix = [(one["name"], one["desirable"], one["undesirable"]) for one in sources]
-        screen.table("To learn from, by source", ("source", "desirable", "undesirable"), mix)
-    lost = [("rejected: " + reason, count) for reason, count in result["rejected"].items()]
-    lost += [("dropped: " + reason, count) for reason, count in result["dropped_reasons"].items()]
-    if lost:
-        screen.table("Not used", ("reason", "rows"), lost)
+        screen.table("Training rows by source", ("source", "desirable", "undesirable"), mix)
+    unused = [("rejected: " + reason, count) for reason, count in result["rejected"].items()]
+    unused += [("dropped: " + reason, count) for reason, count in result["dropped_reasons"].items()]
+    if unused:
+        screen.table("Not used", ("reason", "rows"), unused)
     show_findings(result["findings"], screen)
-    total = sum(result["rejected"].values())
-    screen.say(f"{result['lines_in']:,} lines, {result['rows_in']:,} rows in; {total:,} rejected.")
-    low_d, high_d = result["lambda_interval"]["lambda_d"]
-    low_u, high_u = result["lambda_interval"]["lambda_u"]
-    interval = f"lambda_d in [{low_d:.4g}, {high_d:.4g}] with lambda_u 1, or lambda_u in [{low_u:.4g}, {high_u:.4g}]"
-    screen.say(f"Weights (Eq. 8): {interval} with lambda_d 1.")
+    screen.say(counts_sentence(result))
+    screen.say(weights_sentence(result["desirable"], result["undesirable"]))
     if result["out"] is None:
-        screen.say(
-            "Nothing was written (--check). A run without it lists every row of these findings in findings.jsonl."
-        )
+        screen.say("Nothing was written (--check). Without --check, findings.jsonl lists every row with a finding.")
         return
-    screen.say(f"Written to {result['out']}." + (" rejects.jsonl says why rows are not used." if lost else ""))
+    details = "; its rejects.jsonl lists the unused rows and why" if unused else ""
+    screen.say(f"Written to {result['out']}{details}.")
     for path, count in result["exports"].items():
-        screen.say(f"{count:,} rows in {Path(result['out']) / path}.")
+        screen.say(f"Also written: {Path(result['out']) / path} ({plural(count, 'row')}).")
     flag = data_flag(Path(result["out"]))
-    screen.say(f"Next: kto precompute{flag}, or at once kto train{flag}")
+    screen.say(f"Next: kto precompute{flag}, or directly kto train{flag}")
+
+
+def counts_sentence(result: dict[str, Any]) -> str:
+    """Sentence on the outcomes of all rows."""
+    read = f"{plural(result['rows_in'], 'row')} read from {plural(result['lines_in'], 'record')}"
+    train, rejected = result["desirable"] + result["undesirable"], sum(result["rejected"].values())
+    used = f"{train:,} for training, {result['validation']:,} for validation"
+    return f"{read}: {used}, {result['dropped']:,} dropped, {rejected:,} rejected."
+
+
+def weights_sentence(desirable: int, undesirable: int) -> str:
+    """Sentence on the class weights that Eq. 8 of the KTO paper recommends for these counts."""
+    weights = choose_weights(desirable, undesirable)
+    recommended = "lambda_d 1, lambda_u 1 (the default of kto train)"
+    if (weights.lambda_d, weights.lambda_u) != (1, 1):
+        raised, other = ("lambda_d", "lambda_u") if weights.lambda_d > 1 else ("lambda_u", "lambda_d")
+        low, high = lambda_interval(desirable, undesirable)[raised]
+        recommended = f"{other} 1, {raised} {low:.4g} to {high:.4g} (default of kto train: {low:.4g})"
+    return f"Recommended class weights (KTO paper, Eq. 8): {recommended}."
 
 
 def show_findings(findings: list[dict[str, Any]], screen: Screen) -> None:
-    """What the doctor says: warnings first, then what is worth knowing; all of it is in the manifest."""
+    """Shows the doctor's findings, warnings first; the manifest has all of them."""
     rows = [
         ("! " + one["summary"] if one["severity"] == "warning" else one["summary"], one["advice"] or "-")
         for one in sorted(findings, key=lambda one: one["severity"] != "warning")
@@ -106,7 +121,7 @@ def show_findings(findings: list[dict[str, Any]], screen: Screen) -> None:
 
 
 def data_flag(out: Path) -> str:
-    """What the next command needs to find this dataset: nothing where it is the only one in data/."""
+    """Flag with which the next command finds this dataset; empty if it is the only one in data/."""
     try:
         return "" if find_data_dir(None) == out else f" --data {out}"
     except BadInput:

@@ -1,12 +1,12 @@
 """Labels from scores, in the three ways of the KTO paper (arXiv 2402.01306v1, section 4.1, "Data").
 
-The paper: desirable is what scores above a fixed threshold; or above the mean or median, of all scores or of the
-prompt's; or let desirability be a Bernoulli variable whose probability is a function of the score, such as the
-logistic, and draw it.
+A row is desirable if its score is above a fixed threshold; or above the mean or median, of all scores or of its
+prompt's; or it is drawn as desirable from a Bernoulli distribution whose probability is a function of the score, such
+as the logistic.
 
-Where the paper leaves a question open: a score that IS the fixed threshold is desirable (`--cut 4` reads as "4 stars
-and above"), and one that is the mean or median is undecided, so that a prompt whose scores are all equal, or that has
-only one, teaches nothing. No result depends on the order of the rows.
+What the paper leaves open: a score equal to the fixed threshold is desirable (`--threshold 4` means "4 stars and
+above"); one equal to the mean or median is undecided, so a prompt with only one score, or only equal ones, gives no
+labels. No result depends on the order of the rows.
 """
 
 from __future__ import annotations
@@ -25,119 +25,112 @@ Scores = NDArray[numpy.float64]
 Labels = NDArray[numpy.int8]
 
 ROUNDING = 1e-12
-"""What counts as equal, as a share of the largest score: 0.2 is the mean of 0.1, 0.2 and 0.3, though not in floats."""
+"""Relative tolerance for equal scores: 0.2 is the mean of 0.1, 0.2 and 0.3, but not exactly so in floats."""
 FEW = 4
-"""How many values a sentence names."""
+"""Maximum of values that a message lists."""
 
 
-class Cut(NamedTuple):
-    """What scores become."""
+class LabelledScores(NamedTuple):
+    """Labels of scores, with a sentence for the screen."""
 
     labels: Labels
     """[rows] 1 desirable, 0 undesirable, NO_LABEL undecided."""
     what: str
-    """What was done, in words."""
-    values: dict[str, float]
-    """The numbers behind it, for the manifest."""
+    """Sentence on how the scores were labelled."""
 
 
-class Binary(NamedTuple):
-    """What the numbers of a label column are."""
+class BinaryLabels(NamedTuple):
+    """Labels from the numbers of a label column, or the numbers that are no labels."""
 
     labels: Labels
-    """[rows] the numbers themselves, or NO_LABEL for all where there are others."""
+    """[rows] the numbers, or NO_LABEL for all rows if there are others than 1 and 0."""
     others: tuple[str, ...]
-    """The first few distinct numbers that are neither 1 nor 0, as texts; none: they are labels."""
+    """The first few distinct numbers other than 1 and 0, as texts; empty: the numbers are labels."""
 
 
-def binary_labels(scores: Scores) -> Binary:
-    """The numbers of one label column as labels, if all are 1 or 0; among other numbers a 1 may be the worst mark.
+def binary_labels(scores: Scores) -> BinaryLabels:
+    """Labels from one label column, if all its numbers are 1 or 0; among other numbers a 1 may be the worst rating.
 
     Args:
         scores: [rows], finite.
     """
     odd = scores[(scores != 0) & (scores != 1)]
     if not len(odd):
-        return Binary(scores.astype(numpy.int8), ())
+        return BinaryLabels(scores.astype(numpy.int8), ())
     values, firsts = numpy.unique(odd, return_index=True)
     few = values[numpy.argsort(firsts)[:FEW]].tolist()
     texts = tuple(str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value) for value in few)
-    return Binary(numpy.full(len(scores), NO_LABEL, dtype=numpy.int8), texts)
+    return BinaryLabels(numpy.full(len(scores), NO_LABEL, dtype=numpy.int8), texts)
 
 
 def labels_from_scores(
     scores: Scores,
     prompts: I8,
     *,
-    cut: str,
+    threshold: str,
     margin: float = 0.0,
     seed: int = 0,
     keys: U8,
     logistic_mid: float | None = None,
     logistic_scale: float | None = None,
-) -> Cut:
-    """Labels of scores; see the module for the rules.
+) -> LabelledScores:
+    """Labels scores by the rules above.
 
     Args:
-        scores: [rows], finite. Scores of one scale: call it once for each source.
+        scores: [rows], finite, on one scale: call it once per source.
         prompts: [rows] a number for each distinct prompt.
-        cut: a number, `mean`, `median`, `prompt-mean`, `prompt-median` or `bernoulli`.
-        margin: scores nearer than this to the cut (with bernoulli, to the score of probability 1/2) are undecided.
+        threshold: a number, `mean`, `median`, `prompt-mean`, `prompt-median` or `bernoulli`.
+        margin: scores nearer than this to the threshold (with bernoulli, to `logistic_mid`) are undecided.
         seed: of the Bernoulli draws.
-        keys: [rows, 2] of prompt and completion alone, so that copies of an answer are drawn alike.
-        logistic_mid: the score of probability 1/2; default: the mean.
-        logistic_scale: score units from log-odds 0 to 1; default: the standard deviation.
+        keys: [rows, 2] hash of prompt and completion alone, so that copies of an answer are drawn alike.
+        logistic_mid: the score with probability 1/2; default: the mean.
+        logistic_scale: width of the logistic curve, in score units; default: the standard deviation.
     """
     if not len(scores):
-        return Cut(numpy.zeros(0, dtype=numpy.int8), "There are no scores to cut.", {})
-    if cut == "bernoulli":
+        return LabelledScores(numpy.zeros(0, dtype=numpy.int8), "There are no scores.")
+    if threshold == "bernoulli":
         return bernoulli(scores, margin, seed, keys, logistic_mid, logistic_scale)
-    if cut in ("prompt-mean", "prompt-median"):
-        name = cut.removeprefix("prompt-")
-        at, rounding = by_prompt(scores, prompts, group_means if name == "mean" else group_medians)
-        return derived(scores, at, rounding, margin, f"the {name} of their prompt", {}, " (a prompt's only score is)")
-    if cut in ("mean", "median"):
-        value = mean_of(scores) if cut == "mean" else median_of(scores)
-        largest = float(numpy.abs(scores).max())
-        return derived(
-            scores, value, ROUNDING * largest, margin, f"the {cut} of all scores ({value:.6g})", {"cut": value}
-        )
-    return fixed(scores, float(cut), margin)
+    if threshold in ("prompt-mean", "prompt-median"):
+        name = threshold.removeprefix("prompt-")
+        values, rounding = by_prompt(scores, prompts, group_means if name == "mean" else group_medians)
+        equal = f"equal to the {name}, as is a prompt's only score"
+        return relative(scores, values, rounding, margin, f"the {name} of their prompt", equal)
+    if threshold in ("mean", "median"):
+        value = mean_of(scores) if threshold == "mean" else median_of(scores)
+        tolerance = ROUNDING * float(numpy.abs(scores).max())
+        name = f"the {threshold} of all scores ({value:.6g})"
+        return relative(scores, value, tolerance, margin, name, f"equal to the {threshold}")
+    return fixed(scores, float(threshold), margin)
 
 
-def fixed(scores: Scores, cut: float, margin: float) -> Cut:
-    """`cut` and above are desirable, below undesirable, nearer than the margin undecided."""
-    near = nearer(scores, cut, margin, ROUNDING * numpy.maximum(numpy.abs(scores), abs(cut)))
-    labels = numpy.where(near, NO_LABEL, scores >= cut).astype(numpy.int8)
-    what = f"Scores of {cut:.6g} and above are desirable, lower ones undesirable"
-    return Cut(labels, said(what, near, f"nearer than {margin:g} to it" if margin else ""), {"cut": cut})
+def fixed(scores: Scores, threshold: float, margin: float) -> LabelledScores:
+    """Labels by a number: `threshold` and above desirable, below undesirable, nearer than the margin undecided."""
+    near = nearer(scores, threshold, margin, ROUNDING * numpy.maximum(numpy.abs(scores), abs(threshold)))
+    labels = numpy.where(near, NO_LABEL, scores >= threshold).astype(numpy.int8)
+    what = f"Scores of {threshold:.6g} and above are desirable, lower ones undesirable"
+    return LabelledScores(labels, sentence(what, near, f"within {margin:g} of {threshold:.6g}"))
 
 
-def derived(
-    scores: Scores,
-    cut: Scores | float,
-    rounding: Scores | float,
-    margin: float,
-    name: str,
-    values: dict[str, float],
-    remark: str = "",
-) -> Cut:
-    """Above the cut is desirable, below undesirable; at it, or nearer than the margin, undecided."""
-    near = distance(scores, cut) <= rounding
-    near |= nearer(scores, cut, margin, rounding)
-    labels = numpy.where(near, NO_LABEL, scores > cut).astype(numpy.int8)
+def relative(
+    scores: Scores, threshold: Scores | float, rounding: Scores | float, margin: float, name: str, equal: str
+) -> LabelledScores:
+    """Labels by a mean or median: above desirable, below undesirable, equal or nearer than the margin undecided."""
+    near = distance(scores, threshold) <= rounding
+    near |= nearer(scores, threshold, margin, rounding)
+    labels = numpy.where(near, NO_LABEL, scores > threshold).astype(numpy.int8)
     what = f"Scores above {name} are desirable, those below undesirable"
-    where = f"at it{remark} or nearer than {margin:g}" if margin else f"at it{remark}"
-    return Cut(labels, said(what, near, where), values)
+    return LabelledScores(labels, sentence(what, near, f"{equal}, or within {margin:g} of it" if margin else equal))
 
 
-def bernoulli(scores: Scores, margin: float, seed: int, keys: U8, mid: float | None, scale: float | None) -> Cut:
-    """Desirable with probability sigmoid((score - mid) / scale), drawn by the row's key and the seed."""
+def bernoulli(
+    scores: Scores, margin: float, seed: int, keys: U8, mid: float | None, scale: float | None
+) -> LabelledScores:
+    """Labels drawn with probability sigmoid((score - mid) / scale) for desirable, by the row's key and the seed."""
     defaults = " and ".join(
         text for text, given in (("the mean", mid), ("the standard deviation", scale)) if given is None
     )
     mid = mean_of(scores) if mid is None else mid
-    # equal scores have no spread: any scale gives them the same probability
+    # equal scores have a deviation of 0; any scale gives them the same probability
     scale = (deviation_of(scores) or 1.0) if scale is None else scale
     with numpy.errstate(over="ignore"):
         probabilities = 1 / (1 + numpy.exp(-(scores - mid) / scale))
@@ -146,59 +139,59 @@ def bernoulli(scores: Scores, margin: float, seed: int, keys: U8, mid: float | N
     labels = numpy.where(near, NO_LABEL, draws < probabilities).astype(numpy.int8)
     what = f"Scores are desirable with probability sigmoid((score - {mid:.6g}) / {scale:.6g}), seed {seed}"
     what += f" ({defaults} of all scores)" if defaults else ""
-    return Cut(labels, said(what, near, f"nearer than {margin:g} to {mid:.6g}"), {"mid": mid, "scale": scale})
+    return LabelledScores(labels, sentence(what, near, f"within {margin:g} of {mid:.6g}"))
 
 
-def distance(scores: Scores, cut: Scores | float) -> Scores:
-    """|score - cut|, infinite where that is too large a number."""
+def distance(scores: Scores, threshold: Scores | float) -> Scores:
+    """|score - threshold|; infinite on overflow."""
     with numpy.errstate(over="ignore"):
-        return numpy.abs(scores - cut)
+        return numpy.abs(scores - threshold)
 
 
-def nearer(scores: Scores, cut: Scores | float, margin: float, rounding: Scores | float) -> Flags:
-    """Whether a score is nearer to the cut than the margin: 0.3 is not nearer than 0.1 to 0.2, but in floats it is."""
-    return distance(scores, cut) < margin - rounding
+def nearer(scores: Scores, threshold: Scores | float, margin: float, rounding: Scores | float) -> Flags:
+    """Whether scores are nearer to the threshold than the margin; in floats, 0.3 would be nearer than 0.1 to 0.2."""
+    return distance(scores, threshold) < margin - rounding
 
 
-def said(what: str, near: Flags, where: str) -> str:
-    """The sentence for the screen: what was done, and how many scores stay without a label."""
-    dropped = int(near.sum())
-    return f"{what}; {dropped:,} of {len(near):,} dropped: {where}." if dropped else f"{what}."
+def sentence(what: str, undecided: Flags, why: str) -> str:
+    """Sentence for the screen: how scores were labelled, and the number of undecided ones."""
+    count = int(undecided.sum())
+    return f"{what}; {count:,} of {len(undecided):,} dropped ({why})." if count else f"{what}."
 
 
-def halves(scores: Scores) -> tuple[Scores, int]:
-    """Scores over a power of two that brings all into [-1, 1], and its exponent: sums of them cannot overflow."""
+def scaled_down(scores: Scores) -> tuple[Scores, int]:
+    """Scores divided by a power of two, so that all are in [-1, 1] and sums cannot overflow; and the exponent."""
     exponent = int(numpy.frexp(numpy.abs(scores).max())[1])
     return numpy.ldexp(scores, -exponent), exponent
 
 
 def mean_of(scores: Scores) -> float:
-    """The mean, the same in any order: the sum is correctly rounded."""
-    scaled, exponent = halves(scores)
+    """Mean, independent of the order: the sum is correctly rounded."""
+    scaled, exponent = scaled_down(scores)
     return math.ldexp(center(scaled), exponent)
 
 
 def center(scaled: Scores) -> float:
-    """The mean, kept between the smallest and the largest: rounding may lift it by a bit."""
+    """Mean, clipped to the range of the scores, which rounding may leave by one bit."""
     return float(numpy.clip(math.fsum(scaled) / len(scaled), scaled.min(), scaled.max()))
 
 
 def deviation_of(scores: Scores) -> float:
-    """The standard deviation (of the whole, not of a sample), the same in any order."""
-    scaled, exponent = halves(scores)
+    """Population standard deviation, independent of the order."""
+    scaled, exponent = scaled_down(scores)
     deviation = math.sqrt(math.fsum((scaled - center(scaled)) ** 2) / len(scores))
     return math.ldexp(min(deviation, float(numpy.abs(scaled).max())), exponent)
 
 
 def median_of(scores: Scores) -> float:
-    """The middle score, or the middle of the two middle ones."""
-    places = [(len(scores) - 1) // 2, len(scores) // 2]
-    low, high = numpy.partition(scores, places)[places]
+    """Median."""
+    middle = [(len(scores) - 1) // 2, len(scores) // 2]
+    low, high = numpy.partition(scores, middle)[middle]
     return float(between(low, high))
 
 
 def between(low: Scores, high: Scores) -> Scores:
-    """The middle of two numbers; halved first, as their sum may be too large."""
+    """Mean of two numbers; halved before the sum, which might overflow."""
     return numpy.where(low == high, low, low / 2 + high / 2)
 
 
@@ -206,24 +199,24 @@ Middle = Callable[[Scores, I8, I8], Scores]
 
 
 def by_prompt(scores: Scores, prompts: I8, middle: Middle) -> tuple[Scores, Scores]:
-    """The mean or median of the scores of each row's prompt, and what counts as equal to it (each [rows])."""
+    """Mean or median of the scores of each row's prompt, and the tolerance for equal scores (each [rows])."""
     order = numpy.lexsort((scores, prompts))
     in_order = prompts[order]
     starts = numpy.flatnonzero(numpy.concatenate(([True], in_order[1:] != in_order[:-1])))
     counts = numpy.diff(numpy.append(starts, len(order)))
     values = scores[order]
     largest = numpy.maximum(numpy.abs(values[starts]), numpy.abs(values[starts + counts - 1]))
-    at, rounding = numpy.empty_like(scores), numpy.empty_like(scores)
-    at[order] = numpy.repeat(middle(values, starts, counts), counts)
+    middles, rounding = numpy.empty_like(scores), numpy.empty_like(scores)
+    middles[order] = numpy.repeat(middle(values, starts, counts), counts)
     rounding[order] = numpy.repeat(ROUNDING * largest, counts)
-    return at, rounding
+    return middles, rounding
 
 
 def group_means(values: Scores, starts: I8, counts: I8) -> Scores:
-    """The mean of each run of sorted values ([rows], [groups], [groups] -> [groups]).
+    """Mean of each run of sorted values ([rows], [groups], [groups] -> [groups]).
 
-    The run's smallest plus the mean of what the others have more: equal values give exactly that value, and halving
-    before the sum keeps it within range.
+    The smallest value plus the mean difference to it: equal values give exactly that value, and halving before the sum
+    prevents overflow.
     """
     more = values / 2 - numpy.repeat(values[starts] / 2, counts)
     more /= numpy.repeat(counts, counts)
@@ -233,5 +226,5 @@ def group_means(values: Scores, starts: I8, counts: I8) -> Scores:
 
 
 def group_medians(values: Scores, starts: I8, counts: I8) -> Scores:
-    """The median of each run of sorted values ([rows], [groups], [groups] -> [groups])."""
+    """Median of each run of sorted values ([rows], [groups], [groups] -> [groups])."""
     return between(values[starts + (counts - 1) // 2], values[starts + counts // 2])

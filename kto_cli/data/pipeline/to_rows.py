@@ -1,4 +1,4 @@
-"""From raw records to rows: their texts in Arrow, all else in arrays. Pure, so that any process may do it."""
+"""Raw records to parsed rows: texts in Arrow, numbers in arrays. Pure functions, so that any process may run them."""
 
 from __future__ import annotations
 
@@ -38,124 +38,123 @@ if TYPE_CHECKING:
 
 
 class Block(NamedTuple):
-    """Records of one file, enough to be worth handing to another process."""
+    """Records of one file, enough of them to be worth sending to another process."""
 
     records: list[Record]
     source: Source
     number: int
-    """Of the source, in the order they were named."""
+    """Index of the source on the command line."""
     file: RawFile
     config: BinarizeConfig
-    """As it is settled for the file."""
+    """Options as resolved for the file."""
 
 
 @dataclass
-class Drafts:
-    """The rows of a block."""
+class ParsedRows:
+    """Rows of a block."""
 
     texts: pa.RecordBatch
     """Columns origin, prompt and completion."""
     numbers: dict[str, NDArray[Any]]
-    """The columns of `Columns` that depend on a row alone; keys [rows, 2], `pairs` counted from 0 in the block."""
-    lost: list[Reject | Dropped]
+    """The fields of `Columns` that depend on one row alone; keys [rows, 2], `pairs` counted from 0 in the block."""
+    unused: list[Reject | Dropped]
+    """Input that gave no row."""
     pairs: int
-    """How many pairs there are."""
+    """Number of pairs."""
 
 
-class Draft(NamedTuple):
-    """One row before its label is settled."""
+class ParsedRow(NamedTuple):
+    """Row as parsed; its label may still be open."""
 
     prompt: Text
     completion: Text
     label: int
+    """1, 0 or NO_LABEL."""
     score: float
     by_label: bool
     pair: int
+    """Number of its pair; -1 for none."""
     origin: str
     group: str
     official: bool
 
 
-def key(spelling: str) -> bytes:
-    """16 bytes that name a text."""
-    return hashlib.blake2b(spelling.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def key(text: str) -> bytes:
+    """128-bit hash of a text, from `spelled`."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def drafts(block: Block) -> Drafts:
-    """All that the records of a block give."""
-    maker = _Maker(block.config)
+def parse_block(block: Block) -> ParsedRows:
+    """Parsed rows of a block, and its unused input."""
+    rows = _BlockRows(block.config)
     for record in block.records:
-        maker.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
-    return maker.finish(block.number)
+        rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
+    return rows.finish(block.number)
 
 
-def rows_of(result: Pair | Scored | Output, pair: int) -> list[Draft]:
-    """The rows of one result; the two of a pair share the number `pair`, the desirable one comes first."""
+def rows_of(result: Pair | Scored | Output, pair: int) -> list[ParsedRow]:
+    """Rows of one result; the two rows of a pair share the number `pair`, the desirable one first."""
     official = result.split == VALIDATION
     if isinstance(result, Pair):
         rejected_origin = result.rejected_origin or result.origin
         prompt, group = result.prompt, result.group
         return [
-            Draft(prompt, result.chosen, 1, numpy.nan, False, pair, result.origin, group, official),
-            Draft(prompt, result.rejected, 0, numpy.nan, False, pair, rejected_origin, group, official),
+            ParsedRow(prompt, result.chosen, 1, numpy.nan, False, pair, result.origin, group, official),
+            ParsedRow(prompt, result.rejected, 0, numpy.nan, False, pair, rejected_origin, group, official),
         ]
     if isinstance(result, Output):
         label = (int(result.label), numpy.nan, False)
     else:
         label = (NO_LABEL, result.score, result.by_label)
-    return [Draft(result.prompt, result.completion, *label, -1, result.origin, result.group, official)]
+    return [ParsedRow(result.prompt, result.completion, *label, -1, result.origin, result.group, official)]
 
 
-class _Maker:
-    """Gathers the rows of a block."""
+class _BlockRows:
+    """Rows of a block while they are collected."""
 
     def __init__(self, config: BinarizeConfig) -> None:
         self.config = config
-        self.fixing = "encoding" in config.fixes
-        self.rows: list[Draft] = []
-        self.lost: list[Reject | Dropped] = []
+        self.rows: list[ParsedRow] = []
+        self.unused: list[Reject | Dropped] = []
         self.pairs = 0
 
     def add(self, results: Iterable[Result]) -> None:
-        """Takes what a record gave."""
+        """Adds the results of a record."""
         for result in results:
             if isinstance(result, (Reject, Dropped)):
-                self.lost.append(result)
+                self.unused.append(result)
             elif isinstance(result, Ranked):
                 self.add(paired(result, self.config.ranked, both_labels=self.config.both_labels))
             else:
                 self.rows += rows_of(result, self.pairs)
                 self.pairs += isinstance(result, Pair)
 
-    def finish(self, source: int) -> Drafts:
-        """The rows gathered, as columns."""
-        if not self.fixing:
-            return Drafts(
-                texts_in_arrow(self.rows, self.config.text), numbers_of(self.rows, source), self.lost, self.pairs
-            )
+    def finish(self, source: int) -> ParsedRows:
+        """Collected rows as columns."""
+        rows = self._fixed() if "encoding" in self.config.fixes else self.rows
+        return ParsedRows(texts_in_arrow(rows, self.config.text), numbers_of(rows, source), self.unused, self.pairs)
+
+    def _fixed(self) -> list[ParsedRow]:
+        """Rows with their encoding fixed; those with an empty text afterwards are rejected."""
         rows = []
         for row in self.rows:
-            whole = row._replace(prompt=fixed(row.prompt), completion=fixed(row.completion))
-            reason = "empty_prompt" if is_empty(whole.prompt) else "empty_answer" if is_empty(whole.completion) else ""
+            new = row._replace(prompt=fixed(row.prompt), completion=fixed(row.completion))
+            reason = "empty_prompt" if is_empty(new.prompt) else "empty_answer" if is_empty(new.completion) else ""
             if reason:
-                detail = "nothing is left of it once its encoding is fixed"
-                self.lost.append(Reject(row.origin, reason, detail, 1, ""))
+                self.unused.append(Reject(row.origin, reason, "it is empty after its encoding is fixed", 1, ""))
             else:
-                rows.append(whole)
-        return self._drafts(rows, source)
-
-    def _drafts(self, rows: list[Draft], source: int) -> Drafts:
-        return Drafts(texts_in_arrow(rows, self.config.text), numbers_of(rows, source), self.lost, self.pairs)
+                rows.append(new)
+        return rows
 
 
-def numbers_of(rows: Sequence[Draft], source: int) -> dict[str, NDArray[Any]]:
-    """The columns of `Columns` that depend on a row alone; rows of one prompt that follow each other share the work."""
+def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]]:
+    """The fields of `Columns` that depend on one row alone; work on a prompt is shared by consecutive rows."""
     starts = [
-        place
-        for place, row in enumerate(rows)
-        if not place or (row.prompt is not rows[place - 1].prompt and row.prompt != rows[place - 1].prompt)
+        index
+        for index, row in enumerate(rows)
+        if not index or (row.prompt is not rows[index - 1].prompt and row.prompt != rows[index - 1].prompt)
     ]
-    prompts = [rows[place].prompt for place in starts]
+    prompts = [rows[index].prompt for index in starts]
     times = numpy.diff([*starts, len(rows)])
     bits, asked = zip(*map(about_prompt, prompts), strict=True) if prompts else ((), ())
     last_asked = [text for text, count in zip(asked, times.tolist(), strict=True) for _ in range(count)]
@@ -178,30 +177,30 @@ def numbers_of(rows: Sequence[Draft], source: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def keys(spellings: Iterable[str]) -> NDArray[numpy.uint64]:
-    """[texts, 2] their names."""
-    return numpy.frombuffer(b"".join(map(key, spellings)), "<u8").reshape(-1, 2)
+def keys(texts: Iterable[str]) -> NDArray[numpy.uint64]:
+    """128-bit hashes of texts ([texts, 2])."""
+    return numpy.frombuffer(b"".join(map(key, texts)), "<u8").reshape(-1, 2)
 
 
 def characters(text: Text) -> int:
-    """How long a text or a chat is."""
+    """Length of a text or a chat, in characters."""
     return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
 
 
 def fixed(text: Text) -> Text:
-    """The text with its encoding fixed."""
+    """Text or chat with its encoding fixed."""
     if isinstance(text, str):
         return fix(text)
     return tuple(message(turn["role"], fix(turn["content"])) for turn in text)
 
 
 def is_empty(text: Text) -> bool:
-    """Whether nothing is in it that can be seen."""
+    """Whether a text or chat has only white space."""
     return not any(part.strip() for part in ([text] if isinstance(text, str) else [turn["content"] for turn in text]))
 
 
-def texts_in_arrow(rows: Sequence[Draft], as_text: bool) -> pa.RecordBatch:
-    """Columns origin, prompt and completion as the dataset's files have them."""
+def texts_in_arrow(rows: Sequence[ParsedRow], as_text: bool) -> pa.RecordBatch:
+    """Columns origin, prompt and completion, with the types of the dataset's files."""
     import pyarrow as pa
 
     columns = {
@@ -213,7 +212,7 @@ def texts_in_arrow(rows: Sequence[Draft], as_text: bool) -> pa.RecordBatch:
 
 
 def _arrow(texts: Sequence[Text], as_text: bool) -> pa.Array:
-    """Texts, or chats as lists of {role, content}: built from flat columns, several times faster than from objects."""
+    """Texts, or chats as lists of {role, content}: built from flat columns, several times faster than from dicts."""
     import pyarrow as pa
 
     if as_text:

@@ -1,4 +1,4 @@
-"""The second pass over the texts: every row goes where its fate says, with its ids."""
+"""Second pass over the texts: every row is written to the file of its outcome, with its ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kto_cli.data.columns import I8, U8, Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS, TRAIN, VALIDATION
 from kto_cli.data.dataset_writer import DataWriter
 from kto_cli.data.pipeline import outcome
-from kto_cli.data.pipeline.outcome import FIRST_REASON, Fates
+from kto_cli.data.pipeline.outcome import FIRST_REASON, Outcomes
 from kto_cli.data.pipeline.row_spool import Spool
 from kto_cli.data.seeded_order import mix, occurrence, row_keys
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FILES = {outcome.TRAIN: TRAIN, outcome.VALIDATION: VALIDATION}
 
 
-class Names:
-    """The ids of all rows, as numbers; in text 16 hex digits."""
+class RowIds:
+    """Ids of all rows and of their prompts and pairs, as numbers; in the files they are 16 hex digits."""
 
     def __init__(self, columns: Columns) -> None:
         times = occurrence(columns.prompts, columns.completions, columns.labels)
@@ -34,7 +34,7 @@ class Names:
 
 
 def _pair_ids(pairs: I8, rows: U8) -> U8:
-    """[rows] the id of each row's pair: made of its two rows' ids; anything where there is none."""
+    """[rows] id of each row's pair, from the ids of its two rows; arbitrary for a row of no pair."""
     sums = numpy.zeros(int(pairs.max(initial=-1)) + 1, "u8")
     paired = pairs >= 0
     numpy.add.at(sums, pairs[paired], mix(rows[paired]))
@@ -42,7 +42,7 @@ def _pair_ids(pairs: I8, rows: U8) -> U8:
 
 
 def hexadecimal(ids: U8) -> list[str]:
-    """16 hex digits each."""
+    """Ids as 16 hex digits."""
     return [f"{value:016x}" for value in ids.tolist()]
 
 
@@ -50,65 +50,54 @@ def write_rows(
     writer: DataWriter,
     spool: Spool,
     columns: Columns,
-    found: Fates,
+    outcomes: Outcomes,
     findings: Sequence[Finding],
     sources: Sequence[str],
 ) -> None:
-    """Sends every row to train.parquet, validation.parquet or rejects.jsonl, and lists what was found in those kept.
+    """Writes every row to train.parquet, validation.parquet or rejects.jsonl, and the findings to findings.jsonl.
 
     Args:
-        sources: their names, by number.
+        sources: names of the sources, by number.
     """
-    names = Names(columns)
-    marks, marked = mark(findings, len(columns))
-    for span, batch in spool.batches():
-        fate, labels = found.of[span], columns.labels[span]
-        ids = hexadecimal(names.rows[span])
-        for kind, file in FILES.items():
-            here = numpy.flatnonzero(fate == kind)
-            if len(here):
-                writer.add(file, _table(writer, batch.take(_places(here)), span.start + here, names, columns, sources))
-        origins = batch.column("origin")
-        for place in numpy.flatnonzero(fate >= FIRST_REASON).tolist():
-            kind, reason, detail = found.reasons[fate[place] - FIRST_REASON]
-            writer.line(REJECTS, _lost(kind, origins[place].as_py(), reason, detail, _label(labels[place])))
-        for place in numpy.flatnonzero((fate < FIRST_REASON) & (marks[span] > 0)).tolist():
-            row = span.start + place
-            for bit, finding in enumerate(marked):
-                if int(marks[row]) >> bit & 1:
-                    writer.line(FINDINGS, _found(finding, row, ids[place], origins[place].as_py(), names))
-
-
-def _lost(kind: str, origin: str, reason: str, detail: str, label: bool | None) -> dict[str, Any]:
-    return {"kind": kind, "origin": origin, "reason": reason, "detail": detail, "rows": 1, "label": label, "raw": ""}
-
-
-def _found(finding: Finding, row: int, row_id: str, origin: str, names: Names) -> dict[str, Any]:
-    other = other_row(finding, row)
-    line = {"id": row_id, "origin": origin, "finding": finding.name, "detail": finding.detail}
-    return line if other is None else {**line, "other": f"{int(names.rows[other]):016x}"}
-
-
-def _label(label: int) -> bool | None:
-    return None if label < 0 else bool(label)
-
-
-def _places(rows: I8) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(rows)
+    ids = RowIds(columns)
+    marks, marked = mark(findings, len(columns))
+    for span, batch in spool.batches():
+        codes, labels = outcomes.codes[span], columns.labels[span]
+        for code, file in FILES.items():
+            here = numpy.flatnonzero(codes == code)
+            if len(here):
+                writer.add(file, _table(writer, batch.take(pa.array(here)), span.start + here, ids, columns, sources))
+        origins = batch.column("origin")
+        for index in numpy.flatnonzero(codes >= FIRST_REASON).tolist():
+            kind, reason, detail = outcomes.reasons[codes[index] - FIRST_REASON]
+            label = None if labels[index] < 0 else bool(labels[index])
+            line = {"kind": kind, "origin": origins[index].as_py(), "reason": reason, "detail": detail}
+            writer.line(REJECTS, {**line, "rows": 1, "label": label, "raw": ""})
+        for index in numpy.flatnonzero((codes < FIRST_REASON) & (marks[span] > 0)).tolist():
+            row = span.start + index
+            for bit, finding in enumerate(marked):
+                if int(marks[row]) >> bit & 1:
+                    writer.line(FINDINGS, _finding_line(finding, row, origins[index].as_py(), ids))
+
+
+def _finding_line(finding: Finding, row: int, origin: str, ids: RowIds) -> dict[str, Any]:
+    line = {"id": f"{int(ids.rows[row]):016x}", "origin": origin, "finding": finding.name, "detail": finding.detail}
+    other = other_row(finding, row)
+    return line if other is None else {**line, "other": f"{int(ids.rows[other]):016x}"}
 
 
 def _table(
-    writer: DataWriter, texts: pa.RecordBatch, rows: I8, names: Names, columns: Columns, sources: Sequence[str]
+    writer: DataWriter, texts: pa.RecordBatch, rows: I8, ids: RowIds, columns: Columns, sources: Sequence[str]
 ) -> pa.Table:
-    """Rows in the columns of the dataset's files."""
+    """Rows as a table with the columns of the dataset's files."""
     import pyarrow as pa
 
-    pairs = pa.array(hexadecimal(names.pairs[rows]), pa.string(), mask=~names.has_pair[rows])
+    pairs = pa.array(hexadecimal(ids.pairs[rows]), pa.string(), mask=~ids.has_pair[rows])
     arrays = {
-        "id": pa.array(hexadecimal(names.rows[rows]), pa.string()),
-        "prompt_id": pa.array(hexadecimal(names.prompts[rows]), pa.string()),
+        "id": pa.array(hexadecimal(ids.rows[rows]), pa.string()),
+        "prompt_id": pa.array(hexadecimal(ids.prompts[rows]), pa.string()),
         "pair_id": pairs,
         "source": pa.array([sources[number] for number in columns.sources[rows]], pa.string()),
         "origin": texts.column("origin"),

@@ -1,4 +1,4 @@
-"""Part of `kto eval`: validation prompts answered by several models, and what their answers are like."""
+"""Validation prompts answered by several models, and statistics of their answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.encoder import Encoder
 
 SHOWN = 4
-"""Prompts whose answers are shown on the screen; the report shows more, samples.jsonl all."""
+"""Prompts whose answers are shown on the screen; the report shows more, samples.jsonl has all."""
 
 
 @dataclass
@@ -46,12 +46,12 @@ class Answering:
 
     @property
     def decoding(self) -> Decoding:
-        """As asked for."""
+        """The decoding that was asked for."""
         config = self.config
         return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
 
     def by(self, name: str, called: str, folder: Path, weights: str, model: Any, tokenizer: Any = None) -> None:
-        """Has a model answer all prompts, each process its share.
+        """Answers of a model to all prompts, each process its share.
 
         Args:
             name: in the results; called: by the user. weights: name what answers. tokenizer: of its own; left out,
@@ -144,20 +144,21 @@ class Answering:
         return found
 
     def show(self, found: dict[str, Any]) -> None:
-        """A few answers, then what all of them are like."""
+        """Prints a few answers, then the statistics of all."""
         shown = list(self.answers)
         samples = self.samples()[:SHOWN]
         if not samples:
             return
         self.screen.texts(
-            "The same validation prompts, answered by both" if len(shown) == 2 else "The same validation prompts",
+            "Answers to the same validation prompts",
             ["prompt", *shown],
             [[sample["prompt"], *(sample[name] for name in shown)] for sample in samples],
         )
         models, most = found["generations"]["models"], self.config.max_new_tokens
+        count = "1 answer" if len(self.prompts) == 1 else f"{len(self.prompts)} answers"
         self.screen.table(
-            f"What {len(self.prompts)} answers of each are like, at most {most} tokens",
-            ["", "tokens", "90 % interval", "ended by themselves", "repeated", "distinct-2", "empty"],
+            f"Generation statistics ({count} per model, max {most} new tokens)",
+            ["", "tokens", "90 % interval", "ended", "repeated 4-grams", "distinct-2", "empty"],
             [
                 [
                     name,

@@ -1,4 +1,4 @@
-"""Part of `kto eval`: which of two answers is better, asked of a judge in both orders."""
+"""The win rate of a model: a judge compares its answers with a baseline's, in both orders."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig
             f"{needed.cached:,} verdicts known from before, at most {config.judge_calls:,} calls allowed"
         )
     if needed.identical:
-        screen.note(f"{needed.identical:,} duels are of an answer with itself: ties, and nothing to ask")
+        screen.note(f"{needed.identical:,} comparisons have two equal answers: counted as ties without asking")
     if store.damaged:
         screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
 
@@ -148,7 +148,7 @@ def sentence(found: dict[str, Any]) -> str:
     (low, high), whom = found["interval"], found["theirs"]
     whom = "the desirable completions of the data" if whom == TARGET else whom
     if not found["duels"]:
-        return "No duel could be read: the judge does not answer as asked. Try a larger one."
+        return "No verdict could be read: the judge does not answer in the required form. Try a larger one."
     better = "better" if low > 0.5 else "worse" if high < 0.5 else "not shown to be better or worse"
     said = (
         f"{found['win_rate']:.1%} [{low:.1%}, {high:.1%}] against {whom}: {better} "
@@ -196,7 +196,7 @@ def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
     rows.append(["at equal length", "", f"{controlled['win_rate']:.1%}", _interval(controlled)])
     screen.table(
         f"Win rate of {found['ours']} against {found['theirs']}, judged by {found['judge']}",
-        ["", "duels", "win rate", "90 % interval"],
+        ["", "comparisons", "win rate", "90 % interval"],
         rows,
     )
     bias = found["position_bias"]

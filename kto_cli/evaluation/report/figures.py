@@ -97,7 +97,7 @@ def calibration_chart(evidence: Evidence) -> Chart | None:
         for said, desirable, interval, count in values
     ]
     described = " ".join(f"Implied {row[0]}, observed {row[1]}." for row in rows)
-    title = "Do rewards say how sure to be?"
+    title = "Calibration of rewards"
     source = f"{evidence.results_folder}/metrics.json: metrics.calibration.bins"
     return Chart(
         title,

@@ -238,7 +238,7 @@ def _compare(folder: Path, hashes: dict[str, str]) -> None:
         path = folder / name
         if not path.is_file():
             raise BadInput(f"{path} is missing from the checkpoint.")
-        if files.file_sha256(path) != expected:
+        if files.weights_sha256(path) != expected:
             raise BadInput(f"{path} is damaged: its checksum differs.")
 
 
