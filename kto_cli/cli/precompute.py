@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kto_cli.cli.shared import Data, Model, ModelFlags, screen_of, takes, values
-from kto_cli.common.train_config import ModelConfig
+from kto_cli.common.model_config import ModelConfig
 
 
 class PrecomputeFlags(ModelFlags):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from kto_cli.common.model_config import AUTO_TOKENS, DTYPES, Dtype
 from kto_cli.common.screen import Screen
-from kto_cli.common.train_config import AUTO_TOKENS, DTYPES, Dtype
 
 REQUIRED: Any = Parameter.empty
 """The default of a flag or argument that must be given though its config has a default."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from kto_cli.common.errors import BadFlag
-from kto_cli.common.train_config import require
+from kto_cli.common.model_config import require
 from kto_cli.common.words import plural
 
 Way = Literal["best-worst", "middle", "adjacent"]

@@ -1,4 +1,4 @@
-"""Files of a cache that one process appends to: each has its own, so that several may write at once."""
+"""The cache folder, and its append-only files: one per process, so that several processes may write at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
-from kto_cli.common.train_config import ModelConfig
+from kto_cli.common.model_config import ModelConfig
 
 
 class Segment:
-    """This process's file in a folder, made when there is something to write."""
+    """This process's file in a cache folder, created at the first write."""
 
     def __init__(self, folder: Path, ending: str) -> None:
         self.folder = folder
@@ -20,10 +20,10 @@ class Segment:
         self._path: Path | None = None
 
     def append(self, data: bytes) -> None:
-        """Whole or not at all, safe against a power cut.
+        """Appends all the bytes or none, safe against a power cut.
 
         Raises:
-            DiskFull: no space left. BadInput: the cache folder cannot be written to.
+            DiskFull: no space left. BadInput: the cache folder cannot be created.
         """
         path, created = self._path, self._path is None
         if path is None:
@@ -43,14 +43,15 @@ class Segment:
 
 
 def new_path(folder: Path, ending: str) -> Path:
-    """A name no other process has, later ones after earlier ones."""
+    """A path that no other process uses; paths sort by time."""
     return folder / f"{time.time_ns():x}-{os.getpid()}{ending}"
 
 
 def make_cache_folder(folder: Path) -> None:
-    """
+    """Creates a folder of the cache.
+
     Raises:
-        BadInput: it cannot be made.
+        BadInput: it cannot be created.
     """
     try:
         make_folder(folder)
@@ -64,5 +65,5 @@ def default_cache() -> Path:
 
 
 def cache_folder(config: ModelConfig) -> Path:
-    """Where reference log-probs and tokenized rows are kept."""
+    """Folder of reference log-probs and tokenized rows."""
     return Path(config.cache) if config.cache else default_cache()

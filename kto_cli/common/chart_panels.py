@@ -1,4 +1,4 @@
-"""What is drawn of a run's metrics.jsonl, in the report and, while it trains, in the terminal."""
+"""Charts of a run's metrics.jsonl, drawn in the report and, during training, in the terminal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart: (name, key in a line of metrics.jsonl) of each of its curves."""
+    """One chart. A curve is a (name, key in a line of metrics.jsonl)."""
 
     name: str
     title: str
     short: str
-    """The title where there is little room."""
-    says: str
+    """Title in the terminal."""
+    caption: str
     training: tuple[tuple[str, str], ...] = ()
+    """Curves of the training steps."""
     validation: tuple[tuple[str, str], ...] = ()
+    """Curves of the validation during training."""
     level: float | None = None
-    """A thin line that means something."""
+    """Value of a thin horizontal line: 0, or chance."""
     spread: str | None = None
-    """Key of half the width of a band around z_ref_mean."""
+    """Key of the half-width of a band around z_ref_mean."""
     interval: str | None = None
-    """Key of the (low, high) of the validation curve."""
+    """Key of the (low, high) interval of the validation curve."""
     share: bool = False
-    """From 0 up, in percent."""
+    """Values are shares, shown in percent from 0 up."""
 
 
 PANELS = (
@@ -33,7 +35,7 @@ PANELS = (
         "loss",
         "Loss",
         "loss",
-        "What training minimizes; it falls slowly from half the mean row weight.",
+        "The KTO loss, which training minimizes. It starts near 0.5 x the mean class weight and falls slowly.",
         (("training", "loss"),),
         (("validation", "loss"),),
     ),
@@ -41,8 +43,8 @@ PANELS = (
         "z_ref",
         "z_ref: distance from the reference",
         "z_ref, nats",
-        "An estimate of the KL divergence in nats, clamped at 0; the band is the mean before the clamp, "
-        "plus and minus one standard error.",
+        "KL estimate in nats: mean log-ratio on mismatched completions, clamped at 0. The band is the mean before "
+        "the clamp, plus and minus one standard error.",
         (("training", "z_ref"),),
         (("validation", "z_ref"),),
         level=0,
@@ -52,15 +54,16 @@ PANELS = (
         "rewards",
         "Rewards by class, in training",
         "rewards",
-        "How much more likely an answer has become, times beta. Both classes falling: the learning rate is too high.",
+        "Mean log-ratio times beta: above 0, answers have become more likely. If both classes fall, the learning rate "
+        "is too high.",
         (("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
         level=0,
     ),
     Panel(
-        "held_rewards",
+        "validation_rewards",
         "Rewards by class, validation",
         "validation rewards",
-        "The same on validation rows, which nothing was learned from.",
+        "The same on validation rows, which are not trained on.",
         validation=(("desirable", "reward_desirable"), ("undesirable", "reward_undesirable")),
         level=0,
     ),
@@ -77,8 +80,8 @@ PANELS = (
         "auc",
         "Validation AUC",
         "validation AUC",
-        "The chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing. "
-        "The band is its 90 % interval.",
+        "Probability that a desirable answer has a higher reward than an undesirable one; 0.5 is chance. The band is "
+        "the 90 % interval.",
         validation=(("validation", "auc"),),
         level=0.5,
         interval="auc_interval",
@@ -87,7 +90,7 @@ PANELS = (
         "saturated",
         "Saturated rows",
         "saturated",
-        "Share of the rows of a step that no longer teach: gradient weight under 1 % of its maximum.",
+        "Share of the rows of a step whose gradient is under 1 % of its maximum.",
         (("training", "saturated"),),
         level=0,
         share=True,
@@ -95,6 +98,6 @@ PANELS = (
 )
 
 
-def looks(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The looks at validation rows among the lines of metrics.jsonl, each with its step."""
+def validation_records(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The validation metrics in lines of metrics.jsonl, each with its step."""
     return [{"step": line["step"], **line["validation"]} for line in lines if isinstance(line.get("validation"), dict)]

@@ -1,4 +1,4 @@
-"""The settings of `kto eval`. Every default lives here once; the flags in commands/evaluate.py read them."""
+"""Settings of `kto eval`. The defaults live here alone; the flags read them."""
 
 from __future__ import annotations
 
@@ -7,61 +7,61 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kto_cli.common.errors import BadFlag
-from kto_cli.common.train_config import ModelConfig, require
+from kto_cli.common.model_config import ModelConfig, require
 
 SAMPLES, JUDGED = 16, 128
-"""Validation prompts that are answered; with a judge."""
+"""Number of validation prompts to answer, without and with a judge."""
 TARGET, REFERENCE = "target", "reference"
-"""Words for `against`, where it is no checkpoint: the data's desirable completions, the reference's answers."""
+"""Values of `against` besides checkpoints: the data's desirable completions, the reference model's answers."""
 ENGINES = ("auto", "continuous", "padded", "vllm")
 
 
 @dataclass(frozen=True)
 class EvalConfig(ModelConfig):
-    """`kto eval`. `model` is the reference (--reference); default: the run's own."""
+    """Settings of `kto eval`. `model` is the reference (--reference); default: the one the run started from."""
 
     checkpoint: str = "checkpoint"
-    """A run directory, a step of one, or any Hugging Face model folder or id."""
+    """A run directory, a step of one, a Hugging Face model folder or a Hub id."""
     beta: float | None = None
-    """Default: the run's own, else 0.1."""
+    """KTO beta for the rewards; default: the run's, else 0.1."""
     report_only: bool = False
-    """Make the report of results that are there already; nothing is computed."""
+    """Only write the report again, from existing results."""
 
     samples: int | None = None
-    """Validation prompts that the models answer; left out, `SAMPLES`, with a judge `JUDGED`."""
+    """Validation prompts to answer; default: `SAMPLES`, with a judge `JUDGED`."""
     max_new_tokens: int = 128
-    """Longest answer."""
+    """Maximum tokens of an answer."""
     temperature: float = 0.7
-    """Of sampling, as in the KTO authors' code (HALOs, train/sample.py); 0 takes the likeliest token."""
+    """Sampling temperature; 0 = greedy. The default is that of the KTO authors' code (HALOs, train/sample.py)."""
     top_p: float = 0.95
-    """Sampling is among the likeliest tokens that make up this share (nucleus sampling); likewise."""
+    """Nucleus sampling: probability mass of the tokens to sample from. The default is from the same code."""
     seed: int = 0
-    """An answer depends on the model, its prompt, and this."""
+    """Random seed for sampling; an answer depends on the model, its prompt and the seed."""
     engine: str = "auto"
-    """How answers are generated: one of `ENGINES`, or the URL of an OpenAI-compatible server that serves the models."""
+    """Generation engine: one of `ENGINES`, or the URL of an OpenAI-compatible server that serves the models."""
     against: str | None = None
-    """The other side of the win rate; left out, `TARGET`. Also `REFERENCE`, another checkpoint, or a JSON file of
-    answers (AlpacaEval's format)."""
+    """Baseline of the win rate: `TARGET` (default), `REFERENCE`, another checkpoint, or a JSON file of answers
+    (AlpacaEval's format)."""
 
     judge_url: str | None = None
-    """An OpenAI-compatible server to ask which answer is better."""
+    """URL of an OpenAI-compatible server as judge."""
     judge_model: str | None = None
-    """The judge's name on that server; without one, the folder or Hub id of a reward or classifier model."""
+    """Name of the judge on that server; without a server, folder or Hub id of a reward or classifier model."""
     judge_for: str = "helpful, harmless and concise"
-    """What makes an answer better, as in the paper."""
+    """Criterion for the better answer. The default is the paper's."""
     judge_calls: int = 1000
-    """Requests the judge may be sent, repeated ones counted; nothing is asked if it will not do."""
+    """Maximum requests to the judge, retries included; none is sent if they would not suffice."""
     judge_workers: int = 8
-    """Requests under way at once."""
+    """Concurrent requests to the judge."""
 
     tasks: str | None = None
-    """Benchmarks of lm-eval, with commas between."""
+    """Benchmarks of lm-eval, separated by commas."""
     task_folder: str | None = None
-    """A folder with lm-eval tasks of one's own."""
+    """Folder with custom lm-eval tasks."""
     task_limit: int | None = None
-    """Questions of each task; left out, all."""
+    """Questions per task; default: all."""
     allow_code_execution: bool = False
-    """Run code that the model writes: humaneval needs it."""
+    """Run code that the model writes, which humaneval needs."""
 
     def __post_init__(self) -> None:
         require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
@@ -127,15 +127,15 @@ class EvalConfig(ModelConfig):
 
     @property
     def prompts(self) -> int:
-        """How many validation prompts are answered."""
+        """Number of validation prompts to answer."""
         return self.samples if self.samples is not None else JUDGED if self.judge_model else SAMPLES
 
     @property
     def task_names(self) -> list[str]:
-        """`tasks`, one by one."""
+        """The names in `tasks`."""
         return [name.strip() for name in (self.tasks or "").split(",") if name.strip()]
 
 
 def is_url(text: str) -> bool:
-    """An http or https address."""
+    """Whether the text is an http or https URL."""
     return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)

@@ -1,4 +1,4 @@
-"""Files that are never half-written: atomic replacement, content hashes, JSON lines. Standard library only."""
+"""Atomic writes of files and folders, locks, content hashes, JSON; the built-in sample data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kto_cli.common.errors import BadInput, DiskFull
 
 @contextmanager
 def saying_disk_full(where: Path) -> Iterator[None]:
-    """Turns "no space left", whichever library reports it, into one clear line.
+    """Context manager that turns "no space left", from any library, into one clear error.
 
     Raises:
         DiskFull: the device that holds `where` is full.
@@ -37,22 +37,25 @@ def saying_disk_full(where: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path, *, asked: Path | None = None) -> None:
-    """Makes a folder and those above it, where they are missing; `asked` is what the error names instead.
+    """Creates a folder and its parents.
+
+    Args:
+        asked: the folder to name in an error, instead of `folder`.
 
     Raises:
-        BadInput: it cannot be made there. DiskFull: no space left.
+        BadInput: it cannot be created. DiskFull: no space left.
     """
     with saying_disk_full(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
             raise BadInput(
-                f"The folder {asked or folder} cannot be made: {error.strerror}.", "Give another place."
+                f"The folder {asked or folder} cannot be created: {error.strerror}.", "Give another path."
             ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` survive a power cut (where the system can sync a folder)."""
+    """Makes a rename inside `folder` survive a power cut (on systems that can sync a folder)."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -70,10 +73,10 @@ def sync_file(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; on success it takes `path`'s place in one step.
+    """Context manager that yields a temporary path; on success it atomically replaces `path`.
 
     Raises:
-        DiskFull: no space left; the temporary file is gone and an earlier `path` is as it was.
+        DiskFull: no space left; the temporary file is removed and an earlier `path` unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -89,20 +92,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to fill; on success it takes `folder`'s place.
+    """Context manager that yields a temporary folder to fill; on success it replaces `folder`.
 
-    Files are synced before the rename, so a folder with its final name is always whole. A folder
-    that was there before goes away only once the new one is complete. Of what fails nothing stays, no folder above
-    it either.
+    Files are synced before the rename, so a folder with its final name is complete. An earlier folder is removed only
+    after that. A failure leaves nothing behind, no new parent folders either.
 
     Raises:
-        BadInput: another process is writing it. DiskFull: no space left; an earlier folder is as it was.
+        BadInput: another process is writing it. DiskFull: no space left; an earlier folder is unchanged.
     """
-    made = [above for above in folder.parents if not os.path.lexists(above)]
+    created = [above for above in folder.parents if not os.path.lexists(above)]
     temporary = folder.with_name(f".{folder.name}.tmp")
     retired = folder.with_name(f".{folder.name}.old")
-    with saying_disk_full(folder), _none_left(made), _claimed(temporary, folder):
-        _bring_back(retired, folder)
+    with saying_disk_full(folder), _removing_empty(created), _claimed(temporary, folder):
+        _restore(retired, folder)
         yield temporary
         for path in sorted(temporary.rglob("*")):
             if path.is_file():
@@ -114,38 +116,40 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         try:
             os.replace(temporary, folder)
         except OSError:
-            _bring_back(retired, folder)
+            _restore(retired, folder)
             raise
         sync_folder(folder.parent)
         shutil.rmtree(retired, ignore_errors=True)
 
 
-def _bring_back(retired: Path, folder: Path) -> None:
-    """The earlier folder takes its place again, if nothing is there: a process was killed between the two renames."""
+def _restore(retired: Path, folder: Path) -> None:
+    """Restores the earlier folder if a process was killed between the two renames."""
     if retired.exists() and not folder.exists():
         os.replace(retired, folder)
 
 
 @contextmanager
-def _none_left(made: list[Path]) -> Iterator[None]:
-    """Of these folders, the inner first, those go at the end that are empty."""
+def _removing_empty(folders: list[Path]) -> Iterator[None]:
+    """Context manager that removes those of the folders, innermost first, that are empty at the end."""
     try:
         yield
     finally:
-        with suppress(OSError):  # one that is not empty stays, and those above it
-            for above in made:
-                above.rmdir()
+        with suppress(OSError):  # a folder that is not empty stays, and its parents
+            for folder in folders:
+                folder.rmdir()
 
 
 @contextmanager
 def _claimed(temporary: Path, folder: Path) -> Iterator[None]:
-    """Makes `temporary` anew, for this process alone: what a killed process left there goes, what a living one is
-    writing stays. It is gone at the end."""
+    """Context manager that creates and locks `temporary` for this process, and removes it at the end.
+
+    The remains of a killed process are removed first; the lock protects those of a living one.
+    """
     if temporary.exists():
-        with _held(temporary, folder):
+        with _folder_lock(temporary, folder):
             shutil.rmtree(temporary, ignore_errors=True)
     make_folder(temporary, asked=folder)
-    with _held(temporary, folder):
+    with _folder_lock(temporary, folder):
         try:
             yield
         finally:
@@ -153,8 +157,8 @@ def _claimed(temporary: Path, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(temporary: Path, folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder, which ends with the process at the latest (where the system can lock one)."""
+def _folder_lock(temporary: Path, folder: Path) -> Iterator[None]:
+    """Context manager that locks a folder, until the process ends at the latest (on systems with file locks)."""
     if os.name != "posix":
         yield
         return
@@ -173,7 +177,7 @@ def _held(temporary: Path, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time is inside; the others wait. The file `path` stays (where the system can lock one)."""
+    """Context manager that one process enters at a time. The lock file `path` stays (on systems with file locks)."""
     if os.name != "posix":
         yield
         return
@@ -191,7 +195,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Reads a JSON file that this tool wrote; `what` names it in the error.
+    """Reads a JSON file; `what` describes it in the error.
 
     Raises:
         BadInput: it is missing or is not JSON.
@@ -205,7 +209,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """`value` with NaN and infinities as null: JSON has neither."""
+    """`value` with NaN and infinities replaced by None, as JSON has neither."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -221,7 +225,7 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
+    """SHA-256 of a file in hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -241,7 +245,7 @@ def _sha256_of(path: Path, *_: int) -> str:
 
 
 def text_hash(*parts: str) -> str:
-    """16 hex digits that name a list of texts; no two different lists share the joined form."""
+    """Hash of a list of texts, 16 hex digits; joined as JSON, so that different lists differ."""
     return hashlib.blake2b(json.dumps(parts, ensure_ascii=True).encode(), digest_size=8).hexdigest()
 
 

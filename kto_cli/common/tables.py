@@ -1,4 +1,4 @@
-"""How numbers look to people: a step's line while training, a validation table at the end."""
+"""Numbers on screen: a line per training step, and the table of validation metrics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kto_cli.common.screen import Screen, number
 LABELS = {
     "loss": "loss",
     "z_ref": "z_ref (nats)",
-    "kl": "KL to the reference (nats)",
+    "kl": "mean log-ratio on mismatched completions (nats)",
     "reward_desirable": "reward, desirable",
     "reward_undesirable": "reward, undesirable",
     "margin": "margin",
     "accuracy": "accuracy at z_ref",
     "auc": "AUC",
     "auc_length": "AUC of length alone",
-    "auc_length_matched": "AUC between rows of like length",
+    "auc_length_matched": "AUC between rows of similar length",
     "auc_length_adjusted": "AUC adjusted for length",
     "paired_accuracy": "accuracy within pairs",
 }
@@ -26,11 +26,11 @@ COLUMNS = (
     "     step    loss      z_ref +- SE (n)      "
     "reward D / U       margin  saturated  |grad|       lr  rows/s   tokens/s      ETA"
 )
-"""Names of what `show_step` shows; said again every 20 steps."""
+"""Column names of the lines of `show_step`, repeated every 20 steps."""
 
 
 def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool) -> None:
-    """One line of running numbers, below a line of names now and then."""
+    """Prints one line of a step's numbers, and of its validation if there was one."""
     if first or record["step"] % 20 == 0:
         screen.line(COLUMNS)
     screen.line(
@@ -43,16 +43,16 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
         f"{clock(record['eta_seconds'])}"
     )
     if "validation" in record:
-        seen = record["validation"]
+        found = record["validation"]
         screen.line(
-            f"validation {seen['loss']:7.4f}  {seen['z_ref']:6.2f}".ljust(43)
-            + f"{_plain(seen['reward_desirable'], '+7.3f')} / {_plain(seen['reward_undesirable'], '+7.3f')}  "
-            f"{_plain(seen['margin'], '+7.3f')}       AUC {_plain(seen['auc'], '.3f')} ({seen['rows']} rows)"
+            f"validation {found['loss']:7.4f}  {found['z_ref']:6.2f}".ljust(43)
+            + f"{_plain(found['reward_desirable'], '+7.3f')} / {_plain(found['reward_undesirable'], '+7.3f')}  "
+            f"{_plain(found['margin'], '+7.3f')}       AUC {_plain(found['auc'], '.3f')} ({found['rows']} rows)"
         )
 
 
 def step_words(record: dict[str, Any]) -> list[str]:
-    """What `show_step` says of a step beyond what curves show."""
+    """Numbers of a step that the curves do not show."""
     return [
         f"saturated {record['saturated']:.0%}",
         f"|grad| {record['gradient_norm']:.2g}",
@@ -63,18 +63,18 @@ def step_words(record: dict[str, Any]) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """1:02:03"""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    """Hours, minutes and seconds, such as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _plain(value: float, form: str) -> str:
-    """A number, or a dash of its width where a class has no row in the step."""
+    """A number, or a dash of the same width if a class has no row in the step."""
     return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
 
 
 def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
-    """The validation metrics for people, each with its interval."""
+    """Prints the validation metrics, each with its interval."""
     rows = []
     for name, label in LABELS.items():
         if name in metrics:

@@ -1,7 +1,7 @@
-"""A chart as lines of text: curves in braille dots (or ASCII), a band, a level, numbered axes, a legend.
+"""A chart as lines of text: curves in braille dots (or ASCII), a band, a level, axes with numbers, a legend.
 
-Each line is a row of (text, role) pieces: what a piece is, not how it looks. Two curves are told apart by their dots
-(the second is dotted), so no colour is needed.
+Each line is a list of (text, role) pieces; the screen maps roles to colours. The second curve is dotted, so the curves
+differ without colour.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Interval = tuple[float, float, float]
 """(x, low, high)"""
 
 LABEL = 8
-"""Columns of the numbers beside a chart."""
+"""Columns of the numbers to the left of a chart."""
 LEAST_HEIGHT = 5
-"""Lines of a chart: title, three of drawing, numbers of the x axis."""
-# Unicode, Braille Patterns: dot 1-8 of a cell two wide and four high, as bits of U+2800 + bits.
+"""Fewest lines of a chart: title, three of drawing, x axis."""
+# Braille patterns of Unicode: U+2800 + bits, one bit per dot of a cell of two by four dots, by (column, row).
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 BRAILLE = 0x2800
 ASCII = {"first": "*", "second": "o", "both": "#"}
@@ -29,7 +29,7 @@ ASCII = {"first": "*", "second": "o", "both": "#"}
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name and its finite points, x ascending."""
+    """A curve: name and finite (x, y) points, x ascending."""
 
     name: str
     points: Sequence[tuple[float, float]] = ()
@@ -37,45 +37,40 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """What a chart shows: at most two curves, a band behind them, a level that means something."""
+    """Content of a chart: at most two curves, a band behind them, and a horizontal line."""
 
     title: str
     lines: Sequence[Line]
     band: Sequence[Interval] = ()
     level: float | None = None
     share: bool = False
-    """Numbers in percent."""
+    """Show values in percent."""
 
 
 @dataclass
 class Canvas:
-    """Dots two by four to a cell (one by one in ASCII), kept apart by curve."""
+    """Dots of each curve, two by four per cell (one per cell in ASCII)."""
 
     columns: int
     rows: int
     unicode: bool
     dots: list[dict[tuple[int, int], int]] = field(default_factory=lambda: [{}, {}])
-    """Of each curve: bits by (column, row)."""
+    """For each curve bits by (column, row)."""
 
     @property
     def per_cell(self) -> tuple[int, int]:
-        """Dots across and down a cell."""
+        """Dots per cell, across and down."""
         return (2, 4) if self.unicode else (1, 1)
 
     def put(self, curve: int, x: int, y: int) -> None:
-        """A dot of a curve; x from the left, y from the top, in dots."""
+        """Sets a dot of a curve; x from the left and y from the top, in dots."""
         across, down = self.per_cell
         cell = (x // across, y // down)
         self.dots[curve][cell] = self.dots[curve].get(cell, 0) | DOTS[x % across][y % down]
 
 
-def curve(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[str]:
-    """`draw` without the roles."""
-    return ["".join(text for text, _ in row) for row in draw(plot, width, height, unicode=unicode)]
-
-
 def draw(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[Row]:
-    """A chart of exactly `height` lines (at least `LEAST_HEIGHT`), each at most `width` columns."""
+    """A chart of exactly `height` lines (at least `LEAST_HEIGHT`) of at most `width` columns."""
     rows: list[Row] = [_title(plot, width, unicode)]
     columns, lines = width - LABEL - 1, height - 2
     bounds = _bounds(plot)
@@ -97,7 +92,7 @@ def draw(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[R
 
 
 def _title(plot: Plot, width: int, unicode: bool) -> Row:
-    """The name, and of each curve its mark, name and last value; names become shorter where there is no room."""
+    """Title and legend: mark, name and last value of each curve; names are shortened to fit."""
     marks = ("━", "┄") if unicode else ("*", "o")
     lines = list(zip(("first", "second"), marks, plot.lines, strict=False))
     values = [compact(line.points[-1][1], share=plot.share) if line.points else "-" for _, _, line in lines]
@@ -113,15 +108,15 @@ def _title(plot: Plot, width: int, unicode: bool) -> Row:
 
 
 def _shortened(name: str, letters: int) -> str:
-    """undesirable, undes. or U"""
+    """undesirable, undes. or U."""
     if len(name) <= letters:
         return name
     return f"{name[:letters].rstrip()}." if letters > 1 else name[0].upper()
 
 
 def _bounds(plot: Plot) -> tuple[float, float, float, float] | None:
-    """(left, right, low, high), never empty, or None without a point; of a wide band as much as leaves the curves a
-    third of the height."""
+    """(left, right, low, high) with low < high, or None without points; a wide band is clipped, so that the curves
+    keep a third of the height."""
     points = [point for line in plot.lines for point in line.points]
     if not points:
         return None
@@ -131,7 +126,7 @@ def _bounds(plot: Plot) -> tuple[float, float, float, float] | None:
     room = (most - least) or math.inf
     low = max(min([least, *(low for _, low, _ in plot.band)]), least - room)
     high = min(max([most, *(high for _, _, high in plot.band)]), most + room)
-    # Up to rounding all values are one: half of it on either side.
+    # All values are equal up to rounding: half the value above and below.
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         room = abs(low) / 2 or 0.5
         low, high = low - room, high + room
@@ -139,31 +134,31 @@ def _bounds(plot: Plot) -> tuple[float, float, float, float] | None:
 
 
 def _share_of(value: float, low: float, high: float) -> float:
-    """Where a value lies between two, in [0, 1]; safe where their distance is more than a float can hold."""
+    """Position of a value between two others, in [0, 1]; halved first, as their distance may overflow a float."""
     return 0.0 if high == low else min(1.0, max(0.0, (value / 2 - low / 2) / (high / 2 - low / 2)))
 
 
 def _row_of(value: float, low: float, high: float, rows: int) -> int:
-    """The row, from the top, that a value lies in."""
+    """The row of a value, from the top."""
     return round((1 - _share_of(value, low, high)) * (rows - 1))
 
 
 def _trace(canvas: Canvas, index: int, points: Sequence[tuple[float, float]], bounds: tuple[float, ...]) -> None:
-    """The points of a column as their mean, joined by straight lines; of the second curve every other dot is left."""
+    """Draws the mean of each column's points, joined by straight lines; the second curve is dotted."""
     left, right, low, high = bounds
     across, down = canvas.per_cell
     width, height = canvas.columns * across, canvas.rows * down
-    before: tuple[int, int] | None = None
+    previous: tuple[int, int] | None = None
     for column, mean in _means(width, points, left, right).items():
-        here = (column, _row_of(mean, low, high, height))
-        for x, y in _straight(before or here, here):
-            if index == 0 or not canvas.unicode or (x + y) % 4 < 2 or before is None:
+        current = (column, _row_of(mean, low, high, height))
+        for x, y in _straight(previous or current, current):
+            if index == 0 or not canvas.unicode or (x + y) % 4 < 2 or previous is None:  # two dots of four
                 canvas.put(index, x, y)
-        before = here
+        previous = current
 
 
 def _means(columns: int, points: Sequence[tuple[float, float]], left: float, right: float) -> dict[int, float]:
-    """The mean of the values that fall into a column, by column."""
+    """Mean of the values in each column, by column."""
     found: dict[int, tuple[float, int]] = {}
     scale = (columns - 1) / ((right - left) or 1)
     for x, y in points:
@@ -174,7 +169,7 @@ def _means(columns: int, points: Sequence[tuple[float, float]], left: float, rig
 
 
 def _straight(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """The dots from one to another, both included."""
+    """Dots of a straight line, both ends included."""
     (x0, y0), (x1, y1) = start, end
     steps = max(abs(x1 - x0), abs(y1 - y0))
     if not steps:
@@ -183,7 +178,7 @@ def _straight(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, i
 
 
 def _band_rows(canvas: Canvas, band: Sequence[Interval], bounds: tuple[float, ...]) -> dict[int, tuple[int, int]]:
-    """The (upper, lower) row of the band in each column, means of its points there; between two the earlier goes on."""
+    """(upper, lower) row of the band in each column: the mean of its points there, else the column before."""
     left, right, low, high = bounds
     means = [_means(canvas.columns, [(x, edges[side]) for x, *edges in band], left, right) for side in (0, 1)]
     found = {
@@ -197,7 +192,7 @@ def _band_rows(canvas: Canvas, band: Sequence[Interval], bounds: tuple[float, ..
 
 
 def _cells(canvas: Canvas, band: dict[int, tuple[int, int]], level: int | None) -> list[list[tuple[str, str]]]:
-    """(character, role) by row and column; curves cover the band, that the level."""
+    """(character, role) by row and column; curves cover the band, the band covers the level."""
     unicode = canvas.unicode
     cells = [[(" ", "")] * canvas.columns for _ in range(canvas.rows)]
     if level is not None:
@@ -207,20 +202,20 @@ def _cells(canvas: Canvas, band: dict[int, tuple[int, int]], level: int | None) 
             cells[row][column] = ("░" if unicode else ":", "band")
     first, second = canvas.dots
     for column, row in {**first, **second}:
-        place = (column, row)
-        role = "both" if place in first and place in second else "first" if place in first else "second"
-        dots = chr(BRAILLE | first.get(place, 0) | second.get(place, 0))
+        cell = (column, row)
+        role = "both" if cell in first and cell in second else "first" if cell in first else "second"
+        dots = chr(BRAILLE | first.get(cell, 0) | second.get(cell, 0))
         cells[row][column] = (dots if unicode else ASCII[role], role)
     return cells
 
 
 def _merged(cells: Sequence[tuple[str, str]]) -> Row:
-    """Neighbours of one role become one piece."""
+    """Joins neighbours of the same role."""
     return [("".join(text for text, _ in group), role) for role, group in groupby(cells, key=itemgetter(1))]
 
 
 def _labels(plot: Plot, low: float, high: float, rows: int) -> dict[int, str]:
-    """Numbers beside the rows: the greatest, the least, and the level where it is between them."""
+    """Numbers of the y axis by row: the largest, the smallest, and the level if it has a row of its own."""
     labels = {0: compact(high, share=plot.share), rows - 1: compact(low, share=plot.share)}
     if plot.level is not None:
         labels.setdefault(_row_of(plot.level, low, high, rows), compact(plot.level, share=plot.share))
@@ -228,7 +223,7 @@ def _labels(plot: Plot, low: float, high: float, rows: int) -> dict[int, str]:
 
 
 def _x_axis(left: float, right: float, columns: int) -> str:
-    """The first step below the left end, the last below the right one."""
+    """First step at the left end, last step at the right end."""
     first, last = f"step {left:.0f}", f"{right:.0f}" if right > left else ""
     return " " * (LABEL + 1) + first + last.rjust(columns - len(first))
 
@@ -243,7 +238,7 @@ def compact(value: float, *, share: bool = False) -> str:
 
 
 def bar(share: float, width: int, *, unicode: bool = True) -> Row:
-    """How much is done, [0, 1]."""
+    """Progress bar; share in [0, 1]."""
     full = min(width, max(0, int(share * width)))
-    done, left = ("━", "╌") if unicode else ("=", "-")
-    return [(done * full, "first"), (left * (width - full), "axis")]
+    done, open_ = ("━", "╌") if unicode else ("=", "-")
+    return [(done * full, "first"), (open_ * (width - full), "axis")]

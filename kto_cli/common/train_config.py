@@ -1,5 +1,4 @@
-"""One frozen dataclass per command (binarize_config.py and eval_config.py have theirs). Every default lives here once;
-the flags in commands/ read them."""
+"""Settings of `kto train`, from flags or a config file. The defaults live here alone; the flags read them."""
 
 from __future__ import annotations
 
@@ -11,106 +10,69 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from kto_cli.common.errors import BadFlag, BadInput
+from kto_cli.common.model_config import ModelConfig, require
 
-Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "bfloat16-pure"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
 Optimizer: TypeAlias = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
-DTYPES, SCHEDULES, SWITCH, OPTIMIZERS = map(get_args, (Dtype, Schedule, Switch, Optimizer))
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What decides a log-probability besides the rows: shared by precompute, train and eval."""
-
-    data: str | None = None
-    """A folder that `kto binarize` wrote; default: the only one in data/."""
-    model: str | None = None
-    """A Hugging Face model folder or Hub id; default: the built-in tiny model."""
-    max_length: int | None = None
-    """Most tokens of prompt and completion together; default: what the model takes, at most 1024."""
-    dtype: str = "auto"
-    """float32, bfloat16 (autocast over float32 weights), bfloat16-pure (the weights too: half their memory) or
-    auto: bfloat16 on a GPU that has it."""
-    micro_batch_tokens: int | None = None
-    """How many tokens, padding included, go through the model at once; default: as many as an eighth
-    of a machine's or a third of a GPU's memory holds, from 1024 to 8192 on a CPU and 16384 on a GPU.
-    0 (`auto` on the command line): found by trying when training starts.
-    Memory and speed only: results do not depend on it."""
-    chat_template: str | None = None
-    """A Jinja file with the chat template, for a model folder that has none or the wrong one."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    load_in_4bit: bool = False
-    """Hold the model's linear layers in 4 bits (NF4, through bitsandbytes). The reference is then this 4-bit model."""
-    cache: str | None = None
-    """The folder of cached reference log-probs and tokenized rows; default $KTO_CACHE or ~/.cache/kto."""
-
-    def __post_init__(self) -> None:
-        require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")
-        require(
-            self.micro_batch_tokens is None or self.micro_batch_tokens >= AUTO_TOKENS,
-            "--micro-batch-tokens",
-            self.micro_batch_tokens,
-            "1 or above, or auto",
-        )
-        require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")
+SCHEDULES, SWITCH, OPTIMIZERS = map(get_args, (Schedule, Switch, Optimizer))
+TRACKERS = ("trackio", "tensorboard", "wandb")
+ALL_LINEAR = "all-linear"
 
 
 @dataclass(frozen=True)
 class TrainConfig(ModelConfig):
-    """`kto train`. `model` is both the reference and where the policy starts."""
+    """Settings of `kto train`. `model` is both the reference and the initial policy."""
 
     out: str = "checkpoint"
-    """The run directory: a Hugging Face model folder once the run is finished."""
+    """The run directory; a Hugging Face model folder when the run is finished."""
     beta: float = 0.1
-    """How far the policy may go from the reference: rewards are beta * log-ratio in nats."""
+    """KTO beta, 1 / nats: rewards are beta * log-ratio. A higher beta keeps the policy closer to the reference."""
     lambda_d: float | None = None
-    """Weight of a desirable row; left out, chosen from the class counts (Eq. 8)."""
+    """Weight of a desirable row; default: from the class counts (Eq. 8)."""
     lambda_u: float | None = None
-    """Weight of an undesirable row; left out, chosen from the class counts (Eq. 8)."""
+    """Weight of an undesirable row; default: from the class counts (Eq. 8)."""
     batch_size: int = 32
-    """Rows of one optimizer step, over all processes and micro-batches. A statistical choice: z_ref is
-    estimated from exactly these rows."""
+    """Rows of one optimizer step, over all processes. Affects results: z_ref is estimated from them."""
     group_prompts: bool = True
-    """Bring rows of one prompt into one step, where the class shares allow it: the prompt is computed once."""
+    """Put rows of one prompt into one step where the class shares allow it, so that the prompt is computed once."""
     learning_rate: float | None = None
-    """The optimizer's peak learning rate; left out, chosen by model size and said."""
+    """Peak learning rate; default: by model size (5e-6 from 1B parameters up, more below; x10 for LoRA), printed."""
     optimizer: str = "adamw"
-    """adamw, or adamw-8bit and paged-adamw-8bit of bitsandbytes: moments in 8 bits, paged out of a full GPU."""
+    """adamw, or adamw-8bit and paged-adamw-8bit of bitsandbytes (8-bit moments; paged: moved out of a full GPU)."""
     epochs: int = 1
     """Passes over the rows."""
     max_steps: int | None = None
     """Stop after this many optimizer steps."""
     warmup: float = 0.1
-    """Steps of linear warm-up: a share of all steps if below 1, else a number of steps."""
+    """Linear warm-up: a share of all steps if below 1, else a number of steps."""
     schedule: str = "linear"
-    """After the warm-up: linear (to 0), cosine (to 0) or constant."""
+    """Learning rate after the warm-up: linear (to 0), cosine (to 0) or constant."""
     max_grad_norm: float = 1.0
-    """The gradient is scaled down to this norm; 0 leaves it as it is."""
+    """Maximum gradient norm; 0 disables clipping."""
     seed: int = 0
-    """Order of the rows."""
+    """Random seed of the order of rows."""
     save_every: int | None = None
-    """Steps between checkpoints; left out, a fifth of the run, at most 200."""
+    """Steps between checkpoints; default: a fifth of the run, at most 200."""
     eval_every: int | None = None
-    """Steps between looks at validation rows; left out, a tenth of the run."""
+    """Steps between evaluations on validation rows; default: a tenth of the run."""
     compile: bool = False
     """Compile the model's layers with torch.compile: a minute at the start, faster steps on a GPU."""
     gradient_checkpointing: str = "auto"
-    """on: layers keep no activations and compute them again in the backward pass (a third more work, little memory).
-    auto: only where not even one row fits into memory otherwise."""
+    """on: recompute activations in the backward pass instead of storing them (a third more work, little memory). auto:
+    only if not even one row fits into memory otherwise."""
     lora_r: int | None = None
-    """Rank of LoRA adapters: only they learn, and the run directory holds them alone; left out, all weights learn."""
+    """Rank of LoRA adapters, which alone are trained and saved; default: all weights are trained."""
     lora_alpha: int | None = None
-    """The adapters' output is multiplied by alpha / rank; left out, alpha is twice the rank."""
+    """LoRA alpha: adapter output is scaled by alpha / rank; default: twice the rank."""
     lora_targets: str = "all-linear"
-    """Names of the linear layers to adapt, with commas between, or all-linear: all but the output head."""
+    """Linear layers to adapt: names separated by commas, or all-linear (all but the output head)."""
     dora: bool = False
-    """Learn magnitude and direction of the weights apart (DoRA)."""
+    """Use DoRA (weight-decomposed LoRA)."""
     merge: bool = False
-    """Write the whole model with the adapters added to its weights, instead of the adapters."""
+    """Write the full model with merged adapters instead of the adapters."""
     track: str | None = None
-    """Where each step's numbers go besides metrics.jsonl: trackio, tensorboard, wandb; several with commas between."""
+    """Trackers that record each step besides metrics.jsonl: trackio, tensorboard, wandb, separated by commas."""
 
     def __post_init__(self) -> None:
         require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
@@ -161,7 +123,7 @@ class TrainConfig(ModelConfig):
 
     @property
     def trackers(self) -> tuple[str, ...]:
-        """The names in `track`, each once."""
+        """Names in `track`, each once."""
         return tuple(dict.fromkeys(name.strip() for name in self.track.split(","))) if self.track is not None else ()
 
     def _check_adapters(self) -> None:
@@ -184,24 +146,8 @@ class TrainConfig(ModelConfig):
             )
 
 
-ALL_LINEAR = "all-linear"
-TRACKERS = ("trackio", "tensorboard", "wandb")
-AUTO_TOKENS = 0
-"""`--micro-batch-tokens auto`."""
-
-
-def require(holds: bool, flag: str, value: object, wanted: str) -> None:
-    """What a setting must be.
-
-    Raises:
-        BadFlag: it does not hold.
-    """
-    if not holds:
-        raise BadFlag(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
-
-
 def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """A `TrainConfig` from the keys and values of a file, types checked; numbers may be written as text (1e-5).
+    """A `TrainConfig` from the keys and values of a file, with types checked; numbers may be text (YAML reads 1e-5 so).
 
     Raises:
         BadInput: an unknown key (with the nearest known one), or a value of the wrong kind.
@@ -218,7 +164,7 @@ def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
 
 
 def _typed(kind: str, value: Any, where: str) -> Any:
-    """`value` as the annotated `kind` (such as "int | None"); a float that is whole is an int where one is asked."""
+    """`value` converted to the annotated `kind` (such as "int | None"); a float without a fraction passes as an int."""
     optional, kind = kind.endswith("| None"), kind.split(" | ")[0]
     if value is None and optional:
         return None
@@ -240,7 +186,7 @@ def _typed(kind: str, value: Any, where: str) -> Any:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON file; of a run's kto_config.json, its `train` part.
+    """Settings from a YAML or JSON file; from a run's kto_config.json, its `train` part.
 
     Raises:
         BadInput: it is missing, is neither YAML nor JSON, or holds no settings.

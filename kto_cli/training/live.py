@@ -1,4 +1,4 @@
-"""A run seen while it goes: its curves, redrawn in place, or a line of numbers a step."""
+"""Live view of training: curves redrawn in place, or a line of numbers per step."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kto_cli.common.chart_panels import PANELS, Panel, looks
+from kto_cli.common.chart_panels import PANELS, Panel, validation_records
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import clock, show_step, step_words
 from kto_cli.common.text_chart import LEAST_HEIGHT, Line, Plot, Row, bar, draw
 
 SHOWN = tuple(panel for panel in PANELS if panel.name != "saturated")
-"""The share of saturated rows stands among the numbers."""
+"""All but the saturated rows, which are among the numbers below the curves."""
 MOST_POINTS = 128
-"""Of a curve, kept (at times twice as many); of a longer run each is the mean of as many steps as that takes."""
+"""Points in memory per curve (up to twice as many at times); in longer runs a point is the mean of several steps."""
 SIDE_BY_SIDE = ((3, 150), (2, 76), (1, 0))
-"""(charts, columns that so many take)"""
+"""(charts side by side, least columns of the terminal)."""
 MOST_HEIGHT = 16
+"""Lines of a chart at most."""
 FIXED = 2
-"""Lines below the charts: numbers and bar."""
+"""Lines below the charts: numbers, progress bar."""
 Show = Callable[[dict[str, Any]], None]
 
 
 @dataclass
 class Series:
-    """Values by step, thinned so that memory does not grow with the run."""
+    """A curve's points, binned so that memory does not grow with the run."""
 
     bins: list[tuple[float, ...]] = field(default_factory=list)
-    """(step, values...), each the mean of `size` points, of the last bin of `filled` ones."""
+    """(step, values...): means of `size` points; the last bin has `filled` points."""
     size: int = 1
     filled: int = 0
 
     def add(self, *point: float) -> None:
-        """A step and its values; left out where one of them is not a number."""
+        """Adds a step and its values, unless one of them is not finite."""
         if not all(map(math.isfinite, point)):
             return
         if not self.bins or self.filled == self.size:
@@ -52,15 +53,15 @@ class Series:
 
 @dataclass
 class History:
-    """What the charts show of the records so far."""
+    """Curves of the records so far."""
 
     series: dict[tuple[str, str], Series] = field(default_factory=dict)
-    """By panel and curve; a panel's band is its curve "band"."""
+    """By (panel, curve); the curve "band" is a panel's band."""
     last: dict[str, Any] = field(default_factory=dict)
     """The last record."""
 
     def add(self, record: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """Adds a line of metrics.jsonl."""
         self.last = record
         for panel in SHOWN:
             for name, key in panel.training:
@@ -68,15 +69,15 @@ class History:
             if panel.spread:
                 middle, half = _number(record.get("z_ref_mean")), _number(record.get(panel.spread))
                 self._series(panel, "band").add(record["step"], middle - half, middle + half)
-        for seen in looks([record]):
+        for found in validation_records([record]):
             for panel in SHOWN:
                 for name, key in panel.validation:
-                    self._put(panel, name, seen, key)
-                low, high = seen.get(panel.interval or "") or (math.nan, math.nan)
+                    self._put(panel, name, found, key)
+                low, high = found.get(panel.interval or "") or (math.nan, math.nan)
                 self._series(panel, "band").add(record["step"], _number(low), _number(high))
 
     def plot(self, panel: Panel) -> Plot:
-        """A panel as it is now."""
+        """The panel's chart of the records so far."""
         names = [name for name, _ in (*panel.training, *panel.validation)]
         lines = [Line(name, [(step, value) for step, value in self._series(panel, name).bins]) for name in names]
         band = [(step, low, high) for step, low, high in self._series(panel, "band").bins]
@@ -97,23 +98,23 @@ def _number(value: Any) -> float:
 def watching(
     screen: Screen, total: int, *, done: int, earlier: Callable[[], Iterable[dict[str, Any]]], validation: bool
 ) -> Iterator[Show]:
-    """Shows a run's steps as they are done.
+    """Context manager that shows a run's steps.
 
     Args:
-        total: steps of the run. done: steps before this process. earlier: their records, asked for if they are drawn.
-        validation: there are rows to look at on the way.
+        total: steps of the run. done: steps before this process. earlier: reads the records of those steps.
+        validation: whether there are validation rows.
 
     Yields:
-        what is to be called with the record of each step.
+        A function to call with the record of each step.
     """
     if not screen.draws_curves:
         with screen.progress("training", total, done=done):
 
-            def say(record: dict[str, Any]) -> None:
+            def print_line(record: dict[str, Any]) -> None:
                 show_step(screen, record, total, first=record["step"] == done + 1)
                 screen.tick()
 
-            yield say
+            yield print_line
         return
     history = History()
     for record in earlier():
@@ -129,7 +130,7 @@ def watching(
 
 
 def frame(history: History, total: int, width: int, height: int, unicode: bool, *, validation: bool) -> list[Row]:
-    """At most `height` lines of at most `width` columns: charts side by side, numbers, a bar of the steps done."""
+    """At most `height` lines of at most `width` columns: charts side by side, numbers, progress bar."""
     panels = [panel for panel in SHOWN if validation or panel.training]
     across = next(count for count, needed in SIDE_BY_SIDE if width >= needed)
     down = min(-(-len(panels) // across), (height - FIXED) // LEAST_HEIGHT)
@@ -144,20 +145,20 @@ def frame(history: History, total: int, width: int, height: int, unicode: bool, 
 
 
 def _beside(pieces: Iterable[Row], columns: int) -> Row:
-    """Rows of several charts as one."""
-    whole: Row = []
+    """One line of several charts side by side."""
+    line: Row = []
     for row in pieces:
-        if whole:
-            whole.append(("  ", ""))
-        whole += row
-        whole.append((" " * (columns - sum(len(text) for text, _ in row)), ""))
-    return whole
+        if line:
+            line.append(("  ", ""))
+        line += row
+        line.append((" " * (columns - sum(len(text) for text, _ in row)), ""))
+    return line
 
 
 def _below(record: dict[str, Any], total: int, width: int, unicode: bool) -> list[Row]:
-    """The step's other numbers, and how far the run is."""
+    """The step's other numbers, and a progress bar."""
     step = record.get("step", 0)
-    words = step_words(record) if record else ["the first step is on its way"]
+    words = step_words(record) if record else ["waiting for the first step"]
     ends = f"training {step:,}/{total:,} ", f" {clock(record['eta_seconds'])} left" if record else ""
     room = max(0, width - sum(map(len, ends)))
     numbers = "   ".join(words)[:width]

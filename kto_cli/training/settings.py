@@ -13,8 +13,9 @@ import torch
 
 from kto_cli import __version__
 from kto_cli.common.errors import BadInput
+from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
-from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig, read_config_file, train_config
+from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval

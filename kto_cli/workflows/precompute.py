@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from kto_cli.common.errors import Interrupted
+from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
-from kto_cli.common.train_config import ModelConfig
 from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.logprobs.reference import reference_logps
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common import files
+from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
-from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import lora

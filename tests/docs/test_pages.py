@@ -20,7 +20,8 @@ from conftest import REPOSITORY, call
 from test_docs import FLAG, section
 
 from kto_cli.cli.app import app
-from kto_cli.common.train_config import DTYPES, OPTIMIZERS, SCHEDULES, SWITCH, TRACKERS, TrainConfig
+from kto_cli.common.model_config import DTYPES
+from kto_cli.common.train_config import OPTIMIZERS, SCHEDULES, SWITCH, TRACKERS, TrainConfig
 from kto_cli.core.statistics import verdict
 from kto_cli.training.settings import default_learning_rate
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from kto_cli.cli.app import app
 from kto_cli.common.chart_panels import PANELS
-from kto_cli.common.text_chart import LABEL, Line, Plot, bar, compact, curve
+from kto_cli.common.text_chart import LABEL, Line, Plot, bar, compact, draw
 from kto_cli.training.live import MOST_POINTS, SHOWN, History, Series, frame
 from kto_cli.training.step import TrainingEngine
 
@@ -52,6 +52,11 @@ def record(step: int, *, look: bool = False) -> dict:
         "eta_seconds": 3723.0,
         **({"validation": seen} if look else {}),
     }
+
+
+def curve(plot: Plot, width: int, height: int, *, unicode: bool = True) -> list[str]:
+    """The lines of a chart, without roles."""
+    return ["".join(text for text, _ in row) for row in draw(plot, width, height, unicode=unicode)]
 
 
 def marks(lines: list[str], mark: str) -> set[tuple[int, int]]:
@@ -193,7 +198,7 @@ def test_what_is_not_a_number_is_dropped():
     assert [len(line.points) for line in plots["rewards"].lines] == [4, 2]
     assert plots["auc"].band == [(4, 0.6, 0.8)]
     assert plots["z_ref"].band[0] == (1, 0.75, 1.25)
-    assert plots["held_rewards"].lines[1].points == [(4, -0.1)]
+    assert plots["validation_rewards"].lines[1].points == [(4, -0.1)]
     history.add(record(5, look=True) | {"validation": {"auc": None, "auc_interval": [None, None], "loss": 0.3}})
     assert len(history.plot(PANELS[5]).lines[0].points) == 1
 
@@ -236,7 +241,7 @@ def test_as_many_charts_as_fit(size, charts, across):
 def test_without_validation_rows_no_chart_waits_for_them():
     lines = ["".join(text for text, _ in row) for row in frame(History(), 9, 119, 39, True, validation=False)]
     assert not [line for line in lines if "validation AUC" in line]
-    assert "the first step is on its way" in lines[-2]
+    assert "waiting for the first step" in lines[-2]
 
 
 # --- in a terminal ----------------------------------------------------------------------------

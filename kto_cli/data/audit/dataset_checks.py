@@ -46,7 +46,7 @@ def length_bias(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
         numbers += f", in {longer:.0%} of {pairs:,} pairs the desirable answer is the longer one"
     if any(map(_biased, (area, *areas.values()))):
         learns = "a KTO model will learn length"
-        advice = "compare with the AUC between answers of like length that kto eval gives"
+        advice = "compare with the AUC between answers of similar length that kto eval gives"
     else:
         learns, advice = "too little to matter much", ""
     if area.low > 0.5 or area.high < 0.5:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from kto_cli.common.chart_panels import PANELS, Panel, looks
+from kto_cli.common.chart_panels import PANELS, Panel, validation_records
 from kto_cli.common.screen import number
 from kto_cli.evaluation.report.charts import DESIRABLE, PLAIN, TEXT, Chart, draw
 from kto_cli.evaluation.report.evidence import Evidence, is_number
@@ -57,7 +57,7 @@ def _final_auc(evidence: Evidence) -> Final | None:
 
 def _curves(panel: Panel, steps: Sequence[dict[str, Any]]) -> list[Curve]:
     curves = [_curve(name, key, steps, panel.spread) for name, key in panel.training]
-    seen = looks(steps)
+    seen = validation_records(steps)
     curves += [_curve(name, key, seen, None, panel.interval) for name, key in panel.validation]
     return [curve for curve in curves if curve.points]
 
@@ -127,7 +127,7 @@ def _says(panel: Panel, steps: int, final: Final | None) -> str:
     size = math.ceil(steps / MOST_POINTS)
     binned = f" Each point of training is the mean of {size} steps." if panel.training and size > 1 else ""
     bar = " The bar at the end is that of all validation rows, with its 90 % interval." if final else ""
-    return panel.says + bar + binned
+    return panel.caption + bar + binned
 
 
 def _source(panel: Panel, final: Final | None, evidence: Evidence) -> str:

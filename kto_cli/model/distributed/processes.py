@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from kto_cli.common.errors import BadInput, BadModel
-from kto_cli.common.train_config import AUTO_TOKENS, TrainConfig
+from kto_cli.common.model_config import AUTO_TOKENS
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.model.distributed import zero
 from kto_cli.model.distributed.gathering import full, is_dtensor
 

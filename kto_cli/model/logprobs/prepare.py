@@ -10,8 +10,8 @@ import torch
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadData
+from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen, stdout_kept_free
-from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
 from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import Diverged
+from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
-from kto_cli.common.train_config import ModelConfig
 from kto_cli.core.batches import micro_batches, sequence_lengths
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import Prepared
