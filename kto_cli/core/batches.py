@@ -78,7 +78,8 @@ class SequenceLengths(NamedTuple):
 def sequence_lengths(sequences: Sequence[TokenSequence]) -> SequenceLengths:
     """Lengths of sequences in memory, or of stored sequences that know theirs."""
     if hasattr(sequences, "sequence_lengths"):
-        return sequences.sequence_lengths
+        known: SequenceLengths = sequences.sequence_lengths
+        return known
     return SequenceLengths(
         [sequence.prompt for sequence in sequences],
         [len(sequence.prompt) for sequence in sequences],

@@ -45,7 +45,8 @@ def token_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
         [predicted] float32 (float64 for float64 input). Differentiable in `hidden`, `head.weight` and `head.bias`.
     """
     weight, bias = head.weight, head.bias
-    return _TiledLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)
+    logps: Tensor = _TiledLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)  # type: ignore[no-untyped-call]
+    return logps
 
 
 def sequence_logps(token_values: Tensor, rows: Tensor, count: int) -> Tensor:
