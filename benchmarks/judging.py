@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from kto_cli.evaluation.judge.duels import Duel
+from kto_cli.evaluation.judge.comparisons import Comparison
 from kto_cli.evaluation.judge.judge import judge_all
 from kto_cli.evaluation.judge.server_judge import ServerJudge
 from kto_cli.evaluation.judge.store import VerdictStore
@@ -71,15 +71,15 @@ def serve(pipe: Connection, latency: float) -> None:
     server.serve_forever()
 
 
-def duels(count: int, what: str) -> list[Duel]:
-    """Some duels of two questions each, with answers of about 100 words."""
-    return [Duel(f"{n}", f"{what} {n}?", f"Ours {n}. {ANSWER}", f"Theirs {n}. {ANSWER}") for n in range(count)]
+def comparisons(count: int, what: str) -> list[Comparison]:
+    """Some comparisons of two questions each, with answers of about 100 words."""
+    return [Comparison(f"{n}", f"{what} {n}?", f"Ours {n}. {ANSWER}", f"Theirs {n}. {ANSWER}") for n in range(count)]
 
 
 def measure(url: str, workers: int, options: argparse.Namespace) -> dict[str, Any]:
     """Verdicts a second with so many workers, and seconds a verdict took beyond the server's own."""
     count = options.questions or int(min(400, max(20, 4 * workers / max(options.latency, 0.01))))
-    some = duels((count + 1) // 2, f"With {workers}")
+    some = comparisons((count + 1) // 2, f"With {workers}")
     with tempfile.TemporaryDirectory(prefix="kto-judge-") as cache:
         client = ChatServer(url, calls=CallBudget(10 * count))
         judge = ServerJudge(client, "judge")
@@ -101,13 +101,13 @@ def measure(url: str, workers: int, options: argparse.Namespace) -> dict[str, An
 
 def read_back(count: int) -> dict[str, Any]:
     """Verdicts a second of a run that finds all of them in the cache, opening it included."""
-    some = duels(count // 2, "Read")
+    some = comparisons(count // 2, "Read")
     client = ChatServer("http://127.0.0.1:9", calls=CallBudget(0))
     with tempfile.TemporaryDirectory(prefix="kto-judge-") as cache:
         judge = ServerJudge(client, "judge")
         store = VerdictStore(Path(cache), judge.identity)
         value = {"verdict": "A", "reply": "Verdict: A"}
-        store.add([(store.key(*asked), value) for duel in some for asked in judge.asked(duel)])
+        store.add([(store.key(*asked), value) for comparison in some for asked in judge.asked(comparison)])
         began = time.perf_counter()
         judge_all(judge, some, VerdictStore(Path(cache), judge.identity))
         seconds = time.perf_counter() - began

@@ -4,7 +4,7 @@ metrics.json       validation rows: what `find_out` (validation.py) says of them
 rows.parquet       the same, row by row
 samples.jsonl      validation prompts with the answers of every model
 generations.json   what those answers are like: length, endings, repetition
-win_rate.json      which answers a judge likes better (duels.jsonl: duel by duel; alpaca_eval/: for AlpacaEval's tools)
+win_rate.json      win rate by a judge (judged.jsonl: every comparison; alpaca_eval/: for AlpacaEval's tools)
 benchmarks.json    tasks of lm-eval
 comparisons.json   this checkpoint against others
 report.html        all of it
@@ -28,7 +28,7 @@ GENERATIONS, WIN_RATE, BENCHMARKS, COMPARISONS = (
     "comparisons.json",
 )
 PARTS = (GENERATIONS, WIN_RATE, BENCHMARKS, COMPARISONS)
-DUELS, ALPACA_EVAL = "duels.jsonl", "alpaca_eval"
+JUDGED_ANSWERS, ALPACA_EVAL = "judged.jsonl", "alpaca_eval"
 
 
 def write_part(out: Path, name: str, of: str, content: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from kto_cli.evaluation.checkpoint import (
 from kto_cli.evaluation.files import METRICS
 from kto_cli.evaluation.judge import win_rate
 from kto_cli.evaluation.judge.judge import Judge
-from kto_cli.evaluation.judge.win_rate import Rivals
+from kto_cli.evaluation.judge.win_rate import NamedAnswers
 from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.server.keys import base_url
@@ -52,7 +52,7 @@ class Session:
     judge: Judge | None
     rival: tuple[str, Path] | None
     """Name and place of another checkpoint, if measured against that."""
-    given: Rivals | None
+    given: NamedAnswers | None
     """The other side, if its answers are there already: the data's or a file's."""
     answering: Answering
 
@@ -134,7 +134,7 @@ def _rival(config: EvalConfig) -> tuple[str, Path] | None:
     return free_name(called), folder
 
 
-def _given(config: EvalConfig, prompts: ValidationPrompts) -> Rivals | None:
+def _given(config: EvalConfig, prompts: ValidationPrompts) -> NamedAnswers | None:
     """The other side of the win rate, if no model has to answer for it.
 
     Raises:
@@ -146,7 +146,7 @@ def _given(config: EvalConfig, prompts: ValidationPrompts) -> Rivals | None:
                 f"None of the {len(prompts)} validation prompts has a desirable completion to be measured against.",
                 f"Measure against the reference's answers: --against {REFERENCE}.",
             )
-        return Rivals(TARGET, prompts.targets)
+        return NamedAnswers(TARGET, prompts.targets)
     assert config.against is not None
     if config.against == REFERENCE or not Path(config.against).is_file():
         return None
@@ -181,17 +181,17 @@ def report_whatever_happens(session: Session) -> Iterator[None]:
             write_report(session.out, session.home)
 
 
-def other_side(session: Session) -> Rivals:
+def other_side(session: Session) -> NamedAnswers:
     """Whom the checkpoint is measured against; another checkpoint answers now."""
     config, answering = session.config, session.answering
     if session.given is not None:
         return session.given
     if session.rival is None:
-        return Rivals(session.prepared.source.name, list(answering.texts(REFERENCE)))
+        return NamedAnswers(session.prepared.source.name, list(answering.texts(REFERENCE)))
     called, place = session.rival
     model = load_alone(place, session.prepared, config).to(session.accelerator.device)
     tokenizer, _ = load_tokenizer(
         tokenizer_folder(place), chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
     answering.by(called, called, place, weights_of(place, session.prepared, config), model, tokenizer)
-    return Rivals(called, list(answering.texts(called)))
+    return NamedAnswers(called, list(answering.texts(called)))

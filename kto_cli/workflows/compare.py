@@ -92,8 +92,8 @@ def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, 
         for one, places in ((first, left), (second, right))
     ]
     found = compare(*sides)
-    if first.duels and second.duels:
-        found["win_rate"] = compare_rates(first.duels, second.duels)
+    if first.judged and second.judged:
+        found["win_rate"] = compare_rates(first.judged, second.judged)
     if first.benchmarks and second.benchmarks:
         found |= _benchmarks(first.benchmarks, second.benchmarks)
     comparison_table(screen, *names, len(common), found)

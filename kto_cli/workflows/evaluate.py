@@ -23,7 +23,7 @@ from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
 from kto_cli.evaluation.checkpoint import load_policy, locate, results_folder, run_folder
 from kto_cli.evaluation.files import BENCHMARKS, METRICS, REPORT, forget_others, write_part
-from kto_cli.evaluation.judge.win_rate import Rivals, hold_duels, judgements, show_win_rate, write_duels
+from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, show_win_rate, write_comparisons
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
@@ -50,7 +50,7 @@ class Evaluated(NamedTuple):
     out: Path
     home: Path | None
     """The run directory it belongs to."""
-    duels: list[JudgedComparison]
+    judged: list[JudgedComparison]
     benchmarks: dict[str, Any]
 
 
@@ -80,12 +80,12 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
     weights = _weights(scores, session.config, chosen)
     metrics = _validation(session, scores, weights)
     parts: dict[str, Any] = {}
-    duels: list[JudgedComparison] = []
+    comparisons: list[JudgedComparison] = []
     with report_whatever_happens(session):
         parts |= _answers(session, policy)
         parts |= _benchmarks(session, policy.model, reference_tasks)
         del policy
-        parts |= _duels(session, duels)
+        parts |= _judge(session, comparisons)
     result = _conclude(session, metrics) | parts
     return Evaluated(
         result,
@@ -96,7 +96,7 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
         session.of,
         session.out,
         session.home,
-        duels,
+        comparisons,
         parts.get("benchmarks", {}),
     )
 
@@ -175,19 +175,19 @@ def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict
     return {"benchmarks": found}
 
 
-def _duels(session: Session, duels: list[JudgedComparison]) -> dict[str, Any]:
-    """The answers of the other side, and what the judge says of both; fills `duels`."""
-    theirs = other_side(session)
+def _judge(session: Session, comparisons: list[JudgedComparison]) -> dict[str, Any]:
+    """The answers of the other side, and what the judge says of both; fills `comparisons`."""
+    baseline = other_side(session)
     parts = {} if session.rival is None else _keep_answers(session, show=True)
     if session.judge is None or not session.accelerator.is_main_process:
         return parts
-    ours = Rivals(session.called, list(session.answering.texts("policy")))
-    found, held, verdicts = hold_duels(
-        session.judge, session.config, session.answering.prompts, ours, theirs, session.screen
+    model = NamedAnswers(session.called, list(session.answering.texts("policy")))
+    found, held, verdicts = judge_answers(
+        session.judge, session.config, session.answering.prompts, model, baseline, session.screen
     )
-    write_duels(session.out, session.of, found, held, verdicts)
+    write_comparisons(session.out, session.of, found, held, verdicts)
     show_win_rate(session.screen, found)
-    duels += judgements(held, verdicts)
+    comparisons += judgements(held, verdicts)
     return {**parts, "win_rate": found}
 
 

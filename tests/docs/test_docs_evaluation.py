@@ -184,15 +184,17 @@ def test_the_engines_and_trackers_of_the_page():
     assert {row[0].strip("`") for row in table("## While it trains", "tracker")} == set(TRACKERS)
 
 
-def test_how_many_duels_are_enough():
-    rows = table("### Reading it", "duels")
+def test_how_many_comparisons_are_enough():
+    rows = table("### Reading it", "comparisons")
     assert [int(row[0]) for row in rows] == [100, 128, 400, 800]
     for count, calls, interval, better in rows:
-        duels = int(count)
-        low, high = wilson(duels / 2, duels)
-        least = next(halves / 2 for halves in range(duels, 2 * duels) if wilson(halves / 2, duels)[0] > 0.5)
-        assert (calls, interval) == (str(2 * duels), f"{low:.1%} to {high:.1%}".replace("%", " %"))
-        assert better == f"{least / duels:.1%}".replace("%", " %")
+        comparisons = int(count)
+        low, high = wilson(comparisons / 2, comparisons)
+        least = next(
+            halves / 2 for halves in range(comparisons, 2 * comparisons) if wilson(halves / 2, comparisons)[0] > 0.5
+        )
+        assert (calls, interval) == (str(2 * comparisons), f"{low:.1%} to {high:.1%}".replace("%", " %"))
+        assert better == f"{least / comparisons:.1%}".replace("%", " %")
 
 
 def test_the_benchmarks_table_is_what_is_run():

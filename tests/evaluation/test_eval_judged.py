@@ -71,13 +71,13 @@ def test_what_a_fair_judge_says_is_in_all_places(kto: Command, place):
         for sample in ran.json["samples"]
     ]
     wins = sum(ours > theirs for ours, theirs in digests)
-    assert (found["duels"], found["wins"], found["ties"], found["losses"]) == (4, wins, 0, 4 - wins)
+    assert (found["comparisons"], found["wins"], found["ties"], found["losses"]) == (4, wins, 0, 4 - wins)
     assert found["win_rate"] == wins / 4
-    assert (found["judge"], found["ours"], found["theirs"], found["consistency"]) == ("judge-1", "a", "target", 1.0)
+    assert (found["judge"], found["model"], found["baseline"], found["consistency"]) == ("judge-1", "a", "target", 1.0)
     stored = part("a", "win_rate.json")
     assert {name: stored[name] for name in found} == found
-    duels = evaluated.lines(place / "a/eval/duels.jsonl")
-    assert [(duel["ours"], duel["theirs"]) for duel in duels] == [
+    comparisons = evaluated.lines(place / "a/eval/judged.jsonl")
+    assert [(comparison["model"], comparison["baseline"]) for comparison in comparisons] == [
         (sample["policy"], sample["target"]) for sample in ran.json["samples"]
     ]
     exported = json.loads((place / "a/eval/alpaca_eval/annotations.json").read_text())
@@ -92,7 +92,7 @@ def test_a_judge_for_the_first_answer_says_nothing(kto: Command, place):
     with serving(FIRST) as server:
         ran = kto("eval", "a", *judged(server))
         found = part("a", "win_rate.json")
-    assert (found["win_rate"], found["ties"], found["duels"], found["consistency"]) == (0.5, 4, 4, 0.0)
+    assert (found["win_rate"], found["ties"], found["comparisons"], found["consistency"]) == (0.5, 4, 4, 0.0)
     assert found["position_bias"]["first"] == 1
     assert "not shown to be better or worse" in found["sentence"]
     folded = " ".join(ran.out.split())
@@ -107,7 +107,7 @@ def test_a_judge_of_nonsense_is_said_to_be_one(kto: Command, place):
     assert ran.code == 0, ran.err
     assert "No verdict could be read" in ran.out
     assert "nan" not in ran.out
-    assert part("a", "win_rate.json")["duels"] == 0
+    assert part("a", "win_rate.json")["comparisons"] == 0
     assert (place / "a/eval/report.html").is_file()
 
 
@@ -115,11 +115,11 @@ def test_a_judge_of_nonsense_is_said_to_be_one(kto: Command, place):
 def test_against_other_models(kto: Command, place, other):
     with serving(fair) as server:
         result = kto("eval", "a", *judged(server, "--against", other, "--json")).json
-    duels = evaluated.lines(place / "a/eval/duels.jsonl")
+    comparisons = evaluated.lines(place / "a/eval/judged.jsonl")
     theirs = [sample[other] for sample in result["samples"]]
-    assert [duel["theirs"] for duel in duels] == theirs
-    assert result["win_rate"]["duels"] == 4
-    assert Path(result["win_rate"]["theirs"]).name == {"reference": "pico", "b": "b"}[other]
+    assert [comparison["baseline"] for comparison in comparisons] == theirs
+    assert result["win_rate"]["comparisons"] == 4
+    assert Path(result["win_rate"]["baseline"]).name == {"reference": "pico", "b": "b"}[other]
     identical = sum(sample["policy"] == sample[other] for sample in result["samples"])
     assert result["win_rate"]["ties"] == identical
     assert len(server.asked) == 2 * (4 - identical), "an answer is not compared with itself"
@@ -140,14 +140,14 @@ def test_answers_from_a_file_also_one_of_its_own(kto: Command, place):
         asked = len(server.asked)
         result = kto("eval", "a", *judged(server, "--against", exported, "--json")).json
         theirs = [sample["policy"] for sample in evaluated.samples("b")]
-        assert [duel["theirs"] for duel in evaluated.lines(place / "a/eval/duels.jsonl")] == theirs
-        assert result["win_rate"]["theirs"] == "b"
+        assert [comparison["baseline"] for comparison in evaluated.lines(place / "a/eval/judged.jsonl")] == theirs
+        assert result["win_rate"]["baseline"] == "b"
         half = [{"instruction": row["instruction"], "output": "x"} for row in json.loads(exported.read_text())[:3]]
         (place / "half.json").write_text(json.dumps(half))
         asked = len(server.asked)
         ran = kto("eval", "a", *judged(server, "--against", "half.json", "--json"))
         assert "Judged: 3 of 4 prompts; to the others half has no answer" in ran.err
-        assert ran.json["win_rate"]["duels"] == 3
+        assert ran.json["win_rate"]["comparisons"] == 3
         assert len(server.asked) - asked == 6
 
 
@@ -158,14 +158,18 @@ def test_a_reward_model_judges_here(kto: Command, place):
     assert "judged by reward" in shown
     assert "shown first" not in shown, "it is shown one answer at a time"
     found = result["win_rate"]
-    assert found["duels"] == found["wins"] + found["losses"] == 4
+    assert found["comparisons"] == found["wins"] + found["losses"] == 4
     assert (found["for"], found["consistency"]) == ("its score", 1.0)
-    from kto_cli.evaluation.judge.duels import Duel
+    from kto_cli.evaluation.judge.comparisons import Comparison
     from kto_cli.evaluation.judge.reward_judge import RewardJudge
 
     judge = RewardJudge(place / "reward")
-    duels = [Duel(one["id"], one["prompt"], one["policy"], one["target"]) for one in result["samples"]]
-    scores = [judge.scores([judge.encode(duel.prompt, text)])[0] for duel in duels for text in (duel.ours, duel.theirs)]
+    comparisons = [Comparison(one["id"], one["prompt"], one["policy"], one["target"]) for one in result["samples"]]
+    scores = [
+        judge.scores([judge.encode(comparison.prompt, text)])[0]
+        for comparison in comparisons
+        for text in (comparison.model, comparison.baseline)
+    ]
     wins = sum(bool(ours > theirs) for ours, theirs in zip(scores[::2], scores[1::2], strict=True))
     assert found["wins"] == wins
 
@@ -289,7 +293,7 @@ def test_without_a_desirable_completion_there_is_nothing_to_be_measured_against(
     assert "None of the 4 validation prompts has a desirable completion" in error
     assert "--against reference" in error
     result = kto("eval", "a", *SHORT, "--judge-model", reward, "--against", "reference", "--json").json
-    assert result["win_rate"]["duels"] == 4
+    assert result["win_rate"]["comparisons"] == 4
     assert list(result["generations"]["models"]) == ["reference", "policy"]
     assert all("target" not in sample for sample in result["samples"])
 
@@ -330,7 +334,7 @@ def test_killed_in_the_middle_it_asks_only_what_was_not_answered(kto: Command, k
     assert "5 calls" in ran.err
     assert "3 verdicts known from before" in ran.err
     assert sum(again.values()) == 5
-    assert ran.json["win_rate"]["duels"] == 4
+    assert ran.json["win_rate"]["comparisons"] == 4
     assert len([name for name in again if name in before]) == 1, "the one under way"
 
 
@@ -373,11 +377,11 @@ def test_two_checkpoints_against_the_same_other_side(kto: Command, place):
     rates = [one["win_rate"] for one in result["checkpoints"]]
     (found,) = result["comparisons"]
     difference = found["differences"]["win_rate"]
-    assert difference["duels"] == 4
+    assert difference["comparisons"] == 4
     assert difference["difference"] == pytest.approx(rates[1]["win_rate"] - rates[0]["win_rate"])
     for name in ("a", "b"):
         evidence = gather(place / name / "eval", place / name)
-        assert evidence.part("comparisons.json")["comparisons"][0]["differences"]["win_rate"]["duels"] == 4
+        assert evidence.part("comparisons.json")["comparisons"][0]["differences"]["win_rate"]["comparisons"] == 4
         assert "is b better?" in (place / name / "eval/report.html").read_text()
 
 
@@ -389,7 +393,7 @@ def test_a_judge_that_transformers_serves(kto: Command, place, url):
     ran = kto("eval", "a", *flags)
     assert ran.code == 0, ran.err
     found = part("a", "win_rate.json")
-    assert found["duels"] + found["unreadable"] == 2
+    assert found["comparisons"] + found["unreadable"] == 2
     again = kto("eval", "a", *flags, "--json")
     assert ": 0 calls" in again.err
     assert "4 verdicts known" in again.err

@@ -20,7 +20,7 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_server import Handler, after, answers, failing, fair, saying, serving
-from kill_judge import duels as made_duels
+from kill_judge import comparisons as made_comparisons
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput, Interrupted, KtoError
@@ -28,7 +28,7 @@ from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.data.formats.alpaca_eval import SOURCE
 from kto_cli.data.formats.records import Dropped, Pair
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.evaluation.judge.duels import Duel, Question, Verdicts
+from kto_cli.evaluation.judge.comparisons import Comparison, Question, Verdicts
 from kto_cli.evaluation.judge.export import annotated, export
 from kto_cli.evaluation.judge.judge import estimate, judge_all
 from kto_cli.evaluation.judge.question import parse, question_text
@@ -361,52 +361,52 @@ def test_a_chats_turns_are_told_apart():
     assert text.count("more honest") == 2
 
 
-# --- the run over all duels --------------------------------------------------------------------
+# --- the run over all comparisons --------------------------------------------------------------------
 
 
 def test_a_fair_judge_is_the_same_in_both_orders(tmp_path):
     """Against its rule put down by hand; each question asked once, and nothing the second time."""
     import hashlib
 
-    duels = made_duels(12)
+    comparisons = made_comparisons(12)
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path)
         ticks: list[int] = []
-        found = judge_all(judge, duels, store, workers=4, tick=ticks.append)
+        found = judge_all(judge, comparisons, store, workers=4, tick=ticks.append)
         assert set(server.contents().values()) == {1}
         assert len(server.asked) == sum(ticks) == 24
 
         def strength(text: str) -> str:
             return hashlib.sha256(text.encode()).hexdigest()
 
-        for duel, verdicts in zip(duels, found, strict=True):
-            winner = "ours" if strength(duel.ours) > strength(duel.theirs) else "theirs"
-            assert verdicts == Verdicts(duel.id, winner, winner)
+        for comparison, verdicts in zip(comparisons, found, strict=True):
+            winner = "model" if strength(comparison.model) > strength(comparison.baseline) else "baseline"
+            assert verdicts == Verdicts(comparison.id, winner, winner)
         again, store = judging(server.url, tmp_path)
-        assert judge_all(again, duels, store) == found
+        assert judge_all(again, comparisons, store) == found
         assert len(server.asked) == 24
 
 
 def test_always_first_cancels(tmp_path):
     with serving(saying("Verdict: A")) as server:
         judge, store = judging(server.url, tmp_path)
-        duels = made_duels(9)
-        found = judge_all(judge, duels, store)
-    assert {verdicts[1:] for verdicts in found} == {("ours", "theirs")}
-    rates = win_rates([judged(d.id, v.scores, d.ours, d.theirs) for d, v in zip(duels, found, strict=True)])
+        comparisons = made_comparisons(9)
+        found = judge_all(judge, comparisons, store)
+    assert {verdicts[1:] for verdicts in found} == {("model", "baseline")}
+    rates = win_rates([judged(d.id, v.scores, d.model, d.baseline) for d, v in zip(comparisons, found, strict=True)])
     assert (rates["win_rate"], rates["ties"], rates["position_bias"]["first"]) == (0.5, 9, 1.0)
 
 
 def test_nonsense_is_asked_for_three_times_and_dropped(tmp_path):
     with serving(saying("Once upon a time.")) as server:
         judge, store = judging(server.url, tmp_path)
-        (found,) = judge_all(judge, made_duels(1), store, workers=1)
+        (found,) = judge_all(judge, made_comparisons(1), store, workers=1)
         assert found == Verdicts("0", None, None)
         assert not found.readable
         assert set(server.contents().values()) == {3}
         settings = [(asked["temperature"], asked["seed"]) for asked in server.asked[:3]]
         assert settings == [(0, 0), (0.7, 1), (0.7, 2)]
-        assert judge_all(*judging(server.url, tmp_path)[:1], made_duels(1), store) == [found]
+        assert judge_all(*judging(server.url, tmp_path)[:1], made_comparisons(1), store) == [found]
         assert len(server.asked) == 6
     assert win_rates([judged("0", found.scores, "a", "b")])["unreadable"] == 1
 
@@ -422,14 +422,14 @@ def test_a_reply_that_is_cut_gets_more_room(tmp_path):
 
     with serving(reasons) as server:
         judge, store = judging(server.url, tmp_path)
-        assert judge_all(judge, made_duels(3), store, workers=1)[0] == Verdicts("0", "theirs", "ours")
+        assert judge_all(judge, made_comparisons(3), store, workers=1)[0] == Verdicts("0", "baseline", "model")
         assert [asked["max_tokens"] for asked in server.asked] == [ROOM] + 6 * [MORE_ROOM]
 
 
 def test_a_cut_reply_is_no_verdict(tmp_path):
     with serving(saying("Verdict: A", finish="length")) as server:
         judge, store = judging(server.url, tmp_path)
-        assert judge_all(judge, made_duels(1), store) == [Verdicts("0", None, None)]
+        assert judge_all(judge, made_comparisons(1), store) == [Verdicts("0", None, None)]
 
 
 def test_settings_that_a_server_does_not_take_are_left_away(tmp_path):
@@ -446,7 +446,7 @@ def test_settings_that_a_server_does_not_take_are_left_away(tmp_path):
 
     with serving(picky) as server:
         judge = ServerJudge(connect(server.url), "judge-1", say=said.append)
-        found = judge_all(judge, made_duels(4), VerdictStore(tmp_path, judge.identity), workers=1)
+        found = judge_all(judge, made_comparisons(4), VerdictStore(tmp_path, judge.identity), workers=1)
         assert {verdicts[1:] for verdicts in found} == {("tie", "tie")}
         assert len(server.asked) == 8 + 3
     assert len(said) == 3
@@ -465,32 +465,39 @@ def test_a_question_that_is_too_long_costs_only_itself(tmp_path):
     with serving(narrow) as server:
         judge = ServerJudge(connect(server.url), "judge-1", say=said.append)
         store = VerdictStore(tmp_path, judge.identity)
-        found = judge_all(judge, made_duels(3), store)
+        found = judge_all(judge, made_comparisons(3), store)
         assert [verdicts.readable for verdicts in found] == [True, False, False]
         assert (len(said), judge.refused) == (1, 4)
         assert len(server.asked) == 6
-        assert judge_all(judge, made_duels(3), store) == found
+        assert judge_all(judge, made_comparisons(3), store) == found
         assert len(server.asked) == 6
 
 
 def test_the_same_thing_is_asked_once_and_the_same_answer_twice_never(tmp_path):
-    duels = [Duel("1", "q", "a", "b"), Duel("2", "q", "a", "b"), Duel("3", "q", "b", "a"), Duel("4", "q", "a", "a")]
+    comparisons = [
+        Comparison("1", "q", "a", "b"),
+        Comparison("2", "q", "a", "b"),
+        Comparison("3", "q", "b", "a"),
+        Comparison("4", "q", "a", "a"),
+    ]
     with serving(saying("Verdict: A")) as server:
         judge, store = judging(server.url, tmp_path)
-        guess = estimate(judge, duels, store)
+        guess = estimate(judge, comparisons, store)
         assert (guess.calls, guess.cached, guess.identical) == (2, 0, 1)
-        found = judge_all(judge, duels, store)
+        found = judge_all(judge, comparisons, store)
         assert len(server.asked) == 2
-        assert [verdicts[1:] for verdicts in found] == [("ours", "theirs")] * 3 + [("tie", "tie")]
-        guess = estimate(judge, [*duels, Duel("5", "q", "a", "c")], store)
+        assert [verdicts[1:] for verdicts in found] == [("model", "baseline")] * 3 + [("tie", "tie")]
+        guess = estimate(judge, [*comparisons, Comparison("5", "q", "a", "c")], store)
         assert (guess.calls, guess.cached, guess.identical) == (2, 2, 1)
 
 
 def test_too_many_calls_are_refused_before_the_first(tmp_path):
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path)
-        guess = estimate(judge, made_duels(6), store)
-        text = "".join(str(asked["messages"]) for asked in (judge.payload(d.questions()[0]) for d in made_duels(6)))
+        guess = estimate(judge, made_comparisons(6), store)
+        text = "".join(
+            str(asked["messages"]) for asked in (judge.payload(d.questions()[0]) for d in made_comparisons(6))
+        )
         assert guess.tokens == pytest.approx(2 * len(text) / 4, rel=0.1)
         guess.refuse_above(12)
         with pytest.raises(BadInput, match=r"needs 12 calls .* limit is 11; none was made"):
@@ -502,20 +509,20 @@ def test_a_run_that_meets_the_limit_keeps_what_it_has(tmp_path):
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path, limit=7)
         with pytest.raises(OutOfCalls, match="limit of 7 calls"):
-            judge_all(judge, made_duels(10), store, workers=3)
+            judge_all(judge, made_comparisons(10), store, workers=3)
         assert len(server.asked) == 7
         judge, store = judging(server.url, tmp_path)
-        assert estimate(judge, made_duels(10), store).calls == 13
-        judge_all(judge, made_duels(10), store)
+        assert estimate(judge, made_comparisons(10), store).calls == 13
+        judge_all(judge, made_comparisons(10), store)
         assert set(server.contents().values()) == {1}
 
 
 def test_other_judges_other_words_and_other_texts_share_nothing(tmp_path):
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path)
-        judge_all(judge, made_duels(1), store)
+        judge_all(judge, made_comparisons(1), store)
         for other in (ServerJudge(judge.server, "judge-2"), ServerJudge(judge.server, "judge-1", for_what="terse")):
-            assert estimate(other, made_duels(1), VerdictStore(tmp_path, other.identity)).cached == 0
+            assert estimate(other, made_comparisons(1), VerdictStore(tmp_path, other.identity)).cached == 0
         assert store.key("ab", "c", "d") != store.key("a", "bc", "d")
 
 
@@ -523,7 +530,7 @@ def test_damaged_lines_are_passed_over(tmp_path):
     """Torn, changed, of another judge, not JSON, not even text: the sound ones stay, the others are asked again."""
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path)
-        before = judge_all(judge, made_duels(4), store, workers=1)
+        before = judge_all(judge, made_comparisons(4), store, workers=1)
         (segment,) = store.folder.iterdir()
         lines = segment.read_bytes().splitlines(keepends=True)
         assert len(lines) == 8
@@ -532,8 +539,8 @@ def test_damaged_lines_are_passed_over(tmp_path):
         segment.write_bytes(lines[0] + turned + b"\xff\xfe\x00\n[]\n" + foreign + b"".join(lines[2:7]) + lines[7][:25])
         judge, store = judging(server.url, tmp_path)
         assert store.damaged == 5
-        assert estimate(judge, made_duels(4), store).calls == 2
-        assert judge_all(judge, made_duels(4), store) == before
+        assert estimate(judge, made_comparisons(4), store).calls == 2
+        assert judge_all(judge, made_comparisons(4), store) == before
         assert len(server.asked) == 10
 
 
@@ -542,7 +549,7 @@ def test_a_cache_that_cannot_be_made_is_said(tmp_path):
     with serving(fair) as server:
         judge, store = judging(server.url, tmp_path)
         with pytest.raises(BadInput, match="cache folder cannot be used"):
-            judge_all(judge, made_duels(1), store)
+            judge_all(judge, made_comparisons(1), store)
 
 
 # --- killed and stopped ------------------------------------------------------------------------
@@ -613,7 +620,7 @@ def test_ctrl_c_waits_for_what_is_under_way(tmp_path):
         stopped = len(server.asked)
         assert stopped < 40
         judge, store = judging(server.url, tmp_path)
-        judge_all(judge, made_duels(20), store)
+        judge_all(judge, made_comparisons(20), store)
         assert set(server.contents().values()) == {1}
         assert len(server.asked) == 40
 
@@ -626,7 +633,7 @@ def test_ctrl_c_ends_a_wait_before_a_retry(tmp_path):
         timer.start()
         began = time.monotonic()
         with pytest.raises(Interrupted):
-            judge_all(judge, made_duels(4), store)
+            judge_all(judge, made_comparisons(4), store)
         assert time.monotonic() - began < 5
 
 
@@ -647,7 +654,7 @@ def test_one_fault_ends_the_others_waits(tmp_path):
         judge, store = judging(server.url, tmp_path)
         began = time.monotonic()
         with pytest.raises(ServerFault, match="403: not yours"):
-            judge_all(judge, made_duels(8), store, workers=4)
+            judge_all(judge, made_comparisons(8), store, workers=4)
         assert time.monotonic() - began < 5
         assert len(server.asked) <= 8  # a thread may take up one more question before it hears of it
 
@@ -680,7 +687,7 @@ def test_the_key_is_in_no_file_no_output_and_no_log(tmp_path, monkeypatch, capfd
                 )
                 judge = ServerJudge(client, "judge-1")
                 try:
-                    judge_all(judge, made_duels(1), VerdictStore(tmp_path / f"{place}", judge.identity))
+                    judge_all(judge, made_comparisons(1), VerdictStore(tmp_path / f"{place}", judge.identity))
                 except KtoError as error:
                     logging.error("%s", error, exc_info=True)
                     logging.error("%r %r", error, vars(error))
@@ -706,16 +713,18 @@ def test_the_key_is_in_no_file_no_output_and_no_log(tmp_path, monkeypatch, capfd
 
 
 def test_what_is_exported_is_what_our_own_source_reads(tmp_path):
-    """Ours is output_2: preferred means chosen; a tie and an unreadable duel are left out there, with the reason."""
+    """Ours is output_2: preferred means chosen; a tie and an unreadable one are dropped there, with the reason."""
     chat = ({"role": "user", "content": "Chat?"},)
-    duels = [Duel("1", "Q1", "ours 1", "theirs 1"), Duel("2", chat, "ours 2", "theirs 2")]
-    duels += [Duel("3", "Q3", "ours 3", "theirs 3"), Duel("4", "Q4", "ours 4", "theirs 4")]
-    verdicts = [Verdicts("1", "ours", "ours"), Verdicts("2", "theirs", "tie")]
-    verdicts += [Verdicts("3", "ours", "theirs"), Verdicts("4", None, "ours")]
-    paths = export(tmp_path / "alpaca", duels, verdicts, ours="kto", theirs="sft", annotator="judge-1")
+    comparisons = [Comparison("1", "Q1", "ours 1", "theirs 1"), Comparison("2", chat, "ours 2", "theirs 2")]
+    comparisons += [Comparison("3", "Q3", "ours 3", "theirs 3"), Comparison("4", "Q4", "ours 4", "theirs 4")]
+    verdicts = [Verdicts("1", "model", "model"), Verdicts("2", "baseline", "tie")]
+    verdicts += [Verdicts("3", "model", "baseline"), Verdicts("4", None, "model")]
+    paths = export(tmp_path / "alpaca", comparisons, verdicts, model="kto", baseline="sft", annotator="judge-1")
     assert [path.name for path in paths] == ["model_outputs.json", "reference_outputs.json", "annotations.json"]
     rows = json.loads(paths[2].read_text())
-    assert rows == annotated(duels, verdicts, ours="kto", theirs="sft", annotator="judge-1", dataset="validation")
+    assert rows == annotated(
+        comparisons, verdicts, model="kto", baseline="sft", annotator="judge-1", dataset="validation"
+    )
     assert list(rows[0]) == [
         "dataset",
         "instruction",
@@ -746,7 +755,7 @@ def test_what_is_exported_is_what_our_own_source_reads(tmp_path):
         ("theirs 2", "ours 2"),
     ]
     assert [r.reason for r in read if isinstance(r, Dropped)] == ["tie", "no_preference"]
-    scores = [judged(d.id, v.scores, d.ours, d.theirs) for d, v in zip(duels, verdicts, strict=True)]
+    scores = [judged(d.id, v.scores, d.model, d.baseline) for d, v in zip(comparisons, verdicts, strict=True)]
     readable = [row["preference"] - 1 for row in rows if row["preference"] is not None]
     assert win_rates(scores)["win_rate"] == sum(readable) / len(readable)
 

@@ -16,10 +16,10 @@ import httpx2 as httpx
 import pytest
 import torch
 from conftest import SAMPLE, call
-from kill_judge import duels as made_duels
+from kill_judge import comparisons as made_comparisons
 
 from kto_cli.core.statistics.win_rates import judged, win_rates
-from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.judge import estimate, judge_all
 from kto_cli.evaluation.judge.question import question_text
 from kto_cli.evaluation.judge.server_judge import ServerJudge
@@ -28,7 +28,7 @@ from kto_cli.evaluation.server.client import CallBudget, ChatServer
 
 pytestmark = pytest.mark.slow
 NEEDED = ("fastapi", "uvicorn", "openai")
-DUELS = 6
+JUDGED_ANSWERS = 6
 MODEL = str(SAMPLE / "model")
 
 
@@ -110,22 +110,22 @@ def test_a_tiny_model_speaks_nonsense_which_is_counted_as_such(url, tmp_path):
     nothing."""
     judge = ServerJudge(connect(url), MODEL)
     store = VerdictStore(tmp_path, judge.identity)
-    duels = [*made_duels(2), Duel("same", "q", "a", "a")]
-    assert estimate(judge, duels, store)[:3] == (4, 0, 1)
-    found = judge_all(judge, duels, store, workers=2)
+    comparisons = [*made_comparisons(2), Comparison("same", "q", "a", "a")]
+    assert estimate(judge, comparisons, store)[:3] == (4, 0, 1)
+    found = judge_all(judge, comparisons, store, workers=2)
     assert 4 <= judge.server.calls.used <= 12
-    rates = win_rates([judged(d.id, v.scores, d.ours, d.theirs) for d, v in zip(duels, found, strict=True)])
-    assert (rates["unreadable"], rates["duels"], rates["win_rate"]) == (2, 1, 0.5)
-    replies = [line["reply"] for asked in judge.asked(duels[0]) for line in store.get(store.key(*asked))]
+    rates = win_rates([judged(d.id, v.scores, d.model, d.baseline) for d, v in zip(comparisons, found, strict=True)])
+    assert (rates["unreadable"], rates["comparisons"], rates["win_rate"]) == (2, 1, 0.5)
+    replies = [line["reply"] for asked in judge.asked(comparisons[0]) for line in store.get(store.key(*asked))]
     assert all(len(reply) > 20 for reply in replies)
     again = ServerJudge(connect(url), MODEL)
-    assert judge_all(again, duels, VerdictStore(tmp_path, again.identity)) == found
+    assert judge_all(again, comparisons, VerdictStore(tmp_path, again.identity)) == found
     assert again.server.calls.used == 0
 
 
 @pytest.fixture(scope="module")
 def always_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in model, taught in a few steps to say "Verdict: A" to the questions of these duels."""
+    """The built-in model, taught in a few steps to say "Verdict: A" to the questions of these comparisons."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("models") / "always-first"
@@ -133,7 +133,9 @@ def always_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer, model = AutoTokenizer.from_pretrained(MODEL), AutoModelForCausalLM.from_pretrained(MODEL)
     reply = [*tokenizer("Verdict: A", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     rows = []
-    for question in [question for duel in made_duels(DUELS) for question in duel.questions()]:
+    for question in [
+        question for comparison in made_comparisons(JUDGED_ANSWERS) for question in comparison.questions()
+    ]:
         turns = [{"role": "user", "content": question_text(question)}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         rows.append(torch.tensor([prompt + reply]))
@@ -154,10 +156,10 @@ def always_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_served_judge_that_always_says_first_cancels(url, always_first, tmp_path):
     judge = ServerJudge(connect(url), str(always_first))
-    duels = made_duels(DUELS)
-    found = judge_all(judge, duels, VerdictStore(tmp_path, judge.identity), workers=2)
-    assert found == [Verdicts(duel.id, "ours", "theirs") for duel in duels]
+    comparisons = made_comparisons(JUDGED_ANSWERS)
+    found = judge_all(judge, comparisons, VerdictStore(tmp_path, judge.identity), workers=2)
+    assert found == [Verdicts(comparison.id, "model", "baseline") for comparison in comparisons]
     assert judge.server.calls.used == 12
-    rates = win_rates([judged(d.id, v.scores, d.ours, d.theirs) for d, v in zip(duels, found, strict=True)])
+    rates = win_rates([judged(d.id, v.scores, d.model, d.baseline) for d, v in zip(comparisons, found, strict=True)])
     assert (rates["win_rate"], rates["ties"], rates["consistency"]) == (0.5, 6, 0.0)
     assert rates["position_bias"]["first"] == 1.0

@@ -495,8 +495,8 @@ def add_parts(run: Path, word: str) -> dict[str, dict[str, Any]]:
     ]
     write_lines(out / "samples.jsonl", samples)
     scores = [(1.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (None, 1.0)]
-    duels = [judged(f"{n}", score, "one two three" * (n + 1), "four five") for n, score in enumerate(scores)]
-    facts = {"judge": word, "for": word, "ours": word, "theirs": word, **win_rates(duels)}
+    comparisons = [judged(f"{n}", score, "one two three" * (n + 1), "four five") for n, score in enumerate(scores)]
+    facts = {"judge": word, "for": word, "model": word, "baseline": word, **win_rates(comparisons)}
     tasks = {"tasks": {word: entry([1.0, 0.0, 1.0, 1.0], subtasks={word: {"value": 0.5, "stderr": 0.1, "n": 4}})}}
     before = {"tasks": {word: entry([0.0] * 4)}}
     difference = {"first": 0.5, "second": 0.75, "difference": 0.25, "interval": [0.1, 0.4], "verdict": "second"}
@@ -516,7 +516,7 @@ def add_parts(run: Path, word: str) -> dict[str, dict[str, Any]]:
 
 
 def test_all_parts_have_a_section_with_their_numbers(copied):
-    """Of 4 readable duels 2 are won and 1 is a tie: 2.5 / 4."""
+    """Of 4 readable comparisons 2 are won and 1 is a tie: 2.5 / 4."""
     parts = add_parts(copied, "Fern")
     found = Page(remade(copied))
     ids = [given["id"] for tag, given in found.elements if tag == "section"]

@@ -48,6 +48,6 @@ def test_a_run_over_real_feedback_has_its_whole_report_in_a_browser(workplace):
     assert text.count(spaceless(HOSTILE)) >= len(samples), "each as text, beside the others"
     found = json.loads((workplace / "run/eval/win_rate.json").read_text())
     assert found["win_rate"] == 0.5
-    assert found["ties"] == found["duels"] == 6
+    assert found["ties"] == found["comparisons"] == 6
     for said in ("50.0%", "<b>other</b>", "<i>judge</i>", "harmless-base_test.jsonl.gz", "z_ref"):
         assert spaceless(said) in text, said

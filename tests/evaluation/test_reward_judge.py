@@ -13,7 +13,7 @@ from conftest import SAMPLE
 
 from kto_cli.common.errors import BadModel
 from kto_cli.evaluation.judge import reward_judge
-from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.judge import estimate, judge_all
 from kto_cli.evaluation.judge.reward_judge import RewardJudge, score_weights
 from kto_cli.evaluation.judge.store import VerdictStore
@@ -23,11 +23,11 @@ CHAT = (
     {"role": "assistant", "content": "Hi."},
     {"role": "user", "content": "Go"},
 )
-DUELS = [
-    Duel("1", "What is a prime?", "A number with two divisors.", "It is blue."),
-    Duel("2", CHAT, "Gone.", "I would rather not go, because it rains and I have no coat to wear."),
-    Duel("3", "Say a word.", "Word.", "Word."),
-    Duel("4", "What is a prime?", "It is blue.", "A number with two divisors."),
+JUDGED_ANSWERS = [
+    Comparison("1", "What is a prime?", "A number with two divisors.", "It is blue."),
+    Comparison("2", CHAT, "Gone.", "I would rather not go, because it rains and I have no coat to wear."),
+    Comparison("3", "Say a word.", "Word.", "Word."),
+    Comparison("4", "What is a prime?", "It is blue.", "A number with two divisors."),
 ]
 
 
@@ -51,13 +51,17 @@ def made(folder: Path, *, pad: int | None = 0, labels: dict[int, str] | None = N
     return folder
 
 
-def naive(folder: Path, duel: Duel, answer: str) -> torch.Tensor:
+def naive(folder: Path, comparison: Comparison, answer: str) -> torch.Tensor:
     """[labels] the logits of one text alone: no batch, no padding, the head on the last token by hand."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    turns = [{"role": "user", "content": duel.prompt}] if isinstance(duel.prompt, str) else list(duel.prompt)
+    turns = (
+        [{"role": "user", "content": comparison.prompt}]
+        if isinstance(comparison.prompt, str)
+        else list(comparison.prompt)
+    )
     turns.append({"role": "assistant", "content": answer})
     ids = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
     with torch.no_grad():
@@ -68,8 +72,18 @@ def naive(folder: Path, duel: Duel, answer: str) -> torch.Tensor:
 def test_scores_are_those_of_each_text_alone(tmp_path, pad):
     folder = made(tmp_path / "judge", pad=pad)
     judge = RewardJudge(folder)
-    rows = [judge.encode(duel.prompt, answer) for duel in DUELS for answer in (duel.ours, duel.theirs)]
-    alone = torch.cat([naive(folder, duel, answer) for duel in DUELS for answer in (duel.ours, duel.theirs)])
+    rows = [
+        judge.encode(comparison.prompt, answer)
+        for comparison in JUDGED_ANSWERS
+        for answer in (comparison.model, comparison.baseline)
+    ]
+    alone = torch.cat(
+        [
+            naive(folder, comparison, answer)
+            for comparison in JUDGED_ANSWERS
+            for answer in (comparison.model, comparison.baseline)
+        ]
+    )
     found = judge.scores(rows)
     assert found.tolist() == pytest.approx(alone.tolist(), abs=1e-5)
     assert found.std() > 0.1
@@ -77,42 +91,42 @@ def test_scores_are_those_of_each_text_alone(tmp_path, pad):
 
 
 def test_the_higher_score_wins_and_equal_ones_tie(tmp_path):
-    """Duel 4 is duel 1 with the sides swapped: its winner is the other side; the same text twice is a tie."""
+    """Comparison 4 is comparison 1 with swapped sides: its winner is the other; the same text twice is a tie."""
     folder = made(tmp_path / "judge")
     judge = RewardJudge(folder)
     store = VerdictStore(tmp_path, judge.identity)
-    assert estimate(judge, DUELS, store)[:3] == (0, 0, 1)
+    assert estimate(judge, JUDGED_ANSWERS, store)[:3] == (0, 0, 1)
     ticks: list[int] = []
-    found = judge_all(judge, DUELS, store, tick=ticks.append)
+    found = judge_all(judge, JUDGED_ANSWERS, store, tick=ticks.append)
     assert sum(ticks) == 4
-    for duel, verdicts in zip(DUELS, found, strict=True):
-        ours, theirs = (naive(folder, duel, answer).item() for answer in (duel.ours, duel.theirs))
-        winner = "tie" if duel.identical else "ours" if ours > theirs else "theirs"
-        assert verdicts == Verdicts(duel.id, winner, winner)
-    assert {found[0].ours_first, found[3].ours_first} == {"ours", "theirs"}
-    assert judge.ballots(([{"score": 1.5}], [{"score": 1.5}])) == ("tie", "tie")
+    for comparison, verdicts in zip(JUDGED_ANSWERS, found, strict=True):
+        ours, theirs = (naive(folder, comparison, answer).item() for answer in (comparison.model, comparison.baseline))
+        winner = "tie" if comparison.identical else "model" if ours > theirs else "baseline"
+        assert verdicts == Verdicts(comparison.id, winner, winner)
+    assert {found[0].ours_first, found[3].ours_first} == {"model", "baseline"}
+    assert judge.votes(([{"score": 1.5}], [{"score": 1.5}])) == ("tie", "tie")
 
 
 def test_scores_are_kept(tmp_path, monkeypatch):
     folder = made(tmp_path / "judge")
     judge = RewardJudge(folder)
-    found = judge_all(judge, DUELS, VerdictStore(tmp_path, judge.identity))
+    found = judge_all(judge, JUDGED_ANSWERS, VerdictStore(tmp_path, judge.identity))
     again = RewardJudge(folder)
     monkeypatch.setattr(again, "scores", None)
     store = VerdictStore(tmp_path, again.identity)
-    assert estimate(again, DUELS, store).cached == 4
-    assert judge_all(again, DUELS, store) == found
+    assert estimate(again, JUDGED_ANSWERS, store).cached == 4
+    assert judge_all(again, JUDGED_ANSWERS, store) == found
     other = made(tmp_path / "other", rope_theta=500.0)
     assert RewardJudge(other).identity != judge.identity
 
 
 def test_small_batches_give_the_same(tmp_path, monkeypatch):
     judge = RewardJudge(made(tmp_path / "judge"))
-    whole = judge_all(judge, DUELS, VerdictStore(tmp_path / "a", judge.identity))
+    whole = judge_all(judge, JUDGED_ANSWERS, VerdictStore(tmp_path / "a", judge.identity))
     monkeypatch.setattr(reward_judge, "TOKENS_A_BATCH", 40)
     store = VerdictStore(tmp_path / "b", judge.identity)
     ticks: list[int] = []
-    assert judge_all(judge, DUELS, store, tick=ticks.append) == whole
+    assert judge_all(judge, JUDGED_ANSWERS, store, tick=ticks.append) == whole
     assert len(ticks) >= 2
 
 
@@ -120,8 +134,8 @@ def test_small_batches_give_the_same(tmp_path, monkeypatch):
 def test_two_labels_are_a_difference(tmp_path, labels, sign):
     folder = made(tmp_path / "judge", labels=labels)
     judge = RewardJudge(folder)
-    logits = naive(folder, DUELS[0], DUELS[0].ours)
-    found = judge.scores([judge.encode(DUELS[0].prompt, DUELS[0].ours)])
+    logits = naive(folder, JUDGED_ANSWERS[0], JUDGED_ANSWERS[0].model)
+    found = judge.scores([judge.encode(JUDGED_ANSWERS[0].prompt, JUDGED_ANSWERS[0].model)])
     assert found.item() == pytest.approx(sign * (logits[1] - logits[0]).item(), abs=1e-5)
 
 
@@ -169,7 +183,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
     judge = RewardJudge(made(tmp_path / "judge"))
     monkeypatch.setattr(judge, "scores", lambda rows: torch.full((len(rows),), torch.nan, dtype=torch.float64))
     with pytest.raises(BadModel, match="not numbers"):
-        judge_all(judge, DUELS, VerdictStore(tmp_path, judge.identity))
+        judge_all(judge, JUDGED_ANSWERS, VerdictStore(tmp_path, judge.identity))
 
 
 def test_what_is_too_long_loses_its_beginning(tmp_path):
@@ -184,7 +198,7 @@ def test_that_texts_were_shortened_is_said(tmp_path):
     said: list[str] = []
     judge = RewardJudge(made(tmp_path / "judge"), say=said.append)
     said.clear()
-    judge_all(judge, [Duel("long", "word " * 2000, "Yes.", "No.")], VerdictStore(tmp_path, judge.identity))
+    judge_all(judge, [Comparison("long", "word " * 2000, "Yes.", "No.")], VerdictStore(tmp_path, judge.identity))
     assert said == ["2 texts lost their beginning: the judge reads 512 tokens."]
 
 

@@ -1,4 +1,4 @@
-"""Judges some duels in a process of its own, to be killed: URL CACHE DUELS WORKERS."""
+"""Judges some comparisons in a process of its own, to be killed: URL CACHE JUDGED_ANSWERS WORKERS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from kto_cli.common.errors import Interrupted
-from kto_cli.evaluation.judge.duels import Duel
+from kto_cli.evaluation.judge.comparisons import Comparison
 from kto_cli.evaluation.judge.judge import judge_all
 from kto_cli.evaluation.judge.server_judge import ServerJudge
 from kto_cli.evaluation.judge.store import VerdictStore
@@ -14,8 +14,10 @@ from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import key_for
 
 
-def duels(count: int) -> list[Duel]:
-    return [Duel(f"{place}", f"Question {place}?", f"Ours {place}.", f"Theirs {place}.") for place in range(count)]
+def comparisons(count: int) -> list[Comparison]:
+    return [
+        Comparison(f"{place}", f"Question {place}?", f"Ours {place}.", f"Theirs {place}.") for place in range(count)
+    ]
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     judge = ServerJudge(server, "judge-1")
     store = VerdictStore(Path(cache), judge.identity)
     try:
-        judge_all(judge, duels(int(count)), store, workers=int(workers))
+        judge_all(judge, comparisons(int(count)), store, workers=int(workers))
     except Interrupted as stopped:
         print(stopped)
         raise SystemExit(130) from None

@@ -53,15 +53,15 @@ def rate(outcomes: Sequence[float]) -> dict[str, Any]:
     """Win rate, (wins + ties / 2) / comparisons, with its interval and counts.
 
     Returns:
-        win_rate (NaN without comparisons), interval (Wilson, 90 %; ties count as half successes), duels (comparisons),
-        wins, ties, losses.
+        win_rate (NaN without comparisons), interval (Wilson, 90 %; ties count as half successes), comparisons,
+        wins, ties, losses (counts).
     """
     count, total = len(outcomes), math.fsum(outcomes)
     wins, losses = outcomes.count(1.0), outcomes.count(0.0)
     return {
         "win_rate": total / count if count else math.nan,
         "interval": wilson(total, count),
-        "duels": count,
+        "comparisons": count,
         "wins": wins,
         "ties": count - wins - losses,
         "losses": losses,
@@ -192,7 +192,7 @@ def compare_rates(
     readable for both; the bootstrap is paired, so the difficulty of a prompt cancels.
 
     Returns:
-        duels (comparisons), first, second, difference (second - first), interval (90 %), verdict: "first" or "second"
+        comparisons (count), first, second, difference (second - first), interval (90 %), verdict: "first" or "second"
         (is better) if 0 lies outside the interval, else "unclear".
     """
     others = {one.id: one.outcome for one in second}
@@ -200,7 +200,7 @@ def compare_rates(
         (one.outcome, other) for one in first if one.outcome is not None and (other := others.get(one.id)) is not None
     ]
     if not pairs:
-        empty = {"duels": 0, "first": math.nan, "second": math.nan, "difference": math.nan}
+        empty = {"comparisons": 0, "first": math.nan, "second": math.nan, "difference": math.nan}
         return {**empty, "interval": [math.nan, math.nan], "verdict": "unclear"}
     values = torch.tensor(pairs, dtype=torch.float64)
     before, after = values.mean(0).tolist()
@@ -208,7 +208,7 @@ def compare_rates(
     parts = [drawn @ changes / len(pairs) for drawn in resample_weights(clusters, len(pairs), resamples, seed)]
     low, high = percentiles(torch.cat(parts))
     return {
-        "duels": len(pairs),
+        "comparisons": len(pairs),
         "first": before,
         "second": after,
         "difference": after - before,

@@ -2,7 +2,7 @@
 
 win_rate.py       a judge's answers to all prompts, and the win rate
 judge.py          what every judge can do; the estimate of calls; the run over all pairs
-duels.py          two answers to one prompt, in both orders
+comparisons.py    two answers to one prompt, in both orders
 question.py       the question put to a judge, and its reply parsed
 server_judge.py   a chat model behind a server
 reward_judge.py   a reward model or classifier on this machine

@@ -14,7 +14,7 @@ from typing import Any
 
 from kto_cli.common.files import write_json
 from kto_cli.data.dataset import Text
-from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 
 OUTPUTS, REFERENCE, ANNOTATIONS = "model_outputs.json", "reference_outputs.json", "annotations.json"
 
@@ -31,7 +31,7 @@ def instruction(prompt: Text) -> str:
 
 
 def preference(verdicts: Verdicts) -> float | None:
-    """1 (theirs), 1.5 (tie) or 2 (ours), by both orders together; None where one is unreadable."""
+    """1 (baseline), 1.5 (tie) or 2 (model), by both orders together; None where one is unreadable."""
     first, second = verdicts.scores
     if first is None or second is None:
         return None
@@ -39,57 +39,63 @@ def preference(verdicts: Verdicts) -> float | None:
     return 2.0 if total > 1 else 1.0 if total < 1 else 1.5
 
 
-def outputs(duels: Sequence[Duel], generator: str, dataset: str, *, ours: bool) -> list[dict[str, Any]]:
+def outputs(comparisons: Sequence[Comparison], generator: str, dataset: str, *, model: bool) -> list[dict[str, Any]]:
     """One side's answers."""
     return [
         {
             "dataset": dataset,
-            "instruction": instruction(duel.prompt),
-            "output": duel.ours if ours else duel.theirs,
+            "instruction": instruction(comparison.prompt),
+            "output": comparison.model if model else comparison.baseline,
             "generator": generator,
         }
-        for duel in duels
+        for comparison in comparisons
     ]
 
 
 def annotated(
-    duels: Sequence[Duel], verdicts: Sequence[Verdicts], *, ours: str, theirs: str, annotator: str, dataset: str
+    comparisons: Sequence[Comparison],
+    verdicts: Sequence[Verdicts],
+    *,
+    model: str,
+    baseline: str,
+    annotator: str,
+    dataset: str,
 ) -> list[dict[str, Any]]:
-    """One object a duel."""
+    """One object a comparison."""
     return [
         {
             "dataset": dataset,
-            "instruction": instruction(duel.prompt),
-            "output_1": duel.theirs,
-            "generator_1": theirs,
-            "output_2": duel.ours,
-            "generator_2": ours,
+            "instruction": instruction(comparison.prompt),
+            "output_1": comparison.baseline,
+            "generator_1": baseline,
+            "output_2": comparison.model,
+            "generator_2": model,
             "annotator": annotator,
             "preference": preference(verdict),
         }
-        for duel, verdict in zip(duels, verdicts, strict=True)
+        for comparison, verdict in zip(comparisons, verdicts, strict=True)
     ]
 
 
 def export(
     folder: Path,
-    duels: Sequence[Duel],
+    comparisons: Sequence[Comparison],
     verdicts: Sequence[Verdicts],
     *,
-    ours: str,
-    theirs: str,
+    model: str,
+    baseline: str,
     annotator: str,
     dataset: str = "validation",
 ) -> list[Path]:
-    """Writes the three files into `folder`, each atomically; `ours`, `theirs` and `annotator` are names.
+    """Writes the three files into `folder`, each atomically; `model`, `baseline` and `annotator` are names.
 
     Raises:
         DiskFull: no space left. BadInput: the folder cannot be made.
     """
-    found = annotated(duels, verdicts, ours=ours, theirs=theirs, annotator=annotator, dataset=dataset)
+    found = annotated(comparisons, verdicts, model=model, baseline=baseline, annotator=annotator, dataset=dataset)
     files = {
-        OUTPUTS: outputs(duels, ours, dataset, ours=True),
-        REFERENCE: outputs(duels, theirs, dataset, ours=False),
+        OUTPUTS: outputs(comparisons, model, dataset, model=True),
+        REFERENCE: outputs(comparisons, baseline, dataset, model=False),
         ANNOTATIONS: found,
     }
     for name, rows in files.items():

@@ -1,4 +1,4 @@
-"""What every judge can do, how many calls it will need, and the run over all duels."""
+"""What every judge can do, how many calls it will need, and the run over all comparisons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from kto_cli.common.errors import BadInput
-from kto_cli.evaluation.judge.duels import Ballot, Duel, Verdicts
+from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts, Vote
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 
 Asked = tuple[str, str, str]
@@ -28,8 +28,8 @@ class Judge(Protocol):
     def overhead(self) -> int:
         """Characters of one call besides prompt and answers; 0: calls cost nothing."""
 
-    def asked(self, duel: Duel) -> tuple[Asked, Asked]:
-        """The two things to find out about a duel."""
+    def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
+        """The two things to find out about a comparison."""
 
     def is_settled(self, answers: Sequence[Value]) -> bool:
         """These answers are enough."""
@@ -37,8 +37,8 @@ class Judge(Protocol):
     def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
         """Finds out what is not settled yet, and keeps each answer in the store at once."""
 
-    def ballots(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Ballot | None, Ballot | None]:
-        """With ours first, with theirs first; from the answers to what `asked` named."""
+    def votes(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Vote | None, Vote | None]:
+        """With the model's answer first, with the baseline's first; from the answers to what `asked` named."""
 
 
 class Estimate(NamedTuple):
@@ -49,7 +49,7 @@ class Estimate(NamedTuple):
     cached: int
     """Questions answered in an earlier run."""
     identical: int
-    """Duels of an answer with itself: ties without a question."""
+    """Comparisons of an answer with itself: ties without a question."""
     tokens: int
     """Of the requests, roughly."""
 
@@ -66,17 +66,19 @@ class Estimate(NamedTuple):
             )
 
 
-def unsettled(judge: Judge, duels: Sequence[Duel], store: VerdictStore) -> list[Asked]:
-    """What must be asked: each thing once, in the order of the duels."""
-    wanted = dict.fromkeys(asked for duel in duels if not duel.identical for asked in judge.asked(duel))
+def unsettled(judge: Judge, comparisons: Sequence[Comparison], store: VerdictStore) -> list[Asked]:
+    """What must be asked: each thing once, in the order of the comparisons."""
+    wanted = dict.fromkeys(
+        asked for comparison in comparisons if not comparison.identical for asked in judge.asked(comparison)
+    )
     return [asked for asked in wanted if not judge.is_settled(store.get(store.key(*asked)))]
 
 
-def estimate(judge: Judge, duels: Sequence[Duel], store: VerdictStore) -> Estimate:
+def estimate(judge: Judge, comparisons: Sequence[Comparison], store: VerdictStore) -> Estimate:
     """What `judge_all` will take, before anything is asked."""
-    identical = sum(duel.identical for duel in duels)
-    wanted = {asked for duel in duels if not duel.identical for asked in judge.asked(duel)}
-    todo = unsettled(judge, duels, store)
+    identical = sum(comparison.identical for comparison in comparisons)
+    wanted = {asked for comparison in comparisons if not comparison.identical for asked in judge.asked(comparison)}
+    todo = unsettled(judge, comparisons, store)
     characters = sum(judge.overhead + sum(map(len, asked)) for asked in todo)
     calls = len(todo) if judge.overhead else 0
     return Estimate(calls, len(wanted) - len(todo), identical, characters // CHARACTERS_A_TOKEN)
@@ -84,25 +86,25 @@ def estimate(judge: Judge, duels: Sequence[Duel], store: VerdictStore) -> Estima
 
 def judge_all(
     judge: Judge,
-    duels: Sequence[Duel],
+    comparisons: Sequence[Comparison],
     store: VerdictStore,
     *,
     workers: int = 8,
     tick: Tick = lambda settled: None,
 ) -> list[Verdicts]:
-    """The verdicts of all duels, in their order; what is in the store is not asked again.
+    """The verdicts of all comparisons, in their order; what is in the store is not asked again.
 
     Raises:
         Interrupted: Ctrl-C; what was under way is kept too. KtoError: the judge gives up; what it said is kept.
     """
-    todo = unsettled(judge, duels, store)
+    todo = unsettled(judge, comparisons, store)
     if todo:
         judge.settle(todo, store, workers=workers, tick=tick)
-    return [_verdicts(judge, duel, store) for duel in duels]
+    return [_verdicts(judge, comparison, store) for comparison in comparisons]
 
 
-def _verdicts(judge: Judge, duel: Duel, store: VerdictStore) -> Verdicts:
-    if duel.identical:
-        return Verdicts(duel.id, "tie", "tie")
-    one, other = (store.get(store.key(*asked)) for asked in judge.asked(duel))
-    return Verdicts(duel.id, *judge.ballots((one, other)))
+def _verdicts(judge: Judge, comparison: Comparison, store: VerdictStore) -> Verdicts:
+    if comparison.identical:
+        return Verdicts(comparison.id, "tie", "tie")
+    one, other = (store.get(store.key(*asked)) for asked in judge.asked(comparison))
+    return Verdicts(comparison.id, *judge.votes((one, other)))

@@ -14,7 +14,7 @@ import torch
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.files import read_json
 from kto_cli.data.dataset import Text
-from kto_cli.evaluation.judge.duels import Ballot, Duel
+from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 from kto_cli.model import load
@@ -110,12 +110,12 @@ class RewardJudge:
         """It makes no calls."""
         return 0
 
-    def asked(self, duel: Duel) -> tuple[Asked, Asked]:
+    def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The scores of both answers."""
         asked = []
-        for answer in (duel.ours, duel.theirs):
-            prompt, _, _ = duel.questions()[0].parts
-            self._texts[prompt, answer, ""] = (duel.prompt, answer)
+        for answer in (comparison.model, comparison.baseline):
+            prompt, _, _ = comparison.questions()[0].parts
+            self._texts[prompt, answer, ""] = (comparison.prompt, answer)
             asked.append((prompt, answer, ""))
         return asked[0], asked[1]
 
@@ -123,11 +123,11 @@ class RewardJudge:
         """It has a score."""
         return bool(answers)
 
-    def ballots(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Ballot | None, Ballot | None]:
+    def votes(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Vote | None, Vote | None]:
         """The higher score wins, whichever is shown first."""
-        ours, theirs = (some[0]["score"] for some in answers)
-        ballot: Ballot = "ours" if ours > theirs else "theirs" if ours < theirs else "tie"
-        return ballot, ballot
+        model, baseline = (some[0]["score"] for some in answers)
+        vote: Vote = "model" if model > baseline else "baseline" if model < baseline else "tie"
+        return vote, vote
 
     def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int = 1, tick: Tick) -> None:
         """Scores all, batch by batch, longest first (a batch that does not fit in memory fails at once).

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kto_cli.common.errors import Interrupted
-from kto_cli.evaluation.judge.duels import Ballot, Duel, Question
+from kto_cli.evaluation.judge.comparisons import Comparison, Question, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text
 from kto_cli.evaluation.judge.store import Value, VerdictStore
@@ -27,15 +27,15 @@ _KEPT = 4000
 _RENAMED = re.compile(r"max_(?:completion_)?tokens")
 _OF_THIS_ONE = re.compile(r"context|too long|content.?(?:filter|policy|management)", re.IGNORECASE)
 """What a server says of one question (too long, filtered), not of all."""
-_OURS_FIRST: dict[Side, Ballot] = {"A": "ours", "B": "theirs", "tie": "tie"}
-_THEIRS_FIRST: dict[Side, Ballot] = {"A": "theirs", "B": "ours", "tie": "tie"}
+_OURS_FIRST: dict[Side, Vote] = {"A": "model", "B": "baseline", "tie": "tie"}
+_THEIRS_FIRST: dict[Side, Vote] = {"A": "baseline", "B": "model", "tie": "tie"}
 
 
 class ServerJudge:
     """Asks a chat model, in both orders, in as many threads as wanted.
 
     A reply that cannot be read is asked for again, with another seed and some temperature; after three the question is
-    unreadable and the duel is left out of the win rate.
+    unreadable and the comparison is left out of the win rate.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class ServerJudge:
         """Characters of the question itself."""
         return len(question_text(Question("", "", ""), self.for_what))
 
-    def asked(self, duel: Duel) -> tuple[Asked, Asked]:
+    def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The question in both orders."""
-        ours_first, theirs_first = duel.questions()
+        ours_first, theirs_first = comparison.questions()
         with self._lock:
             self._questions |= {ours_first.parts: ours_first, theirs_first.parts: theirs_first}
         return ours_first.parts, theirs_first.parts
@@ -79,7 +79,7 @@ class ServerJudge:
         """One could be read, or three could not, or the server will not take the question."""
         return len(answers) >= ATTEMPTS or any(answer["verdict"] or "refused" in answer for answer in answers)
 
-    def ballots(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Ballot | None, Ballot | None]:
+    def votes(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Vote | None, Vote | None]:
         """From the sides of the two orders."""
         first, second = (next((answer["verdict"] for answer in some if answer["verdict"]), None) for some in answers)
         return (_OURS_FIRST[first] if first else None), (_THEIRS_FIRST[second] if second else None)

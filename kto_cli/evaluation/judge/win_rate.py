@@ -12,8 +12,8 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
-from kto_cli.evaluation.files import ALPACA_EVAL, DUELS, WIN_RATE, write_lines, write_part
-from kto_cli.evaluation.judge.duels import Duel, Verdicts
+from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, write_lines, write_part
+from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction
 from kto_cli.evaluation.judge.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.evaluation.judge.server_judge import ServerJudge
@@ -27,11 +27,11 @@ BY_SCORE = "its score"
 """What a reward model judges for."""
 
 
-class Rivals(NamedTuple):
-    """What the answers of a checkpoint are measured against."""
+class NamedAnswers(NamedTuple):
+    """Answers of one side of the comparison."""
 
     name: str
-    """As it is called in results."""
+    """Its name in results."""
     answers: list[str | None]
     """[prompts] None where it has none."""
 
@@ -54,7 +54,7 @@ def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
     return ServerJudge(server, config.judge_model, for_what=config.judge_for, say=screen.note)
 
 
-def answers_in_file(path: Path, prompts: ValidationPrompts) -> Rivals:
+def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
     """Answers from a JSON file in AlpacaEval's format: a list of {"instruction", "output", "generator"}.
 
     Raises:
@@ -81,47 +81,51 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> Rivals:
             "Its instructions must be these prompts, as in alpaca_eval/ of an earlier evaluation.",
         )
     called = next((row["generator"] for row in rows if isinstance(row.get("generator"), str)), path.stem)
-    return Rivals(free_name(called), found)
+    return NamedAnswers(free_name(called), found)
 
 
-def hold_duels(
+def judge_answers(
     judge: Judge,
     config: EvalConfig,
     prompts: ValidationPrompts,
-    ours: Rivals,
-    theirs: Rivals,
+    model: NamedAnswers,
+    baseline: NamedAnswers,
     screen: Screen,
-) -> tuple[dict[str, Any], list[Duel], list[Verdicts]]:
+) -> tuple[dict[str, Any], list[Comparison], list[Verdicts]]:
     """Asks the judge, within its limit of calls, and says beforehand what that will take.
 
     Returns:
-        (what win_rate.json holds, the duels, what was said of them).
+        (what win_rate.json holds, the comparisons, what was said of them).
 
     Raises:
         KtoError: more calls are needed than allowed (nothing is asked then), or the judge gives up (what it said is
             kept).
     """
-    pairs = zip(prompts.rows, prompts.texts, ours.answers, theirs.answers, strict=True)
-    duels = [
-        Duel(row.id, text, mine, other) for row, text, mine, other in pairs if mine is not None and other is not None
+    pairs = zip(prompts.rows, prompts.texts, model.answers, baseline.answers, strict=True)
+    comparisons = [
+        Comparison(row.id, text, mine, other)
+        for row, text, mine, other in pairs
+        if mine is not None and other is not None
     ]
-    if len(duels) < len(prompts):
-        screen.note(f"Judged: {len(duels):,} of {len(prompts):,} prompts; to the others {theirs.name} has no answer.")
+    if len(comparisons) < len(prompts):
+        screen.note(
+            f"Judged: {len(comparisons):,} of {len(prompts):,} prompts; to the others {baseline.name} has no answer."
+        )
     store = VerdictStore(cache_folder(config), judge.identity)
-    needed = estimate(judge, duels, store)
+    needed = estimate(judge, comparisons, store)
     _say_what_it_takes(needed, store, config, screen)
     needed.refuse_above(config.judge_calls)
-    with screen.progress(f"verdicts on {ours.name}", needed.calls or 2 * len(duels)):
-        verdicts = judge_all(judge, duels, store, workers=config.judge_workers, tick=screen.tick)
-    found = win_rates(judgements(duels, verdicts))
+    with screen.progress(f"verdicts on {model.name}", needed.calls or 2 * len(comparisons)):
+        verdicts = judge_all(judge, comparisons, store, workers=config.judge_workers, tick=screen.tick)
+    found = win_rates(judgements(comparisons, verdicts))
     facts = {
         "judge": config.judge_model,
         "for": config.judge_for if config.judge_url else BY_SCORE,
-        "ours": ours.name,
-        "theirs": theirs.name,
+        "model": model.name,
+        "baseline": baseline.name,
         **found,
     }
-    return {**facts, "sentence": sentence(facts)}, duels, verdicts
+    return {**facts, "sentence": sentence(facts)}, comparisons, verdicts
 
 
 def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig, screen: Screen) -> None:
@@ -136,18 +140,19 @@ def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig
         screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
 
 
-def judgements(duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> list[JudgedComparison]:
+def judgements(comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]) -> list[JudgedComparison]:
     """As core.win_rates takes them."""
     return [
-        judged(duel.id, verdict.scores, duel.ours, duel.theirs) for duel, verdict in zip(duels, verdicts, strict=True)
+        judged(comparison.id, verdict.scores, comparison.model, comparison.baseline)
+        for comparison, verdict in zip(comparisons, verdicts, strict=True)
     ]
 
 
 def sentence(found: dict[str, Any]) -> str:
     """The win rate in words."""
-    (low, high), whom = found["interval"], found["theirs"]
+    (low, high), whom = found["interval"], found["baseline"]
     whom = "the desirable completions of the data" if whom == TARGET else whom
-    if not found["duels"]:
+    if not found["comparisons"]:
         return "No verdict could be read: the judge does not answer in the required form. Try a larger one."
     better = "better" if low > 0.5 else "worse" if high < 0.5 else "not shown to be better or worse"
     said = (
@@ -157,45 +162,49 @@ def sentence(found: dict[str, Any]) -> str:
     length = found["length"]
     said += f" Words an answer: {length['ours_words']:.0f} against {length['theirs_words']:.0f}."
     if found["unreadable"]:
-        said += f" {found['unreadable']} duels dropped: no verdict could be read."
+        said += f" {found['unreadable']} comparisons dropped: no verdict could be read."
     if found["consistency"] < 0.6:
-        said += f" The judge agrees with itself in {found['consistency']:.0%} of the duels: it mostly goes by order."
+        said += (
+            f" The judge agrees with itself in {found['consistency']:.0%} of the comparisons: it mostly goes by order."
+        )
     return said
 
 
-def write_duels(out: Path, of: str, found: dict[str, Any], duels: Sequence[Duel], verdicts: Sequence[Verdicts]) -> None:
-    """win_rate.json, duels.jsonl and alpaca_eval/."""
-    names = {"ours": found["ours"], "theirs": found["theirs"], "annotator": str(found["judge"])}
+def write_comparisons(
+    out: Path, of: str, found: dict[str, Any], comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]
+) -> None:
+    """win_rate.json, judged.jsonl and alpaca_eval/."""
+    names = {"model": found["model"], "baseline": found["baseline"], "annotator": str(found["judge"])}
     lines = [
         {
-            "id": duel.id,
-            "prompt": last_words(duel.prompt),
-            "ours": duel.ours,
-            "theirs": duel.theirs,
+            "id": comparison.id,
+            "prompt": last_words(comparison.prompt),
+            "model": comparison.model,
+            "baseline": comparison.baseline,
             "ours_first": verdict.ours_first,
             "theirs_first": verdict.theirs_first,
         }
-        for duel, verdict in zip(duels, verdicts, strict=True)
+        for comparison, verdict in zip(comparisons, verdicts, strict=True)
     ]
-    write_lines(out, DUELS, lines)
-    export(out / ALPACA_EVAL, duels, verdicts, **names)
+    write_lines(out, JUDGED_ANSWERS, lines)
+    export(out / ALPACA_EVAL, comparisons, verdicts, **names)
     write_part(out, WIN_RATE, of, found)
 
 
 def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
     """A table of who wins, where, and what the judge is like."""
-    if not found["duels"]:
+    if not found["comparisons"]:
         screen.say(found["sentence"])
         return
-    rows: list[list[Any]] = [_rate("all duels", found)]
+    rows: list[list[Any]] = [_rate("all comparisons", found)]
     rows += [
-        _rate(f"ours {name} than theirs" if name != "like" else "of similar length", one)
+        _rate(f"model's answer {name}" if name != "like" else "of similar length", one)
         for name, one in found["by_length"].items()
     ]
     controlled = found["length_controlled"]
     rows.append(["at equal length", "", f"{controlled['win_rate']:.1%}", _interval(controlled)])
     screen.table(
-        f"Win rate of {found['ours']} against {found['theirs']}, judged by {found['judge']}",
+        f"Win rate of {found['model']} against {found['baseline']}, judged by {found['judge']}",
         ["", "comparisons", "win rate", "90 % interval"],
         rows,
     )
@@ -212,9 +221,9 @@ def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
 def _rate(name: str, one: dict[str, Any]) -> list[Any]:
     return [
         name,
-        one["duels"],
-        f"{one['win_rate']:.1%}" if one["duels"] else "-",
-        _interval(one) if one["duels"] else "",
+        one["comparisons"],
+        f"{one['win_rate']:.1%}" if one["comparisons"] else "-",
+        _interval(one) if one["comparisons"] else "",
     ]
 
 

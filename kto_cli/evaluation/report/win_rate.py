@@ -14,9 +14,9 @@ from kto_cli.evaluation.report.interval_chart import Measured, interval_chart
 from kto_cli.evaluation.report.numbers import Grid, is_known_interval, shown
 
 LENGTHS = {
-    "shorter": "where ours is shorter",
+    "shorter": "where the model's answer is shorter",
     "like": "where lengths are alike",
-    "longer": "where ours is longer",
+    "longer": "where the model's answer is longer",
 }
 
 
@@ -35,7 +35,7 @@ def judgement(evidence: Evidence) -> Judgement | None:
     if not is_number(found.get("win_rate")):
         return None
     where = f"{evidence.results_folder}/{WIN_RATE}"
-    known = [("all duels", found)]
+    known = [("all comparisons", found)]
     known += [(LENGTHS.get(name, name), one) for name, one in part(found, "by_length").items() if isinstance(one, dict)]
     known.append(("at equal length (logistic regression)", part(found, "length_controlled")))
     rows = [
@@ -57,8 +57,8 @@ def judgement(evidence: Evidence) -> Judgement | None:
 
 
 def _against(found: dict[str, Any]) -> str:
-    theirs = found.get("theirs")
-    whom = "the data's desirable completion" if theirs == TARGET else f"the answer of {shown(theirs)}"
+    baseline = found.get("baseline")
+    whom = "the data's desirable completion" if baseline == TARGET else f"the answer of {shown(baseline)}"
     return f"How often its answer beats {whom}"
 
 
@@ -70,20 +70,22 @@ def _facts(found: dict[str, Any]) -> list[list[str]]:
         ("judge", found.get("judge")),
         ("asked for", found.get("for")),
         ("wins, ties, losses", ", ".join(shown(found.get(name)) for name in ("wins", "ties", "losses"))),
-        ("duels dropped: a reply could not be read", found.get("unreadable")),
+        ("comparisons dropped: a reply could not be read", found.get("unreadable")),
         ("both orders say the same", _share(found.get("consistency"))),
         (
             "for the answer shown first (both orders are asked, so it cancels)",
             f"{_share(bias.get('first'))} (90 % interval {_share(low)} to {_share(high)})",
         ),
-        ("words of an answer, ours and theirs", _two(length, "words")),
-        ("characters of an answer, ours and theirs", _two(length, "characters")),
+        ("words of an answer, model and baseline", _two(length, "words")),
+        ("characters of an answer, model and baseline", _two(length, "characters")),
     ]
     return [[name, shown(value)] for name, value in facts if value is not None]
 
 
 def _two(length: dict[str, Any], unit: str) -> str:
-    return " and ".join(f"{length[f'{side}_{unit}']:.0f}" for side in ("ours", "theirs") if f"{side}_{unit}" in length)
+    return " and ".join(
+        f"{length[f'{side}_{unit}']:.0f}" for side in ("model", "baseline") if f"{side}_{unit}" in length
+    )
 
 
 def _share(value: Any) -> str:

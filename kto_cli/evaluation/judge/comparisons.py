@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 
 from kto_cli.data.dataset import Text, spelled
 
-Ballot = Literal["ours", "theirs", "tie"]
+Vote = Literal["model", "baseline", "tie"]
 """Who a judge is for, in one order of showing the two."""
-SCORES: dict[Ballot, float] = {"ours": 1.0, "tie": 0.5, "theirs": 0.0}
+SCORES: dict[Vote, float] = {"model": 1.0, "tie": 0.5, "baseline": 0.0}
 
 
 class Question(NamedTuple):
@@ -26,31 +26,31 @@ class Question(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Duel:
-    """An answer of ours and one it is measured against: the SFT target, or another checkpoint's."""
+class Comparison:
+    """A model's answer to a prompt and the baseline's: the desirable completion of the data, or another model's."""
 
     id: str
     prompt: Text
-    ours: str
-    theirs: str
+    model: str
+    baseline: str
 
     @property
     def identical(self) -> bool:
-        """The same answer twice: a tie, and nothing to ask."""
-        return self.ours == self.theirs
+        """Whether both answers are equal: a tie, without asking."""
+        return self.model == self.baseline
 
     def questions(self) -> tuple[Question, Question]:
-        """Ours shown first, theirs shown first. A judge that favours a place favours each side once."""
-        return Question(self.prompt, self.ours, self.theirs), Question(self.prompt, self.theirs, self.ours)
+        """The model's answer first, then the baseline's: a judge that favours a position favours each once."""
+        return Question(self.prompt, self.model, self.baseline), Question(self.prompt, self.baseline, self.model)
 
 
 class Verdicts(NamedTuple):
-    """What a judge said of one duel."""
+    """What a judge said of one comparison."""
 
     id: str
-    ours_first: Ballot | None
-    """The ballot with ours shown first; None: unreadable."""
-    theirs_first: Ballot | None
+    ours_first: Vote | None
+    """The vote with the model's answer shown first; None: unreadable."""
+    theirs_first: Vote | None
 
     @property
     def readable(self) -> bool:
@@ -59,7 +59,7 @@ class Verdicts(NamedTuple):
 
     @property
     def scores(self) -> tuple[float | None, float | None]:
-        """1 for ours, 0 for theirs, a half for a tie; as core.win_rates takes them."""
+        """1 for the model, 0 for the baseline, a half for a tie; as core.statistics.win_rates takes them."""
         return (
             None if self.ours_first is None else SCORES[self.ours_first],
             None if self.theirs_first is None else SCORES[self.theirs_first],
