@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,14 +13,11 @@ from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, B
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.screen import Screen
 
-FILES, LOG, LABELS, ROWS, DOCTOR = (
-    "Sources and output",
-    "Your own log",
-    "Scores and rankings",
-    "Split and sample",
-    "Doctor",
-)
-"""Panels of --help."""
+_files = partial(typer.Option, rich_help_panel="Sources and output")
+_log = partial(typer.Option, rich_help_panel="Your own log")
+_labels = partial(typer.Option, rich_help_panel="Scores and rankings")
+_rows = partial(typer.Option, rich_help_panel="Split and sample")
+_doctor = partial(typer.Option, rich_help_panel="Doctor")
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
@@ -46,214 +44,118 @@ class BinarizeFlags:
         ),
     ] = None
     list_sources: Annotated[
-        bool,
-        typer.Option(
-            "--list", help="List all sources with their options, licences and Hub ids.", rich_help_panel=FILES
-        ),
+        bool, _files("--list", help="List all sources with their options, licences and Hub ids.")
     ] = False
     from_path: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="PATH",
-            help="Local file or folder with the raw data of the source.",
-            rich_help_panel=FILES,
-        ),
+        str | None, _files("--from", metavar="PATH", help="Local file or folder with the raw data of the source.")
     ]
     subset: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Part of the source, such as askhr of shp. Default: all. Repeatable.",
-            rich_help_panel=FILES,
-        ),
+        _files(metavar="NAME", help="Part of the source, such as askhr of shp. Default: all. Repeatable."),
     ] = None
     out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR", help="Output folder. Default: data/SOURCE, or data/mix for several.", rich_help_panel=FILES
-        ),
+        str | None, _files(metavar="DIR", help="Output folder. Default: data/SOURCE, or data/mix for several.")
     ]
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace an earlier dataset in the output folder.", rich_help_panel=FILES),
-    ]
+    overwrite: Annotated[bool, _files("--overwrite", help="Replace an earlier dataset in the output folder.")]
     format: Annotated[
         list[str] | None,
-        typer.Option(
+        _files(
             metavar="TOOL",
             autocompletion=_completer(*FORMATS),
             help=f"Also write files for {', '.join(FORMATS)}. Repeatable.",
-            rich_help_panel=FILES,
         ),
     ] = None
     text: Annotated[
-        bool,
-        typer.Option(
-            "--text",
-            help="Keep text prompts as plain text. Default: each is one user turn of a chat.",
-            rich_help_panel=FILES,
-        ),
+        bool, _files("--text", help="Keep text prompts as plain text. Default: each is one user turn of a chat.")
     ]
 
     desirable: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="Rule for desirable rows, such as 'resolved == true' or 'stars >= 4'.",
-            rich_help_panel=LOG,
-        ),
+        str | None, _log(metavar="RULE", help="Rule for desirable rows, such as 'resolved == true' or 'stars >= 4'.")
     ]
     undesirable: Annotated[
         str | None,
-        typer.Option(
-            metavar="RULE",
-            help="Rule such as 'stars <= 2', or else: all rows for which the other rule is false.",
-            rich_help_panel=LOG,
-        ),
+        _log(metavar="RULE", help="Rule such as 'stars <= 2', or else: all rows for which the other rule is false."),
     ]
     label_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column with true / false or 1 / 0, instead of rules.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column with true / false or 1 / 0, instead of rules.")
     ]
     score_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column with numbers, instead of rules; needs --threshold.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column with numbers, instead of rules; needs --threshold.")
     ]
     prompt_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column with the prompt. Default: found by common names.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column with the prompt. Default: found by common names.")
     ]
     completion_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column with the answer. Default: found by common names.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column with the answer. Default: found by common names.")
     ]
     messages_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column with a whole chat, whose last message is the answer.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column with a whole chat, whose last message is the answer.")
     ]
     conversation_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column whose rows with the same value stay in one split.", rich_help_panel=LOG
-        ),
+        str | None, _log(metavar="COLUMN", help="Column whose rows with the same value stay in one split.")
     ]
     other_column: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column with a second answer; the rules decide whether the first is better.",
-            rich_help_panel=LOG,
-        ),
+        _log(metavar="COLUMN", help="Column with a second answer; the rules decide whether the first is better."),
     ]
 
     threshold: Annotated[
         str | None,
-        typer.Option(
+        _labels(
             metavar="NUMBER|NAME",
             help=f"Which scores are desirable: a number (it and above), {', '.join(THRESHOLDS[:-1])} (above it), or "
             "bernoulli (drawn, with a logistic probability).",
-            rich_help_panel=LABELS,
         ),
     ]
     margin: Annotated[
-        float,
-        typer.Option(
-            help="Drop scores within this distance of the threshold; for alpaca-eval, of a tie.", rich_help_panel=LABELS
-        ),
+        float, _labels(help="Drop scores within this distance of the threshold; for alpaca-eval, of a tie.")
     ]
     score: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which score: for ultrafeedback overall, fine-grained or an aspect; for oasst thumbs.",
-            rich_help_panel=LABELS,
+        _labels(
+            metavar="NAME", help="Which score: for ultrafeedback overall, fine-grained or an aspect; for oasst thumbs."
         ),
     ]
-    min_ratio: Annotated[
-        float | None,
-        typer.Option(help="Minimum ratio of the two scores of a pair (shp). Default: 2.", rich_help_panel=LABELS),
-    ]
-    ranked: Annotated[
-        Way, typer.Option(metavar="WAY", help=f"Pairs from a ranked list: {', '.join(RANKED)}.", rich_help_panel=LABELS)
-    ]
+    min_ratio: Annotated[float | None, _labels(help="Minimum ratio of the two scores of a pair (shp). Default: 2.")]
+    ranked: Annotated[Way, _labels(metavar="WAY", help=f"Pairs from a ranked list: {', '.join(RANKED)}.")]
     both_labels: Annotated[
         bool,
-        typer.Option(
-            "--both-labels",
-            help="With --ranked adjacent: overlapping pairs, with answers in between in both classes.",
-            rich_help_panel=LABELS,
+        _labels(
+            "--both-labels", help="With --ranked adjacent: overlapping pairs, with answers in between in both classes."
         ),
     ]
     logistic_mid: Annotated[
-        float | None,
-        typer.Option(help="With bernoulli: the score with probability 1/2. Default: the mean.", rich_help_panel=LABELS),
+        float | None, _labels(help="With bernoulli: the score with probability 1/2. Default: the mean.")
     ]
     logistic_scale: Annotated[
         float | None,
-        typer.Option(
-            help="With bernoulli: width of the logistic curve, in score units. Default: the standard deviation.",
-            rich_help_panel=LABELS,
-        ),
+        _labels(help="With bernoulli: width of the logistic curve, in score units. Default: the standard deviation."),
     ]
 
-    validation: Annotated[
-        float, typer.Option(help="Share of the prompts in the validation split.", rich_help_panel=ROWS)
-    ]
-    limit: Annotated[int | None, typer.Option(help="Maximum of training rows.", rich_help_panel=ROWS)]
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Keep equal numbers of rows of both classes.", rich_help_panel=ROWS)
-    ]
+    validation: Annotated[float, _rows(help="Share of the prompts in the validation split.")]
+    limit: Annotated[int | None, _rows(help="Maximum of training rows.")]
+    balance: Annotated[bool, _rows("--balance", help="Keep equal numbers of rows of both classes.")]
     weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="2,1,...",
-            help="Shares of several sources, in their order. Default: all rows.",
-            rich_help_panel=ROWS,
-        ),
+        str | None, _rows(metavar="2,1,...", help="Shares of several sources, in their order. Default: all rows.")
     ] = None
-    max_per_prompt: Annotated[int | None, typer.Option(help="Maximum of rows per prompt.", rich_help_panel=ROWS)]
-    max_pairs: Annotated[
-        int | None, typer.Option(help="Maximum of pairs per prompt. Default for shp: 5.", rich_help_panel=ROWS)
-    ]
-    one_y_per_x: Annotated[bool, typer.Option("--one-y-per-x", help="Keep one row per prompt.", rich_help_panel=ROWS)]
-    keep_desirable: Annotated[
-        float, typer.Option(help="Keep only this share of the desirable rows.", rich_help_panel=ROWS)
-    ]
-    keep_undesirable: Annotated[
-        float, typer.Option(help="Keep only this share of the undesirable rows.", rich_help_panel=ROWS)
-    ]
-    seed: Annotated[
-        int, typer.Option(help="Random seed of the split, of samples and of bernoulli.", rich_help_panel=ROWS)
-    ]
+    max_per_prompt: Annotated[int | None, _rows(help="Maximum of rows per prompt.")]
+    max_pairs: Annotated[int | None, _rows(help="Maximum of pairs per prompt. Default for shp: 5.")]
+    one_y_per_x: Annotated[bool, _rows("--one-y-per-x", help="Keep one row per prompt.")]
+    keep_desirable: Annotated[float, _rows(help="Keep only this share of the desirable rows.")]
+    keep_undesirable: Annotated[float, _rows(help="Keep only this share of the undesirable rows.")]
+    seed: Annotated[int, _rows(help="Random seed of the split, of samples and of bernoulli.")]
 
-    check: Annotated[bool, typer.Option("--check", help="Report only, write nothing.", rich_help_panel=DOCTOR)]
+    check: Annotated[bool, _doctor("--check", help="Report only, write nothing.")]
     fix: Annotated[
         list[str] | None,
-        typer.Option(
+        _doctor(
             metavar="FINDING",
             autocompletion=_completer(*FIXES, "all"),
             help=f"Fix a finding: {', '.join(FIXES)}, or all. Repeatable.",
-            rich_help_panel=DOCTOR,
         ),
     ] = None
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model folder or Hub id, to find rows that are too long for it.", rich_help_panel=DOCTOR),
-    ]
-    max_length: Annotated[
-        int | None, typer.Option(help="With --model: maximum tokens of prompt and completion.", rich_help_panel=DOCTOR)
-    ]
+    model: Annotated[str | None, _doctor(help="Model folder or Hub id, to find rows that are too long for it.")]
+    max_length: Annotated[int | None, _doctor(help="With --model: maximum tokens of prompt and completion.")]
 
     workers: Annotated[int, typer.Option(help="Parsing processes; does not change results.", rich_help_panel=OTHER)]
     json: Json = False

@@ -68,7 +68,7 @@ def _label_scores(
     if threshold is None:
         span = f"from {scores.min():.6g} to {scores.max():.6g}, median {numpy.median(scores):.6g}"
         what = f"{one.name} has {plural(len(scores), 'score')} ({span}), but no labels."
-        step = f"Add --threshold NUMBER (that score and above are desirable), or --threshold {', '.join(THRESHOLDS)}."
+        step = f"Add --threshold NUMBER (that score and above are desirable), or one of {', '.join(THRESHOLDS)}."
         raise BadInput(what, step)
     found = labels_from_scores(
         scores,
