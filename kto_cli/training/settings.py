@@ -16,6 +16,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
+from kto_cli.common.words import plural
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
@@ -152,10 +153,11 @@ def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: 
     )
     chosen = "default of the built-in model" if config.model is None else "default by model size"
     rate = "given" if config.learning_rate else chosen
-    steps = f"{settings.total_steps:,} {'step' if settings.total_steps == 1 else 'steps'} of {config.batch_size} rows"
+    steps = f"{plural(settings.total_steps, 'step')} of {plural(config.batch_size, 'row')}"
     screen.note(
-        f"{steps}; learning rate {settings.learning_rate:.2g} ({rate}); checkpoint every {settings.save_every} steps; "
-        f"validation every {settings.eval_every}"
+        f"{steps}; learning rate {settings.learning_rate:.2g} ({rate}); "
+        f"checkpoint every {plural(settings.save_every, 'step')}; "
+        f"validation every {plural(settings.eval_every, 'step')}"
     )
 
 

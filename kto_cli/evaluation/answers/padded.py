@@ -1,4 +1,4 @@
-"""Answers in left-padded batches of prompts of like length: works with every model that generates at all."""
+"""Answers in left-padded batches of prompts of similar length: works with every model that generates at all."""
 
 from __future__ import annotations
 

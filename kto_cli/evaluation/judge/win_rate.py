@@ -189,7 +189,7 @@ def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
         return
     rows: list[list[Any]] = [_rate("all duels", found)]
     rows += [
-        _rate(f"ours {name} than theirs" if name != "like" else "of like length", one)
+        _rate(f"ours {name} than theirs" if name != "like" else "of similar length", one)
         for name, one in found["by_length"].items()
     ]
     controlled = found["length_controlled"]
