@@ -77,10 +77,8 @@ class SequenceLengths(NamedTuple):
 
 def sequence_lengths(sequences: Sequence[TokenSequence]) -> SequenceLengths:
     """Lengths of sequences in memory, or of stored sequences that know theirs."""
-    if hasattr(sequences, "sequence_lengths"):
-        known: SequenceLengths = sequences.sequence_lengths
-        return known
-    return SequenceLengths(
+    stored: SequenceLengths | None = getattr(sequences, "sequence_lengths", None)
+    return stored or SequenceLengths(
         [sequence.prompt for sequence in sequences],
         [len(sequence.prompt) for sequence in sequences],
         [len(sequence.completion) for sequence in sequences],

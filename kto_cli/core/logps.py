@@ -9,7 +9,7 @@ vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -44,9 +44,8 @@ def token_logps(hidden: Tensor, targets: Tensor, head: Head) -> Tensor:
     Returns:
         [predicted] float32 (float64 for float64 input). Differentiable in `hidden`, `head.weight` and `head.bias`.
     """
-    weight, bias = head.weight, head.bias
-    logps: Tensor = _TiledLogps.apply(hidden, weight, bias, targets, head.scale, head.softcap)  # type: ignore[no-untyped-call]
-    return logps
+    apply: Callable[..., Tensor] = _TiledLogps.apply
+    return apply(hidden, head.weight, head.bias, targets, head.scale, head.softcap)
 
 
 def sequence_logps(token_values: Tensor, rows: Tensor, count: int) -> Tensor:

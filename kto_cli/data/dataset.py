@@ -44,7 +44,9 @@ AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
 
 Message = dict[str, str]
+"""{"role": "system" | "user" | "assistant", "content": text}"""
 Text = str | tuple[Message, ...]
+"""A prompt or a completion: plain text, or chat messages."""
 
 
 def spelled(text: Text) -> str:
@@ -52,6 +54,21 @@ def spelled(text: Text) -> str:
     if isinstance(text, str):
         return "t" + text
     return "".join(f"{turn['role']}\n{len(turn['content'])}\n{turn['content']}" for turn in text)
+
+
+def contents(text: Text) -> list[str]:
+    """Texts of a chat's turns, without roles; a text is one turn."""
+    return [text] if isinstance(text, str) else [turn["content"] for turn in text]
+
+
+def joined(text: Text) -> str:
+    """A text or chat as one readable text: the turns, without roles, with an empty line between them."""
+    return "\n\n".join(contents(text))
+
+
+def last_turn(text: Text) -> str:
+    """A text, or the last turn of a chat: the question of a prompt, the answer of a completion."""
+    return contents(text)[-1]
 
 
 @dataclass(frozen=True)

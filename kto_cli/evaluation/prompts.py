@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kto_cli.core.rows import EncodedRow
-from kto_cli.data.dataset import DataDir, Text
+from kto_cli.data.dataset import DataDir, Text, last_turn
 from kto_cli.evaluation.validation import texts_of
 from kto_cli.model.tokens.store import EncodedRows
 
@@ -43,13 +42,8 @@ def choose_prompts(validation: EncodedRows, data: DataDir, count: int) -> Valida
     return ValidationPrompts(
         rows,
         [found[row.id].prompt for row in rows],
-        [last_words(found[row.id].completion) if row.label else None for row in rows],
+        [last_turn(found[row.id].completion) if row.label else None for row in rows],
     )
-
-
-def last_words(text: Any) -> str:
-    """A text as it is, of a chat its last turn: the part of a prompt that is answered, the answer of a completion."""
-    return text if isinstance(text, str) else text[-1]["content"]
 
 
 def messages(text: Text) -> list[dict[str, str]]:
@@ -63,7 +57,7 @@ def side_by_side(prompts: ValidationPrompts, answers: Mapping[str, Sequence[str 
     Args:
         answers: name -> [prompts] texts; None where there is none.
     """
-    columns = {"prompt": [last_words(text) for text in prompts.texts], **answers, "target": prompts.targets}
+    columns = {"prompt": [last_turn(text) for text in prompts.texts], **answers, "target": prompts.targets}
     return [
         {"id": row.id} | {name: text for name, texts in columns.items() if (text := texts[place]) is not None}
         for place, row in enumerate(prompts.rows)

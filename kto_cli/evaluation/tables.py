@@ -7,7 +7,7 @@ from typing import Any
 
 from kto_cli.common.screen import Screen, number
 from kto_cli.common.tables import LABELS
-from kto_cli.data.dataset import Row
+from kto_cli.data.dataset import Row, last_turn
 
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet has all."""
@@ -69,8 +69,7 @@ def _listed(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _begins(row: Row) -> str:
     """The beginning of a completion in one line."""
-    text = row.completion if isinstance(row.completion, str) else row.completion[-1]["content"]
-    words = " ".join(text.split())
+    words = " ".join(last_turn(row.completion).split())
     return words if len(words) <= SNIPPET else words[: SNIPPET - 3] + "..."
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from shared import shared
 
 from kto_cli.data.audit.refusals import LONGEST, only_refuses
-from kto_cli.data.audit.text_checks import ABOUT, Found, damage, fix, look, names, plain, repeats
+from kto_cli.data.audit.text_checks import ABOUT, Found, damage, fix, look, names, repeats
+from kto_cli.data.dataset import joined
 
 
 def user(text: str) -> dict[str, str]:
@@ -307,7 +308,7 @@ def test_bits_and_their_words_agree():
 
 
 def test_completions_of_several_messages():
-    assert plain((bot("one"), bot("two"))) == "one\n\ntwo"
+    assert joined((bot("one"), bot("two"))) == "one\n\ntwo"
     assert look("?", (bot("Sure, here it is."),)) == 0
 
 

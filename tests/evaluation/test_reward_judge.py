@@ -103,7 +103,7 @@ def test_the_higher_score_wins_and_equal_ones_tie(tmp_path):
         ours, theirs = (naive(folder, comparison, answer).item() for answer in (comparison.model, comparison.baseline))
         winner = "tie" if comparison.identical else "model" if ours > theirs else "baseline"
         assert verdicts == Verdicts(comparison.id, winner, winner)
-    assert {found[0].ours_first, found[3].ours_first} == {"model", "baseline"}
+    assert {found[0].model_first, found[3].model_first} == {"model", "baseline"}
     assert judge.votes(([{"score": 1.5}], [{"score": 1.5}])) == ("tie", "tie")
 
 

@@ -27,7 +27,8 @@ def auc(scores: Tensor, desirable: Tensor) -> float:
     _, inverse, counts = scores.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     ranks = (last - (counts.double() - 1) / 2)[inverse]
-    return float((ranks[desirable].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    won = ranks[desirable].sum() - positives * (positives + 1) / 2
+    return float(won / (positives * negatives))
 
 
 class Ranks(NamedTuple):

@@ -16,6 +16,7 @@ from ftfy.badness import is_bad
 from ftfy.chardata import CHARMAP_ENCODINGS
 
 from kto_cli.data.audit.refusals import only_refuses
+from kto_cli.data.dataset import joined
 from kto_cli.data.formats.records import Text
 
 
@@ -148,7 +149,7 @@ def about_prompt(prompt: Text) -> tuple[int, str]:
 
 def about_answer(asked: str, completion: Text) -> int:
     """The bits of an answer; `asked` is the prompt's last user turn."""
-    answer = plain(completion)
+    answer = joined(completion)
     found = damage(answer)
     if only_refuses(answer):
         found |= REFUSAL
@@ -163,13 +164,6 @@ def about_answer(asked: str, completion: Text) -> int:
     if len(answer) >= LEAST_REPEATED and repeats(answer):
         found |= REPEATED
     return found
-
-
-def plain(text: Text) -> str:
-    """A completion as one text."""
-    if isinstance(text, str):
-        return text
-    return text[0]["content"] if len(text) == 1 else "\n\n".join(turn["content"] for turn in text)
 
 
 def names(bits: int) -> list[str]:

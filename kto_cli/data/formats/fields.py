@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.errors import BadInput
+from kto_cli.data.dataset import joined
 from kto_cli.data.formats.labels import as_number
 from kto_cli.data.formats.records import Message, Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
@@ -85,7 +86,7 @@ def pair(prompt: Text, chosen: Text, rejected: Text, origin: str, group: str | N
 
 def words(text: Text) -> str:
     """Text of an answer without white space at its ends."""
-    return (text if isinstance(text, str) else "\n\n".join(turn["content"] for turn in text)).strip()
+    return joined(text).strip()
 
 
 def turns(values: dict[str, Any], name: str) -> tuple[Message, ...]:

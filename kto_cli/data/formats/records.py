@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Message = dict[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}"""
-Text = str | tuple[Message, ...]
-"""A prompt or a completion: plain text, or chat messages."""
+from kto_cli.data.dataset import Message, Text
 
 VALIDATION = "validation"
 ROLES = ("system", "user", "assistant")

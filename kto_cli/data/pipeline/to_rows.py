@@ -14,7 +14,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.audit.minhash import WIDTH, sketch
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
-from kto_cli.data.dataset import spelled
+from kto_cli.data.dataset import contents, spelled
 from kto_cli.data.formats.records import (
     VALIDATION,
     Dropped,
@@ -184,7 +184,7 @@ def keys(texts: Iterable[str]) -> NDArray[numpy.uint64]:
 
 def characters(text: Text) -> int:
     """Length of a text or a chat, in characters."""
-    return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
+    return sum(map(len, contents(text)))
 
 
 def fixed(text: Text) -> Text:
@@ -196,7 +196,7 @@ def fixed(text: Text) -> Text:
 
 def is_empty(text: Text) -> bool:
     """Whether a text or chat has only white space."""
-    return not any(part.strip() for part in ([text] if isinstance(text, str) else [turn["content"] for turn in text]))
+    return not any(part.strip() for part in contents(text))
 
 
 def texts_in_arrow(rows: Sequence[ParsedRow], as_text: bool) -> pa.RecordBatch:

@@ -48,19 +48,19 @@ class Verdicts(NamedTuple):
     """What a judge said of one comparison."""
 
     id: str
-    ours_first: Vote | None
+    model_first: Vote | None
     """The vote with the model's answer shown first; None: unreadable."""
-    theirs_first: Vote | None
+    baseline_first: Vote | None
 
     @property
     def readable(self) -> bool:
         """Both orders were answered: one alone would let the judge's liking for a place count."""
-        return self.ours_first is not None and self.theirs_first is not None
+        return self.model_first is not None and self.baseline_first is not None
 
     @property
     def scores(self) -> tuple[float | None, float | None]:
         """1 for the model, 0 for the baseline, a half for a tie; as core.statistics.win_rates takes them."""
         return (
-            None if self.ours_first is None else SCORES[self.ours_first],
-            None if self.theirs_first is None else SCORES[self.theirs_first],
+            None if self.model_first is None else SCORES[self.model_first],
+            None if self.baseline_first is None else SCORES[self.baseline_first],
         )

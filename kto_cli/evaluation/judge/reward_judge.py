@@ -13,7 +13,7 @@ import torch
 
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.files import read_json
-from kto_cli.data.dataset import Text
+from kto_cli.data.dataset import Text, joined
 from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore
@@ -152,7 +152,7 @@ class RewardJudge:
         beginning goes (of a pair of texts that of the longer one)."""
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if self.in_pairs:
-            asked = prompt if isinstance(prompt, str) else "\n\n".join(turn["content"] for turn in turns)
+            asked = joined(prompt)
             self.tokenizer.truncation_side = "left"
             whole = dict(self.tokenizer(asked, answer, truncation=False))
             if self.longest is None or len(whole["input_ids"]) <= self.longest:

@@ -70,10 +70,10 @@ class ServerJudge:
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The question in both orders."""
-        ours_first, theirs_first = comparison.questions()
+        model_first, baseline_first = comparison.questions()
         with self._lock:
-            self._questions |= {ours_first.parts: ours_first, theirs_first.parts: theirs_first}
-        return ours_first.parts, theirs_first.parts
+            self._questions |= {model_first.parts: model_first, baseline_first.parts: baseline_first}
+        return model_first.parts, baseline_first.parts
 
     def is_settled(self, answers: Sequence[Value]) -> bool:
         """One could be read, or three could not, or the server will not take the question."""

@@ -12,13 +12,14 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
+from kto_cli.data.dataset import last_turn
 from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, write_lines, write_part
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction
 from kto_cli.evaluation.judge.judge import Estimate, Judge, estimate, judge_all
 from kto_cli.evaluation.judge.server_judge import ServerJudge
 from kto_cli.evaluation.judge.store import VerdictStore
-from kto_cli.evaluation.prompts import ValidationPrompts, free_name, last_words
+from kto_cli.evaluation.prompts import ValidationPrompts, free_name
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import key_for
 from kto_cli.model.load import locate_model
@@ -74,7 +75,7 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
     if not sound:
         raise BadInput(f"{path} holds no answers.", f"--against takes {wanted}.")
     known = {row["instruction"]: row["output"] for row in rows}
-    found = [known.get(instruction(text), known.get(last_words(text))) for text in prompts.texts]
+    found = [known.get(instruction(text), known.get(last_turn(text))) for text in prompts.texts]
     if not any(answer is not None for answer in found):
         raise BadInput(
             f"{path} answers none of the {len(prompts)} validation prompts.",
@@ -178,11 +179,11 @@ def write_comparisons(
     lines = [
         {
             "id": comparison.id,
-            "prompt": last_words(comparison.prompt),
+            "prompt": last_turn(comparison.prompt),
             "model": comparison.model,
             "baseline": comparison.baseline,
-            "ours_first": verdict.ours_first,
-            "theirs_first": verdict.theirs_first,
+            "model_first": verdict.model_first,
+            "baseline_first": verdict.baseline_first,
         }
         for comparison, verdict in zip(comparisons, verdicts, strict=True)
     ]

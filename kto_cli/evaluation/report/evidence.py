@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.files import text_hash
-from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION
+from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION, last_turn
 from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
 from kto_cli.training.run.run_dir import RunDir
 
@@ -182,12 +182,7 @@ def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
         ).to_pylist()
     except (OSError, pyarrow.ArrowException):
         return {}
-    return {row["id"]: (_plain(row["prompt"]), _plain(row["completion"])) for row in table}
-
-
-def _plain(text: Any) -> str:
-    """A text as it is; of a chat its last turn."""
-    return text if isinstance(text, str) else text[-1]["content"]
+    return {row["id"]: (last_turn(row["prompt"]), last_turn(row["completion"])) for row in table}
 
 
 def as_floats(column: NDArray[Any]) -> NDArray[numpy.float64]:
