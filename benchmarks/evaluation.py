@@ -50,7 +50,11 @@ PARTS = {
         "model.load:load_tokenizer",
         "model.logprobs.prepare:start_accelerator",
     ),
-    "check and fingerprint": ("evaluation.checkpoint:locate", "model.load:open_source", "data.dataset:load_data_dir"),
+    "check and fingerprint": (
+        "evaluation.checkpoint:Checkpoint.find",
+        "model.load:open_source",
+        "data.dataset:load_data_dir",
+    ),
     "tokenize": ("model.tokens.cached:tokenized_rows",),
     "reference cache": ("model.logprobs.reference:reference_logps",),
     "statistics": ("evaluation.validation:find_out",),

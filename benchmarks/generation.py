@@ -29,7 +29,7 @@ from versus_trl.shapes import BODY_HEAVY, llama
 from kto_cli.common import files
 from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.padded import Padded
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def subjects(options: argparse.Namespace, folder: Path) -> dict[str, Subject]:
+def subjects(options: argparse.Namespace, folder: Path) -> dict[str, AnsweringModel]:
     """The models, loaded."""
     built_in = files.sample_data() / "model"
     names = options.model or [str(built_in), "body-heavy"]
@@ -95,13 +95,13 @@ def subjects(options: argparse.Namespace, folder: Path) -> dict[str, Subject]:
         source = built_in if name == "body-heavy" else place
         tokenizer, _ = load_tokenizer(source, chat_template=None, trust_remote_code=False)
         ends = tuple(range(5, model.config.vocab_size, options.mean_length))
-        found[place.name] = Subject(
+        found[place.name] = AnsweringModel(
             name, place, tokenizer, ends, context_length(model.config), lambda model=model: model
         )
     return found
 
 
-def measured(subject: Subject, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def measured(subject: AnsweringModel, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Medians of each way."""
     decoding = Decoding(options.max_new_tokens, options.temperature)
     questions = prompts(subject, options.prompts)
@@ -125,7 +125,7 @@ def measured(subject: Subject, options: argparse.Namespace) -> dict[str, dict[st
     return compared({name: rates(runs) for name, runs in times.items()})
 
 
-def prompts(subject: Subject, count: int) -> list[Question]:
+def prompts(subject: AnsweringModel, count: int) -> list[Question]:
     """Random tokens, of 8 to 128."""
     chosen = random.Random(0)
     vocabulary = subject.model().config.vocab_size

@@ -1,17 +1,22 @@
-"""The cache folder, and its append-only files: one per process, so that several processes may write at once."""
+"""The cache folder, and its append-only files and records: one file per process, so that several may write at once."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
 from kto_cli.common.model_config import ModelConfig
 
 
-class Segment:
+class AppendFile:
     """This process's file in a cache folder, created at the first write."""
 
     def __init__(self, folder: Path, ending: str) -> None:
@@ -40,6 +45,68 @@ class Segment:
                 raise
         if created:
             sync_folder(self.folder)
+
+
+class RecordStore:
+    """An append-only store of JSON records, one file per process; each line has a checksum keyed with the owner.
+
+        {"key": ..., "value": ..., "check": ...}
+
+    A line that is truncated (by a killed process), damaged or of another owner is skipped and counted. A record is safe
+    once `append` returns. Threads may share a store; other processes' records are seen by the next `read`.
+    """
+
+    def __init__(self, parent: Path, owner: object) -> None:
+        """
+        Args:
+            parent: its folder has one sub-folder for each owner. owner: all that makes the records its own, as JSON.
+        """
+        self._seal = hashlib.blake2b(json.dumps(owner, sort_keys=True).encode(), digest_size=32).digest()
+        self.folder = parent / self._seal.hex()[:32]
+        self._file = AppendFile(self.folder, ".jsonl")
+        self._lock = threading.Lock()
+        self.damaged = 0
+        """Lines skipped by the last `read`."""
+
+    def key(self, text: str) -> str:
+        """32 hex digits that name a text in this store."""
+        return hashlib.blake2b(text.encode(), key=self._seal, digest_size=16).hexdigest()
+
+    def read(self) -> list[tuple[str, Any]]:
+        """All valid records (key, value), files in the order of their creation."""
+        self.damaged = 0
+        lines = [
+            line for path in sorted(self.folder.glob("*.jsonl")) for line in path.read_bytes().split(b"\n") if line
+        ]
+        found = [record for record in map(self._valid, lines) if record is not None]
+        self.damaged = len(lines) - len(found)
+        return found
+
+    def append(self, records: Iterable[tuple[str, Any]]) -> None:
+        """Stores some (key, value), all or none.
+
+        Raises:
+            DiskFull: no space left. BadInput: the cache folder cannot be created.
+        """
+        lines = b"".join(self._line(key, value) for key, value in records)
+        with self._lock:
+            self._file.append(lines)
+
+    def _line(self, key: str, value: Any) -> bytes:
+        record = {"key": key, "value": value, "check": self._check(key, value)}
+        return json.dumps(record).encode() + b"\n"
+
+    def _check(self, key: str, value: Any) -> str:
+        text = json.dumps([key, value], sort_keys=True)
+        return hashlib.blake2b(text.encode(), key=self._seal, digest_size=8).hexdigest()
+
+    def _valid(self, line: bytes) -> tuple[str, Any] | None:
+        try:
+            record = json.loads(line)
+            key, value = record["key"], record["value"]
+            return (key, value) if record["check"] == self._check(key, value) else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
 
 
 def new_path(folder: Path, ending: str) -> Path:

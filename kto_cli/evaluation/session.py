@@ -1,4 +1,4 @@
-"""One evaluation under way: the checkpoint, what it is measured against, and where results go."""
+"""One evaluation: the checkpoint, its reference, the baseline of its win rate, and the folder of results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,7 @@ from kto_cli.core.losses import LossSettings
 from kto_cli.evaluation.answers.answering import Answering
 from kto_cli.evaluation.benchmarks.plan import Plan
 from kto_cli.evaluation.benchmarks.tasks import planned
-from kto_cli.evaluation.checkpoint import (
-    fill_from_run,
-    load_alone,
-    locate,
-    results_folder,
-    run_folder,
-    tokenizer_folder,
-    weights_of,
-)
+from kto_cli.evaluation.checkpoint import Checkpoint
 from kto_cli.evaluation.files import METRICS
 from kto_cli.evaluation.judge import win_rate
 from kto_cli.evaluation.judge.judge import Judge
@@ -38,44 +30,44 @@ from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator
 
 @dataclass
 class Session:
-    """One evaluation under way."""
+    """One evaluation."""
 
     config: EvalConfig
-    called: str
-    folder: Path
-    name: str
+    checkpoint: Checkpoint
+    weights_id: str
+    """Hash of the checkpoint's weights."""
     prepared: Prepared
     accelerator: Any
     screen: Screen
-    out: Path
+    eval_folder: Path
     tasks: Plan | None
     judge: Judge | None
-    rival: tuple[str, Path] | None
-    """Name and place of another checkpoint, if measured against that."""
+    other: Checkpoint | None
+    """The baseline, if it is another checkpoint."""
     given: NamedAnswers | None
-    """The other side, if its answers are there already: the data's or a file's."""
+    """The baseline, if its answers exist already: the data's or a file's."""
     answering: Answering
 
     @property
-    def of(self) -> str:
-        """Names what is evaluated: the weights, the reference and the data."""
-        return text_hash(self.name, self.prepared.source.fingerprint, self.prepared.data.fingerprint)
-
-    @property
-    def home(self) -> Path | None:
-        """The run directory the checkpoint belongs to."""
-        return run_folder(self.folder)
+    def evaluated_id(self) -> str:
+        """Hash of what is evaluated: the weights, the reference and the data."""
+        return text_hash(self.weights_id, self.prepared.source.fingerprint, self.prepared.data.fingerprint)
 
 
-def open_session(config: EvalConfig, screen: Screen) -> tuple[Session, dict[str, float]]:
-    """Everything that can be found wrong before the work begins is; also gives the run's own lambdas.
+def open_session(
+    config: EvalConfig, screen: Screen, checkpoint: Checkpoint | None = None
+) -> tuple[Session, dict[str, float]]:
+    """A session, after all checks that need no computing; and the run's lambdas.
+
+    Args:
+        checkpoint: that of the config, if it was found before.
 
     Raises:
         KtoError: as `evaluate.run`.
     """
-    called, folder = locate(config)
-    config, chosen = fill_from_run(config, folder)
-    tasks, rival = planned(config), _rival(config)
+    checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
+    config, chosen = checkpoint.fill(config)
+    tasks, other = planned(config), _other_checkpoint(config)
     if is_url(config.engine):
         base_url(config.engine)
     accelerator = start_accelerator()
@@ -90,20 +82,31 @@ def open_session(config: EvalConfig, screen: Screen) -> tuple[Session, dict[str,
             f"{prepared.data.folder} has no validation rows to evaluate on.",
             "Binarize again with a larger --validation.",
         )
-    out = results_folder(config.checkpoint, folder)
-    if (out / METRICS).exists():
-        screen.note(f"Replacing the earlier results in {out}")
+    eval_folder = checkpoint.eval_folder
+    if (eval_folder / METRICS).exists():
+        screen.note(f"Replacing the earlier results in {eval_folder}")
     prompts = choose_prompts(prepared.validation, prepared.data, config.prompts)
     given = _given(config, prompts)
     _warn_of_calls(config, len(prompts), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen)
     if given is not None and given.name != TARGET:
         answering.beside[given.name] = given.answers
-    name = weights_of(folder, prepared, config)
-    if rival is not None and rival[1].resolve() == folder.resolve():
-        screen.note(f"{called} is measured against itself: its answers are the same twice.")
+    weights_id = checkpoint.weights_id(prepared, config)
+    if other is not None and other.folder.resolve() == checkpoint.folder.resolve():
+        screen.note(f"{checkpoint.name} is measured against itself: its answers are the same twice.")
     session = Session(
-        config, called, folder, name, prepared, accelerator, screen, out, tasks, judge, rival, given, answering
+        config,
+        checkpoint,
+        weights_id,
+        prepared,
+        accelerator,
+        screen,
+        eval_folder,
+        tasks,
+        judge,
+        other,
+        given,
+        answering,
     )
     return session, chosen
 
@@ -117,8 +120,8 @@ def _warn_of_calls(config: EvalConfig, prompts: int, screen: Screen) -> None:
         )
 
 
-def _rival(config: EvalConfig) -> tuple[str, Path] | None:
-    """Another checkpoint, found before the work begins; its name is none that results have for others.
+def _other_checkpoint(config: EvalConfig) -> Checkpoint | None:
+    """The baseline, if it is another checkpoint; its name must not clash with a column of the results.
 
     Raises:
         KtoError: there is no such checkpoint.
@@ -130,8 +133,8 @@ def _rival(config: EvalConfig) -> tuple[str, Path] | None:
         return None
     if config.against.endswith(".json"):
         raise BadInput(f"There is no file {config.against}.", "Give a checkpoint, or a file of answers that is there.")
-    called, folder = locate(replace(config, checkpoint=config.against))
-    return free_name(called), folder
+    found = Checkpoint.find(config.against)
+    return replace(found, name=free_name(found.name))
 
 
 def _given(config: EvalConfig, prompts: ValidationPrompts) -> NamedAnswers | None:
@@ -161,9 +164,9 @@ def facts_of(session: Session, weights: LossSettings, metrics: dict[str, Any]) -
     """What metrics.json holds."""
     source, data = session.prepared.source, session.prepared.data
     return {
-        "checkpoint": session.called,
-        "weights": session.name,
-        "of": session.of,
+        "checkpoint": session.checkpoint.name,
+        "weights": session.weights_id,
+        "of": session.evaluated_id,
         "reference": {"name": source.name, "fingerprint": source.fingerprint},
         "data": {"folder": str(data.folder), "fingerprint": data.fingerprint},
         **weights._asdict(),
@@ -173,25 +176,26 @@ def facts_of(session: Session, weights: LossSettings, metrics: dict[str, Any]) -
 
 @contextmanager
 def report_whatever_happens(session: Session) -> Iterator[None]:
-    """Within it a part may fail or be stopped; those before it are shown all the same."""
+    """Writes the report even if a part fails or is stopped."""
     try:
         yield
     finally:
         if session.accelerator.is_main_process:
-            write_report(session.out, session.home)
+            write_report(session.eval_folder, session.checkpoint.run)
 
 
 def other_side(session: Session) -> NamedAnswers:
-    """Whom the checkpoint is measured against; another checkpoint answers now."""
+    """The answers of the baseline; another checkpoint answers now."""
     config, answering = session.config, session.answering
     if session.given is not None:
         return session.given
-    if session.rival is None:
+    other = session.other
+    if other is None:
         return NamedAnswers(session.prepared.source.name, list(answering.texts(REFERENCE)))
-    called, place = session.rival
-    model = load_alone(place, session.prepared, config).to(session.accelerator.device)
+    model = other.load(session.prepared, config).to(session.accelerator.device)
     tokenizer, _ = load_tokenizer(
-        tokenizer_folder(place), chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
+        other.tokenizer_folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
-    answering.by(called, called, place, weights_of(place, session.prepared, config), model, tokenizer)
-    return NamedAnswers(called, list(answering.texts(called)))
+    weights_id = other.weights_id(session.prepared, config)
+    answering.by(other.name, other.name, other.folder, weights_id, model, tokenizer)
+    return NamedAnswers(other.name, list(answering.texts(other.name)))

@@ -14,7 +14,7 @@ from kto_cli.core.statistics.win_rates import compare_rates
 from kto_cli.data.dataset import find_data_dir, load_data_dir
 from kto_cli.evaluation.answers.answering import SHOWN
 from kto_cli.evaluation.benchmarks.compare import compare_tasks
-from kto_cli.evaluation.checkpoint import fill_from_run, locate, trained_on
+from kto_cli.evaluation.checkpoint import Checkpoint
 from kto_cli.evaluation.files import COMPARISONS, write_part
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.tables import comparison_table
@@ -34,12 +34,13 @@ def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
     Raises:
         KtoError: as `evaluate.run`; a checkpoint named twice; no row that both have.
     """
-    data = _data_of_all(configs, screen)
+    checkpoints = [Checkpoint.find(config.checkpoint) for config in configs]
+    data = _data_of_all(configs, checkpoints, screen)
     inner = Screen(as_json=True, quiet=screen.quiet)  # one table of all says more than the tables of each
     evaluated = []
-    for config in configs:
+    for config, checkpoint in zip(configs, checkpoints, strict=True):
         screen.heading(f"kto eval {config.checkpoint}")
-        evaluated.append(evaluate(replace(config, data=data), inner))
+        evaluated.append(evaluate(replace(config, data=data), inner, checkpoint))
     first, *others = evaluated
     comparisons = [_compared(first, other, screen) for other in others]
     _keep(evaluated, comparisons)
@@ -50,23 +51,20 @@ def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
     return {"checkpoints": [one.result for one in evaluated], "comparisons": comparisons}
 
 
-def _data_of_all(configs: Sequence[EvalConfig], screen: Screen) -> str:
-    """The folder all are evaluated on; says where a run has learned from another."""
-    places = [locate(config) for config in configs]
-    folders = [folder.resolve() for _, folder in places]
-    for place, folder in enumerate(folders):
-        if folder in folders[:place]:
-            raise BadInput(f"{places[place][0]} is named twice.", "Name different checkpoints to compare them.")
-    for config, (_, folder) in zip(configs, places, strict=True):
-        fill_from_run(config, folder)  # what cannot be evaluated is said before anything is
-    first = fill_from_run(configs[0], folders[0])[0]
-    data = load_data_dir(find_data_dir(first.data))
-    for called, folder in places:
-        own = trained_on(folder)
+def _data_of_all(configs: Sequence[EvalConfig], checkpoints: Sequence[Checkpoint], screen: Screen) -> str:
+    """The data folder on which all are evaluated; warns if a run was trained on another one."""
+    folders = [one.folder.resolve() for one in checkpoints]
+    for index, one in enumerate(checkpoints):
+        if folders[index] in folders[:index]:
+            raise BadInput(f"{one.name} is named twice.", "Name different checkpoints to compare them.")
+    filled = [one.fill(config)[0] for config, one in zip(configs, checkpoints, strict=True)]  # faults come first
+    data = load_data_dir(find_data_dir(filled[0].data))
+    for one in checkpoints:
+        own = None if one.settings is None else one.settings["data"]
         if own is not None and own["fingerprint"] != data.fingerprint:
             screen.warn(
-                f"{called} was trained on {own['folder']}, not on {data.folder}: if it learned from rows that are held "
-                "out there, its numbers are too good."
+                f"{one.name} was trained on {own['folder']}, not on {data.folder}: if it was trained on rows that are "
+                "for validation there, its numbers are too good."
             )
     return str(data.folder)
 
@@ -121,8 +119,8 @@ def _keep(evaluated: Sequence[Evaluated], comparisons: Sequence[dict[str, Any]])
     for one in evaluated:
         called = one.result["checkpoint"]
         mine = [found for found in comparisons if called in (found["first"], found["second"])]
-        write_part(one.out, COMPARISONS, one.of, {"comparisons": mine})
-        write_report(one.out, one.home)
+        write_part(one.eval_folder, COMPARISONS, one.evaluated_id, {"comparisons": mine})
+        write_report(one.eval_folder, one.checkpoint.run)
 
 
 def _show_answers(evaluated: Sequence[Evaluated], screen: Screen) -> None:

@@ -21,7 +21,7 @@ from kto_cli.core.statistics.verdict import run_verdict
 from kto_cli.core.statistics.win_rates import JudgedComparison
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
-from kto_cli.evaluation.checkpoint import load_policy, locate, results_folder, run_folder
+from kto_cli.evaluation.checkpoint import Checkpoint
 from kto_cli.evaluation.files import BENCHMARKS, METRICS, REPORT, forget_others, write_part
 from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, show_win_rate, write_comparisons
 from kto_cli.evaluation.report.page import write_report
@@ -45,11 +45,9 @@ class Evaluated(NamedTuple):
     weights: LossSettings
     reference: str
     """The fingerprint of the reference."""
-    of: str
-    """Names what was evaluated."""
-    out: Path
-    home: Path | None
-    """The run directory it belongs to."""
+    evaluated_id: str
+    eval_folder: Path
+    checkpoint: Checkpoint
     judged: list[JudgedComparison]
     benchmarks: dict[str, Any]
 
@@ -67,13 +65,13 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     return evaluate(config, screen).result
 
 
-def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
-    """Does all parts, writes and shows the results.
+def evaluate(config: EvalConfig, screen: Screen, checkpoint: Checkpoint | None = None) -> Evaluated:
+    """Computes all parts, writes and shows the results; `checkpoint`: if it was found before.
 
     Raises:
         KtoError: as `run`.
     """
-    session, chosen = open_session(config, screen)
+    session, chosen = open_session(config, screen, checkpoint)
     references, reference_tasks = _work_of_reference(session)
     policy = _policy_scorer(session)
     scores = _score(policy, session, references)
@@ -93,9 +91,9 @@ def evaluate(config: EvalConfig, screen: Screen) -> Evaluated:
         session.prepared.validation.ids,
         weights,
         session.prepared.source.fingerprint,
-        session.of,
-        session.out,
-        session.home,
+        session.evaluated_id,
+        session.eval_folder,
+        session.checkpoint,
         comparisons,
         parts.get("benchmarks", {}),
     )
@@ -118,10 +116,10 @@ def _validation(session: Session, scores: Scores, weights: LossSettings) -> dict
     prepared, screen = session.prepared, session.screen
     found = find_out(scores, prepared.validation, prepared.data, weights)
     if session.accelerator.is_main_process:
-        forget_others(session.out, session.of)
+        forget_others(session.eval_folder, session.evaluated_id)
         facts = facts_of(session, weights, found.metrics)
-        write(session.out, facts, rows_table(scores, prepared.validation, found))
-    title = f"{session.called} on {found.metrics['rows']} validation rows, against {prepared.source.name}"
+        write(session.eval_folder, facts, rows_table(scores, prepared.validation, found))
+    title = f"{session.checkpoint.name} on {found.metrics['rows']} validation rows, against {prepared.source.name}"
     metrics_table(screen, title, found.metrics)
     show_details(screen, found.metrics, texts_of(prepared.data, listed_ids(found.metrics)))
     return found.metrics
@@ -129,7 +127,7 @@ def _validation(session: Session, scores: Scores, weights: LossSettings) -> dict
 
 def _policy_scorer(session: Session) -> CompletionScorer:
     prepared = session.prepared
-    model = load_policy(session.folder, prepared, session.config)
+    model = session.checkpoint.load_in_place_of_reference(prepared, session.config)
     policy = CompletionScorer(model, prepared.dtype).to(session.accelerator.device)
     policy.trust_or_fall_back(check_sequences(prepared.validation))
     return policy
@@ -153,13 +151,17 @@ def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) ->
 def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:
     """The checkpoint's answers beside the reference's."""
     answering = session.answering
-    answering.by("policy", session.called, session.folder, session.name, policy.model)
-    return _keep_answers(session, show=session.rival is None)
+    answering.by("policy", session.checkpoint.name, session.checkpoint.folder, session.weights_id, policy.model)
+    return _keep_answers(session, show=session.other is None)
 
 
 def _keep_answers(session: Session, *, show: bool) -> dict[str, Any]:
     """All answers so far, and what they are like."""
-    found = session.answering.write(session.out, session.of) if session.accelerator.is_main_process else {}
+    found = (
+        session.answering.write(session.eval_folder, session.evaluated_id)
+        if session.accelerator.is_main_process
+        else {}
+    )
     if found and show:
         session.answering.show(found)
     return found
@@ -168,24 +170,24 @@ def _keep_answers(session: Session, *, show: bool) -> dict[str, Any]:
 def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict[str, Any]:
     if session.tasks is None:
         return {}
-    policy = examine(session.tasks, session.config, session.prepared, model, session.name, session.screen)
+    policy = examine(session.tasks, session.config, session.prepared, model, session.weights_id, session.screen)
     found = together(policy, reference)
-    write_part(session.out, BENCHMARKS, session.of, found)
-    show_benchmarks(session.screen, session.called, found)
+    write_part(session.eval_folder, BENCHMARKS, session.evaluated_id, found)
+    show_benchmarks(session.screen, session.checkpoint.name, found)
     return {"benchmarks": found}
 
 
 def _judge(session: Session, comparisons: list[JudgedComparison]) -> dict[str, Any]:
     """The answers of the other side, and what the judge says of both; fills `comparisons`."""
     baseline = other_side(session)
-    parts = {} if session.rival is None else _keep_answers(session, show=True)
+    parts = {} if session.other is None else _keep_answers(session, show=True)
     if session.judge is None or not session.accelerator.is_main_process:
         return parts
-    model = NamedAnswers(session.called, list(session.answering.texts("policy")))
+    model = NamedAnswers(session.checkpoint.name, list(session.answering.texts("policy")))
     found, held, verdicts = judge_answers(
         session.judge, session.config, session.answering.prompts, model, baseline, session.screen
     )
-    write_comparisons(session.out, session.of, found, held, verdicts)
+    write_comparisons(session.eval_folder, session.evaluated_id, found, held, verdicts)
     show_win_rate(session.screen, found)
     comparisons += judgements(held, verdicts)
     return {**parts, "win_rate": found}
@@ -193,14 +195,14 @@ def _judge(session: Session, comparisons: list[JudgedComparison]) -> dict[str, A
 
 def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
     """Prints the verdict; returns the result of the command."""
-    verdict, out, screen = run_verdict(metrics, []), session.out, session.screen
+    verdict, out, screen = run_verdict(metrics, []), session.eval_folder, session.screen
     screen.say(verdict.sentence)
     screen.say(f"Report: {out / REPORT} (open it in a browser)")
     return {
         **metrics,
         "verdict": verdict.word,
         "sentence": verdict.sentence,
-        "checkpoint": session.called,
+        "checkpoint": session.checkpoint.name,
         "reference": session.prepared.source.name,
         "eval": str(out),
         "report": str(out / REPORT),
@@ -217,10 +219,10 @@ def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     Raises:
         BadInput: no such checkpoint, or it was not evaluated yet. DiskFull: no space left.
     """
-    called, folder = locate(config)
-    out = results_folder(config.checkpoint, folder)
+    checkpoint = Checkpoint.find(config.checkpoint)
+    out = checkpoint.eval_folder
     if not (out / METRICS).is_file():
-        raise BadInput(f"There are no results in {out} to report.", f"Make them with: kto eval {called}")
-    page = write_report(out, run_folder(folder))
-    screen.say(f"Written to {page}")
-    return {"checkpoint": called, "eval": str(out), "report": str(page)}
+        raise BadInput(f"There are no results in {out} to report.", f"Make them with: kto eval {checkpoint.name}")
+    page = write_report(out, checkpoint.run)
+    screen.say(f"Report: {page} (open it in a browser)")
+    return {"checkpoint": checkpoint.name, "eval": str(out), "report": str(page)}

@@ -304,7 +304,7 @@ def test_killed_in_the_middle_it_goes_on_with_what_is_left(kto: Command, kto_sta
         server.models = ["pico", "a"]
         process = kto_started(*words, server.url, cwd=place)
         deadline = time.monotonic() + 60
-        while (stored := sum(file.read_text().count('"check"') for file in place.glob("cache/answers/*.jsonl"))) < 3:
+        while (stored := sum(file.read_text().count('"check"') for file in place.glob("cache/answers/*/*.jsonl"))) < 3:
             assert time.monotonic() < deadline
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
@@ -326,6 +326,6 @@ def test_two_processes_give_the_answers_of_one(kto: Command, place, tmp_path, mo
     shutil.rmtree("a/eval")
     monkeypatch.setenv("KTO_CACHE", str(tmp_path / "fresh"))
     launch(TWO, "-m", "kto_cli", "eval", "a", *flags)
-    assert any((tmp_path / "fresh/answers").glob("*.jsonl")), "made anew"
+    assert any((tmp_path / "fresh/answers").glob("*/*.jsonl")), "made anew"
     assert samples("a") == one == alone["samples"]
     assert json.dumps(part("a", "generations.json")) == json.dumps(described)

@@ -52,9 +52,9 @@ def test_a_task_of_ones_own_is_run_on_both(kto: Command, place, monkeypatch):
     against = found["against_reference"]["colours"]
     for name, folder in (("policy", "a"), ("reference", "pico")):
         tokenizer, fallback = load_tokenizer(Path(folder), chat_template=None, trust_remote_code=False)
-        subject = running.Subject("x", load_model(Path(folder)), tokenizer, not fallback)
+        subject = running.TestedModel("x", load_model(Path(folder)), tokenizer, not fallback)
         plan = running_plan("tasks")
-        alone = running.run_tasks(plan, subject, running.Settings())["tasks"]["colours"]["value"]
+        alone = running.run_tasks(plan, subject, running.BenchmarkSettings())["tasks"]["colours"]["value"]
         assert against[name] == alone, name
     assert against["difference"] == pytest.approx(against["policy"] - against["reference"])
     assert "Benchmarks (lm-eval" in ran.out

@@ -16,7 +16,7 @@ from kto_cli.evaluation.answers.choose import choose, probe
 from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import Padded
-from kto_cli.evaluation.answers.records import Decoding, Question, Subject, prompt_seed
+from kto_cli.evaluation.answers.records import AnsweringModel, Decoding, Question, prompt_seed
 from kto_cli.model.load import context_length, load_model, load_tokenizer
 
 END = 2
@@ -31,8 +31,8 @@ class Words:
         return " ".join(map(str, ids)) + " "
 
 
-def subject_of(model, *, context=pico.CONTEXT) -> Subject:
-    return Subject("pico", Path("pico"), Words(), (END,), context, lambda: model)
+def subject_of(model, *, context=pico.CONTEXT) -> AnsweringModel:
+    return AnsweringModel("pico", Path("pico"), Words(), (END,), context, lambda: model)
 
 
 def questions_of(*lengths: int) -> list[Question]:
@@ -228,7 +228,9 @@ def test_real_models_answer_in_batches_as_one_by_one(place):
     folder = SAMPLE / "model" if place == "built-in" else shared("data", "models", place)
     model = load_model(folder)
     tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=False)
-    subject = Subject(place, folder, tokenizer, (tokenizer.eos_token_id,), context_length(model.config), lambda: model)
+    subject = AnsweringModel(
+        place, folder, tokenizer, (tokenizer.eos_token_id,), context_length(model.config), lambda: model
+    )
     texts = ["Once upon a time", "Hello! How are you today, my old friend? I hope", "No", "What is a dog? " * 8]
     questions = [Question(text, tokenizer(text).input_ids, text) for text in texts]
     decoding = Decoding(16, temperature=0.0)

@@ -14,7 +14,7 @@ import pytest
 
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.evaluation.answers.choose import choose
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.server import Server
 from kto_cli.evaluation.answers.vllm import AT_ONCE, Vllm
 
@@ -36,8 +36,8 @@ def not_to_be_loaded():
     raise AssertionError("this engine loads the model itself")
 
 
-def subject_of(name="runs/checkpoint", **other) -> Subject:
-    return Subject(name, Path("/models/checkpoint"), Words(), (2, 7), 16, not_to_be_loaded, **other)
+def subject_of(name="runs/checkpoint", **other) -> AnsweringModel:
+    return AnsweringModel(name, Path("/models/checkpoint"), Words(), (2, 7), 16, not_to_be_loaded, **other)
 
 
 # --- vLLM ---------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_vllm_is_asked_in_parts_and_loaded_once():
 @pytest.mark.usefixtures("fake_vllm")
 def test_vllm_puts_an_adapter_on_its_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 12}))
-    subject = Subject("tuned", tmp_path, Words(), (2,), 16, not_to_be_loaded, base=Path("/models/base"))
+    subject = AnsweringModel("tuned", tmp_path, Words(), (2,), 16, not_to_be_loaded, base=Path("/models/base"))
     list(Vllm(subject).answers(questions_of(1), DECODING))
     (llm,) = FakeLLM.made
     assert (llm.settings["model"], llm.settings["enable_lora"]) == ("/models/base", True)
@@ -165,14 +165,14 @@ def test_vllm_puts_an_adapter_on_its_base(tmp_path):
 @pytest.mark.parametrize("settings", [{"peft_type": "IA3"}, {"r": 8, "use_dora": True}, {"r": 1024}])
 def test_adapters_that_vllm_cannot_serve_are_refused(tmp_path, settings):
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    subject = Subject("tuned", tmp_path, Words(), (2,), 16, not_to_be_loaded, base=Path("/models/base"))
+    subject = AnsweringModel("tuned", tmp_path, Words(), (2,), 16, not_to_be_loaded, base=Path("/models/base"))
     with pytest.raises(BadModel, match="vLLM serves"):
         list(Vllm(subject).answers(questions_of(1), DECODING))
 
 
 @pytest.mark.usefixtures("fake_vllm")
 def test_a_model_that_vllm_cannot_load_is_said_in_one_line():
-    subject = Subject("it", Path("/models/broken"), Words(), (2,), 16, not_to_be_loaded)
+    subject = AnsweringModel("it", Path("/models/broken"), Words(), (2,), 16, not_to_be_loaded)
     with pytest.raises(BadModel) as caught:
         list(Vllm(subject).answers(questions_of(1), DECODING))
     assert str(caught.value) == "vLLM cannot load it: no such architecture Use --engine auto."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -54,6 +56,11 @@ def store_in(folder, **other):
     return AnswerStore(folder, **{"fingerprint": "f", "family": "echo", "decoding": DECODING, **other})
 
 
+def file_of(store: AnswerStore) -> Path:
+    (path,) = store.records.folder.glob("*.jsonl")
+    return path
+
+
 def test_answers_come_in_order_and_are_asked_once(tmp_path):
     questions, engine, ticks = questions_of(6), Echo(), []
     expected = [answer_to(question) for question in questions]
@@ -87,8 +94,7 @@ def test_another_model_engine_or_decoding_gets_no_hit(tmp_path, other):
     answer_all(Echo(), questions_of(2), DECODING, store_in(tmp_path))
     moved = store_in(tmp_path, **other)
     assert moved.read() == {}
-    moved.path.parent.mkdir(exist_ok=True)
-    moved.path.write_bytes(store_in(tmp_path).path.read_bytes())
+    shutil.copytree(store_in(tmp_path).records.folder, moved.records.folder)
     assert moved.read() == {}, "not even when the file is copied"
 
 
@@ -135,7 +141,7 @@ def test_a_torn_or_damaged_line_is_asked_for_again(tmp_path_factory, cut, flip, 
     folder = tmp_path_factory.mktemp("store")
     questions = questions_of(4)
     answer_all(Echo(), questions, DECODING, store_in(folder))
-    path = store_in(folder).path
+    path = file_of(store_in(folder))
     content = bytearray(path.read_bytes())
     content[flip % len(content)] ^= 1 << bit
     path.write_bytes(content[: max(0, len(content) - cut)])
@@ -147,8 +153,8 @@ def test_a_torn_or_damaged_line_is_asked_for_again(tmp_path_factory, cut, flip, 
 def test_what_follows_a_torn_line_is_not_lost(tmp_path):
     questions, store = questions_of(3), store_in(tmp_path)
     store.append(store.key(questions[0]), answer_to(questions[0]))
-    with store.path.open("ab") as file:
-        file.write(b'\n{"key": "half a li')
+    with (store.records.folder / "0-killed.jsonl").open("ab") as file:
+        file.write(b'{"key": "half a li')
     store.append(store.key(questions[1]), answer_to(questions[1]))
     engine = Echo()
     answer_all(engine, questions, DECODING, store_in(tmp_path))
@@ -174,9 +180,9 @@ def test_several_writers_at_once_lose_nothing(tmp_path):
 def test_an_answer_edited_by_hand_is_not_believed(tmp_path):
     store, (question,) = store_in(tmp_path), questions_of(1)
     store.append(store.key(question), answer_to(question))
-    record = json.loads(store.path.read_text().strip())
-    record["text"] = "nicer"
-    store.path.write_text(json.dumps(record) + "\n")
+    record = json.loads(file_of(store).read_text().strip())
+    record["value"][0] = "nicer"
+    file_of(store).write_text(json.dumps(record) + "\n")
     assert store.read() == {}
 
 

@@ -27,7 +27,7 @@ from kto_cli.evaluation.benchmarks.compare import compare_tasks, paired_interval
 from kto_cli.evaluation.benchmarks.loading import load_task
 from kto_cli.evaluation.benchmarks.plan import PAPER, plan_tasks
 from kto_cli.evaluation.benchmarks.results import interval, read_results
-from kto_cli.evaluation.benchmarks.run import Settings, Subject, run_tasks
+from kto_cli.evaluation.benchmarks.run import BenchmarkSettings, TestedModel, run_tasks
 from kto_cli.model.load import load_model, load_tokenizer
 
 COLOURS = ["red", "dark green", "blue and white"]
@@ -80,12 +80,14 @@ def few(monkeypatch) -> None:
 
 
 @pytest.fixture
-def subject(pico) -> Subject:
+def subject(pico) -> TestedModel:
     """A model that answers at random, with a chat template."""
-    return Subject("pico", load_model(pico), load_tokenizer(pico, chat_template=None, trust_remote_code=False)[0], True)
+    return TestedModel(
+        "pico", load_model(pico), load_tokenizer(pico, chat_template=None, trust_remote_code=False)[0], True
+    )
 
 
-def plainly(subject: Subject) -> Subject:
+def plainly(subject: TestedModel) -> TestedModel:
     return subject._replace(own_template=False)
 
 
@@ -114,15 +116,15 @@ def word_task(folder: Path, answers: list[str], name: str = "words") -> Path:
     return folder
 
 
-def ran(folder: Path, subject: Subject, *names: str, **options: Any) -> dict[str, Any]:
+def ran(folder: Path, subject: TestedModel, *names: str, **options: Any) -> dict[str, Any]:
     keys = {key: options.pop(key) for key in ("limit", "batch_size", "seed") if key in options}
-    return run_tasks(plan_tasks(names, folder=folder), subject, Settings(**keys), **options)
+    return run_tasks(plan_tasks(names, folder=folder), subject, BenchmarkSettings(**keys), **options)
 
 
 # --- naive answers -----------------------------------------------------------------------------
 
 
-def prompt_of(subject: Subject, question: str, shots: list[tuple[str, str]] = []) -> str:  # noqa: B006
+def prompt_of(subject: TestedModel, question: str, shots: list[tuple[str, str]] = []) -> str:  # noqa: B006
     """What the model reads before it answers."""
     if not subject.own_template:
         return "".join(f"{asked} {answered}\n\n" for asked, answered in shots) + question
@@ -131,12 +133,12 @@ def prompt_of(subject: Subject, question: str, shots: list[tuple[str, str]] = []
     return subject.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
 
-def ids_of(subject: Subject, text: str) -> list[int]:
+def ids_of(subject: TestedModel, text: str) -> list[int]:
     """A chat template writes the first token itself; plain text gets what the tokenizer puts before it."""
     return subject.tokenizer(text, add_special_tokens=not subject.own_template).input_ids
 
 
-def naive_choice(subject: Subject, question: str, shots: list[tuple[str, str]] = []) -> int:  # noqa: B006
+def naive_choice(subject: TestedModel, question: str, shots: list[tuple[str, str]] = []) -> int:  # noqa: B006
     """The completion with the highest summed log-prob, one sequence at a time."""
     prompt, gap, sums = prompt_of(subject, question, shots), "" if subject.own_template else " ", []
     for choice in COLOURS:
@@ -147,7 +149,7 @@ def naive_choice(subject: Subject, question: str, shots: list[tuple[str, str]] =
     return sums.index(max(sums))
 
 
-def naive_answer(subject: Subject, question: str) -> str:
+def naive_answer(subject: TestedModel, question: str) -> str:
     ids = torch.tensor([ids_of(subject, prompt_of(subject, question))])
     with torch.no_grad():
         output = subject.model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
@@ -363,11 +365,11 @@ def made_up(monkeypatch) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def small() -> Subject:
+def small() -> TestedModel:
     """The built-in model: 512 tokens of context."""
     folder = SAMPLE / "model"
     tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=False)
-    return Subject("small", load_model(folder), tokenizer, True)
+    return TestedModel("small", load_model(folder), tokenizer, True)
 
 
 def test_the_papers_shots_and_tasks():
@@ -395,7 +397,7 @@ def test_gsm8k_has_eight_solved_examples(made_up):
 @pytest.mark.usefixtures("few", "made_up")
 def test_gsm8k_runs_and_says_what_was_cut_off(small):
     said: list[str] = []
-    found = run_tasks(plan_tasks(["gsm8k"]), small, Settings(limit=1), say=said.append)["tasks"]["gsm8k"]
+    found = run_tasks(plan_tasks(["gsm8k"]), small, BenchmarkSettings(limit=1), say=said.append)["tasks"]["gsm8k"]
     assert (found["lm_eval_name"], found["shots"], found["n"], found["value"]) == ("gsm8k_cot", 8, 1, 0.0)
     assert set(found["all_metrics"]) >= {"exact_match,strict-match", "exact_match,flexible-extract"}
     assert found["documents"]["gsm8k_cot"]["values"] == [0.0]  # of one of its two filters
@@ -408,7 +410,7 @@ def test_gsm8k_runs_and_says_what_was_cut_off(small):
 
 @pytest.mark.usefixtures("few", "made_up")
 def test_mmlu_is_the_mean_over_its_57_tasks(subject):
-    found = run_tasks(plan_tasks(["mmlu"]), plainly(subject), Settings())["tasks"]["mmlu"]
+    found = run_tasks(plan_tasks(["mmlu"]), plainly(subject), BenchmarkSettings())["tasks"]["mmlu"]
     leaves = {name: kept["values"] for name, kept in found["documents"].items()}
     assert (len(leaves), found["n"], found["shots"]) == (57, 114, 0)
     everything = [value for values in leaves.values() for value in values]
@@ -424,7 +426,7 @@ def test_mmlu_is_the_mean_over_its_57_tasks(subject):
 @pytest.mark.usefixtures("few", "made_up")
 def test_bbh_asks_for_longer_answers_than_a_small_model_can_read(small):
     with pytest.raises(BadInput, match=r"bbh asks for answers of up to 1024 tokens.* context is 512 tokens"):
-        run_tasks(plan_tasks(["bbh"]), small, Settings())
+        run_tasks(plan_tasks(["bbh"]), small, BenchmarkSettings())
 
 
 @pytest.mark.usefixtures("few", "made_up")
@@ -485,7 +487,7 @@ def test_code_is_executed_only_meanwhile(monkeypatch, subject, template):
     subject.model.config.max_position_embeddings = 1100
     subject = subject._replace(own_template=template)
     monkeypatch.setattr(subject.model, "generate", lambda input_ids, **_: torch.cat([input_ids, input_ids[:, -1:]], 1))
-    found = run_tasks(plan_tasks(["humaneval"], allow_code=True), subject, Settings())["tasks"]["humaneval"]
+    found = run_tasks(plan_tasks(["humaneval"], allow_code=True), subject, BenchmarkSettings())["tasks"]["humaneval"]
     assert found["lm_eval_name"] == ("humaneval_instruct" if template else "humaneval")
     assert (found["metric"], found["shots"], found["higher_is_better"]) == ("pass@1,create_test", 0, True)
     assert found["n"] == 2
@@ -498,7 +500,7 @@ def test_code_is_executed_only_meanwhile(monkeypatch, subject, template):
 @pytest.mark.usefixtures("few", "made_up", "fresh")
 def test_code_eval_out_of_reach_is_said(subject):
     with pytest.raises(BadInput, match=r"humaneval .*cannot be loaded"):
-        run_tasks(plan_tasks(["humaneval"], allow_code=True), subject, Settings())
+        run_tasks(plan_tasks(["humaneval"], allow_code=True), subject, BenchmarkSettings())
     assert quiet.ALLOWS_CODE not in os.environ
 
 
@@ -529,7 +531,7 @@ def test_shots_that_cannot_be_had_are_said(tmp_path, subject):
     with pytest.raises(BadInput, match="fixes it at 0 shots"):
         plan_tasks(["humaneval@2"], allow_code=True)
     with pytest.raises(BadInput, match="exceeds the 8 that are available"):
-        run_tasks(plan_tasks(["gsm8k@9"]), subject, Settings())
+        run_tasks(plan_tasks(["gsm8k@9"]), subject, BenchmarkSettings())
 
 
 @pytest.mark.usefixtures("few")

@@ -13,7 +13,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.evaluation.answers.choose import Lazy
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.statistics import describe
 from kto_cli.evaluation.answers.store import AnswerStore, answer_all
 from kto_cli.evaluation.files import GENERATIONS, SAMPLES, write_lines, write_part
@@ -63,7 +63,7 @@ class Answering:
         own = tokenizer or prepared.tokenizer
         ends = tuple(sorted({*end_ids(model), own.eos_token_id}))
         self.ends = self.ends or ends
-        subject = Subject(
+        subject = AnsweringModel(
             name=called,
             folder=folder,
             tokenizer=own,
@@ -87,7 +87,7 @@ class Answering:
             found = answer_all(engine, [questions[place] for place in mine], self.decoding, store, tick=screen.tick)
         self.answers[name] = self._gathered(dict(zip(mine, found, strict=True)))
 
-    def _questions(self, tokenizer: Any, subject: Subject) -> list[Question]:
+    def _questions(self, tokenizer: Any, subject: AnsweringModel) -> list[Question]:
         """The prompts in the tokens they are scored with; of a model with a tokenizer of its own, in its tokens."""
         rows, texts = self.prompts.rows, self.prompts.texts
         if tokenizer is None:

@@ -12,7 +12,7 @@ from kto_cli.common.eval_config import ENGINES, is_url
 from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import Padded
-from kto_cli.evaluation.answers.records import Answer, Decoding, Engine, Question, Subject, prompt_seed
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Engine, Question, prompt_seed
 from kto_cli.evaluation.answers.server import Client, Server
 from kto_cli.evaluation.answers.vllm import Vllm
 
@@ -26,7 +26,7 @@ _NATS_IN_HALF = 0.5
 
 def choose(
     wanted: str,
-    subject: Subject,
+    subject: AnsweringModel,
     questions: Sequence[Question],
     say: Callable[[str], None],
     connect: Callable[[str], Client] | None = None,
@@ -47,13 +47,13 @@ def choose(
         return Server(subject, connect(wanted))
     if wanted == "auto":
         return _automatic(subject, questions, say)
-    engines: dict[str, Callable[[Subject], Engine]] = {"continuous": Continuous, "padded": Padded, "vllm": Vllm}
+    engines: dict[str, Callable[[AnsweringModel], Engine]] = {"continuous": Continuous, "padded": Padded, "vllm": Vllm}
     if wanted not in engines:
         raise BadInput(f"There is no engine {wanted}.", f"Give one of {', '.join(ENGINES)}, or a server's URL.")
     return engines[wanted](subject)
 
 
-def _automatic(subject: Subject, questions: Sequence[Question], say: Callable[[str], None]) -> Engine:
+def _automatic(subject: AnsweringModel, questions: Sequence[Question], say: Callable[[str], None]) -> Engine:
     """Continuous batching where the model can: on a CPU 1.5 times as fast as padded batches for 31M weights, 0.4 times
     for one million, where nothing takes long (benchmarks/generation.py)."""
     trouble = probe(subject, questions)
@@ -64,7 +64,7 @@ def _automatic(subject: Subject, questions: Sequence[Question], say: Callable[[s
     return Padded(subject)
 
 
-def probe(subject: Subject, questions: Sequence[Question]) -> str | None:
+def probe(subject: AnsweringModel, questions: Sequence[Question]) -> str | None:
     """Why continuous batching cannot be trusted with this model, or None.
 
     It draws a few tokens for the shortest prompts, together; in the plain forward pass over a prompt and its answer
@@ -109,7 +109,7 @@ class Lazy:
     def __init__(
         self,
         wanted: str,
-        subject: Subject,
+        subject: AnsweringModel,
         questions: Sequence[Question],
         say: Callable[[str], None],
         connect: Callable[[str], Client] | None = None,

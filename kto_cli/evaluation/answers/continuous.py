@@ -18,7 +18,7 @@ from torch import Tensor
 from kto_cli.common.errors import BadModel, OutOfMemory, first_line
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import plainly
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 PAGE = 32
 """Tokens of a page of the key-value cache."""
@@ -37,7 +37,7 @@ class Continuous:
     name = "continuous"
     family = "transformers"
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: AnsweringModel) -> None:
         self._subject = subject
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
@@ -102,7 +102,7 @@ def _noise_of(question: Question, decoding: Decoding) -> dict[str, Any]:
 
 
 @contextmanager
-def _manager(subject: Subject, questions: Sequence[Question], decoding: Decoding) -> Iterator[Any]:
+def _manager(subject: AnsweringModel, questions: Sequence[Question], decoding: Decoding) -> Iterator[Any]:
     """A started manager; at the end it is stopped, and the model has its own attention back."""
     model = subject.model()
     attention = model.config._attn_implementation

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 TOKENS = {"cpu": 8192, "cuda": 131072}
 """Prompt and answer tokens of a batch, padding included, by kind of device."""
@@ -46,7 +46,7 @@ class Padded:
     name = "padded"
     family = "transformers"
 
-    def __init__(self, subject: Subject, *, tokens: int | None = None) -> None:
+    def __init__(self, subject: AnsweringModel, *, tokens: int | None = None) -> None:
         """`tokens`: the most of a batch, padding and room for the answers included."""
         self._subject = subject
         self._tokens = tokens
@@ -124,7 +124,7 @@ class _Draw:
         return perturbed(scores, seeds, temperature=self._decoding.temperature, top_p=self._decoding.top_p)
 
 
-def _generate(model: Any, subject: Subject, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
+def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
     """The rows with as many tokens more as the one with the least room may have; what follows an end is of no use."""
     width = max(row.length for row in rows)
     ids = torch.full((len(rows), width), subject.ends[0], dtype=torch.int64)
@@ -144,7 +144,7 @@ def _generate(model: Any, subject: Subject, rows: Sequence[_Open], decoding: Dec
 
 
 @contextmanager
-def plainly(model: Any, subject: Subject, limit: int) -> Iterator[Any]:
+def plainly(model: Any, subject: AnsweringModel, limit: int) -> Iterator[Any]:
     """Generation settings with nothing but a limit and the ends; the model's own (a repetition penalty, say), which
     `generate` would mix in, are put away meanwhile."""
     from transformers import GenerationConfig

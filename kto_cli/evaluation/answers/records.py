@@ -75,7 +75,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnsweringModel:
     """A model that is to answer."""
 
     name: str
@@ -109,7 +109,7 @@ class Subject:
 
 
 def answerable(
-    subject: Subject, questions: Sequence[Question], decoding: Decoding
+    subject: AnsweringModel, questions: Sequence[Question], decoding: Decoding
 ) -> tuple[list[int], list[tuple[int, Answer]]]:
     """Places of the questions that leave room for an answer, and the empty, cut answers of those that do not."""
     rooms = [subject.room(question, decoding) for question in questions]

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from kto_cli.common.errors import BadInput
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 from kto_cli.evaluation.server.client import ServerFault
 
 NO_MODEL = "kto/no-such-model"
@@ -39,7 +39,7 @@ class Client(Protocol):
 class Server:
     """A model that a server has."""
 
-    def __init__(self, subject: Subject, client: Client, *, in_flight: int = IN_FLIGHT) -> None:
+    def __init__(self, subject: AnsweringModel, client: Client, *, in_flight: int = IN_FLIGHT) -> None:
         """
         Raises:
             BadInput: the server does not have the model.
@@ -103,7 +103,7 @@ class Server:
         return len(ids)
 
 
-def _served(subject: Subject, client: Client) -> str:
+def _served(subject: AnsweringModel, client: Client) -> str:
     """The server's id of a model: the full name, else the one id with the same last part; of a server that loads models
     on demand (`transformers serve`) the folder.
 

@@ -1,81 +1,44 @@
-"""Answers kept by content: what a model has been asked once with one decoding it is never asked again.
-
-CACHE/answers/ holds one file for each (model, engine family, decoding), which answers are only ever appended to. A line
-is one answer behind a checksum that is keyed with all of these:
-
-    {"key": PROMPT, "text": ..., "tokens": N, "ended": true, "check": CHECKSUM}
-
-Every record begins and ends with a line break and is written in one call under a lock, so a line that a killed process
-left torn damages no other, and two processes may write at once. A line that is not sound is passed over; its answer is
-generated again.
-"""
+"""Answers of models, stored by content: a prompt that a model answered once with one decoding is not asked again."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from kto_cli.common.cache import make_cache_folder
+from kto_cli.common.cache import RecordStore
 from kto_cli.common.errors import BadModel
-from kto_cli.common.files import locked, saying_disk_full
 from kto_cli.evaluation.answers.records import Answer, Decoding, Engine, Question
 
 
 class AnswerStore:
-    """The answers of one model, from one family of engines, with one decoding."""
+    """The answers of one model, from one family of engines, with one decoding, in the cache folder `answers`."""
 
     def __init__(self, cache: Path, *, fingerprint: str, family: str, decoding: Decoding) -> None:
         """
         Args:
-            cache: the cache's root (`reference.default_cache`).
-            fingerprint: of the model's content, and of all else that changes its answers (its dtype).
+            cache: the cache's root. fingerprint: of the model's weights, and of all else that changes its answers.
         """
-        named = json.dumps([1, fingerprint, family, asdict(decoding)], sort_keys=True)
-        self._seal = hashlib.blake2b(named.encode(), digest_size=32).digest()
-        self.path = cache / "answers" / f"{self._seal.hex()[:32]}.jsonl"
+        self.records = RecordStore(cache / "answers", [2, fingerprint, family, asdict(decoding)])
 
     def key(self, question: Question) -> str:
-        """Names a prompt by its tokens."""
-        text = " ".join(map(str, question.tokens))
-        return hashlib.blake2b(text.encode(), key=self._seal, digest_size=16).hexdigest()
+        """The name of a prompt, by its tokens."""
+        return self.records.key(" ".join(map(str, question.tokens)))
 
     def read(self) -> dict[str, Answer]:
-        """All sound answers, by key; of several to one prompt the first, which an earlier run has shown."""
+        """All valid answers by key; of several to one prompt the first, which an earlier run has shown."""
         found: dict[str, Answer] = {}
-        if not self.path.is_file():
-            return found
-        for line in self.path.read_bytes().split(b"\n"):
-            record = self._sound(line)
-            if record is not None:
-                found.setdefault(*record)
+        for key, (text, tokens, ended) in self.records.read():
+            found.setdefault(key, Answer(text, tokens, ended))
         return found
 
     def append(self, key: str, answer: Answer) -> None:
-        """Keeps one answer: when this returns, a kill of the process takes nothing away.
+        """Stores one answer; it is safe when this returns.
 
         Raises:
-            DiskFull: no space left. BadInput: the cache folder cannot be written to.
+            DiskFull: no space left. BadInput: the cache folder cannot be created.
         """
-        record = {"key": key, **answer._asdict(), "check": self._check(key, answer)}
-        make_cache_folder(self.path.parent)
-        with saying_disk_full(self.path), locked(self.path.with_suffix(".lock")), self.path.open("ab", 0) as file:
-            file.write(f"\n{json.dumps(record)}\n".encode())
-
-    def _check(self, key: str, answer: Answer) -> str:
-        text = json.dumps([key, *answer])
-        return hashlib.blake2b(text.encode(), key=self._seal, digest_size=8).hexdigest()
-
-    def _sound(self, line: bytes) -> tuple[str, Answer] | None:
-        try:
-            record = json.loads(line)
-            key, answer = record["key"], Answer(record["text"], record["tokens"], record["ended"])
-            sound = record["check"] == self._check(key, answer)
-        except (ValueError, KeyError, TypeError):  # torn, damaged or not of ours
-            return None
-        return (key, answer) if sound else None
+        self.records.append([(key, list(answer))])
 
 
 def answer_all(
@@ -96,15 +59,15 @@ def answer_all(
     known = store.read()
     keys = [store.key(question) for question in questions]
     asked: dict[str, list[int]] = {}
-    for place, key in enumerate(keys):
+    for index, key in enumerate(keys):
         if key in known:
             tick()
         else:
-            asked.setdefault(key, []).append(place)
+            asked.setdefault(key, []).append(index)
     missing = list(asked)
     if missing:
-        for place, answer in engine.answers([questions[asked[key][0]] for key in missing], decoding):
-            key = missing[place]
+        for index, answer in engine.answers([questions[asked[key][0]] for key in missing], decoding):
+            key = missing[index]
             store.append(key, answer)
             known[key] = answer
             for _ in asked[key]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel
-from kto_cli.evaluation.answers.records import Answer, Decoding, Question, Subject, answerable, prompt_seed
+from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 AT_ONCE = 256
 """Questions given to vLLM together; it returns when all are answered, so a kill loses no more than these."""
@@ -19,7 +19,7 @@ class Vllm:
     name = "vllm"
     family = "vllm"
 
-    def __init__(self, subject: Subject, **options: Any) -> None:
+    def __init__(self, subject: AnsweringModel, **options: Any) -> None:
         """`options` go to `vllm.LLM`.
 
         Raises:
@@ -101,7 +101,7 @@ class Vllm:
         return LoRARequest(self._subject.name, 1, str(self._subject.folder))
 
 
-def _rank_for_vllm(subject: Subject) -> int:
+def _rank_for_vllm(subject: AnsweringModel) -> int:
     """The adapter's rank, rounded up to one that vLLM takes.
 
     Raises:

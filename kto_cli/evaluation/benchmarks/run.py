@@ -21,7 +21,7 @@ LAYOUT = 1
 """Of what is kept; another one is not read."""
 
 
-class Subject(NamedTuple):
+class TestedModel(NamedTuple):
     """The model that is examined."""
 
     fingerprint: str
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     the model was taught to read a chat."""
 
 
-class Settings(NamedTuple):
+class BenchmarkSettings(NamedTuple):
     """What is the same for all benchmarks of a run."""
 
     limit: int | None = None
@@ -46,7 +46,12 @@ class Settings(NamedTuple):
 
 
 def run_tasks(
-    plan: Plan, subject: Subject, settings: Settings, *, cache: Path | None = None, say: Say = lambda text: None
+    plan: Plan,
+    subject: TestedModel,
+    settings: BenchmarkSettings,
+    *,
+    cache: Path | None = None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Loads all planned benchmarks, then runs one after another. Model, tokenizer and random numbers stay as they were.
 
@@ -75,7 +80,7 @@ def _about_template(own: bool) -> str:
     return "Benchmarks: plain text, for the model has no chat template of its own."
 
 
-def _wrapped(subject: Subject, settings: Settings) -> Any:
+def _wrapped(subject: TestedModel, settings: BenchmarkSettings) -> Any:
     """The model as lm-eval takes it, with a tokenizer of its own (lm-eval sets its padding)."""
     import torch
     from lm_eval.models.huggingface import HFLM
@@ -102,7 +107,7 @@ class _Ready(NamedTuple):
     loaded: dict[str, Any]
 
 
-def _get_ready(asked: Asked, plan: Plan, subject: Subject, settings: Settings, model: Any) -> _Ready:
+def _get_ready(asked: Asked, plan: Plan, subject: TestedModel, settings: BenchmarkSettings, model: Any) -> _Ready:
     task = (subject.own_template and asked.benchmark.chat_task) or asked.benchmark.task
     with code_allowed(asked.runs_code):
         loaded = load_task(plan, task, asked, settings.seed)
@@ -111,7 +116,13 @@ def _get_ready(asked: Asked, plan: Plan, subject: Subject, settings: Settings, m
 
 
 def _result(
-    ready: _Ready, plan: Plan, subject: Subject, settings: Settings, model: Any, cache: Path | None, say: Say
+    ready: _Ready,
+    plan: Plan,
+    subject: TestedModel,
+    settings: BenchmarkSettings,
+    model: Any,
+    cache: Path | None,
+    say: Say,
 ) -> dict[str, Any]:
     """The result of one benchmark, from the cache or new."""
     asked, documents = ready.asked, documents_of(ready.loaded, settings.limit)
@@ -134,7 +145,9 @@ def _result(
     return result
 
 
-def _key(ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: Subject, settings: Settings) -> str:
+def _key(
+    ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: TestedModel, settings: BenchmarkSettings
+) -> str:
     """Names a result by all that it depends on; of a task of the user's, by the files beside it too."""
     own = sorted(path for path in plan.folder.rglob("*") if path.is_file()) if plan.folder else []
     shots = {name: each.get_config("num_fewshot") for name, each in ready.loaded["tasks"].items()}
@@ -156,7 +169,7 @@ def _key(ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: Su
 
 
 def _evaluate(
-    loaded: dict[str, Any], model: Any, subject: Subject, settings: Settings, asked: Asked
+    loaded: dict[str, Any], model: Any, subject: TestedModel, settings: BenchmarkSettings, asked: Asked
 ) -> tuple[dict[str, Any], list[str]]:
     """lm-eval's results and the warnings it gave. Its `simple_evaluate` is this after what `load_task` does, and 3 s of
     gathering facts about the machine."""

@@ -10,7 +10,7 @@ from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.evaluation.benchmarks.compare import compare_tasks
 from kto_cli.evaluation.benchmarks.plan import Plan, plan_tasks
-from kto_cli.evaluation.benchmarks.run import Settings, Subject, run_tasks
+from kto_cli.evaluation.benchmarks.run import BenchmarkSettings, TestedModel, run_tasks
 from kto_cli.model.logprobs.prepare import Prepared
 
 
@@ -30,8 +30,8 @@ def examine(
     plan: Plan, config: EvalConfig, prepared: Prepared, model: Any, weights: str, screen: Screen
 ) -> dict[str, Any]:
     """Runs the tasks on one model."""
-    subject = Subject(f"{weights} {prepared.dtype}", model, prepared.tokenizer, prepared.own_template)
-    settings = Settings(limit=config.task_limit, seed=config.seed)
+    subject = TestedModel(f"{weights} {prepared.dtype}", model, prepared.tokenizer, prepared.own_template)
+    settings = BenchmarkSettings(limit=config.task_limit, seed=config.seed)
     return run_tasks(plan, subject, settings, cache=cache_folder(config) / "benchmarks", say=screen.note)
 
 

@@ -12,7 +12,7 @@ Vote = Literal["model", "baseline", "tie"]
 SCORES: dict[Vote, float] = {"model": 1.0, "tie": 0.5, "baseline": 0.0}
 
 
-class Question(NamedTuple):
+class JudgeQuestion(NamedTuple):
     """Two answers in the order they are shown: A, then B."""
 
     prompt: Text
@@ -39,9 +39,11 @@ class Comparison:
         """Whether both answers are equal: a tie, without asking."""
         return self.model == self.baseline
 
-    def questions(self) -> tuple[Question, Question]:
+    def questions(self) -> tuple[JudgeQuestion, JudgeQuestion]:
         """The model's answer first, then the baseline's: a judge that favours a position favours each once."""
-        return Question(self.prompt, self.model, self.baseline), Question(self.prompt, self.baseline, self.model)
+        return JudgeQuestion(self.prompt, self.model, self.baseline), JudgeQuestion(
+            self.prompt, self.baseline, self.model
+        )
 
 
 class Verdicts(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.files import text_hash
 from kto_cli.data.dataset import Text
-from kto_cli.evaluation.judge.comparisons import Question
+from kto_cli.evaluation.judge.comparisons import JudgeQuestion
 
 WORDING = 1
 """Part of what names a verdict: raise it whenever `question_text` changes."""
@@ -38,7 +38,7 @@ Verdict: B
 Verdict: tie"""
 
 
-def question_text(question: Question, for_what: str = FOR_WHAT) -> str:
+def question_text(question: JudgeQuestion, for_what: str = FOR_WHAT) -> str:
     """What the judge reads.
 
     The mark is a hash of all it encloses, so no answer can hold it: whoever writes an answer would have to find a text

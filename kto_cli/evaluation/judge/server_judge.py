@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kto_cli.common.errors import Interrupted
-from kto_cli.evaluation.judge.comparisons import Comparison, Question, Vote
+from kto_cli.evaluation.judge.comparisons import Comparison, JudgeQuestion, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text
 from kto_cli.evaluation.judge.store import Value, VerdictStore
@@ -56,7 +56,7 @@ class ServerJudge:
         self._left_away: set[str] = set()
         self.refused = 0
         """Questions of this run that the server did not take: too long, or filtered."""
-        self._questions: dict[Asked, Question] = {}
+        self._questions: dict[Asked, JudgeQuestion] = {}
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class ServerJudge:
     @property
     def overhead(self) -> int:
         """Characters of the question itself."""
-        return len(question_text(Question("", "", ""), self.for_what))
+        return len(question_text(JudgeQuestion("", "", ""), self.for_what))
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The question in both orders."""
@@ -130,7 +130,7 @@ class ServerJudge:
                 room = MORE_ROOM
             store.add([(key, {"verdict": verdict, "reply": reply[-_KEPT:]})])
 
-    def _ask(self, question: Question, *, attempt: int, room: int) -> tuple[str, bool]:
+    def _ask(self, question: JudgeQuestion, *, attempt: int, room: int) -> tuple[str, bool]:
         """(the reply, whether it came to its end)."""
         while True:
             payload = self.payload(question, attempt=attempt, room=room)
@@ -151,7 +151,7 @@ class ServerJudge:
                 return
         self._say(f"The judge's server refuses a question, which counts as unreadable: {message}")
 
-    def payload(self, question: Question, *, attempt: int = 0, room: int = ROOM) -> dict[str, Any]:
+    def payload(self, question: JudgeQuestion, *, attempt: int = 0, room: int = ROOM) -> dict[str, Any]:
         """The request. One user message: some templates know no system's."""
         settings = {"temperature": WARMTH if attempt else 0, "seed": attempt}
         longest = "max_completion_tokens" if self._renamed else "max_tokens"

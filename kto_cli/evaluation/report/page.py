@@ -44,7 +44,7 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class MarkedAnswer:
     """What one model said, in pieces."""
 
     by: str
@@ -222,17 +222,17 @@ def _class_counts(counts: dict[str, Any]) -> list[str]:
     return [*(shown(count) for count in both), shown(sum(numbers))]
 
 
-def _answers(sample: dict[str, str]) -> list[Answer]:
+def _answers(sample: dict[str, str]) -> list[MarkedAnswer]:
     """The reference's answer and each other one, with the words marked that differ from the reference's.
 
     The reference's own marks are those against the first other. Where two share nothing, marks would say nothing.
     """
     names = [name for name in sample if name not in ("id", "prompt", "prompt_id", "origin")]
     if "reference" not in names:
-        return [Answer(name, [Piece(sample[name], False)]) for name in names]
+        return [MarkedAnswer(name, [Piece(sample[name], False)]) for name in names]
     others = [name for name in names if name != "reference"]
     compared = {name: word_differences(sample["reference"], sample[name]) for name in others}
     if others and all(piece.differs or not piece.text.strip() for both in compared.values() for piece in both[0]):
-        return [Answer(name, [Piece(sample[name], False)], bool(sample[name])) for name in ("reference", *others)]
+        return [MarkedAnswer(name, [Piece(sample[name], False)], bool(sample[name])) for name in ("reference", *others)]
     before = compared[others[0]][0] if others else [Piece(sample["reference"], False)]
-    return [Answer("reference", before), *(Answer(name, compared[name][1]) for name in others)]
+    return [MarkedAnswer("reference", before), *(MarkedAnswer(name, compared[name][1]) for name in others)]

@@ -10,7 +10,7 @@ from kto_cli.evaluation.report.win_rate import Judgement
 
 
 @dataclass(frozen=True)
-class Question:
+class SummaryQuestion:
     """One of them."""
 
     text: str
@@ -23,16 +23,16 @@ class Question:
 
 def questions(
     sentence: str, judged: Judgement | None, manner: Manner | None, tasks: Examination | None
-) -> list[Question]:
+) -> list[SummaryQuestion]:
     """All three; `sentence` is that of the verdict."""
     better = [f"Win rate {judged.sentence}"] if judged else []
     manners = [manner.sentence] if manner and manner.sentence else []
     unjudged = ["Nothing was judged, so a win rate is not known."] if not better else []
     changed = tasks.sentence if tasks else "No benchmark was run."
     return [
-        Question("Did it learn the feedback?", [sentence], "validation"),
-        Question(
+        SummaryQuestion("Did it learn the feedback?", [sentence], "validation"),
+        SummaryQuestion(
             "Are its answers better?", [*better, *unjudged, *manners], "win-rate" if better else "answers", not better
         ),
-        Question("Did anything break?", [changed], "benchmarks", tasks is None),
+        SummaryQuestion("Did anything break?", [changed], "benchmarks", tasks is None),
     ]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.common.cache import Segment, new_path
+from kto_cli.common.cache import AppendFile, new_path
 from kto_cli.common.files import replacing
 
 _MAGIC = b"KTO1"
@@ -35,7 +35,7 @@ class ReferenceCache:
     def __init__(self, root: Path, *, fingerprint: str, dtype: str) -> None:
         self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
-        self._segment = Segment(self.folder, ".segment")
+        self._segment = AppendFile(self.folder, ".segment")
         self.fixed: list[str] = []
         """Segments in which a torn or damaged frame was found."""
 
