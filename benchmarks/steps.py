@@ -259,8 +259,8 @@ def kto_step(
         if number == 1:
             began, counter.tokens = time.perf_counter(), 0
         output = engine.step(batch, ReferenceLogps(*references), settings, learning_rate=LEARNING_RATE)
-        labels = torch.tensor([row.label for row in batch])
-        loss = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings)["loss"]
+        labels, prompts = torch.tensor([row.label for row in batch]), [row.prompt_id for row in batch]
+        loss = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings, prompts)["loss"]
     seconds = finished(accelerator) - began
     rows = [row for batch in batches[1:] for row in batch]
     return report(rows, len(batches) - 1, seconds, memory, value=loss, computed=counter.tokens)

@@ -197,7 +197,7 @@ def take_step(
     settings = LossSettings(job["beta"], lambda_d=1.0, lambda_u=1.0)
     output = engine.step(list(batch), references, settings, learning_rate=job["learning_rate"])
     labels = torch.from_numpy(batch.labels)
-    metrics = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings)
+    metrics = step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, settings, batch.prompt_ids)
     return output, metrics
 
 

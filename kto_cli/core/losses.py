@@ -7,7 +7,6 @@ the caller knows it.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -27,14 +26,12 @@ class LossSettings(NamedTuple):
 
 
 class ReferencePoint(NamedTuple):
-    """z_ref, the estimate of KL(policy || reference) from one batch, in nats, with its standard error."""
+    """z_ref, the estimate of KL(policy || reference) from one batch, in nats."""
 
     value: Tensor
     """max(0, mean): what the loss uses; no gradient."""
     mean: float
     """The mean before the clamp."""
-    standard_error: float
-    """Of the mean, in nats; NaN for fewer than two pairs."""
     pairs: int
 
 
@@ -56,10 +53,8 @@ def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
         mismatched_log_ratios: [pairs], over all processes and micro-batches of one optimizer step.
     """
     ratios = mismatched_log_ratios.detach()
-    pairs = ratios.numel()
     mean = ratios.mean()
-    error = ratios.std().item() / math.sqrt(pairs) if pairs > 1 else math.nan
-    return ReferencePoint(mean.clamp(min=0), mean.item(), error, pairs)
+    return ReferencePoint(mean.clamp(min=0), mean.item(), ratios.numel())
 
 
 def kto_losses(log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float) -> KTOLoss:

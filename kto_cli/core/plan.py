@@ -6,9 +6,16 @@ again.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from random import Random
+
+VERSION = 2
+"""Of the plan: a run resumes only with the one it was started with, else rows would be trained twice or never."""
+PIECE = 4
+"""Rows of one prompt that are placed together at most. Measured in benchmarks/README.md: 4 keeps the sharing of data
+with up to four answers a prompt whole, and of longer groups most, while no batch of 32 falls to a few prompts."""
 
 
 def plan_epoch(
@@ -22,67 +29,87 @@ def plan_epoch(
     """Effective batches of one epoch: lists of row indices, each row exactly once.
 
     Both classes are shuffled anew each epoch and distributed evenly: every batch gets its rounded share of each class,
-    and at least one row of each class if there are enough rows. The last batch takes the remainder.
+    and at least one row of each class if there are enough rows. Where in the epoch a row comes does not depend on how
+    many rows its prompt has: batches are composed in a random order of their numbers.
 
     Args:
-        labels: [rows] True is desirable. batch_size: rows of an effective batch.
-        prompts: [rows] equal values mark rows of one prompt, which then share a batch wherever the classes' shares
-            allow it, so that the prompt is computed once. None: all rows are drawn independently.
+        labels: [rows] True is desirable. batch_size: rows of an effective batch at most; see `batch_sizes`.
+        prompts: [rows] equal values mark rows of one prompt. Up to `PIECE` of them at a time share a batch wherever the
+            classes' shares allow it, so that the prompt is computed once. None: all rows are drawn independently.
     """
     random = Random(f"kto plan {seed} {epoch}")
-    sizes = [min(batch_size, len(labels) - start) for start in range(0, len(labels), batch_size)]
+    sizes = batch_sizes(len(labels), batch_size)
     shares = _shares(sizes, sum(labels))
-    pool = _GroupPool(labels, range(len(labels)) if prompts is None else prompts, random)
-    return [pool.draw(share, size - share) for size, share in zip(sizes, shares, strict=True)]
+    pool = _Pieces(labels, prompts, random)
+    batches: list[list[int]] = [[] for _ in sizes]
+    # The batches composed last get the pieces that fitted nowhere before; they must not be the last of the epoch.
+    for number in random.sample(range(len(sizes)), len(sizes)):
+        batches[number] = pool.draw(shares[number], sizes[number] - shares[number])
+    return batches
 
 
-_Group = tuple[list[int], list[int]]
-"""(desirable, undesirable) rows of one prompt."""
+def batch_sizes(rows: int, batch_size: int) -> list[int]:
+    """Sizes of an epoch's effective batches: as few as possible of at most `batch_size` rows, equal to within one row.
+
+    A small last batch would give its rows a multiple of the other rows' learning rate.
+    """
+    steps = steps_in_epoch(rows, batch_size)
+    return [rows * (step + 1) // steps - rows * step // steps for step in range(steps)]
 
 
-class _GroupPool:
-    """Prompt groups that no batch has taken yet. Groups are drawn at random and kept together where they fit."""
+def steps_in_epoch(rows: int, batch_size: int) -> int:
+    """Optimizer steps of one epoch."""
+    return -(-rows // batch_size)
 
-    def __init__(self, labels: Sequence[bool], prompts: Iterable[Hashable], random: Random) -> None:
-        groups: dict[Hashable, _Group] = {}
-        for row, (label, prompt) in enumerate(zip(labels, prompts, strict=True)):
-            groups.setdefault(prompt, ([], []))[not label].append(row)
-        self._random = random
-        self._by_counts: dict[tuple[int, int], list[_Group]] = {}
-        for group in groups.values():
-            for members in group:
-                random.shuffle(members)
-            self._add(group)
-        for same_counts in self._by_counts.values():
-            random.shuffle(same_counts)
 
-    def _add(self, group: _Group) -> None:
-        """Files a group under its (desirable, undesirable) counts."""
-        self._by_counts.setdefault((len(group[0]), len(group[1])), []).append(group)
+class _Pieces:
+    """Pieces of prompt groups that no batch has taken yet, in one random order."""
+
+    def __init__(self, labels: Sequence[bool], prompts: Sequence[Hashable] | None, random: Random) -> None:
+        self._by_counts: dict[tuple[int, int], list[tuple[int, list[int], list[int]]]] = {}
+        """(desirable, undesirable) counts -> heap of (order, desirable rows, undesirable rows)."""
+        pieces = _pieces(range(len(labels)) if prompts is None else prompts, random)
+        random.shuffle(pieces)
+        for order, rows in enumerate(pieces):
+            self._add(order, [row for row in rows if labels[row]], [row for row in rows if not labels[row]])
+
+    def _add(self, order: int, desirable: list[int], undesirable: list[int]) -> None:
+        heap = self._by_counts.setdefault((len(desirable), len(undesirable)), [])
+        heapq.heappush(heap, (order, desirable, undesirable))
 
     def draw(self, desirable: int, undesirable: int) -> list[int]:
-        """Takes that many rows of each class out of the pool, desirable rows first."""
-        taken: _Group = ([], [])
+        """Takes that many rows of each class, desirable rows first: of the pieces that fit the earliest; where none
+        fits, the earliest with a row that is still needed is split."""
+        taken: tuple[list[int], list[int]] = ([], [])
         while (room := (desirable - len(taken[0]), undesirable - len(taken[1]))) != (0, 0):
-            fitting = [n for n in self._by_counts if n[0] <= room[0] and n[1] <= room[1]]
-            # Where no group fits whole, one with a row that is still needed is split.
-            usable = fitting or [n for n in self._by_counts if min(n[0], room[0]) + min(n[1], room[1])]
-            group = self._take(usable)
-            for rows, members, space in zip(taken, group, room, strict=True):
+            usable = [n for n in self._by_counts if min(n[0], room[0]) + min(n[1], room[1])]
+            fitting = [n for n in usable if n[0] <= room[0] and n[1] <= room[1]]
+            order, *piece = self._take(min(fitting or usable, key=lambda counts: self._by_counts[counts][0]))
+            for rows, members, space in zip(taken, piece, room, strict=True):
                 rows += members[:space]
-            rest = group[0][room[0] :], group[1][room[1] :]
+            rest = [members[space:] for members, space in zip(piece, room, strict=True)]
             if any(rest):
-                self._add(rest)
+                self._add(order, *rest)
         return taken[0] + taken[1]
 
-    def _take(self, candidates: list[tuple[int, int]]) -> _Group:
-        """A random group with one of these counts, each group equally likely."""
-        numbers = [len(self._by_counts[counts]) for counts in candidates]
-        (counts,) = self._random.choices(candidates, numbers)
-        group = self._by_counts[counts].pop()
+    def _take(self, counts: tuple[int, int]) -> tuple[int, list[int], list[int]]:
+        """Removes the earliest piece with these counts."""
+        piece = heapq.heappop(self._by_counts[counts])
         if not self._by_counts[counts]:
             del self._by_counts[counts]
-        return group
+        return piece
+
+
+def _pieces(prompts: Sequence[Hashable], random: Random) -> list[list[int]]:
+    """Rows of each prompt, shuffled, in lists of at most `PIECE`."""
+    groups: dict[Hashable, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(row)
+    pieces = []
+    for rows in groups.values():
+        random.shuffle(rows)
+        pieces += [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+    return pieces
 
 
 def _shares(sizes: list[int], members: int) -> list[int]:
@@ -108,11 +135,6 @@ def _lift_empty(shares: list[int], sizes: list[int]) -> None:
                 return
             shares[fullest] -= 1
             shares[batch] += 1
-
-
-def steps_in_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps of one epoch, the smaller last one included."""
-    return -(-rows // batch_size)
 
 
 def learning_rate_share(step: int, *, total: int, warmup: float, schedule: str) -> float:

@@ -134,7 +134,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     run.counters.step += 1
     run.counters.rows += len(rows)
     run.counters.tokens += tokens
-    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, [row.label for row in rows])}
+    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows)}
     record |= {
         "gradient_norm": output.gradient_norm,
         "learning_rate": rate,
@@ -170,8 +170,9 @@ def _start_checkpointing(run: Run) -> bool:
     return True
 
 
-def _metrics(run: Run, output: StepOutput, labels: Sequence[bool]) -> dict[str, float]:
-    return step_metrics(output.log_ratios, output.mismatched_log_ratios, torch.tensor(labels), run.settings.loss)
+def _metrics(run: Run, output: StepOutput, rows: Sequence[EncodedRow]) -> dict[str, float]:
+    labels, prompts = torch.tensor([row.label for row in rows]), [row.prompt_id for row in rows]
+    return step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, run.settings.loss, prompts)
 
 
 def _validate(run: Run) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _validate(run: Run) -> dict[str, Any]:
     rows = run.validation.take(chosen)
     scores = score_rows(run.engine, rows, run.validation_references.take(chosen))
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-    return quick_metrics(scores, _metrics(run, output, rows.labels.tolist()), beta=run.settings.config.beta)
+    return quick_metrics(scores, _metrics(run, output, list(rows)), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:

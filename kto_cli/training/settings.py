@@ -18,7 +18,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
 from kto_cli.common.words import plural
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.plan import steps_in_epoch
+from kto_cli.core.plan import VERSION as PLAN_VERSION
+from kto_cli.core.plan import batch_sizes, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
@@ -153,12 +154,21 @@ def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: 
     )
     chosen = "default of the built-in model" if config.model is None else "default by model size"
     rate = "given" if config.learning_rate else chosen
-    steps = f"{plural(settings.total_steps, 'step')} of {plural(config.batch_size, 'row')}"
     screen.note(
-        f"{steps}; learning rate {settings.learning_rate:.2g} ({rate}); "
+        f"{plural(settings.total_steps, 'step')} of {step_rows(desirable + undesirable, config.batch_size)}; "
+        f"learning rate {settings.learning_rate:.2g} ({rate}); "
         f"checkpoint every {plural(settings.save_every, 'step')}; "
         f"validation every {plural(settings.eval_every, 'step')}"
     )
+
+
+def step_rows(rows: int, batch_size: int) -> str:
+    """Rows of each step of an epoch, in words."""
+    sizes = batch_sizes(rows, batch_size)
+    if min(sizes) == batch_size:
+        return plural(batch_size, "row")
+    either = f"{min(sizes):,} or " if min(sizes) < max(sizes) else ""
+    return f"{either}{plural(max(sizes), 'row')} (at most {batch_size:,}, all steps alike)"
 
 
 def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[str, Any]:
@@ -177,6 +187,7 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
             "micro_batch_tokens": prepared.token_budget,
             "processes": processes,
             "launch": launch_kind(processes),
+            "plan": PLAN_VERSION,
         },
         "data": {
             "folder": str(prepared.data.folder.resolve()),
@@ -204,6 +215,12 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
     Raises:
         BadInput: names what differs.
     """
+    if stored["chosen"].get("plan", 1) != PLAN_VERSION:
+        raise BadInput(
+            "This run was started by an earlier kto, whose steps took the rows in another order: some would be trained "
+            "twice and others never.",
+            "Resume it with that version, or start a new run with --out.",
+        )
     for part, what in (("data", "rows"), ("reference", "reference model")):
         if stored[part]["fingerprint"] != now[part]["fingerprint"]:
             raise BadInput(

@@ -73,6 +73,7 @@ def test_step_metrics_by_hand():
         torch.tensor([1.0, 3]),
         torch.tensor([True, False, False]),
         LossSettings(0.5, 1.0, 2.0),
+        ["one", "other"],
     )
     loss = (0.5 + 2 / (1 + math.exp(-14)) + 2 / (1 + math.exp(2.5))) / 3
     assert found == {
@@ -88,16 +89,26 @@ def test_step_metrics_by_hand():
     }
 
 
+def test_the_error_of_z_ref_is_clustered_by_prompt():
+    """Mismatched 4, 2, -1, -1 of prompts a, a, b, c: mean 1, deviations 3 + 1, -2, -2 by prompt:
+    sqrt(3 / 2 * (16 + 4 + 4)) / 4 = 1.5. As four independent pairs it were sqrt((9 + 1 + 4 + 4) / 3 / 4) = 1.22. Of
+    one prompt alone nothing is known."""
+    ratios, labels = torch.tensor([4.0, 2, -1, -1]), torch.tensor([True, False, True, False])
+    found = step_metrics(ratios, ratios, labels, LossSettings(1, 1, 1), ["a", "a", "b", "c"])
+    assert found["z_ref_se"] == pytest.approx(1.5)
+    assert math.isnan(step_metrics(ratios, ratios, labels, LossSettings(1, 1, 1), ["a"] * 4)["z_ref_se"])
+
+
 def test_saturated_is_under_one_percent_of_the_gradient():
     """4 v (1 - v) = 4 e^-u / (1 + e^-u)^2: 0.01086 at u = 5.9 and 0.00987 at u = 6; z_ref is 0, beta 1."""
     rows, labels = torch.tensor([5.9, 6.0, -5.9, -6.0]), torch.tensor([True, True, True, False])
-    found = step_metrics(rows, torch.tensor([-1.0]), labels, LossSettings(1, 1, 1))
+    found = step_metrics(rows, torch.tensor([-1.0]), labels, LossSettings(1, 1, 1), [0])
     assert found["saturated"] == 0.5
 
 
 def test_step_metrics_show_the_mean_before_the_clamp():
     rows = torch.tensor([1.0, -1.0])
-    found = step_metrics(rows, torch.tensor([-5.0, 1]), torch.tensor([True, False]), LossSettings(1, 1, 1))
+    found = step_metrics(rows, torch.tensor([-5.0, 1]), torch.tensor([True, False]), LossSettings(1, 1, 1), [0, 1])
     assert (found["z_ref"], found["z_ref_mean"]) == (0.0, -2.0)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections import Counter
 from fractions import Fraction
+from statistics import mean, stdev
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.packing import assign, packed_batches, padded_batches
-from kto_cli.core.plan import plan_epoch, steps_in_epoch
+from kto_cli.core.plan import PIECE, batch_sizes, plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
 SIZES = st.integers(1, 20)
@@ -34,17 +36,27 @@ def test_each_row_once_in_batches_of_the_size(labels: list[bool], size: int, see
     batches = plan(labels, size, seed, epoch)
     assert sorted(row for batch in batches for row in batch) == list(range(len(labels)))
     assert len(batches) == steps_in_epoch(len(labels), size)
-    assert all(len(batch) == size for batch in batches[:-1])
-    assert 1 <= len(batches[-1]) <= size
+    assert [len(batch) for batch in batches] == batch_sizes(len(labels), size)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.integers(1, 2000), size=st.integers(1, 64))
+def test_batches_are_even(rows: int, size: int):
+    """As few steps as batches of at most `size` rows allow, and no row weighs much more than another: sizes differ by
+    one at most. (33 rows in batches of 32 are 16 and 17, not 32 and a last row with 32 times the others' rate.)"""
+    sizes = batch_sizes(rows, size)
+    assert sum(sizes) == rows
+    assert len(sizes) == steps_in_epoch(rows, size) == -(-rows // size)
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
 
 
 @settings(max_examples=500, deadline=None)
 @given(few=st.integers(0, 25), many=st.integers(0, 120), size=SIZES, rare=st.booleans())
-@example(few=3, many=39, size=20, rare=True)
-@example(few=3, many=39, size=20, rare=False)
+@example(few=3, many=2, size=2, rare=True)
+@example(few=3, many=2, size=2, rare=False)
 def test_both_classes_in_each_batch_where_counts_allow(few: int, many: int, size: int, rare: bool):
-    """The examples: 42 rows in batches of 20, 20 and 2. The last batch's fair share of 3 rare rows is 0.14,
-    which rounds to none, yet there is one for each batch."""
+    """A batch of one row cannot have both; any larger one does, where there are as many rows of each class."""
     labels = [rare] * few + [not rare] * many
     batches = plan(labels, size)
     wide = [batch for batch in batches if len(batch) > 1]
@@ -59,21 +71,20 @@ def test_both_classes_in_each_batch_where_counts_allow(few: int, many: int, size
 @settings(max_examples=300, deadline=None)
 @given(desirable=st.integers(1, 80), undesirable=st.integers(1, 80), size=st.integers(2, 20))
 def test_shares_are_even(desirable: int, undesirable: int, size: int):
-    """Where a full batch's fair share of each class is at least one row, no full batch needs lifting: each holds its
-    fair share to within one row. The last, ragged batch may be lifted once for each class; its donor then gives one."""
+    """Where a batch's fair share of each class is at least one row, none needs lifting: each holds its fair share to
+    within one row."""
     labels = imbalanced(desirable, undesirable)
     fair = Fraction(desirable, len(labels))
-    if size * min(fair, 1 - fair) < 1:
+    if min(batch_sizes(len(labels), size)) * min(fair, 1 - fair) < 1:
         return
-    allowed = 1 if len(labels) % size == 0 else 2
     for batch in plan(labels, size):
-        assert abs(sum(labels[row] for row in batch) - len(batch) * fair) < allowed
+        assert abs(sum(labels[row] for row in batch) - len(batch) * fair) < 1
 
 
 @pytest.mark.parametrize("labels", [imbalanced(100, 1000), imbalanced(1000, 100)])
 def test_one_to_ten(labels: list[bool]):
-    """1,100 rows in batches of 8: 137 full ones and one of 4, so 138 batches and only 100 rare rows: each rare row in
-    a batch of its own. In batches of 16: 69 batches, 100 rare rows, fair share 1.45: one or two in each."""
+    """1,100 rows in batches of 8: 138 batches of 7 or 8 and only 100 rare rows: each rare row in a batch of its own.
+    In batches of 16: 69 batches, 100 rare rows, fair share 1.45: one or two in each."""
     rare = labels.count(True) == 100
     eight = [sum(labels[row] == rare for row in batch) for batch in plan(labels, 8)]
     assert Counter(eight) == {1: 100, 0: 38}
@@ -160,21 +171,56 @@ def test_grouping_changes_no_share(labels: list[bool], size: int, seed: int, dat
 
 
 def test_pairs_stay_together():
-    """500 pairs in batches of 32: 16 pairs each, none parted, and no batch the same in the next epoch."""
-    labels, prompts = [True, False] * 500, [row // 2 for row in range(1000)]
+    """512 pairs in batches of 32: 16 pairs each, none parted, and no batch the same in the next epoch."""
+    labels, prompts = [True, False] * 512, [row // 2 for row in range(1024)]
     first, second = (plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=epoch) for epoch in range(2))
     assert set(batches_of_each_prompt(first, prompts).values()) == {1}
     assert not {frozenset(batch) for batch in first} & {frozenset(batch) for batch in second}
 
 
-def test_groups_of_many_makes_are_hardly_parted():
-    """1 to 6 rows a prompt, labels at random, batches of 32: fewer than one prompt a batch is parted."""
+def test_groups_of_up_to_a_piece_are_hardly_parted():
+    """1 to 4 rows a prompt, labels at random, batches of 32: fewer than one prompt a batch is parted."""
     draw = random.Random(0)
-    prompts = [prompt for prompt in range(400) for _ in range(draw.randint(1, 6))]
+    prompts = [prompt for prompt in range(400) for _ in range(draw.randint(1, PIECE))]
     labels = [draw.random() < 0.4 for _ in prompts]
     batches = plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=0)
     parted = sum(count - 1 for count in batches_of_each_prompt(batches, prompts).values())
     assert parted < len(batches)
+
+
+def test_a_rows_place_does_not_depend_on_its_prompts_count():
+    """A product's log: 3 questions asked 300 times each, 1,000 asked once. Batches are composed in a random order of
+    their numbers, so the batch of any row is uniform: its mean is the middle, 0.5, for the frequent and for the rare.
+    With 120 epochs the means of both are within 4 of their standard errors, which are below 0.02. (Composed from
+    first to last, with whole groups kept together, frequent prompts came last: 0.70 against 0.32.)"""
+    draw = random.Random(0)
+    prompts = [prompt for prompt in range(3) for _ in range(300)] + list(range(3, 1003))
+    labels = [draw.random() < 0.5 for _ in prompts]
+    places: dict[bool, list[float]] = {True: [], False: []}
+    for epoch in range(120):
+        batches = plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=epoch)
+        for frequent, means in places.items():
+            means.append(
+                mean(
+                    (number + 0.5) / len(batches)
+                    for number, batch in enumerate(batches)
+                    for row in batch
+                    if (prompts[row] < 3) == frequent
+                )
+            )
+    for means in places.values():
+        error = stdev(means) / math.sqrt(len(means))
+        assert error < 0.02
+        assert abs(mean(means) - 0.5) < 4 * error
+
+
+def test_no_batch_falls_to_a_few_prompts():
+    """2 to 60 answers a prompt: a batch of 32 has at least 32 / PIECE prompts but for a piece or two that share one."""
+    draw = random.Random(0)
+    prompts = [prompt for prompt in range(600) for _ in range(min(60, 2 + int(draw.paretovariate(1.1))))]
+    labels = [draw.random() < 0.5 for _ in prompts]
+    batches = plan_epoch(labels, prompts, batch_size=32, seed=0, epoch=0)
+    assert min(len({prompts[row] for row in batch}) for batch in batches) >= 32 // PIECE - 2
 
 
 def test_a_prompt_larger_than_a_batch_is_parted():

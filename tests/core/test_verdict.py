@@ -184,7 +184,7 @@ def test_rewards_are_judged_at_the_end_of_the_run():
 def test_a_step_with_one_class_does_not_silence_the_rest():
     """A batch without desirable rows (--batch-size 1, or few of a class) has no such mean; the other steps count."""
     desirable = torch.tensor([False, False])
-    lone = step_metrics(torch.ones(2), torch.ones(2), desirable, LossSettings(0.1, 1, 1))
+    lone = step_metrics(torch.ones(2), torch.ones(2), desirable, LossSettings(0.1, 1, 1), range(2))
     steps = curve(reward_desirable=-1.0, reward_undesirable=-1.0)
     steps[-1] = json.loads(json.dumps(lone))
     assert "both classes fell" in curve_warnings(steps)[0]

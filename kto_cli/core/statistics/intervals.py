@@ -8,7 +8,7 @@ to a point where all trials agree, as the bootstrap does.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from statistics import NormalDist
 
 import torch
@@ -40,9 +40,9 @@ def wilson(successes: float, trials: int) -> list[float]:
     return [max(0.0, middle - reach), min(1.0, middle + reach)]
 
 
-def cluster_numbers(names: Sequence[str]) -> tuple[Tensor, int]:
+def cluster_numbers(names: Sequence[Hashable]) -> tuple[Tensor, int]:
     """Numbers names 0 .. count-1, in order of first appearance: ([names] numbers, count)."""
-    numbers: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
     indices = [numbers.setdefault(name, len(numbers)) for name in names]
     return torch.tensor(indices, dtype=torch.int64), len(numbers)
 

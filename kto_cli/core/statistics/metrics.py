@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -69,11 +69,17 @@ def step_metrics(
     mismatched: Tensor,
     desirable: Tensor,
     settings: LossSettings,
+    prompts: Sequence[Hashable],
 ) -> dict[str, float]:
     """Metrics of one effective batch, as shown and recorded, from its per-row values of shape [rows].
 
-    Keys: loss; z_ref, z_ref_mean (before the clamp), z_ref_se in nats, z_ref_pairs; reward_desirable,
-    reward_undesirable, margin (beta * nats); saturated (share of rows).
+    Args:
+        prompts: [pairs] equal values mark mismatched pairs of one prompt, which are not independent.
+
+    Returns:
+        loss; z_ref, z_ref_mean (before the clamp), z_ref_se (standard error of that mean, clustered by prompt; NaN for
+        fewer than two prompts) in nats, z_ref_pairs; reward_desirable, reward_undesirable, margin (beta * nats);
+        saturated (share of rows).
     """
     point = reference_point(mismatched)
     signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
@@ -84,7 +90,7 @@ def step_metrics(
         "loss": parts.losses.mean().item(),
         "z_ref": point.value.item(),
         "z_ref_mean": point.mean,
-        "z_ref_se": point.standard_error,
+        "z_ref_se": clustered_error(mismatched, *cluster_numbers(prompts)),
         "z_ref_pairs": point.pairs,
         "reward_desirable": reward_desirable,
         "reward_undesirable": reward_undesirable,
@@ -106,8 +112,9 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
 
     Returns:
         `rows`, `desirable`, `undesirable`, `prompts`, `resamples` (of the bootstrap); `NAME` and `NAME_interval` for
-        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se (for
-        independent completions), kl_se (clustered by prompt); log_ratio_per_token_desirable / _undesirable (nats).
+        the names in `estimator`; accuracy_wilson and (rows in pairs) paired_accuracy_wilson; z_ref_se and
+        kl_se (one number: both are of the mean before the clamp, clustered by prompt); log_ratio_per_token_desirable
+        and _undesirable (nats).
     """
     desirable, mismatched = scores.desirable, scores.mismatched_log_ratios.double()
     clusters, cluster_count = cluster_numbers(scores.prompt_ids)
@@ -121,7 +128,7 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         "undesirable": counts[1],
         "prompts": cluster_count,
         "resamples": resamples,
-        "z_ref_se": reference_point(mismatched).standard_error,
+        "z_ref_se": clustered_error(mismatched, clusters, cluster_count),
         "kl_se": clustered_error(mismatched, clusters, cluster_count),
         "auc_length_direction": length_direction(scores),
     }

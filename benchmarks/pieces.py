@@ -1,0 +1,89 @@
+"""Piece size of the batch plan: how many rows of one prompt are placed together, against what that does to a batch.
+
+    python benchmarks/pieces.py              # made group sizes, batches of 32
+    python benchmarks/pieces.py --json
+
+For each piece size: distinct prompts in a batch (mean and least), `effective` prompts (rows squared over the sum of
+squared rows of a prompt: what is left for z_ref where rows of one prompt agree entirely), the tokens of a step for
+prompts of 120 and completions of 80 tokens as a share of those without sharing, and the mean share of the peak
+learning rate that rows of the rarest and of the most frequent prompts get (linear schedule, 10 % warm-up).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+from statistics import mean
+from typing import Any
+
+from kto_cli.core import plan
+
+PIECES = (1, 2, 4, 8, 16, 10**6)
+BATCH, EPOCHS = 32, 8
+PROMPT_TOKENS, COMPLETION_TOKENS = 120, 80
+
+
+def main() -> None:
+    """Prints a table for each shape of data."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found = [measured(name, sizes, share, piece) for name, sizes, share in shapes() for piece in PIECES]
+    if options.json:
+        print(json.dumps(found))
+        return
+    for line in found:
+        piece = "all" if line["piece"] == PIECES[-1] else line["piece"]
+        print(
+            f"{line['shape']:<44} {piece:>4}  {line['distinct']:5.1f} (least {line['least']:2.0f})  effective "
+            f"{line['effective']:5.1f} (least {line['least_effective']:4.1f})  tokens {line['tokens']:.2f}  "
+            f"rate {line['rate_rare']:.2f} / {line['rate_frequent']:.2f}"
+        )
+
+
+def shapes() -> Iterator[tuple[str, list[int], float]]:
+    """Yields (name, rows of each prompt, share of desirable rows); half and half at random unless said."""
+    random = Random(0)
+    yield "pairs (hh-rlhf)", [2] * 4000, 0.0
+    yield "4 answers a prompt (UltraFeedback)", [4] * 2000, 0.35
+    yield "1 to 6 answers a prompt", [random.randint(1, 6) for _ in range(2000)], 0.5
+    yield "2 to 60, heavy tail (SHP)", [min(60, 2 + int(random.paretovariate(1.1))) for _ in range(1200)], 0.5
+    yield "3 questions asked 300 times, 1000 asked once", [300] * 3 + [1] * 1000, 0.5
+
+
+def measured(name: str, sizes: list[int], share: float, piece: int) -> dict[str, Any]:
+    """Numbers of one shape and piece size, over some epochs. A share of 0 means pairs: one row of each class."""
+    random = Random(1)
+    prompts = [prompt for prompt, size in enumerate(sizes) for _ in range(size)]
+    labels = [random.random() < share if share else row % 2 == 0 for row in range(len(prompts))]
+    plan.PIECE = piece
+    distinct, effective, rates = [], [], {size: [] for size in set(sizes)}
+    for epoch in range(EPOCHS):
+        batches = plan.plan_epoch(labels, prompts, batch_size=BATCH, seed=0, epoch=epoch)
+        for step, batch in enumerate(batches):
+            counts = Counter(prompts[row] for row in batch)
+            distinct.append(len(counts))
+            effective.append(len(batch) ** 2 / sum(count * count for count in counts.values()))
+            rate = plan.learning_rate_share(step, total=len(batches), warmup=0.1, schedule="linear")
+            for prompt, count in counts.items():
+                rates[sizes[prompt]] += [rate] * count
+    rows, prompt_total = EPOCHS * len(prompts), sum(distinct)
+    shared = prompt_total * PROMPT_TOKENS + rows * COMPLETION_TOKENS
+    return {
+        "shape": name,
+        "piece": piece,
+        "distinct": mean(distinct),
+        "least": min(distinct),
+        "effective": mean(effective),
+        "least_effective": min(effective),
+        "tokens": shared / (rows * (PROMPT_TOKENS + COMPLETION_TOKENS)),
+        "rate_rare": mean(rates[min(rates)]),
+        "rate_frequent": mean(rates[max(rates)]),
+    }
+
+
+if __name__ == "__main__":
+    main()
