@@ -20,7 +20,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.records import VALIDATION, Dropped, Output, Pair, Reject, Result, Scored
 from kto_cli.data.formats.source import RawFile
-from kto_cli.data.log.columns import settled
+from kto_cli.data.log.columns import resolve_columns
 from kto_cli.data.log.format import SOURCE
 from kto_cli.data.readers.jsonl import UNPARSED, Record, parsed
 
@@ -336,11 +336,11 @@ def test_what_is_taken_by_its_name_is_said():
         "conversation from conversation_id."
     ]
     assert SOURCE.check(COLUMNS, FILE, config(prompt_column="question", completion_column="answer", **RULES)) == []
-    whole = settled(["messages", "label"], FILE, config())
+    whole = resolve_columns(["messages", "label"], FILE, config())
     assert (whole.messages_column, whole.label_column, whole.prompt_column) == ("messages", "label", None)
     # a rule or a score goes before a label that is known by its name only
-    assert settled([*COLUMNS, "label"], FILE, config(**RULES)).label_column is None
-    assert settled([*COLUMNS, "label"], FILE, config(score_column="stars")).label_column is None
+    assert resolve_columns([*COLUMNS, "label"], FILE, config(**RULES)).label_column is None
+    assert resolve_columns([*COLUMNS, "label"], FILE, config(score_column="stars")).label_column is None
 
 
 @pytest.mark.parametrize(
@@ -385,16 +385,16 @@ def test_what_is_taken_by_its_name_is_said():
 )
 def test_faults_of_columns_and_options(columns: list[str], options: dict[str, Any], message: str):
     with pytest.raises(BadInput) as caught:
-        settled(columns, FILE, config(**options))
+        resolve_columns(columns, FILE, config(**options))
     assert message in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 
 def test_nested_names_need_only_their_first_column():
     options = {"desirable": "feedback.thumbs == 'up'", "undesirable": "else"}
-    assert settled(["question", "answer", "feedback"], FILE, config(**options)).prompt_column == "question"
+    assert resolve_columns(["question", "answer", "feedback"], FILE, config(**options)).prompt_column == "question"
     with pytest.raises(BadInput, match=r"no column 'feedback\.thumbs'"):
-        settled(["question", "answer"], FILE, config(**options))
+        resolve_columns(["question", "answer"], FILE, config(**options))
 
 
 # --- any input ------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from kto_cli.data.log.rules import compile_rule, parse_rule
 
 def says(rule: str, **values: Any) -> Any:
     """What a rule says of a row; "n/a" where it cannot be asked."""
-    found = compile_rule(rule, "--desirable").says(values)
+    found = compile_rule(rule, "--desirable").value(values)
     return "n/a" if isinstance(found, NotApplicable) else found
 
 
@@ -177,9 +177,9 @@ def test_kleene_tables_in_both_orders(left: Any, right: Any, both: Any, either: 
 
 
 def test_what_cannot_be_asked_names_column_and_value():
-    found = compile_rule("stars <= 2", "--undesirable").says({"stars": "n/a"})
+    found = compile_rule("stars <= 2", "--undesirable").value({"stars": "n/a"})
     assert found == NotApplicable("stars is 'n/a', which cannot be compared with 2")
-    found = compile_rule("ok == true", "--undesirable").says({"ok": "a" * 100 + "\x1b"})
+    found = compile_rule("ok == true", "--undesirable").value({"ok": "a" * 100 + "\x1b"})
     assert isinstance(found, NotApplicable)
     assert "\x1b" not in found.detail
     assert len(found.detail) < 100
@@ -337,7 +337,7 @@ def test_garbage_is_refused_or_read_and_never_breaks(rule: str):
     except BadInput as error:
         message = str(error)
     else:
-        found = asked.says({"a": "x", "b": {"c": 1}, "d e": [1]})
+        found = asked.value({"a": "x", "b": {"c": 1}, "d e": [1]})
         assert found in (True, False, None) or isinstance(found, NotApplicable)
         return
     assert message.count("\n") == 2
@@ -453,7 +453,7 @@ def test_printed_trees_are_read_back_and_say_what_the_naive_evaluator_says(tree:
     assert parse_rule(text) == tree
     assert set(rule.columns) == set(columns_of(tree))
     found: Truth = compiled(tree)(row)
-    assert rule.says(row) == found
+    assert rule.value(row) == found
     assert ("n/a" if isinstance(found, NotApplicable) else found) == naive(tree, row)
 
 
@@ -473,7 +473,7 @@ def test_precedence_is_that_of_python(words: list[str], truths: tuple[bool, bool
     except (SyntaxError, TypeError):
         expected = "refused"
     try:
-        found: Any = compile_rule(text, "--desirable").says(row)
+        found: Any = compile_rule(text, "--desirable").value(row)
     except BadInput:
         found = "refused"
     assert found == expected
@@ -499,7 +499,7 @@ def test_rules_are_made_once_and_are_fast():
     """The target is 3 microseconds for a simple rule; ten times that leaves room for a busy machine."""
     rule = compile_rule("stars <= 2", "--desirable")
     assert rule is compile_rule("stars <= 2", "--desirable")
-    best = min(timeit.repeat(lambda: rule.says({"stars": "3"}), number=2_000, repeat=5)) / 2_000
+    best = min(timeit.repeat(lambda: rule.value({"stars": "3"}), number=2_000, repeat=5)) / 2_000
     assert best < 30e-6
 
 

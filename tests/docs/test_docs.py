@@ -200,8 +200,8 @@ def test_an_empty_cell_is_no_complaint():
     """As the page says of `else`: the row with the empty cell is left out."""
     config = BinarizeConfig(("log",), desirable="stars >= 4", undesirable="else")
     with pytest.raises(labels.NoFeedback):
-        labels.judged({"stars": ""}, config)
-    assert labels.judged({"stars": "3"}, config) is False
+        labels.label_or_score({"stars": ""}, config)
+    assert labels.label_or_score({"stars": "3"}, config) is False
 
 
 @pytest.mark.parametrize("width", [80, 120])

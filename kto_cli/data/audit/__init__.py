@@ -6,5 +6,5 @@ text_checks.py       findings in one row's own text: encoding, template left-ove
 refusals.py          answers that only refuse
 near_duplicates.py   clusters of prompts that are nearly the same
 minhash.py           MinHash sketches of prompts
-findings.py          what a finding is, and how findings are shown and stored
+findings.py          one finding; findings as JSON and as bits per row
 """

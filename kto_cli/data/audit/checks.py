@@ -1,7 +1,7 @@
-"""What is wrong with feedback, or worth knowing of it, as numbers over all its rows (`Columns`), labels settled.
+"""Findings about labelled rows: contradictions, duplicates, near-duplicate prompts, leaks between splits.
 
-`examine` finds, `fix_mask` says which rows leave where that is asked for. Rows without a label, and rows that
-are not `among` those asked about, are not there for either.
+`examine` gives the findings, `fix_mask` the rows that --fix removes. Both work on the numbers in `Columns`, and skip
+rows without a label and rows outside `among`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def examine(
     among: Flags | None = None,
     clusters: I8 | None = None,
 ) -> list[Finding]:
-    """All that is found, nothing that is not; the findings of a row's own text were made as it was read (`texts.look`).
+    """All findings with at least one row. Those about a row's own text were made when it was read (`text_checks.look`).
 
     Args:
-        sources: names, by their numbers in `columns.sources`.
-        validation: [rows] the split to look for leaks in; None: not split yet.
-        among: [rows] the rows to look at; None: all.
-        clusters: [prompts] from `prompt_clusters`; None: near-duplicates are not looked for.
+        sources: names, indexed by `columns.sources`.
+        validation: [rows] the row is for validation; None: not split yet.
+        among: [rows] the rows to examine; None: all.
+        clusters: [prompts] from `prompt_clusters`; None: no search for near-duplicates.
     """
     at = _rows(columns, among)
     if not len(at):
@@ -46,11 +46,11 @@ def examine(
     if validation is not None:
         found.append(leaks(columns, at, validation))
     found = [finding for finding in found if len(finding.rows)]
-    return [*found, *dataset_checks.say(columns, at, sources)]
+    return [*found, *dataset_checks.examine(columns, at, sources)]
 
 
 def contradictions(columns: Columns, at: I8) -> Finding:
-    """Rows of the same prompt and completion with both labels; `others`: the first with the other label."""
+    """Rows with the same prompt and completion but both labels; `others`: the first with the other label."""
     _, same = numpy.unique(_texts(columns, at), return_inverse=True)
     labels = columns.labels[at].astype(numpy.int64)
     first = numpy.full((2, int(same.max(initial=-1)) + 1), len(columns))
@@ -72,7 +72,7 @@ def contradictions(columns: Columns, at: I8) -> Finding:
 
 
 def duplicates(columns: Columns, at: I8) -> Finding:
-    """Rows of the same prompt, completion and label, all but the first; `others`: that one."""
+    """Rows that repeat prompt, completion and label of an earlier row; `others`: the first of them."""
     _, first, same = numpy.unique(_texts(columns, at) * 2 + columns.labels[at], return_index=True, return_inverse=True)
     first_row = at[first][same]
     again = first_row != at
@@ -101,9 +101,9 @@ def in_texts(columns: Columns, at: I8) -> list[Finding]:
 
 
 def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, validation: Flags | None) -> Finding:
-    """Rows whose prompt is nearly the same as an earlier one of ANOTHER conversation (one conversation is never split).
+    """Rows whose prompt nearly equals an earlier one of another conversation; `others`: the cluster's first row.
 
-    `others`: the first row of the cluster.
+    Within a conversation this is no finding: its rows are never split.
     """
     cluster = clusters[columns.prompts[at]]
     first = numpy.full(len(clusters), len(columns))
@@ -133,7 +133,7 @@ def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, validation: F
 
 
 def leaks(columns: Columns, at: I8, validation: Flags) -> Finding:
-    """Training rows whose prompt or conversation has validation rows too; `others`: the first of those."""
+    """Training rows that share a prompt or a conversation with validation rows; `others`: the first of those."""
     held = validation[at]
     other = numpy.full(len(at), len(columns))
     for numbers in (columns.prompts[at], columns.groups[at]):
@@ -153,34 +153,34 @@ def leaks(columns: Columns, at: I8, validation: Flags) -> Finding:
 
 
 def prompt_clusters(columns: Columns) -> I8:
-    """[prompts] which prompts are nearly the same (`families.near_duplicates`)."""
+    """[prompts] number of the first prompt of each prompt's cluster of near-duplicates."""
     _, first = numpy.unique(columns.prompts, return_index=True)
     return near_duplicates(columns.sketches[first])
 
 
 def fix_mask(columns: Columns, fixes: frozenset[str], *, among: Flags | None = None) -> dict[str, Flags]:
-    """Which rows leave, by the finding they leave for; [rows] each, and each row for one finding at most.
+    """[rows] to remove, by finding; each row for one finding at most.
 
-    In this order: all rows of a contradiction, then refusals, urls and echoes, then of what is left all duplicates but
-    the first. `encoding` and `near-duplicates` take no rows out.
+    Order: all rows of contradictions, then refusals, urls and echoes, then all duplicates but the first. `encoding` and
+    `near-duplicates` remove no rows.
     """
-    left = numpy.zeros(len(columns), bool)
-    left[_rows(columns, among)] = True
-    leaving: dict[str, Flags] = {}
+    kept = numpy.zeros(len(columns), bool)
+    kept[_rows(columns, among)] = True
+    removed: dict[str, Flags] = {}
 
-    def leave(name: str, rows: I8) -> None:
-        leaving[name] = numpy.zeros(len(columns), bool)
-        leaving[name][rows] = True
-        left[rows] = False
+    def remove(name: str, rows: I8) -> None:
+        removed[name] = numpy.zeros(len(columns), bool)
+        removed[name][rows] = True
+        kept[rows] = False
 
     if "contradictions" in fixes:
-        leave("contradictions", contradictions(columns, numpy.flatnonzero(left)).rows)
+        remove("contradictions", contradictions(columns, numpy.flatnonzero(kept)).rows)
     for name, bit in FIXED_BITS.items():
         if name in fixes:
-            leave(name, numpy.flatnonzero(left & (columns.findings & numpy.uint32(bit) != 0)))
+            remove(name, numpy.flatnonzero(kept & (columns.findings & numpy.uint32(bit) != 0)))
     if "duplicates" in fixes:
-        leave("duplicates", duplicates(columns, numpy.flatnonzero(left)).rows)
-    return leaving
+        remove("duplicates", duplicates(columns, numpy.flatnonzero(kept)).rows)
+    return removed
 
 
 def _rows(columns: Columns, among: Flags | None) -> I8:
@@ -189,7 +189,7 @@ def _rows(columns: Columns, among: Flags | None) -> I8:
 
 
 def _texts(columns: Columns, at: I8) -> I8:
-    """One number for each prompt with its completion."""
+    """[at] one number for each combination of prompt and completion."""
     if not len(at):
         return NO_ROWS
     return columns.prompts[at] * (int(columns.completions.max()) + 1) + columns.completions[at]

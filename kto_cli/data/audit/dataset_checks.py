@@ -1,4 +1,4 @@
-"""What is said of the rows as a whole: length bias, balance of the labels, prompts with one label."""
+"""Findings about the rows as a whole: length bias, balance of the labels, prompts with one label."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kto_cli.data.audit.findings import Finding
 from kto_cli.data.columns import I8, Columns, Flags
 
 BIASED = 0.05
-"""Length bias is a warning where the AUC is this far from 1/2 and its interval leaves 1/2 out."""
+"""Length bias is a warning if the AUC is at least this far from 1/2 and its interval excludes 1/2."""
 SCARCE = 0.1
-"""Balance is a warning where a label has less than this share of the rows, or a source has one label only while the
-rest has the other: the model then learns to tell sources apart."""
+"""Balance is a warning if a label has less than this share of the rows, or a source has one label only: a model can
+then learn to tell sources apart instead."""
 
 
-def say(columns: Columns, at: I8, sources: Sequence[str]) -> list[Finding]:
-    """Length bias, balance and one-label prompts of the rows `at` (at least one)."""
+def examine(columns: Columns, at: I8, sources: Sequence[str]) -> list[Finding]:
+    """Length bias, balance and one-label prompts of the rows `at` (one or more)."""
     return [length_bias(columns, at, sources), balance(columns, at, sources), one_label_prompts(columns, at)]
 
 
 def length_bias(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
-    """AUC of the answers' characters for the label, over all rows, per source and within pairs.
+    """AUC of answer length for the label, over all rows, per source and within pairs.
 
-    It warns where rows or those of one source are biased: opposite biases of two sources hide each other.
+    It warns for all rows or for one source: opposite biases of two sources cancel in the total.
     """
     area = _area(columns, at)
     facts = _as_facts(area)
@@ -58,7 +58,7 @@ def length_bias(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
 
 
 def balance(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
-    """Rows of each label, per source too, and the weights the paper's Eq. 8 allows for them."""
+    """Rows per label and per source, and the class weights that Eq. 8 of the paper allows for them."""
     labels = columns.labels[at]
     good, bad = int((labels == 1).sum()), int((labels == 0).sum())
     counts = numpy.zeros((len(sources), 2), numpy.int64)
@@ -88,7 +88,7 @@ def balance(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
 
 
 def one_label_prompts(columns: Columns, at: I8) -> Finding:
-    """How many prompts have answers of one label only: normal for unpaired feedback."""
+    """Prompts that have answers of one label only; normal for unpaired feedback."""
     _, which = numpy.unique(columns.prompts[at], return_inverse=True)
     rows, good = numpy.bincount(which), numpy.bincount(which, columns.labels[at])
     facts = {
@@ -114,18 +114,18 @@ def _spell(area: Area) -> str:
 
 
 def _as_facts(area: Area) -> dict[str, Any]:
-    """For JSON, which has no NaN."""
+    """The area for JSON, which has no NaN."""
     if math.isnan(area.auc):
         return {"auc": None, "auc_interval": None}
     return {"auc": area.auc, "auc_interval": None if math.isnan(area.low) else [area.low, area.high]}
 
 
 NORMAL_90 = 1.6448536269514722
-"""A normal variable is within this many standard deviations 90 % of the time."""
+"""Standard deviations around the mean that hold 90 % of a normal distribution."""
 
 
 class Area(NamedTuple):
-    """An AUC with its 90 % interval; NaN where a class is missing (or, for the interval, all rows have one prompt)."""
+    """AUC with its 90 % interval; NaN if a class is missing (interval: or if all rows have one prompt)."""
 
     auc: float
     low: float
@@ -133,13 +133,13 @@ class Area(NamedTuple):
 
 
 def length_auc(lengths: NDArray[Any], desirable: Flags, prompts: I8) -> Area:
-    """How often a desirable answer is longer than an undesirable one, ties counted half (the Mann-Whitney statistic).
+    """Share of pairs in which the desirable answer is longer than the undesirable one, ties as half (Mann-Whitney).
 
-    The interval is for rows that come in prompts: those of one prompt are drawn together (Obuchowski 1997,
-    "Nonparametric analysis of clustered ROC curve data", Biometrics 53; DeLong's where each prompt has one row).
+    The interval treats the rows of one prompt as a cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC
+    curve data", Biometrics 53); with one row per prompt it is DeLong's.
 
     Args:
-        lengths, desirable, prompts: [rows]; prompts are any numbers from 0.
+        lengths, desirable, prompts: [rows]; prompts are numbers from 0.
     """
     good, bad = numpy.sort(lengths[desirable]), numpy.sort(lengths[~desirable])
     if not len(good) or not len(bad):
@@ -161,7 +161,7 @@ def length_auc(lengths: NDArray[Any], desirable: Flags, prompts: I8) -> Area:
 
 
 def longer_in_pairs(columns: Columns, at: I8) -> tuple[int, float]:
-    """(pairs with both labels, in what share of them the desirable answer is the longer one, ties counted half)."""
+    """(pairs with both labels, share of them in which the desirable answer is longer, ties counted half)."""
     at = at[columns.pairs[at] >= 0]
     if not len(at):
         return 0, math.nan

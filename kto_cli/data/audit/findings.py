@@ -1,4 +1,4 @@
-"""What a finding is, and findings as others want them: a table for the screen, JSON for the manifest, bits for rows."""
+"""One finding of the doctor; findings as JSON for the manifest and as bits per row for findings.jsonl."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_ROWS: I8 = numpy.zeros(0, numpy.int64)
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """One thing found."""
+    """Finding of the doctor."""
 
     name: str
     """A stable snake_case id."""
@@ -27,17 +27,17 @@ class Finding:
     warns: bool = True
     """A warning, else a note."""
     rows: I8 = field(default_factory=lambda: NO_ROWS)
-    """The rows it is about, ascending; none for what is said of all of them."""
+    """Affected rows, ascending; none for a finding about the rows as a whole."""
     detail: str = ""
-    """What is the matter with each of these rows."""
+    """Fault of each affected row."""
     others: I8 | None = None
-    """For each of these rows the other row that `detail` speaks of."""
+    """For each affected row, the other row that `detail` refers to."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Numbers for the manifest."""
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """For manifest.json; the affected rows as a count."""
+    """Findings for manifest.json, with the number of affected rows."""
     return [
         {
             "finding": finding.name,
@@ -52,7 +52,7 @@ def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def mark(findings: Sequence[Finding], rows: int) -> tuple[Marks, list[Finding]]:
-    """(bits of each row [rows], the finding of each bit): what a second pass over the rows needs to list them.
+    """([rows] bits of each row, the finding of each bit), for the second pass over the rows, which lists them.
 
     Raises:
         ValueError: more than 32 findings of rows.
@@ -67,7 +67,7 @@ def mark(findings: Sequence[Finding], rows: int) -> tuple[Marks, list[Finding]]:
 
 
 def other_row(finding: Finding, row: int) -> int | None:
-    """The other row that a finding of `row` speaks of."""
+    """Other row that the finding of `row` refers to, if any."""
     if finding.others is None:
         return None
     return int(finding.others[numpy.searchsorted(finding.rows, row)])

@@ -1,11 +1,11 @@
-"""Prompts that are nearly the same, among millions: a sketch of 32 bytes for each, compared by what it holds.
+"""MinHash sketches of prompts, 32 bytes each, to find nearly equal prompts among millions.
 
-A prompt's features are the words of its user turns and the pairs of neighbouring words, after folding (`features`); how
-alike two prompts are is the Jaccard index of their features: shared over all. A sketch holds of 128 min-hashes (Broder
-1997, "On the resemblance and containment of documents") one bit each (Li and Koenig 2010, "b-Bit minwise hashing",
-arXiv 0910.3349): two prompts agree in a share (1 + Jaccard) / 2 of these bits, which tells the Jaccard index to about
-0.06. Besides, it holds six band keys, each a hash of three min-hashes, equal with probability Jaccard cubed: only
-prompts that share a key are compared at all.
+Features of a prompt are the words of its user turns and the pairs of neighbouring words, after folding (`features`);
+similarity of two prompts is the Jaccard index of their features: shared / all. A sketch holds one bit (Li and Koenig
+2010, "b-Bit minwise hashing", arXiv 0910.3349) of each of 128 min-hashes (Broder 1997, "On the resemblance and
+containment of documents"): two prompts agree in (1 + Jaccard) / 2 of these bits, which estimates the Jaccard index to
+about 0.06. It also holds six band keys, each a hash of three min-hashes and equal with probability Jaccard^3: only
+prompts that share a key are compared.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from numpy.typing import NDArray
 from kto_cli.data.formats.records import Text
 
 WIDTH = 4
-"""Numbers of 64 bits in a sketch: two of min-hash bits, then two of band keys."""
+"""64-bit numbers in a sketch: two of min-hash bits, then two of band keys."""
 HASHES = 128
 BANDS = 6
 PER_BAND = 3
 KEY_BITS = 21
 
 ALIKE = 0.7
-"""The Jaccard index from which two prompts are nearly the same: one word of ten exchanged still is."""
+"""Least Jaccard index of nearly equal prompts: one word of ten may differ."""
 RELATED = 0.5
-"""The Jaccard index that every prompt of a cluster has at least with the cluster's first."""
+"""Least Jaccard index of every prompt of a cluster with the cluster's first prompt."""
 NEIGHBOURS = 8
-"""Prompts of one band key each is compared with: the next ones in the order of the next band's key."""
+"""Comparisons per prompt and band key: with the next prompts in the order of the next band's key."""
 FEWEST_WORDS = 8
-"""A prompt with fewer is nearly the same only as one that is equal but for case, spacing and the signs at words'
-ends: in "what is 2+2" each character counts."""
+"""Shorter prompts must be equal except for case, spacing and punctuation at the ends of words: in "what is 2+2" every
+character counts."""
 MOST_WORDS = 1024
-"""Of a longer prompt, the first and the last 512 are looked at."""
+"""Of a longer prompt, the first and the last 512 words are used."""
 
 _random = numpy.random.RandomState(20120312)
 FACTORS = (_random.randint(0, 2**31, HASHES).astype(numpy.uint32) << 1) | 1
@@ -44,19 +44,19 @@ FACTORS = (_random.randint(0, 2**31, HASHES).astype(numpy.uint32) << 1) | 1
 TO_BIT = numpy.uint32(0x9E3779B1)
 TO_PAIR = numpy.uint32(0x2C1B3C6D)
 TO_KEYS = numpy.zeros((BANDS * PER_BAND, BANDS), numpy.uint32)
-"""Three of the min-hashes, times odd numbers, make a key."""
+"""A band key is the sum of three min-hashes, each times an odd number."""
 for _band in range(BANDS):
     TO_KEYS[_band * PER_BAND :, _band][:PER_BAND] = (0x85EBCA6B, 0xC2B2AE35, 0x27D4EB2F)
 PACK = numpy.zeros((BANDS, 2), numpy.uint64)
-"""Three keys fill a number of 64 bits."""
+"""Three keys fit in 64 bits."""
 for _band in range(BANDS):
     PACK[_band, _band // 3] = 1 << (KEY_BITS * (_band % 3))
 
 EDGES = ".,;:!?\"'()[]{}<>`*_-~"
 KEPT_SIGNS = "+=<>^%$#@&"
-"""Signs that are part of words: C++, 5%, $0."""
+"""Characters that are part of words: C++, 5%, $0."""
 GLUE = "'`"
-"""Left out without a gap: don't is dont."""
+"""Removed without a gap: don't becomes dont."""
 _FOLDED = {
     **{chr(code): " " for code in range(128) if not chr(code).isalnum() and chr(code) not in KEPT_SIGNS},
     **dict.fromkeys("0123456789", "0"),
@@ -67,8 +67,8 @@ CURLY = str.maketrans("‘’“”–—…\u00a0", "''\"\"--. ")
 
 
 class _Fold(dict[int, str]):
-    """For `str.translate`, by Unicode category, filled as characters come: signs become gaps, digits 0, and letters of
-    scripts that write no spaces (Han, kana, Thai, ...) words of their own."""
+    """Table for `str.translate`, filled as characters occur: punctuation becomes a space, a digit 0, and a letter of a
+    script without spaces (Han, kana, Thai, ...) a word of its own."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -87,7 +87,7 @@ class _Fold(dict[int, str]):
 
 
 def _unspaced(code: int) -> bool:
-    """Han, kana and bopomofo, Thai, Lao, Myanmar, Khmer."""
+    """Whether a character is Han, kana, bopomofo, Thai, Lao, Myanmar or Khmer."""
     return (
         0x3040 <= code <= 0x312F
         or 0x3400 <= code <= 0x9FFF
@@ -103,17 +103,16 @@ FOLD = _Fold()
 
 
 def asked(prompt: Text) -> str:
-    """What the user said, all turns: a system message that all prompts share makes none of them alike, and answers
-    that another model gave in between make none of them different."""
+    """Text of all user turns. System messages (often the same in all prompts) and earlier answers do not count."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(turn["content"] for turn in prompt if turn["role"] == "user")
 
 
 def folded_words(text: str) -> list[bytes]:
-    """The words of a text without case, punctuation and the forms of one character; numbers are 0.
+    """Words of a text, Unicode-normalized, without case and punctuation, numbers as 0.
 
-    Fewer than FEWEST_WORDS: the words as they are, without case and the signs at their ends.
+    Of a text with fewer than FEWEST_WORDS: one item, the text without case and punctuation at the ends of words.
     """
     if not text.isascii():
         text = text.translate(CURLY)
@@ -132,7 +131,7 @@ def folded_words(text: str) -> list[bytes]:
 
 
 def features(words: list[bytes]) -> NDArray[numpy.uint32]:
-    """[2 * words - 1] hashes of the words and of the pairs of neighbouring words."""
+    """[2 * words - 1] hashes of words and of pairs of neighbouring words."""
     single = numpy.frombuffer(array("I", map(crc32, words)), numpy.uint32)
     if len(words) == 1:
         return single
@@ -142,7 +141,7 @@ def features(words: list[bytes]) -> NDArray[numpy.uint32]:
 
 
 def sketch(prompt: Text) -> tuple[int, int, int, int]:
-    """The sketch of a prompt; the same on every machine and in every run."""
+    """Sketch of a prompt, the same on every machine and in every run."""
     hashed = features(folded_words(asked(prompt)))
     least = numpy.minimum.reduce(hashed[:, None] * FACTORS)
     bits = numpy.packbits(least * TO_BIT >> 31 != 0).view(">u8").tolist()

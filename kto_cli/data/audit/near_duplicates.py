@@ -1,4 +1,4 @@
-"""Clusters of prompts that are nearly the same, from their sketches (`minhash.py`)."""
+"""Clusters of nearly equal prompts, from their sketches (`minhash.py`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ KEY_WIDTH = numpy.uint64(KEY_BITS)
 
 
 def near_duplicates(sketches: U8) -> I8:
-    """Which prompts belong together: linked by prompts that are nearly the same (Jaccard index from ALIKE).
+    """Clusters of prompts linked by a Jaccard index of at least ALIKE.
 
-    Chains do not run away: each prompt of a cluster also has a Jaccard index from RELATED with its first prompt; those
-    that have not form clusters of their own. A band key that very many prompts share costs no more than others: of
-    those, each is compared with NEIGHBOURS only.
+    Every prompt of a cluster also has a Jaccard index of at least RELATED with the cluster's first prompt, which bounds
+    chains; prompts that fail this form clusters of their own. Each prompt is compared with at most NEIGHBOURS prompts
+    per band key, so that keys shared by very many prompts stay cheap.
 
     Args:
         sketches: [prompts, WIDTH], one of each distinct prompt.
 
     Returns:
-        [prompts] the number of the first prompt of the cluster each is in; its own where it stands alone.
+        [prompts] number of the first prompt of each prompt's cluster; its own number if it is alone.
     """
     if not len(sketches):
         return numpy.zeros(0, numpy.int64)
@@ -42,7 +42,7 @@ def near_duplicates(sketches: U8) -> I8:
 
 
 def agree(sketches: U8, left: I8, right: I8, jaccard: float) -> Flags:
-    """[pairs] whether the sketches numbered left and right say a Jaccard index of at least `jaccard`."""
+    """[pairs] whether the estimated Jaccard index of sketches `left` and `right` is at least `jaccard`."""
     first, second = sketches[:, 0], sketches[:, 1]
     differing = _ones(first[left] ^ first[right])
     differing += _ones(second[left] ^ second[right])
@@ -50,7 +50,7 @@ def agree(sketches: U8, left: I8, right: I8, jaccard: float) -> Flags:
 
 
 def _ones(numbers: U8) -> U8:
-    """How many bits are set in each number (in place of numpy 2's bitwise_count)."""
+    """Number of bits set in each number (numpy 2 has bitwise_count)."""
     shift = [numpy.uint64(by) for by in (1, 2, 4, 56)]
     odd, twos, fours, bytes_ = (
         numpy.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)
@@ -65,7 +65,7 @@ def _ones(numbers: U8) -> U8:
 
 
 def _distinct(sketches: U8) -> tuple[I8, I8]:
-    """(for each sketch, the number of its value; for each value, where it is first), values numbered as they come."""
+    """(number of each sketch's value; index where each value is first), values numbered in order of occurrence."""
     order = numpy.lexsort(sketches.T)
     opens = numpy.ones(len(order), bool)
     opens[1:] = False
@@ -85,7 +85,7 @@ def _keys(sketches: U8, band: int) -> U8:
 
 
 def _led(sketches: U8, parents: I8) -> I8:
-    """Components cut up so that all of each agree with its first; after MOST_ROUNDS the rest stand alone."""
+    """Components split until every prompt agrees with the first of its own; after MOST_ROUNDS the rest is alone."""
     leaders = parents.copy()
     waiting = numpy.flatnonzero(leaders != numpy.arange(len(leaders)))
     for _ in range(MOST_ROUNDS):
@@ -101,15 +101,15 @@ def _led(sketches: U8, parents: I8) -> I8:
 
 
 def joined(parents: I8, left: I8, right: I8) -> I8:
-    """The smallest member of each node's connected component, by hooking and pointer jumping.
+    """Smallest member of each node's connected component, by hooking and pointer jumping.
 
-    Every root hooks onto the smallest root it has a link to, then all paths are cut short, until no link joins two
-    roots (after Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", 1982): few passes over arrays
-    instead of one step of Python for each link.
+    Every root hooks onto the smallest root it is linked to, then all paths are shortened, until no link joins two roots
+    (Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", 1982): few array passes instead of a Python
+    step per link.
 
     Args:
-        parents: [nodes] the answer without these links; `numpy.arange(nodes)` where there were none. It is changed.
-        left, right: [links] the two ends.
+        parents: [nodes] result without these links (`numpy.arange(nodes)` at first); changed in place.
+        left, right: [links] both ends.
 
     Returns:
         [nodes].

@@ -1,7 +1,7 @@
-"""Answers that do nothing but refuse: a sentence that declines, and after it only sentences that say no more.
+"""Answers that only refuse: a sentence that declines, and no other sentence with substance.
 
-The patterns are our own, for English. They are made to miss rather than to hit wrongly: one sentence of substance (an
-explanation, an alternative, advice) and the answer is no mere refusal.
+The patterns are our own, for English. They rather miss a refusal than hit wrongly: one sentence of substance (an
+explanation, an alternative, advice) is enough to make an answer more than a refusal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 LONGEST = 600
-"""Characters; a longer answer says something besides."""
+"""Characters; a longer answer has other content."""
 HINT = re.compile(
     r"sorry|can(?:'|’|no|\s+no)t|unable|not (?:able|comfortable|going|allowed)|won['’]t|apolog|declin|refus"
 )
@@ -43,7 +43,7 @@ REFUSES = re.compile(
     rf"(?:{APOLOGY}[,.;:!]*(?: (?:but|however|and|that))?,? *)?(?:{ROLE} *)?(?:but |however, )?{DECLINES}{DOES}"
 )
 GOES_ON = re.compile(r"\b(?:but|however|instead)\b|: *\S")
-"""After the refusal, in its own sentence."""
+"""Continuation of a refusal within its sentence."""
 JUST_SORRY = re.compile(rf"{APOLOGY}[,.!]*$")
 JOINT = re.compile(r"^(?:additionally|also|furthermore|moreover|however|therefore|please note that|and|but|so)[, ]+")
 WRONG = (
@@ -78,7 +78,7 @@ SORRY_AGAIN = (
     r"(?:i )?(?:sincerely |truly )?apologi[sz]e for|sorry for|i'm sorry|i am sorry"
     r"|thank you for (?:your )?understanding|i hope you understand|(?:i )?understand (?:that )?your|is that ok|thanks"
 )
-SAYS_NO_MORE = re.compile(rf"(?:{BLAMES}|{PREACHES}|{OFFERS}|{ABOUT_ITSELF}|{SORRY_AGAIN})")
+NO_SUBSTANCE = re.compile(rf"(?:{BLAMES}|{PREACHES}|{OFFERS}|{ABOUT_ITSELF}|{SORRY_AGAIN})")
 
 
 def only_refuses(answer: str) -> bool:
@@ -92,6 +92,6 @@ def only_refuses(answer: str) -> bool:
         declined = REFUSES.match(sentence)
         if declined and not GOES_ON.search(sentence, declined.end()):
             refused = True
-        elif sentence and not JUST_SORRY.match(sentence) and not SAYS_NO_MORE.match(JOINT.sub("", sentence)):
+        elif sentence and not JUST_SORRY.match(sentence) and not NO_SUBSTANCE.match(JOINT.sub("", sentence)):
             return False
     return refused

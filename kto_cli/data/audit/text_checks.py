@@ -1,8 +1,7 @@
-"""What one row's own text tells: an answer that refuses, a damaged encoding, markers that a chat template left behind.
+"""Findings in one row's text: refusals, damaged encoding, tokens of chat templates, repetition.
 
-`look` is called once for each row while feedback is read, so all of it has to cost a few microseconds: most checks are
-behind a length or a substring that clean text does not have. A bit says "worth a look", never "wrong": only what
-`--fix` names leaves the data.
+They run once per row while feedback is read and must cost a few microseconds: most are guarded by a length or a
+substring that clean text does not have. A finding only reports; `--fix` decides what is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from kto_cli.data.formats.records import Text
 
 
 class Found(IntFlag):
-    """The bits of `look`, and of `Columns.findings`."""
+    """Bits of `Columns.findings`."""
 
     REFUSAL = 1
     URL = 2
@@ -36,15 +35,15 @@ class Found(IntFlag):
 
 
 class About(NamedTuple):
-    """A finding in words."""
+    """Words of a finding."""
 
     name: str
     """A stable snake_case id."""
     detail: str
-    """What is the matter with such a row."""
+    """Fault of such a row."""
     advice: str
     warns: bool
-    """Such rows teach something nobody wants; else they are worth a look."""
+    """A warning: such rows teach something unwanted. Otherwise a note."""
 
 
 ABOUT: dict[Found, About] = {
@@ -86,11 +85,11 @@ ABOUT: dict[Found, About] = {
 }
 
 REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MARKED = map(int, Found)
-"""As plain numbers: arithmetic on an IntFlag costs a microsecond."""
+"""The bits as plain numbers: arithmetic on an IntFlag costs a microsecond."""
 
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
 EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)
-"""All bytes of UTF-8 but the control characters of ASCII."""
+"""All bytes but ASCII control characters."""
 HIGH_CONTROL = re.compile("[\x80-\x9f]")
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 TERMINAL = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
@@ -101,7 +100,7 @@ LETTER = {"\x0c": "f", "\x08": "b", "\x07": "a", "\x0b": "v"}
 
 
 def _misread_pairs() -> re.Pattern[str]:
-    """What the first two bytes of a character in UTF-8 (C2 to F4, then 80 to BF) are in any encoding ftfy knows."""
+    """First two bytes of a UTF-8 character (C2 to F4, then 80 to BF), as read in any encoding that ftfy knows."""
     first, second = (
         re.escape("".join(bytes(codes).decode(name, "ignore") for name in CHARMAP_ENCODINGS))
         for codes in (range(0xC2, 0xF5), range(0x80, 0xC0))
@@ -117,24 +116,21 @@ TOKEN = re.compile(
     r"|assistant|system|end_of_turn\w*|start_of_role|end_of_role|prompter|sep|pad|model|[a-z]+_of_text)\|>"
     r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|^\s*<s>|</s>\s*$"
 )
-"""Of ChatML, Llama 2 and 3, Gemma, Phi, Granite, Zephyr and OpenAssistant; <s> is HTML too: only at the ends."""
+"""Tokens of ChatML, Llama 2 and 3, Gemma, Phi, Granite, Zephyr and OpenAssistant; <s> (also HTML) only at the ends."""
 MARKER = re.compile(r"^(?:\#\#\# ?(?:Instruction|Response|Input|Human|Assistant):|(?:Human|Assistant):)", re.MULTILINE)
 TURN = "\n\nHuman:"
-"""Of hh-rlhf."""
+"""Turn marker of hh-rlhf."""
 ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 
 
 def look(prompt: Text, completion: Text) -> int:
-    """The bits of `Found` that hold for a row.
-
-    Damage to the encoding is looked for in all of its text, the rest in the answer.
-    """
+    """Findings of a row, as bits of `Found`: encoding of all its text, the other checks on the answer."""
     found, asked = about_prompt(prompt)
     return found | about_answer(asked, completion)
 
 
 def about_prompt(prompt: Text) -> tuple[int, str]:
-    """(the bits of a prompt, its last user turn)."""
+    """(bits of a prompt, its last user turn)."""
     if isinstance(prompt, str):
         return damage(prompt), prompt
     found, asked = 0, ""
@@ -148,7 +144,7 @@ def about_prompt(prompt: Text) -> tuple[int, str]:
 
 
 def about_answer(asked: str, completion: Text) -> int:
-    """The bits of an answer; `asked` is the prompt's last user turn."""
+    """Bits of an answer; `asked` is the prompt's last user turn."""
     answer = joined(completion)
     found = damage(answer)
     if only_refuses(answer):
@@ -167,7 +163,7 @@ def about_answer(asked: str, completion: Text) -> int:
 
 
 def names(bits: int) -> list[str]:
-    """What the bits of a row are called."""
+    """Names of a row's findings."""
     return [about.name for bit, about in ABOUT.items() if bits & bit]
 
 
@@ -187,19 +183,19 @@ def damage(text: str) -> int:
 
 
 def _misread(text: str) -> bool:
-    """Whether the text looks like UTF-8 read as another encoding: ftfy's judgement, asked only where it can be yes.
+    """Whether the text looks like UTF-8 that was read in another encoding, by ftfy.
 
-    It takes 0.3 microseconds a character, which Russian would pay for every text. The second byte of `à`, a no-break
-    space, may be a plain space by now.
+    ftfy takes 0.3 microseconds a character, so it only runs on texts with a suspicious pair of characters. The second
+    byte of `à`, a no-break space, may have become a plain space.
     """
     return (MISREAD.search(text) is not None or "\xc3 " in text) and is_bad(text)
 
 
 def fix(text: str) -> str:
-    """The text with its encoding restored where it was read as another one (ftfy), without control characters.
+    """Text with its encoding restored (ftfy) and without control characters; unchanged if it shows no damage.
 
     Form feeds become line ends. A LaTeX command whose backslash was read as an escape (a form feed and `rac`) gets it
-    back. Text that shows no damage comes back as it is. What U+FFFD stands for is lost and stays lost.
+    back. What U+FFFD replaced is lost.
     """
     if not damage(text) & (MOJIBAKE | CONTROL):
         return text
@@ -216,7 +212,7 @@ def _only_links(answer: str) -> bool:
 
 
 def _echoes(asked: str, answer: str) -> bool:
-    """Whether the two are the same but for case and white space."""
+    """Whether question and answer are equal except for case and white space."""
     longer, shorter = max(len(asked), len(answer)), min(len(asked), len(answer))
     if not shorter or longer > 2 * shorter + 16:
         return False
@@ -234,28 +230,20 @@ def _holds_template(answer: str) -> bool:
 
 
 PROBE = 24
-"""Characters that have to come back for a repetition to be looked into."""
-
-
+"""Characters that must recur before a repetition is examined."""
 LEAST_REPEATED = 120
-"""A repetition shorter than this is a figure of speech."""
-
-
+"""Characters; a shorter repetition is a figure of speech."""
 LEAST_TIMES = 4
-
-
 LEAST_SHARE = 0.4
-"""Of the answer."""
-
-
+"""Share of the answer that the repetition fills."""
 MOST_READ = 20_000
-"""Characters of a longer answer that are looked at for repetition."""
+"""Characters of an answer that are examined for repetition."""
 
 
 def repeats(text: str) -> bool:
-    """Whether one stretch, again and again, fills `LEAST_SHARE` of the text, as when a model is caught in a loop.
+    """Whether one repeated stretch fills LEAST_SHARE of the text, as when a model loops.
 
-    Looks at each quarter's end: a loop that fills so much of an answer is at one of them.
+    Only the end of each quarter is examined: a loop that long includes one of them.
     """
     text = text[:MOST_READ].rstrip()
     for end in (len(text), len(text) * 3 // 4, len(text) // 2, len(text) // 4):
@@ -269,7 +257,7 @@ def repeats(text: str) -> bool:
 
 
 def _looped(text: str, start: int, period: int) -> bool:
-    """Whether the text around `start`, the same `period` characters on, goes on like this for long enough."""
+    """Whether the text around `start` repeats with this `period` for long enough."""
     low = high = start
     while low > 0 and text[low - 1] == text[low - 1 + period]:
         low -= 1

@@ -1,10 +1,10 @@
-"""A product's own log: which column holds what, and rules that make a label of columns.
+"""Logs of a product: columns of prompt, answer and label; rules that turn columns into labels.
 
-format.py      the `log` format: rows of any table whose columns the options name
-columns.py     which column holds the prompt, the answer, the label
-labels.py      what makes a row desirable or undesirable
+format.py      the `log` format: rows of any table, with columns named by options
+columns.py     columns of prompt, answer and label: by option or by name
+labels.py      label or score of a row
 rules.py       the language of --desirable and --undesirable: parser
-rule_lexer.py  a rule's words
-rule_ast.py    a rule's tree
-rule_eval.py   what a rule says of a row: true, false, unknown or a fault
+rule_lexer.py  tokens of a rule
+rule_ast.py    syntax tree of a rule
+rule_eval.py   value of a rule for a row: true, false, unknown or not applicable
 """

@@ -1,4 +1,4 @@
-"""Which columns of a product's log hold what: as the options say, or by names that are known well, and then it is said.
+"""Columns of a log: named by options, otherwise found by well-known names, with a note.
 
     prompt        prompt, question, query, instruction, input, request, user_query, user_message, user_input
     answer        completion, answer, response, output, reply, model_response, model_output, assistant_message
@@ -6,8 +6,8 @@
     label         label, desirable, feedback, thumbs, thumbs_up, liked
     conversation  conversation_id
 
-A name is taken only if it is exactly one of these and the only one of its line that the file has; a label, only if no
-rule, label or score is asked for. A score is never taken by its name: where good begins is a decision.
+A column is found by its name only if the file has no other name of the same line; a label only if there are no rules,
+label column or score column. A score is never found by its name: its threshold is a decision.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kto_cli.data.log.rules import Rule, compile_rule
 from kto_cli.data.readers.open_file import printable
 
 ELSE = "else"
-"""As one of the two rules: every row that the other is false of."""
+"""One of the two rules may be this word: all rows for which the other rule is false."""
 
 KNOWN = {
     "prompt_column": (
@@ -52,7 +52,7 @@ KNOWN = {
     "label_column": ("label", "desirable", "feedback", "thumbs", "thumbs_up", "liked"),
     "conversation_column": ("conversation_id",),
 }
-WHAT = {
+CONTENT = {
     "prompt_column": "prompt",
     "completion_column": "answer",
     "other_column": "other answer",
@@ -63,23 +63,23 @@ WHAT = {
 }
 
 
-def flag(field: str) -> str:
-    """The option of a field of the configuration."""
+def option_of(field: str) -> str:
+    """Option of a field of the configuration."""
     return "--" + field.replace("_", "-")
 
 
 def column_names(columns: Sequence[str]) -> str:
-    """Columns for people, the first twenty."""
+    """Column names for a message, at most twenty."""
     shown = [printable(column) if column.isprintable() else ascii(column) for column in columns[:20]]
     return (", ".join(shown) or "none") + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
 
 
 @lru_cache(maxsize=8)
 def rules_of(config: BinarizeConfig) -> tuple[Rule | None, Rule | None]:
-    """The rules that make a row desirable and undesirable; None for `else` (and for both, where there are none).
+    """(--desirable, --undesirable), compiled; None for `else` and for no rule.
 
     Raises:
-        BadInput: a rule that cannot be read.
+        BadInput: a rule cannot be parsed.
     """
     given = (("--desirable", config.desirable), ("--undesirable", config.undesirable))
     return tuple(  # type: ignore[return-value]
@@ -93,23 +93,29 @@ def is_else(text: str | None) -> bool:
 
 
 def check_options(config: BinarizeConfig) -> None:
-    """Refuses options that do not go together, and rules that cannot be read.
+    """Rejects options that exclude each other, and rules that cannot be parsed.
 
     Raises:
-        BadInput: naming the options.
+        BadInput: with the options.
     """
     for given, lacking in (("desirable", "undesirable"), ("undesirable", "desirable")):
         if getattr(config, given) is not None and getattr(config, lacking) is None:
-            step = f"Give {flag(lacking)} RULE, or {flag(lacking)} else for all rows that the rule is false of."
-            raise BadInput(f"{flag(given)} says nothing of the other rows.", step)
+            step = (
+                f"Give {option_of(lacking)} RULE, or {option_of(lacking)} else for all rows that the rule is false of."
+            )
+            raise BadInput(f"{option_of(given)} says nothing of the other rows.", step)
     if is_else(config.desirable) and is_else(config.undesirable):
         raise BadInput("--desirable and --undesirable are both else.", "Give a rule for one of them.")
     fields = ("desirable", "label_column", "score_column")
     if len(given_signals := [field for field in fields if getattr(config, field) is not None]) > 1:
-        raise BadInput(f"{' and '.join(map(flag, given_signals))} both say what is desirable.", "Give one of them.")
+        raise BadInput(
+            f"{' and '.join(map(option_of, given_signals))} both say what is desirable.", "Give one of them."
+        )
     for field in ("prompt_column", "completion_column", "other_column"):
         if config.messages_column is not None and getattr(config, field) is not None:
-            raise BadInput(f"--messages-column has the whole chat, and {flag(field)} is given too.", "Leave one out.")
+            raise BadInput(
+                f"--messages-column has the whole chat, and {option_of(field)} is given too.", "Leave one out."
+            )
     if config.other_column is not None and (config.completion_column is None or config.desirable is None):
         step = "Give --completion-column and two rules: --desirable for where its answer is the better of the two."
         raise BadInput("--other-column needs to know which of two answers is the better.", step)
@@ -117,17 +123,17 @@ def check_options(config: BinarizeConfig) -> None:
 
 
 def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> None:
-    """Refuses the name of a column that the file, called `shown`, does not have.
+    """Rejects a column name that the file `shown` does not have.
 
     Raises:
-        BadInput: with the column that may be meant, and all there are.
+        BadInput: with the nearest name and all columns.
     """
-    named = [(flag(field), getattr(config, field)) for field in WHAT if getattr(config, field) is not None]
+    named = [(option_of(field), getattr(config, field)) for field in CONTENT if getattr(config, field) is not None]
     for option, rule in zip(("--desirable", "--undesirable"), rules_of(config), strict=True):
         named += [(option, column) for column in rule.columns] if rule else []
     folded = {column.casefold(): column for column in columns}
     for option, name in named:
-        ends = [place for place, character in enumerate(name) if character == "."]
+        ends = [index for index, character in enumerate(name) if character == "."]
         if name in columns or any(name[:end] in columns for end in ends):
             continue
         near = [folded[name.casefold()]] if name.casefold() in folded else get_close_matches(name, columns, n=1)
@@ -137,37 +143,37 @@ def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> N
         )
 
 
-def only(field: str, columns: Sequence[str], shown: str, config: BinarizeConfig) -> str | None:
-    """The column of a field: the one that is named, the only one that is known by its name, or None.
+def column_of(field: str, columns: Sequence[str], shown: str, config: BinarizeConfig) -> str | None:
+    """Column of a field: named by its option, otherwise the only column with a well-known name, otherwise None.
 
     Raises:
-        BadInput: several are known.
+        BadInput: several columns have a well-known name.
     """
     named: str | None = getattr(config, field)
     if named is not None:
         return named
     found = [name for name in KNOWN[field] if name in columns]
     if len(found) > 1:
-        what = f"{shown} has several columns that may be the {WHAT[field]}: {', '.join(found)}."
-        raise BadInput(what, f"Name one with {flag(field)}.")
+        what = f"{shown} has several columns that may be the {CONTENT[field]}: {', '.join(found)}."
+        raise BadInput(what, f"Name one with {option_of(field)}.")
     return found[0] if found else None
 
 
 @lru_cache(maxsize=256)
-def filled(columns: tuple[str, ...], shown: str, config: BinarizeConfig) -> BinarizeConfig:
-    """The configuration with the columns that are known by their names; what is not found stays None.
+def with_known_columns(columns: tuple[str, ...], shown: str, config: BinarizeConfig) -> BinarizeConfig:
+    """Configuration with the columns found by their names; others stay None.
 
     Raises:
-        BadInput: several columns may be the one.
+        BadInput: several columns have a well-known name.
     """
-    fields: dict[str, str | None] = {"conversation_column": only("conversation_column", columns, shown, config)}
+    fields: dict[str, str | None] = {"conversation_column": column_of("conversation_column", columns, shown, config)}
     if config.desirable is None and config.score_column is None:
-        fields["label_column"] = only("label_column", columns, shown, config)
+        fields["label_column"] = column_of("label_column", columns, shown, config)
     if config.messages_column is None:
-        prompt = only("prompt_column", columns, shown, config)
-        completion = only("completion_column", columns, shown, config)
+        prompt = column_of("prompt_column", columns, shown, config)
+        completion = column_of("completion_column", columns, shown, config)
         open_to_chat = config.prompt_column is None and config.completion_column is None
-        chat = only("messages_column", columns, shown, config) if open_to_chat else None
+        chat = column_of("messages_column", columns, shown, config) if open_to_chat else None
         if chat and prompt and completion:
             what = f"{shown} has a whole chat ({chat}) and also a prompt and an answer ({prompt}, {completion})."
             raise BadInput(what, "Name what to read: --messages-column, or --prompt-column and --completion-column.")
@@ -176,34 +182,34 @@ def filled(columns: tuple[str, ...], shown: str, config: BinarizeConfig) -> Bina
     return replace(config, **fields)  # type: ignore[arg-type]
 
 
-def settled(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
-    """The configuration for one file, every column it needs named.
+def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
+    """Configuration for one file, with the names of all columns it needs.
 
     Raises:
-        BadInput: options that do not go together, a column that is not there, cannot be told or is one of several.
+        BadInput: options exclude each other, or a column is missing or ambiguous.
     """
     shown = printable(str(raw_file.path))
     check_options(config)
     check_known(columns, shown, config)
-    whole = filled(tuple(columns), shown, config)
-    needed = () if whole.messages_column else ("prompt_column", "completion_column")
+    resolved = with_known_columns(tuple(columns), shown, config)
+    needed = () if resolved.messages_column else ("prompt_column", "completion_column")
     for field in needed:
-        if getattr(whole, field) is None:
-            what = f"{shown} has no column with a name that says it is the {WHAT[field]}."
-            raise BadInput(what, f"Name it with {flag(field)}. It has: {column_names(columns)}.")
-    if whole.desirable is None and whole.label_column is None and whole.score_column is None:
+        if getattr(resolved, field) is None:
+            what = f"{shown} has no column with a name that says it is the {CONTENT[field]}."
+            raise BadInput(what, f"Name it with {option_of(field)}. It has: {column_names(columns)}.")
+    if resolved.desirable is None and resolved.label_column is None and resolved.score_column is None:
         step = "Give rules (--desirable, --undesirable), --label-column or --score-column."
         raise BadInput(f"Nothing says which rows of {shown} are desirable.", f"{step} It has: {column_names(columns)}.")
-    return whole
+    return resolved
 
 
 def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """What was taken by its name, one line; as `Source.check`.
+    """Note on the columns found by their names.
 
     Raises:
-        BadInput: see `settled`.
+        BadInput: see `resolve_columns`.
     """
-    whole = settled(columns, raw_file, config)
-    taken = [field for field in WHAT if getattr(whole, field) != getattr(config, field)]
-    spelled = [f"{WHAT[field]} from {getattr(whole, field)}" for field in taken]
-    return [f"Columns taken by their names: {', '.join(spelled)}."] if spelled else []
+    resolved = resolve_columns(columns, raw_file, config)
+    found = [field for field in CONTENT if getattr(resolved, field) != getattr(config, field)]
+    names = [f"{CONTENT[field]} from {getattr(resolved, field)}" for field in found]
+    return [f"Columns taken by their names: {', '.join(names)}."] if names else []

@@ -1,22 +1,22 @@
-"""A product's own feedback: rows of CSV, JSONL, JSON or Parquet whose columns the options name.
+"""Logs of a product: rows of CSV, JSONL, JSON or Parquet, with columns named by options.
 
-    --prompt-column and --completion-column, or --messages-column     see columns.py for what is taken by its name
+    --prompt-column and --completion-column, or --messages-column     see columns.py for columns found by name
     --desirable RULE --undesirable RULE                               see rules.py for the language
     or --label-column, or --score-column with --threshold
-    --conversation-column                                             rows that must not be split apart
+    --conversation-column                                             rows of one conversation stay in one split
 
-The messages are a list of {role, content}, or a text with the JSON of one; the last is the answer. A rule may be
-`else`: every row that the other rule is false of. With --other-column a row has two answers, and the rules say whether
-that of --completion-column is the better one.
+Messages are a list of {role, content} or its JSON; the last message is the answer. A rule may be `else`: all rows for
+which the other rule is false. With --other-column a row has two answers, and the rules decide whether that of
+--completion-column is the better one.
 
-Left out    no_label, no_score     an empty cell
+Dropped     no_label, no_score     an empty cell
             matches_neither        both rules are false or unknown
 Rejected    matches_both           both rules are true
-            rule_not_applicable    a cell that the rule cannot be asked of: `stars <= 2` of "n/a"
+            rule_not_applicable    a cell that cannot be compared: `stars <= 2` for "n/a"
             label_not_accepted     not true, false or a number; the detail proposes a rule
             score_not_a_number     such as "n/a", or infinite
-            columns_unclear        a JSON object with several columns that may be the one
-            and those of rows.py for the texts
+            columns_unclear        a JSON object with several columns that may be the prompt, the answer or the label
+            and those of rows.py for texts
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from kto_cli.data.formats.labels import is_missing
 from kto_cli.data.formats.records import Dropped, Output, Pair, Result, RowFault, Scored, Text, check_text, root
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.log.columns import filled, notes, settled
-from kto_cli.data.log.labels import NoFeedback, Values, judged
+from kto_cli.data.log.columns import with_known_columns, notes, resolve_columns
+from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record, parse_json
 
@@ -42,7 +42,7 @@ def rows(record: Record, raw_file: RawFile, config: BinarizeConfig) -> int:
 
 
 def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
-    """Feedback of one row, or the reason to drop it; RowFault if it is faulty."""
+    """Feedback of one record, or the reason to drop it; RowFault if it is faulty."""
     try:
         return [row(record.values or {}, record.origin, raw_file, config)]
     except NoFeedback as nothing:
@@ -50,17 +50,17 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Resu
 
 
 def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -> Result:
-    """A row as feedback.
+    """Feedback of one row.
 
     Raises:
-        NoFeedback: it says nothing.
-        RowFault: it cannot be used.
+        NoFeedback: no label or score.
+        RowFault: a faulty cell.
     """
     try:
-        config = filled(tuple(values), "the row", given)
+        config = with_known_columns(tuple(values), "the row", given)
     except BadInput as error:
         raise RowFault("columns_unclear", error.what) from error
-    verdict = judged(values, config)
+    label = label_or_score(values, config)
     prompt, completion = texts(values, config)
     group = conversation(values, config) or root(prompt)
     if config.other_column is not None:
@@ -68,16 +68,16 @@ def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -
         if other == completion:
             what = f"{config.completion_column} and {config.other_column} are the same; one text would be in both"
             raise RowFault("answers_identical", f"{what} classes")
-        better, worse = (completion, other) if verdict is True else (other, completion)
+        better, worse = (completion, other) if label is True else (other, completion)
         return Pair(prompt, better, worse, origin, group, raw_file.split)
-    if isinstance(verdict, bool):
-        return Output(prompt, completion, verdict, origin, group, raw_file.split)
+    if isinstance(label, bool):
+        return Output(prompt, completion, label, origin, group, raw_file.split)
     by_label = config.score_column is None
-    return Scored(prompt, completion, verdict, origin, group, raw_file.split, by_label)
+    return Scored(prompt, completion, label, origin, group, raw_file.split, by_label)
 
 
 def text_cell(values: Values, name: str | None) -> Any:
-    """The cell with a text or messages; None where it is missing, NaN (how tables spell null) included."""
+    """Cell with a text or messages; None if it is missing (NaN included: null in a table of numbers)."""
     if name is None:
         return None
     cell = cell_of(values, name)
@@ -87,7 +87,7 @@ def text_cell(values: Values, name: str | None) -> Any:
 
 
 def texts(values: Values, config: BinarizeConfig) -> tuple[Text, Text]:
-    """The prompt and the answer."""
+    """Prompt and answer."""
     if config.messages_column is None:
         prompt = prompt_of(text_cell(values, config.prompt_column), config.text)
         what = config.completion_column or "completion"
@@ -106,14 +106,14 @@ def texts(values: Values, config: BinarizeConfig) -> tuple[Text, Text]:
 
 
 def conversation(values: Values, config: BinarizeConfig) -> str | None:
-    """The name of the row's conversation; None where there is none."""
+    """Name of the row's conversation, if it has one."""
     if config.conversation_column is None:
         return None
     cell = cell_of(values, config.conversation_column)
     if is_missing(cell) or isinstance(cell, NotApplicable):
         return None
     if isinstance(cell, float) and cell.is_integer():
-        # a column of whole numbers with gaps is one of floats in many tables
+        # many tables store a column of integers with missing values as floats
         cell = int(cell)
     return check_text(f"conversation {cell}", config.conversation_column)
 
@@ -141,7 +141,7 @@ SOURCE = Source(
         "--text",
     ),
     check=notes,
-    resolve_options=settled,
+    resolve_options=resolve_columns,
     example=(
         "question,answer,resolved,stars",
         "How do I reset my password?,Open Settings and choose Reset.,true,5",

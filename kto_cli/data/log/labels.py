@@ -1,4 +1,4 @@
-"""What makes a row of a log desirable or undesirable: two rules, a column of labels, or a column of scores."""
+"""Label or score of a row: from two rules, a label column or a score column."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Values = dict[str, Any]
 
 
 class NoFeedback(Exception):
-    """A row is well-formed and says nothing; becomes a `Dropped`, never reaches the user as an error."""
+    """A well-formed row without feedback; becomes a `Dropped`, never an error for the user."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -26,12 +26,12 @@ class NoFeedback(Exception):
         self.detail = detail
 
 
-def judged(values: Values, config: BinarizeConfig) -> bool | float:
-    """Whether a row is desirable, or its number.
+def label_or_score(values: Values, config: BinarizeConfig) -> bool | float:
+    """Label of a row, or its number.
 
     Raises:
         NoFeedback: `matches_neither`, `no_label` or `no_score`.
-        RowFault: the cell cannot be used: reasons in log.py.
+        RowFault: for the reasons in format.py.
     """
     if config.desirable is not None:
         return by_rules(values, config)
@@ -48,9 +48,9 @@ def judged(values: Values, config: BinarizeConfig) -> bool | float:
 
 
 def by_rules(values: Values, config: BinarizeConfig) -> bool:
-    """What the two rules say; a row that one of them cannot be asked of is a reject whatever the other says."""
+    """Label by two rules; a row to which one of them is not applicable is rejected whatever the other gives."""
     desirable, undesirable = rules_of(config)
-    good, bad = asked("--desirable", desirable, values), asked("--undesirable", undesirable, values)
+    good, bad = truth("--desirable", desirable, values), truth("--undesirable", undesirable, values)
     if desirable is None:
         good = opposite(bad)
     if undesirable is None:
@@ -62,21 +62,21 @@ def by_rules(values: Values, config: BinarizeConfig) -> bool:
     return good is True
 
 
-def asked(option: str, rule: Rule | None, values: Values) -> bool | None:
-    """What a rule says of a row; None: unknown, or no rule."""
-    found = None if rule is None else rule.says(values)
+def truth(option: str, rule: Rule | None, values: Values) -> bool | None:
+    """Value of a rule for a row; None: unknown, or no rule."""
+    found = None if rule is None else rule.value(values)
     if isinstance(found, NotApplicable):
         raise RowFault("rule_not_applicable", f"{option}: {found.detail}")
     return found
 
 
 def opposite(other: bool | None) -> bool | None:
-    """What `else` says; where the other rule is unknown it is too, as silence is no complaint."""
+    """Value of `else`: unknown if the other rule is, as a row without feedback is not negative."""
     return None if other is None else not other
 
 
 def cells(values: Values, config: BinarizeConfig) -> str:
-    """The cells that the rules ask of, for people; at most four."""
+    """Cells of the rules' columns as text, at most four."""
     names = dict.fromkeys(name for rule in rules_of(config) if rule for name in rule.columns)
     found = []
     for name in [*names][:4]:
@@ -89,7 +89,7 @@ def cells(values: Values, config: BinarizeConfig) -> str:
 
 
 def by_label(name: str, cell: Any) -> bool | float:
-    """A label, or a number that may be one: only the whole column tells."""
+    """Label of a cell, or its number, whose meaning depends on the whole column."""
     if isinstance(cell, bool):
         return cell
     number = finite(as_number(cell))
@@ -101,14 +101,14 @@ def by_label(name: str, cell: Any) -> bool | float:
     detail = f"{name} is {spell_cell(cell)}, none of true, false, 1, 0"
     if isinstance(cell, str) and len(cell) <= 40 and cell.isprintable():
         rule = f"{spell_column(name)} == {spell_text(cell)}"
-        # within double quotes a shell would read these signs itself
+        # a shell expands these characters within double quotes
         quoted = shlex.quote(rule) if set(rule) & set('`$"!\\') else f'"{rule}"'
         detail += f"; a rule says what it means: --desirable {quoted} or --undesirable {quoted}"
     raise RowFault("label_not_accepted", detail)
 
 
 def by_score(name: str, cell: Any) -> float:
-    """A score."""
+    """Score of a cell."""
     number = finite(number_in_cell(cell))
     if number is None:
         raise RowFault("score_not_a_number", f"{name} is {spell_cell(cell)}, not a number")
@@ -116,7 +116,7 @@ def by_score(name: str, cell: Any) -> float:
 
 
 def finite(number: float | None) -> float | None:
-    """A number as a float, if it is one that has a place on the scale."""
+    """A number as a finite float; None if it is not one."""
     try:
         return None if number is None or not math.isfinite(number) else float(number)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""The tree of a rule, and how its parts are written as text again."""
+"""Syntax tree of a rule, and the text of its parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True)
 class Member:
-    """The cell is one of the values."""
+    """Comparison: the cell equals one of the values."""
 
     column: str
     values: tuple[Value, ...]
@@ -19,7 +19,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Order:
-    """The cell is below or above a number."""
+    """Comparison: the cell is below or above a number."""
 
     column: str
     sign: str
@@ -28,7 +28,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Contains:
-    """The text is somewhere in the cell."""
+    """Comparison: the cell contains the text."""
 
     column: str
     text: str
@@ -36,28 +36,28 @@ class Contains:
 
 @dataclass(frozen=True)
 class IsNull:
-    """The cell is missing."""
+    """Comparison: the cell is missing."""
 
     column: str
 
 
 @dataclass(frozen=True)
 class Not:
-    """The opposite."""
+    """`not`."""
 
     part: Node
 
 
 @dataclass(frozen=True)
 class Every:
-    """All parts: `and`."""
+    """`and` of all parts."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Some:
-    """One part or more: `or`."""
+    """`or` of all parts."""
 
     parts: tuple[Node, ...]
 
@@ -66,7 +66,7 @@ Node = Member | Order | Contains | IsNull | Not | Every | Some
 
 
 def columns_of(node: Node) -> tuple[str, ...]:
-    """The columns of a rule, each once, in its order."""
+    """Columns of a rule, each once, in order of occurrence."""
     if isinstance(node, Not):
         return columns_of(node.part)
     if isinstance(node, (Every, Some)):
@@ -75,11 +75,11 @@ def columns_of(node: Node) -> tuple[str, ...]:
 
 
 def spell_column(name: str) -> str:
-    """A column as it is written in a rule."""
+    """Column name, quoted for a rule if needed."""
     plain = NAME.fullmatch(name) and name.lower() not in RESERVED
     return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def spell_text(text: str) -> str:
-    """A text as it is written in a rule."""
+    """Text, quoted for a rule."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,15 +1,13 @@
-"""What a rule says of a row: true, false, unknown, or that it cannot be asked (Kleene's strong three-valued logic and
-a fourth value for faults).
+"""Value of a rule for a row: true, false, unknown or not applicable (Kleene's strong three-valued logic, plus faults).
 
-A missing cell (null, NaN, a blank text) makes every comparison unknown; only `is null` sees it. `not` leaves unknown
-unknown, so that a row with a missing cell matches neither a rule nor its opposite.
+A missing cell (null, NaN, a blank text) makes every comparison but `is null` unknown, and so its negation: a row with a
+missing cell matches neither a rule nor its opposite.
 
-A cell of another kind than the value makes the comparison not applicable, and the row is a reject, unless the rest of
+A cell of another type than the value makes the comparison not applicable, and the row is rejected, unless the rest of
 the rule decides alone: true `or` anything is true, false `and` anything is false, in any order.
 
     value        cells that can be compared
-    number       numbers; texts that are a number through and through ("4", " 4.0"), as CSV has only texts. Not true
-                 and false
+    number       numbers; texts that are a number ("4", " 4.0"), as CSV has only texts. Not true and false
     true, false  booleans; the texts true and false in any case. Not 1 and 0: these are == 1 and == 0
     text         texts, exactly as they are written, white space and case included; dates by their ISO form
                  (`2026-11-21`, `2026-11-21T09:30:00`)
@@ -33,7 +31,7 @@ from kto_cli.data.log.rule_lexer import read_number
 
 @dataclass(frozen=True)
 class NotApplicable:
-    """A cell that its comparison does not fit."""
+    """A cell that cannot be compared with the value."""
 
     detail: str
     """Names the column and the value."""
@@ -41,7 +39,7 @@ class NotApplicable:
 
 Truth = bool | None | NotApplicable
 """None: unknown."""
-Asked = Callable[[Mapping[str, Any]], Truth]
+Evaluator = Callable[[Mapping[str, Any]], Truth]
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -51,7 +49,7 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def spell_cell(cell: Any) -> str:
-    """A cell for people, a long one shortened."""
+    """Cell as text for a message, truncated to 40 characters."""
     if isinstance(cell, (bool, type(None))):
         return {True: "true", False: "false", None: "missing"}[cell]
     text = ascii(cell) if isinstance(cell, str) and not cell.isprintable() else repr(cell)
@@ -59,10 +57,9 @@ def spell_cell(cell: Any) -> str:
 
 
 def cell_of(values: Mapping[str, Any], name: str) -> Any:
-    """The cell that a name stands for: the column of that very name, or a field of a column that comes before a dot.
+    """Cell of a name: the column of that name, otherwise the field after the dot of the column before it.
 
-    Where the column before the dot is a text or another thing without fields, a `NotApplicable`; no such column or
-    field is a missing cell, None.
+    None if there is no such column or field; NotApplicable if the column before the dot has no fields.
     """
     if name in values:
         return values[name]
@@ -78,8 +75,8 @@ def cell_of(values: Mapping[str, Any], name: str) -> Any:
     return None
 
 
-def compiled(node: Node) -> Asked:
-    """The question that a tree asks of a row's values."""
+def compiled(node: Node) -> Evaluator:
+    """Function from a row's values to the value of the tree."""
     if isinstance(node, Not):
         return opposite(compiled(node.part))
     if isinstance(node, (Every, Some)):
@@ -95,17 +92,17 @@ def compiled(node: Node) -> Asked:
     return member(node)
 
 
-def member(node: Member) -> Asked:
-    """`in` and `==`: one question for each kind of value in the list."""
+def member(node: Member) -> Evaluator:
+    """`in` and `==`: one comparison per type of value."""
     kinds: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
         (str, text_in_cell),
         (bool, boolean_in_cell),
         ((int, float), number_in_cell),
     )
-    found: list[Asked] = []
+    found: list[Evaluator] = []
     left = list(node.values)
     for kind, read in kinds:
-        # true is an int to Python, so the booleans go before the numbers
+        # booleans before numbers: True is an int in Python
         alike = [value for value in left if isinstance(value, kind)]
         left = [value for value in left if not isinstance(value, kind)]
         if alike:
@@ -113,8 +110,8 @@ def member(node: Member) -> Asked:
     return found[0] if len(found) == 1 else joined(found, decides=True)
 
 
-def compared(column: str, read: Callable[[Any], Any], holds: Callable[[Any], bool], value: Value) -> Asked:
-    """A comparison: unknown for a missing cell, not applicable where `read` makes None of it, else what `holds`."""
+def compared(column: str, read: Callable[[Any], Any], holds: Callable[[Any], bool], value: Value) -> Evaluator:
+    """Comparison: unknown if the cell is missing, not applicable if `read` gives None, otherwise `holds`."""
     nested = "." in column
 
     def truth(values: Mapping[str, Any]) -> Truth:
@@ -132,8 +129,8 @@ def compared(column: str, read: Callable[[Any], Any], holds: Callable[[Any], boo
     return truth
 
 
-def missing(column: str) -> Asked:
-    """`is null`, which is never unknown."""
+def missing(column: str) -> Evaluator:
+    """`is null`; never unknown."""
 
     def truth(values: Mapping[str, Any]) -> Truth:
         cell = cell_of(values, column)
@@ -142,7 +139,7 @@ def missing(column: str) -> Asked:
     return truth
 
 
-def opposite(part: Asked) -> Asked:
+def opposite(part: Evaluator) -> Evaluator:
     """`not`."""
 
     def truth(values: Mapping[str, Any]) -> Truth:
@@ -152,8 +149,8 @@ def opposite(part: Asked) -> Asked:
     return truth
 
 
-def joined(parts: list[Asked], *, decides: bool) -> Asked:
-    """`or`, where one true decides, or `and`, where one false does; else not applicable goes before unknown."""
+def joined(parts: list[Evaluator], *, decides: bool) -> Evaluator:
+    """`or` (decided by true) or `and` (decided by false); otherwise not applicable takes precedence over unknown."""
 
     def truth(values: Mapping[str, Any]) -> Truth:
         result: Truth = not decides
@@ -169,9 +166,9 @@ def joined(parts: list[Asked], *, decides: bool) -> Asked:
 
 
 def number_in_cell(cell: Any) -> int | float | None:
-    """The finite number that a cell is."""
+    """Finite number of a cell, or None."""
     if isinstance(cell, (str, Decimal)):
-        # a decimal by its digits: Decimal("0.1") is what people mean by 0.1, and does not equal the float
+        # a decimal by its digits: Decimal("0.1") does not equal the float 0.1
         return read_number(str(cell))
     if isinstance(cell, bool) or not isinstance(cell, (int, float)):
         return None
@@ -179,21 +176,21 @@ def number_in_cell(cell: Any) -> int | float | None:
 
 
 def boolean_in_cell(cell: Any) -> bool | None:
-    """The boolean that a cell is."""
+    """Boolean of a cell, or None."""
     if isinstance(cell, str):
         return WORDS.get(cell.strip().casefold())
     return cell if isinstance(cell, bool) else None
 
 
 def text_in_cell(cell: Any) -> str | None:
-    """The text that a cell is."""
+    """Text of a cell, or None."""
     if isinstance(cell, date):
         return cell.isoformat()
     return cell if isinstance(cell, str) else None
 
 
 def prose_in_cell(cell: Any) -> str | list[Any] | None:
-    """The text or the list that a cell is, in lower case."""
+    """Text or list of a cell in lower case, or None."""
     if isinstance(cell, str):
         return cell.casefold()
     if isinstance(cell, (list, tuple)):

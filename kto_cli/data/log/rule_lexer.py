@@ -1,4 +1,4 @@
-"""The words of a rule: names, texts, numbers and signs, each with its place, so that a fault can be pointed at."""
+"""Tokens of a rule: names, texts, numbers and operators, each with its position for error messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 MAX_LENGTH = 10_000
 """Characters of a rule."""
 RESERVED = frozenset(("and", "or", "not", "in", "is", "contains", "null", "true", "false"))
-"""Words with a meaning, in any case; a column of such a name goes in backticks."""
+"""Keywords, in any case; a column of such a name goes in backticks."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NAME = re.compile(r"[^\W\d]\w*(\.\w+)*")
@@ -32,29 +32,29 @@ SLIPS = {
     "-": "a column whose name has other characters than letters, digits, _ and . goes in backticks",
     ";": "join two conditions with and or or",
 }
-"""What other languages write, longest first, and what a rule has instead."""
+"""Operators of other languages, longest first, with the advice for them."""
 CURLY = "“”„‟‘’‚‛«»´"
-"""Quotes that a word processor makes of straight ones."""
+"""Quotes of word processors."""
 LONGEST_NUMBER = 400
-"""Digits; Python itself refuses to read an integer of more than some thousands."""
+"""Characters; Python refuses integers of more than a few thousand digits."""
 
 
 @dataclass(frozen=True)
-class Word:
-    """One word of a rule."""
+class Token:
+    """Token of a rule."""
 
     kind: str
     """name, text, number, reserved, sign or end"""
     value: str
-    """What it means: a text without its quotes, a reserved word in lower case."""
+    """Content: a text without its quotes, a keyword in lower case."""
     start: int
-    """Characters before it."""
+    """Position in the rule."""
     shown: str
-    """As it was written."""
+    """As written."""
 
 
 class RuleFault(Exception):
-    """A rule cannot be read; becomes a BadInput that shows where."""
+    """A rule cannot be parsed; becomes a BadInput that shows the position."""
 
     def __init__(self, start: int, what: str) -> None:
         super().__init__(what)
@@ -63,10 +63,10 @@ class RuleFault(Exception):
 
 
 def read_number(text: str) -> int | float | None:
-    """The number that a text is, white space around it aside: digits, a point, an exponent, nothing else.
+    """Number of a text: digits, a point, an exponent; white space around it is ignored.
 
-    Whole numbers stay whole, so that two long ids that differ in the last digit are not equal. None for all else,
-    `nan`, `inf`, `1,5` and `1_000` among it.
+    Integers stay integers, so that two long ids that differ in the last digit are not equal. None for anything else,
+    such as `nan`, `inf`, `1,5` and `1_000`.
     """
     text = text.strip()
     if len(text) > LONGEST_NUMBER or (found := NUMBER.fullmatch(text)) is None:
@@ -77,58 +77,58 @@ def read_number(text: str) -> int | float | None:
     return value if math.isfinite(value) else None
 
 
-def words_of(rule: str) -> list[Word]:
-    """All words of a rule, the last of them its end.
+def tokens_of(rule: str) -> list[Token]:
+    """Tokens of a rule; the last one is its end.
 
     Raises:
-        RuleFault: a sign that rules do not have, or a quote that is never closed.
+        RuleFault: an unknown operator, or a quote that is never closed.
     """
     if len(rule) > MAX_LENGTH:
         raise RuleFault(MAX_LENGTH, f"a rule has at most {MAX_LENGTH:,} characters, this one {len(rule):,}")
-    words = []
-    place = 0
-    while place < len(rule):
-        if rule[place].isspace():
-            place += 1
+    tokens = []
+    position = 0
+    while position < len(rule):
+        if rule[position].isspace():
+            position += 1
             continue
-        word = next_word(rule, place)
-        words.append(word)
-        place += len(word.shown)
-    return [*words, Word("end", "", len(rule.rstrip()), "")]
+        token = next_token(rule, position)
+        tokens.append(token)
+        position += len(token.shown)
+    return [*tokens, Token("end", "", len(rule.rstrip()), "")]
 
 
-def next_word(rule: str, place: int) -> Word:
-    """The word that starts at `place`.
+def next_token(rule: str, position: int) -> Token:
+    """Token that starts at `position`.
 
     Raises:
-        RuleFault: none does.
+        RuleFault: there is none.
     """
-    if found := QUOTED.match(rule, place):
+    if found := QUOTED.match(rule, position):
         shown, quote = found.group(), found.group()[0]
         kind = "name" if quote == "`" else "text"
-        return Word(kind, shown[1:-1].replace(quote * 2, quote), place, shown)
-    if found := NUMBER.match(rule, place):
-        refuse_joined(rule, found.end(), place)
-        return Word("number", found.group(), place, found.group())
-    if found := NAME.match(rule, place):
+        return Token(kind, shown[1:-1].replace(quote * 2, quote), position, shown)
+    if found := NUMBER.match(rule, position):
+        refuse_joined(rule, found.end(), position)
+        return Token("number", found.group(), position, found.group())
+    if found := NAME.match(rule, position):
         shown = found.group()
         word = shown.lower()
-        return Word("reserved", word, place, shown) if word in RESERVED else Word("name", shown, place, shown)
-    slip = next((slip for slip in SLIPS if rule.startswith(slip, place)), None)
-    found = SIGN.match(rule, place)
+        return Token("reserved", word, position, shown) if word in RESERVED else Token("name", shown, position, shown)
+    slip = next((slip for slip in SLIPS if rule.startswith(slip, position)), None)
+    found = SIGN.match(rule, position)
     if found and (slip is None or len(found.group()) >= len(slip)):
-        return Word("sign", found.group(), place, found.group())
+        return Token("sign", found.group(), position, found.group())
     if slip:
-        raise RuleFault(place, SLIPS[slip])
-    if rule[place] in "'\"`":
-        raise RuleFault(place, f"the quote {rule[place]} is never closed")
-    if rule[place] in CURLY:
-        raise RuleFault(place, "write straight quotes, ' or \", for a text")
-    raise RuleFault(place, "expected a column, a value, a comparison, and, or, not or a parenthesis")
+        raise RuleFault(position, SLIPS[slip])
+    if rule[position] in "'\"`":
+        raise RuleFault(position, f"the quote {rule[position]} is never closed")
+    if rule[position] in CURLY:
+        raise RuleFault(position, "write straight quotes, ' or \", for a text")
+    raise RuleFault(position, "expected a column, a value, a comparison, and, or, not or a parenthesis")
 
 
 def refuse_joined(rule: str, end: int, start: int) -> None:
-    """Refuses a number with letters at its end.
+    """Rejects a number with letters at its end.
 
     Raises:
         RuleFault: `2nd`, `1.2.3`.

@@ -1,4 +1,4 @@
-"""Rows of a file of any format, as a stream: told by the name's suffix, packed or not by the first bytes."""
+"""Rows of a file of any format, as a stream. The format follows from the suffix, compression from the first bytes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]
 
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", ".parquet")
-PACKED_SUFFIXES = (".gz", ".zst")
-LOOK = 1000
-"""JSON has no header: the columns are the keys of so many objects."""
+COMPRESSED_SUFFIXES = (".gz", ".zst")
+SAMPLE = 1000
+"""Objects of a JSON file whose keys are its columns."""
 
 
 def suffix(name: str) -> str:
-    """The suffix that tells the format: `.csv` of `a.csv.gz`."""
+    """Suffix of the format: `.csv` of `a.csv.gz`."""
     suffixes = [part.lower() for part in Path(name).suffixes]
-    if suffixes and suffixes[-1] in PACKED_SUFFIXES:
+    if suffixes and suffixes[-1] in COMPRESSED_SUFFIXES:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
 def format_of(path: Path) -> str:
-    """The suffix of the path that tells its format.
+    """Suffix of the path's format.
 
     Raises:
         BadInput: none of SUFFIXES.
@@ -47,7 +47,7 @@ def format_of(path: Path) -> str:
 def is_array(path: Path) -> bool:
     """Whether a JSON file is one array.
 
-    A line of JSON Lines may begin with a bracket too: there the name decides, unless the line goes on in the next.
+    A line of a JSONL file may start with a bracket too; it is an array only if the first item ends on another line.
 
     Raises:
         BadInput: see `open_bytes`.
@@ -59,7 +59,7 @@ def is_array(path: Path) -> bool:
 
 
 def json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """The items of an array, parsed, or the lines, not parsed.
+    """Items of an array (parsed), or lines (unparsed).
 
     Raises:
         BadInput: see `open_bytes`.
@@ -68,30 +68,30 @@ def json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterato
 
 
 def json_columns(path: Path) -> list[str]:
-    """The keys of the first LOOK objects, in the order they are met.
+    """Keys of the first SAMPLE objects, in order of occurrence.
 
     Raises:
         BadInput: no object in the whole file, or see `open_bytes`.
     """
     found: dict[str, None] = {}
-    whole, count, first_fault = 0, 0, None
+    valid, count, first_fault = 0, 0, None
     for record in map(parsed, json_records(path, "", None)):
         count += 1
         if record.values is not None:
-            whole += 1
+            valid += 1
             found.update(dict.fromkeys(record.values))
         elif first_fault is None:
-            place = record.origin.removeprefix(":")
-            first_fault = f"{place if ' ' in place else f'line {place}'}: {record.detail}"
-        if whole and count >= LOOK:
+            position = record.origin.removeprefix(":")
+            first_fault = f"{position if ' ' in position else f'line {position}'}: {record.detail}"
+        if valid and count >= SAMPLE:
             break
-    if not whole:
+    if not valid:
         refuse_useless(printable(path), first_fault, count)
     return list(found)
 
 
 def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
-    """The column names of a file, read from its beginning; `wanted` tells a CSV's delimiter. `name` is not needed.
+    """Column names of a file, from its first rows; `wanted` helps to find a CSV's delimiter.
 
     Raises:
         BadInput: missing, a folder, empty, damaged, of no known format, or no row of it is a JSON object.
@@ -105,9 +105,9 @@ def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
 
 
 def records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """The rows of a file, called NAME:LINE, NAME:item N or NAME:row N, with the wanted columns (None: all).
+    """Rows of a file, with the origin NAME:LINE, NAME:item N or NAME:row N and the wanted columns (None: all).
 
-    JSON lines are not parsed but given as UNPARSED: `parsed` does that, in any process.
+    JSON lines are UNPARSED: `parsed` parses them, in any process.
 
     Raises:
         BadInput: missing, a folder, without rows, of no known format, or damaged (raised where the damage is).

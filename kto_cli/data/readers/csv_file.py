@@ -1,8 +1,7 @@
-"""Rows of CSV and TSV (RFC 4180), strictly, as a stream: no more than one row is held.
+"""Rows of CSV and TSV (RFC 4180), strictly, as a stream: one row is in memory at a time.
 
-A row that is wrong is rejected by itself only where it is certain where the next one starts. A quote that is left open
-makes text out of rows, and what follows its end rows out of text; so where the quotes of a row do not pair up, and
-where a cell has no end, the file is refused.
+A faulty row is rejected alone only if the start of the next row is certain. An open quote turns the following rows into
+text and text into rows, so a file with unbalanced quotes or an endless cell is rejected as a whole.
 """
 
 from __future__ import annotations
@@ -21,35 +20,34 @@ from kto_cli.data.readers.jsonl import Record, bounded_lines
 from kto_cli.data.readers.open_file import Reached, open_text, printable, refuse_useless
 
 DELIMITERS = (",", "\t", ";", "|")
-"""Half the world's spreadsheets write `;`."""
+"""Spreadsheets write `;` where the decimal sign is a comma."""
 MOST_LINES = 1_000_000
-"""Lines of one row; more are no cell but the rest of a file after a quote left open."""
+"""Lines of one row; a longer one is the rest of a file after an open quote."""
 RAW_LINES = 100
-"""Lines kept of a row, to show it if it is at fault."""
+"""Lines kept of a row, to show it if it is faulty."""
 FIX = "Fix the file."
 
 
 @dataclass
 class CsvFile:
-    """An open file of CSV: its rows as cells, and of the row being read what is needed to judge a fault in it."""
+    """Open CSV file, with the lines of the current row, which are needed if it is faulty."""
 
     name: str
     text: TextIOWrapper
     number: int = 0
     """Lines read."""
     start: int = 1
-    """The line the row starts on."""
+    """Line on which the current row starts."""
     row: list[str] = field(default_factory=list)
-    """Its first lines."""
+    """First lines of the current row."""
     quotes: int = 0
-    """Quotes in all of its lines."""
+    """Quotes in all lines of the current row."""
 
     def numbered(self) -> Iterator[str]:
-        """The lines, noted.
+        """Lines of the file, recorded.
 
         Raises:
-            BadInput: one that is too long (it may have opened a quote, so nothing after it is certain), or too many
-                for one row.
+            BadInput: a line is too long (it may have opened a quote), or a row has too many lines.
         """
         for line, whole in bounded_lines(self.text, self.name):
             self.number += 1
@@ -64,14 +62,14 @@ class CsvFile:
             yield line
 
     def rows(self, delimiter: str) -> Iterator[list[str] | csv.Error]:
-        """The cells of each row, or its fault.
+        """Cells of each row, or its fault.
 
         Raises:
-            BadInput: it is not certain where the next row starts.
+            BadInput: the start of the next row is not certain.
         """
-        # the limit is the process's and is never lowered again: several files may be open
+        # the limit is global and never lowered again: several files may be open
         csv.field_size_limit(max(csv.field_size_limit(), jsonl.MAX_LINE))
-        # strict: else a quote left open swallows the rest of the file as one cell
+        # strict: otherwise an open quote makes one cell of the rest of the file
         reader = csv.reader(self.numbered(), delimiter=delimiter, strict=True)
         while True:
             self.start, self.row, self.quotes = self.number + 1, [], 0
@@ -84,15 +82,15 @@ class CsvFile:
                 yield error
 
     def ends_here(self, delimiter: str) -> bool:
-        """Whether a faulty row ends with the line last read, for one who reads faults with leniency too."""
+        """Whether a faulty row ends with the last line read, for a lenient reader too."""
         with_another = csv.reader([*self.row, "another\n"], delimiter=delimiter)
         return len(self.row) < RAW_LINES and [*with_another][-1] == ["another"]
 
     def refuse_uncertain(self, error: csv.Error, delimiter: str) -> None:
-        """Refuses a faulty row after which it is not certain where the next one starts.
+        """Rejects the file if the start of the row after a faulty one is not certain.
 
         Raises:
-            BadInput: its quotes do not pair up.
+            BadInput: the quotes of the faulty row are not balanced.
         """
         where = f"{self.name}: the quote opened in the row of line {self.start:,}"
         if "unexpected end" in str(error):
@@ -105,7 +103,7 @@ class CsvFile:
 
 
 def delimiter_of(path: Path, wanted: Sequence[str]) -> str:
-    """The delimiter that finds most wanted columns in the header, or else most columns.
+    """Delimiter that gives most wanted columns in the header, otherwise most columns.
 
     Raises:
         BadInput: see `open_bytes`.
@@ -122,16 +120,16 @@ def delimiter_of(path: Path, wanted: Sequence[str]) -> str:
 
 @contextmanager
 def opened(path: Path, wanted: Sequence[str]) -> Iterator[tuple[list[str], Iterator[Record]]]:
-    """(column names, one record per row) of a file; the records are called by the file's name until renamed.
+    """(column names, one record per row) of a file; the origin of a record is its line.
 
     Raises:
-        BadInput: empty, a header that cannot be one, or see `CsvFile`.
+        BadInput: the file is empty, its header is faulty, or see `CsvFile`.
     """
     reached = Reached("line")
     delimiter = delimiter_of(path, wanted)
     with open_text(path, reached) as text:
         file = CsvFile(printable(path), text)
-        rows = filled(file.rows(delimiter))
+        rows = not_blank(file.rows(delimiter))
         cells = next(rows, None)
         if cells is None:
             refuse_useless(file.name, None, 0)
@@ -139,16 +137,16 @@ def opened(path: Path, wanted: Sequence[str]) -> Iterator[tuple[list[str], Itera
         yield header, records_of(file, header, rows, reached)
 
 
-def filled(rows: Iterator[list[str] | csv.Error]) -> Iterator[list[str] | csv.Error]:
-    """The rows that are not blank."""
+def not_blank(rows: Iterator[list[str] | csv.Error]) -> Iterator[list[str] | csv.Error]:
+    """Rows with at least one cell that is not blank."""
     return (cells for cells in rows if isinstance(cells, csv.Error) or any(cell.strip() for cell in cells))
 
 
 def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
-    """The column names.
+    """Column names.
 
     Raises:
-        BadInput: they cannot be told, or twice the same.
+        BadInput: the header cannot be read, or has a name twice.
     """
     if isinstance(cells, csv.Error):
         raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", FIX)
@@ -163,7 +161,7 @@ def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
 def records_of(
     file: CsvFile, header: list[str], rows: Iterator[list[str] | csv.Error], reached: Reached
 ) -> Iterator[Record]:
-    """One record per row, its origin the line it starts on; an empty cell is a missing value, as CSV cannot tell."""
+    """One record per row, with its first line as origin; an empty cell is a missing value."""
     for cells in rows:
         origin = str(file.start)
         if isinstance(cells, csv.Error):
@@ -177,7 +175,7 @@ def records_of(
 
 
 def csv_columns(path: Path, wanted: Sequence[str]) -> list[str]:
-    """The names in the header.
+    """Names in the header.
 
     Raises:
         BadInput: see `opened`.
@@ -187,7 +185,7 @@ def csv_columns(path: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def csv_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """One record per row, called NAME:LINE by the line it starts on, with the wanted columns.
+    """One record per row, with the origin NAME:LINE of its first line and the wanted columns.
 
     Raises:
         BadInput: see `opened`.

@@ -1,4 +1,4 @@
-"""The items of a file that is one JSON array, read as a stream: no more than one item and a block of it is held."""
+"""Items of a file that is one JSON array, as a stream: one item and one block are in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BLOCK = 2**20
 """Characters read at a time."""
 SPACE = re.compile(r"[ \t\n\r]*")
 TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?P<end>"?)|[\[\]{},]', re.DOTALL)
-"""A text, open at the end of what is held or not, or a mark of structure."""
+"""A JSON string, complete or not, or a structural character."""
 LAST_FEW = 16
-"""A fault so near the end of what is held may be a word or a number that is cut: the longest, `-Infinity` and a pair
-of \\u escapes, are shorter."""
+"""A fault this near to the end of the window may be a truncated word or number: the longest, `-Infinity` and a pair of
+\\u escapes, are shorter."""
 
 
 class ItemTooLong(ValueError):
@@ -31,45 +31,45 @@ class ItemTooLong(ValueError):
 
 @dataclass
 class Window:
-    """The part of a text that is held, and where the next item starts in it."""
+    """Part of a text in memory, and the start of the next item in it."""
 
-    text: TextIOWrapper
-    held: str = ""
+    file: TextIOWrapper
+    text: str = ""
     start: int = 0
 
     def grow(self) -> bool:
-        """Reads on, as much as is held still, so that a long item is not looked at too often; False at the end.
+        """Doubles the window, so that a long item is scanned few times; False at the end of the text.
 
         Raises:
-            ItemTooLong: more than MAX_LINE characters are held.
+            ItemTooLong: the window has more than MAX_LINE characters.
         """
-        left = self.held[self.start :]
+        left = self.text[self.start :]
         if len(left) > jsonl.MAX_LINE:
             raise ItemTooLong(f"longer than {jsonl.MAX_LINE:,} characters")
-        more = self.text.read(max(BLOCK, len(left)))
+        more = self.file.read(max(BLOCK, len(left)))
         if more:
-            self.held, self.start = left + more, 0
+            self.text, self.start = left + more, 0
         return bool(more)
 
     def next_mark(self) -> str:
-        """Goes to the next character that is not white space and gives it; nothing at the end."""
+        """Next character that is not white space, where the window then starts; empty at the end."""
         while True:
-            found = SPACE.match(self.held, self.start)
+            found = SPACE.match(self.text, self.start)
             self.start = found.end() if found else self.start
-            if self.start < len(self.held):
-                return self.held[self.start]
+            if self.start < len(self.text):
+                return self.text[self.start]
             if not self.grow():
                 return ""
 
     def take(self, end: int) -> str:
-        """The text up to `end`, passed over."""
-        raw = self.held[self.start : end]
+        """Text up to `end`, where the window then starts."""
+        raw = self.text[self.start : end]
         self.start = end
         return raw
 
 
 class ItemReader:
-    """Items of an array, each as a record."""
+    """Items of an array as records."""
 
     def __init__(self, window: Window, wanted: Sequence[str] | None) -> None:
         self.window = window
@@ -78,23 +78,23 @@ class ItemReader:
         self.decoder = json.JSONDecoder(object_pairs_hook=self.noting_duplicates)
 
     def noting_duplicates(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """An object; a key given twice is noted, not raised: decoding has to go on to the item's end."""
+        """JSON object; a duplicate key is recorded, not raised, so that decoding reaches the item's end."""
         values = dict(pairs)
         if len(values) != len(pairs):
             self.duplicates.append(twice(pairs))
         return values
 
     def next(self, origin: str) -> Record:
-        """The item that starts here; one that cannot be a value in Python is a fault of its own.
+        """Record of the item that starts here, with its fault if Python cannot represent it.
 
         Raises:
-            ValueError: what comes is no JSON value, so nobody can tell where the next item starts.
+            ValueError: not a JSON value, so the start of the next item is unknown.
         """
         window = self.window
         while True:
             self.duplicates.clear()
             try:
-                value, end = self.decoder.raw_decode(window.held, window.start)
+                value, end = self.decoder.raw_decode(window.text, window.start)
             except json.JSONDecodeError as error:
                 if is_broken(error, window) or not window.grow():
                     raise
@@ -103,8 +103,8 @@ class ItemReader:
             except ValueError as error:
                 return Record(origin, None, window.take(item_end(window)), "not_json", str(error))
             else:
-                # a number near the end of what is held may go on: `1`, then `.5`
-                if end > len(window.held) - LAST_FEW and window.grow():
+                # a number near the end of the window may continue: `1`, then `.5`
+                if end > len(window.text) - LAST_FEW and window.grow():
                     continue
                 raw = window.take(end)
                 if self.duplicates:
@@ -113,19 +113,19 @@ class ItemReader:
 
 
 def is_broken(error: json.JSONDecodeError, window: Window) -> bool:
-    """Whether an item is at fault, not just cut by the end of what is held."""
-    return not error.msg.startswith("Unterminated string") and error.pos < len(window.held) - LAST_FEW
+    """Whether an item is faulty, not just truncated by the end of the window."""
+    return not error.msg.startswith("Unterminated string") and error.pos < len(window.text) - LAST_FEW
 
 
 def item_end(window: Window) -> int:
-    """Where an item ends that the decoder gave up on: at the comma or bracket outside all of its own brackets.
+    """End of an item that cannot be decoded: the first comma or bracket outside all of its own brackets.
 
     Raises:
-        ValueError: the file ends before.
+        ValueError: the file ends first.
     """
     while True:
         depth = 0
-        for token in TOKEN.finditer(window.held, window.start):
+        for token in TOKEN.finditer(window.text, window.start):
             mark = token.group()
             if mark[0] == '"':
                 if not token["end"]:
@@ -139,10 +139,10 @@ def item_end(window: Window) -> int:
 
 
 def json_array_records(path: Path, name: str, wanted: Sequence[str] | None = None) -> Iterator[Record]:
-    """One parsed record per item of a file that is one JSON array, called NAME:item N.
+    """One parsed record per item of a file that is one JSON array, with the origin NAME:item N.
 
     Raises:
-        BadInput: the file is not JSON from some item on (raised there), or see `open_bytes`.
+        BadInput: the file is not JSON from some item on, or see `open_bytes`.
     """
     reached = Reached("item")
     with open_text(path, reached) as text:
@@ -164,10 +164,10 @@ def json_array_records(path: Path, name: str, wanted: Sequence[str] | None = Non
 
 
 def items(window: Window, reader: ItemReader, name: str, reached: Reached) -> Iterator[Record]:
-    """The items up to the end of the array, which is not passed over.
+    """Items up to the end of the array.
 
     Raises:
-        ValueError: what comes is neither an item nor the end.
+        ValueError: neither an item nor the end follows.
     """
     while True:
         window.next_mark()

@@ -1,13 +1,11 @@
-"""Lines of text files and JSON lines, packed or not; what is damaged is said, never guessed.
+"""Lines of text files and JSON lines, as a stream: one line is in memory at a time. Lines end at LF, CR LF or CR.
 
-A file is read as a stream: no more than one line of it is held. A line ends at LF, CR LF or CR.
-
-Reasons of a line that gives no values:
+Reasons of a rejected line:
 
     not_json          not JSON, nested too deeply, or with a number of thousands of digits
-    duplicate_key     an object gives one key twice (RFC 8259 section 4: what that means is nobody's to say)
+    duplicate_key     an object has one key twice (RFC 8259 section 4: its meaning is undefined)
     not_an_object     JSON, but a text, a number or a list
-    line_too_long     more than MAX_LINE characters, which are never held
+    line_too_long     more than MAX_LINE characters, which are never in memory
 """
 
 from __future__ import annotations
@@ -26,36 +24,36 @@ from kto_cli.data.readers.open_file import Reached, open_bytes, open_text, print
 __all__ = ["MAX_LINE", "UNPARSED", "Record", "line_records", "open_bytes", "parse_json", "parsed"]
 
 MAX_LINE = 64 * 2**20
-"""Characters; a longer line is no row but a damaged file, or one made to fill the memory."""
+"""Characters; a longer line is damage, or an attack on the memory."""
 UNPARSED = "unparsed"
-"""The reason of a record that is still to be parsed, by `parsed`."""
+"""Reason of a record that `parsed` has yet to parse."""
 MOST_BLANK = 1_000_000
-"""Blank lines in a row; more are no data but a file made to keep the tool busy."""
+"""Consecutive blank lines; more are an attack on the run time."""
 RAW_OF_LONG = 200
 """Characters kept of a line that is too long."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line, cell row or item of a file: its values, or its fault."""
+    """One line, table row or array item of a file: its values, or its fault."""
 
     origin: str
     values: dict[str, Any] | None
     raw: str = ""
-    """The line as it was, where there are no values to show."""
+    """Original text."""
     reason: str = ""
     detail: str = ""
 
 
 class DuplicateKey(ValueError):
-    """An object of JSON gives one key twice."""
+    """A JSON object has one key twice."""
 
 
 def bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[tuple[str, bool]]:
-    """(line with its end, whether it is whole): of one longer than MAX_LINE the start, the rest is passed over.
+    """(line with its end, whether it is complete); of a line longer than MAX_LINE only the start.
 
     Raises:
-        BadInput: more than MOST_BLANK blank lines in a row, in the file called `name`.
+        BadInput: more than MOST_BLANK consecutive blank lines.
     """
     limit, blank = MAX_LINE + len("\r\n"), 0
     for line in iter(partial(text.readline, limit), ""):
@@ -73,15 +71,15 @@ def bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[tuple[str, bool
 
 
 def line_records(path: Path, name: str) -> Iterator[Record]:
-    """The lines of a file that are not blank, called NAME:LINE and not parsed.
+    """Lines of a file that are not blank, UNPARSED, with the origin NAME:LINE.
 
     Raises:
-        BadInput: see `open_bytes`; it says after which line.
+        BadInput: see `open_bytes`.
     """
     reached = Reached("line")
     with open_text(path, reached) as text:
-        for number, (line, whole) in enumerate(bounded_lines(text, printable(path)), start=1):
-            if not whole:
+        for number, (line, complete) in enumerate(bounded_lines(text, printable(path)), start=1):
+            if not complete:
                 detail = f"the line is longer than {MAX_LINE:,} characters"
                 yield Record(f"{name}:{number}", None, line, "line_too_long", detail)
             elif not line.isspace():
@@ -90,10 +88,10 @@ def line_records(path: Path, name: str) -> Iterator[Record]:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of JSON with these keys and values.
+    """JSON object with these keys and values.
 
     Raises:
-        DuplicateKey: one of the keys is there twice.
+        DuplicateKey: a key occurs twice.
     """
     values = dict(pairs)
     if len(values) != len(pairs):
@@ -102,7 +100,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def twice(pairs: list[tuple[str, Any]]) -> str:
-    """Which key is there twice, in words."""
+    """Sentence that names the first key that occurs twice."""
     seen: set[str] = set()
     key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
     return f"the key {key[:40]!r} is given twice"
@@ -112,11 +110,10 @@ DECODER = json.JSONDecoder(object_pairs_hook=unique)
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; NaN and Infinity are read as numbers, as Python's json does: refusing what is not
-    finite is left to who needs a number.
+    """Value of a JSON text; NaN and Infinity are numbers, as in Python's json.
 
     Raises:
-        DuplicateKey: an object gives one key twice.
+        DuplicateKey: an object has one key twice.
         ValueError: not JSON, nested too deeply, or a number too long.
     """
     try:
@@ -128,7 +125,7 @@ def parse_json(text: str) -> Any:
 
 
 def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = None) -> Record:
-    """A parsed JSON value as a record, of the wanted keys; only objects have values."""
+    """Record of a parsed JSON value, with the wanted keys; a fault if it is no object."""
     if not isinstance(value, dict):
         return Record(origin, None, raw, "not_an_object", f"JSON {type(value).__name__} instead of an object")
     if wanted is not None:
@@ -137,7 +134,7 @@ def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = 
 
 
 def parsed(record: Record, wanted: Sequence[str] | None = None) -> Record:
-    """The record with its values, the wanted ones alone, or with its fault; one that is not UNPARSED as it is."""
+    """An UNPARSED record with its wanted values or its fault; any other record unchanged."""
     if record.reason != UNPARSED:
         return record
     try:

@@ -1,4 +1,4 @@
-"""The bytes and the text of a file, unpacked where packed; what is no text is refused by what it is."""
+"""Bytes and text of a file, decompressed; a file of another kind is rejected with the name of that kind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import IO, Any, NoReturn, cast
 from kto_cli.common.errors import BadInput, first_line
 
 BUFFER = 1 << 16
-PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-"""First bytes: RFC 1952 section 2.3.1, RFC 8878 section 3.1.1."""
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed files: RFC 1952 section 2.3.1, RFC 8878 section 3.1.1."""
 FOREIGN = (
     (rb"PK(\x03\x04|\x05\x06)", "a ZIP archive or a spreadsheet", "Unpack it, or export the sheet as CSV."),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "Export the sheet as CSV."),
@@ -32,17 +32,17 @@ FOREIGN = (
     (rb"ARROW1", "an Arrow file", "Save it as Parquet."),
     (rb"\s*<(!doctype html|html)", "a web page, not data", "Fetch the file itself."),
 )
-"""Formats that data is often mistaken for: a pattern of the first bytes, what it is, what to do."""
+"""Other kinds of files: pattern of the first bytes, kind, next step."""
 WIDE = (
     (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|[^\x00]\x00\x00\x00|\x00\x00\x00[^\x00]", "UTF-32"),
     (rb"\xff\xfe|\xfe\xff|[^\x00]\x00[^\x00]\x00|\x00[^\x00]\x00[^\x00]", "UTF-16"),
 )
-"""By the mark at the start, or by where the zero bytes of two ASCII characters are (RFC 4627 section 3)."""
+"""Encodings other than UTF-8, by byte order mark or by the zero bytes of two ASCII characters (RFC 4627 section 3)."""
 
 
 @dataclass
 class Reached:
-    """How far into a file reading has come, for messages."""
+    """Number of lines, items or rows read, for messages."""
 
     unit: str
     count: int = 0
@@ -52,8 +52,8 @@ class Reached:
 
 
 @contextmanager
-def faults_named(path: Path, packing: str, reached: Reached) -> Iterator[None]:
-    """What goes wrong with a file while it is read, in words.
+def named_faults(path: Path, compression: str, reached: Reached) -> Iterator[None]:
+    """Context manager that turns faults while a file is read into BadInput.
 
     Raises:
         BadInput: missing, a folder, not readable, truncated or damaged.
@@ -68,30 +68,30 @@ def faults_named(path: Path, packing: str, reached: Reached) -> Iterator[None]:
     except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise BadInput(f"{name} cannot be read{reached} ({error.strerror}).", "Check the file.") from error
-        # libraries that unpack raise OSError without a number
-        what = f"{name} is truncated or damaged {packing}{reached} ({first_line(error)})."
+        # decompressors raise OSError without an errno
+        what = f"{name} is truncated or damaged {compression}{reached} ({first_line(error)})."
         raise BadInput(what, "Fetch it again.") from error
 
 
-def packing_of(path: Path) -> str:
-    """`gzip`, `zstd` or nothing, by the first bytes: names are often wrong.
+def compression_of(path: Path) -> str:
+    """`gzip`, `zstd` or empty, by the first bytes: suffixes are often wrong.
 
     Raises:
-        BadInput: not a plain file; a pipe would wait for ever, and cannot be read twice.
-        OSError: it cannot be read.
+        BadInput: not a plain file; a pipe could block, and cannot be read twice.
+        OSError: the file cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
         raise BadInput(f"{printable(path)} is not a plain file.", "Write its data to a file, and name that.")
     with path.open("rb") as plain:
         head = plain.read(4)
-    return next((kind for magic, kind in PACKED.items() if head.startswith(magic)), "")
+    return next((kind for magic, kind in COMPRESSED.items() if head.startswith(magic)), "")
 
 
-def unpacked(path: Path, packing: str) -> IO[bytes]:
-    """The open file, unpacked as it is read, never as a whole."""
-    if packing == "gzip":
+def decompressed(path: Path, compression: str) -> IO[bytes]:
+    """Open file, decompressed while it is read."""
+    if compression == "gzip":
         return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, gzip.open(path)), BUFFER))
-    if packing == "zstd":
+    if compression == "zstd":
         import pyarrow
 
         stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd")
@@ -101,16 +101,16 @@ def unpacked(path: Path, packing: str) -> IO[bytes]:
 
 @contextmanager
 def open_bytes(path: Path, reached: Reached | None = None) -> Iterator[IO[bytes]]:
-    """The bytes of a file of text, unpacked if they are gzip or zstd.
+    """Bytes of a text file, decompressed if they are gzip or zstd.
 
     Raises:
-        BadInput: missing, a folder, a pipe, not readable, truncated or damaged, not a text in UTF-8.
+        BadInput: missing, a folder, a pipe, not readable, truncated, damaged, or not UTF-8 text.
     """
     reached = reached or Reached("line")
-    packing = ""
-    with faults_named(path, packing, reached):
-        packing = packing_of(path)
-    with faults_named(path, packing, reached), unpacked(path, packing) as file:
+    compression = ""
+    with named_faults(path, compression, reached):
+        compression = compression_of(path)
+    with named_faults(path, compression, reached), decompressed(path, compression) as file:
         head = cast(io.BufferedReader, file).peek(64)
         for pattern, what, step in FOREIGN:
             if re.match(pattern, head, re.IGNORECASE if pattern.startswith(rb"\s") else 0):
@@ -123,9 +123,9 @@ def open_bytes(path: Path, reached: Reached | None = None) -> Iterator[IO[bytes]
 
 @contextmanager
 def open_text(path: Path, reached: Reached | None = None) -> Iterator[io.TextIOWrapper]:
-    """The text of a file, without a mark at its start and with its line ends as they are.
+    """Text of a file, without byte order mark and with its original line ends.
 
-    Bytes that are not UTF-8 become lone surrogates, which `check_text` later finds in the rows they hurt.
+    Bytes that are not UTF-8 become lone surrogates; `check_text` rejects the rows that have them.
 
     Raises:
         BadInput: see `open_bytes`.
@@ -135,7 +135,7 @@ def open_text(path: Path, reached: Reached | None = None) -> Iterator[io.TextIOW
 
 
 def starts_with(path: Path, count: int) -> bytes:
-    """The first bytes of a file of text, without a mark at its start; fewer where it is shorter.
+    """First bytes of a text file, without byte order mark; fewer if it is shorter.
 
     Raises:
         BadInput: see `open_bytes`.
@@ -145,17 +145,17 @@ def starts_with(path: Path, count: int) -> bytes:
 
 
 def printable(text: str | Path) -> str:
-    """`text` for people, in one line: what a terminal would act on or cannot show is escaped."""
+    """`text` on one line, with characters that a terminal cannot show escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text)
     )
 
 
 def refuse_useless(name: str, first_fault: str | None, count: int) -> NoReturn:
-    """Refuses a file of `count` lines none of which could be parsed.
+    """Rejects a file of `count` lines none of which could be parsed.
 
     Raises:
-        BadInput: naming the file and the first line's fault.
+        BadInput: with the first line's fault.
     """
     if count == 0:
         raise BadInput(f"{name} is empty.", "Give a file with at least one row.")

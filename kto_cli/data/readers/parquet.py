@@ -15,46 +15,46 @@ from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import (
     BUFFER,
     Reached,
-    faults_named,
-    packing_of,
+    named_faults,
+    compression_of,
     printable,
     refuse_useless,
-    unpacked,
+    decompressed,
 )
 
 BATCH = 1024
 MAGIC = b"PAR1"
-"""At both ends of a file (parquet.apache.org/docs/file-format)."""
+"""First and last bytes of a file (parquet.apache.org/docs/file-format)."""
 
 
 @contextmanager
 def opened(path: Path, reached: Reached) -> Iterator[Any]:
-    """The open `pyarrow.parquet.ParquetFile`; a packed one is unpacked to disk first, as its end is read first.
+    """Open `pyarrow.parquet.ParquetFile`; a compressed file is decompressed to disk, as its end is read first.
 
     Raises:
-        BadInput: not there, empty, or not a whole Parquet file.
+        BadInput: missing, empty, or not a complete Parquet file.
     """
     import pyarrow
     from pyarrow import parquet
 
-    packing = ""
-    with faults_named(path, packing, reached):
-        packing = packing_of(path)
-    with faults_named(path, packing, reached), tempfile.TemporaryFile() as copy:
+    compression = ""
+    with named_faults(path, compression, reached):
+        compression = compression_of(path)
+    with named_faults(path, compression, reached), tempfile.TemporaryFile() as copy:
         source: Any = path
-        with unpacked(path, packing) as file:
+        with decompressed(path, compression) as file:
             head = file.read(len(MAGIC))
             if not head:
                 refuse_useless(printable(path), None, 0)
-            # looked at before it is unpacked: what is small packed may be huge
+            # checked before decompression: a small compressed file may be huge
             if head != MAGIC:
                 refuse(path, reached, "it does not start as Parquet does")
-            if packing:
+            if compression:
                 copy.write(head)
                 shutil.copyfileobj(file, copy)
                 source = copy
         try:
-            # buffered: else a whole column of a row group is held packed
+            # buffered: otherwise a whole column of a row group is in memory
             with parquet.ParquetFile(source, buffer_size=BUFFER, page_checksum_verification=True) as table:
                 yield table
         except (pyarrow.ArrowException, OSError) as error:
@@ -64,7 +64,7 @@ def opened(path: Path, reached: Reached) -> Iterator[Any]:
 
 
 def refuse(path: Path, reached: Reached, why: str, cause: BaseException | None = None) -> None:
-    """Refuses a file that is not Parquet, or not whole.
+    """Rejects a file that is not complete Parquet.
 
     Raises:
         BadInput: always.
@@ -75,10 +75,10 @@ def refuse(path: Path, reached: Reached, why: str, cause: BaseException | None =
 
 
 def names_of(path: Path, table: Any) -> list[str]:
-    """The column names.
+    """Column names.
 
     Raises:
-        BadInput: twice the same.
+        BadInput: a name occurs twice.
     """
     names = list(table.schema_arrow.names)
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
@@ -89,7 +89,7 @@ def names_of(path: Path, table: Any) -> list[str]:
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names in the schema.
+    """Names in the schema.
 
     Raises:
         BadInput: see `opened`.
@@ -99,10 +99,10 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """One record per row, called NAME:row N, with the wanted columns.
+    """One record per row, with the origin NAME:row N and the wanted columns.
 
     Raises:
-        BadInput: see `opened`; it says after which row.
+        BadInput: see `opened`.
     """
     reached = Reached("row")
     with opened(path, reached) as table:
@@ -127,8 +127,8 @@ def batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, tuple[str, s
 
 
 def one_row(batch: Any, index: int) -> tuple[dict[str, Any] | None, tuple[str, str] | None]:
-    """One row of a batch in which some value cannot be had: Parquet does not promise that its texts are UTF-8, and a
-    time may be none that Python has."""
+    """(values, None) or (None, (reason, detail)) of one row of a batch with an invalid value: a text that is not UTF-8,
+    or a time that Python cannot represent."""
     values = {}
     for column in batch.schema.names:
         try:
