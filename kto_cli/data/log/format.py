@@ -30,7 +30,7 @@ from kto_cli.data.formats.labels import is_missing
 from kto_cli.data.formats.records import Dropped, Output, Pair, Result, RowFault, Scored, Text, check_text, root
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.log.columns import with_known_columns, notes, resolve_columns
+from kto_cli.data.log.columns import notes, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record, parse_json

@@ -15,11 +15,11 @@ from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import (
     BUFFER,
     Reached,
-    named_faults,
     compression_of,
+    decompressed,
+    named_faults,
     printable,
     refuse_useless,
-    decompressed,
 )
 
 BATCH = 1024
