@@ -18,6 +18,7 @@ from kto_cli.common.words import plural
 from kto_cli.data.columns import Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS, check_out
 from kto_cli.data.dataset_writer import DataWriter, finish, writing_data_dir
+from kto_cli.data.formats.counts import Counts
 from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
@@ -73,6 +74,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         if encoder is not None:
             result["findings"] += check_fit(encoder, writer, screen)
         result["exports"] = write_exports(writer.folder, config.formats, writer.folder, name=out.name)
+        result["decisions"] = unused.notes()
         result["options"] = asdict(config)
         manifest = finish(writer, result)
     result |= {"out": None if config.check else str(out), "files": manifest["files"]}
@@ -104,6 +106,12 @@ class Unused:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(kind, reason) -> rows."""
     first: Reject | None = None
+    decisions: dict[int, Counts] = field(default_factory=dict)
+    """Decisions of parsing, by index of the source."""
+
+    def notes(self) -> dict[str, int]:
+        """Decisions of parsing over all sources: what was done, and how often."""
+        return dict(sum((counts.notes for counts in self.decisions.values()), Counter()))
 
 
 def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: DataWriter, screen: Screen) -> Unused:
@@ -119,7 +127,10 @@ def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: Da
                 writer.line(REJECTS, {"kind": kind, **asdict(one), "raw": getattr(one, "raw", "")})
             spool.add(rows)
             unused.records += len(block.records)
+            unused.decisions.setdefault(block.number, Counts()).add(rows.counts)
             screen.tick(len(block.records))
+    for text, times in unused.notes().items():
+        screen.note(f"{text[:1].upper()}{text[1:]}: {times:,}.")
     return unused
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_feedback import FORMS, binarize, both_splits, check_whole, first_turn, is_of, lines_of, made, table, write
 
 from kto_cli.data.dataset import FILES
+from kto_cli.data.formats.counts import Counts, LabelCell, count, count_label, counting
 from kto_cli.data.pipeline import parse
 
 SOURCES = tuple(FORMS)
@@ -130,3 +131,17 @@ def test_rows_lead_back_to_their_file_when_several_are_mixed(tmp_path):
     assert {row["source"]: row["origin"].partition(":")[0] for row in rows} == {
         source: FORMS[source].file for source in sources
     }
+
+
+def test_decisions_of_parsing_are_counted_within_a_block_and_added():
+    """Nothing is counted outside of `counting`; the counts of two blocks add up."""
+    count("not collected")
+    with counting() as inner:
+        count("read in another way")
+        count_label("thumb", "up", "desirable")
+    assert inner.notes == {"read in another way": 1}
+    assert inner.labels == {LabelCell("thumb", "up", "desirable"): 1}
+    total = Counts()
+    total.add(inner)
+    total.add(inner)
+    assert (total.notes["read in another way"], total.labels[LabelCell("thumb", "up", "desirable")]) == (2, 2)

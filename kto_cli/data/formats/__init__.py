@@ -5,6 +5,7 @@ records.py              results of a record: pairs, labelled, scored or ranked a
 listing.py              raw files of a folder, and their official split
 fields.py               fields of a record, with their types checked
 rows.py                 rows of a table as pairs or labelled answers
+counts.py               counts of what parsing decides, for notes on the screen
 labels.py               labels of rows: true / false, 1 / 0
 hh_rlhf.py              Anthropic hh-rlhf
 shp.py                  Stanford Human Preferences

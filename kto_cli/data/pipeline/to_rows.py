@@ -15,6 +15,7 @@ from kto_cli.data.audit.minhash import WIDTH, sketch
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
 from kto_cli.data.dataset import contents, spelled
+from kto_cli.data.formats.counts import Counts, counting
 from kto_cli.data.formats.records import (
     VALIDATION,
     Dropped,
@@ -61,6 +62,8 @@ class ParsedRows:
     """Input that gave no row."""
     pairs: int
     """Number of pairs."""
+    counts: Counts
+    """Decisions of parsing."""
 
 
 class ParsedRow(NamedTuple):
@@ -87,9 +90,10 @@ def key(text: str) -> bytes:
 def parse_block(block: Block) -> ParsedRows:
     """Parsed rows of a block, and its unused input."""
     rows = _BlockRows(block.config)
-    for record in block.records:
-        rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
-    return rows.finish(block.number)
+    with counting() as counts:
+        for record in block.records:
+            rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
+    return rows.finish(block.number, counts)
 
 
 def rows_of(result: Pair | Scored | Output, pair: int) -> list[ParsedRow]:
@@ -129,10 +133,11 @@ class _BlockRows:
                 self.rows += rows_of(result, self.pairs)
                 self.pairs += isinstance(result, Pair)
 
-    def finish(self, source: int) -> ParsedRows:
+    def finish(self, source: int, counts: Counts) -> ParsedRows:
         """Collected rows as columns."""
         rows = self._fixed() if "encoding" in self.config.fixes else self.rows
-        return ParsedRows(texts_in_arrow(rows, self.config.text), numbers_of(rows, source), self.unused, self.pairs)
+        texts = texts_in_arrow(rows, self.config.text)
+        return ParsedRows(texts, numbers_of(rows, source), self.unused, self.pairs, counts)
 
     def _fixed(self) -> list[ParsedRow]:
         """Rows with their encoding fixed; those with an empty text afterwards are rejected."""

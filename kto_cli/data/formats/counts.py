@@ -1,0 +1,62 @@
+"""Counts of what parsing decides, for notes on the screen: `count` adds to those that `counting` collects.
+
+A format calls `count("...")` where it reads a record in another way than it stands there. The text is the note:
+"chats given as text in a cell, read as chats" becomes "Chats given as text in a cell, read as chats: 12."
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class LabelCell(NamedTuple):
+    """Value that decided a label, and what became of its row."""
+
+    column: str
+    value: str
+    outcome: str
+    """desirable, undesirable, number, or the reason why there is no label."""
+
+
+@dataclass
+class Counts:
+    """Decisions on the records of a block, or of all blocks of a source."""
+
+    notes: Counter[str] = field(default_factory=Counter)
+    labels: Counter[LabelCell] = field(default_factory=Counter)
+
+    def add(self, other: Counts) -> None:
+        """Adds the counts of another block."""
+        self.notes.update(other.notes)
+        self.labels.update(other.labels)
+
+
+_counts: ContextVar[Counts | None] = ContextVar("counts", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """Context manager that collects what is counted within it."""
+    counts = Counts()
+    token = _counts.set(counts)
+    try:
+        yield counts
+    finally:
+        _counts.reset(token)
+
+
+def count(note: str) -> None:
+    """Counts one record for a note."""
+    if (counts := _counts.get()) is not None:
+        counts.notes[note] += 1
+
+
+def count_label(column: str, value: str, outcome: str) -> None:
+    """Counts one record for the values of a label column."""
+    if (counts := _counts.get()) is not None:
+        counts.labels[LabelCell(column, value, outcome)] += 1
