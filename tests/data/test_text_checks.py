@@ -6,9 +6,6 @@ import csv
 import unicodedata
 
 import pytest
-from ftfy import fix_encoding
-from ftfy.badness import is_bad
-from ftfy.chardata import CHARMAP_ENCODINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
@@ -310,15 +307,3 @@ def test_bits_and_their_words_agree():
 def test_completions_of_several_messages():
     assert joined((bot("one"), bot("two"))) == "one\n\ntwo"
     assert look("?", (bot("Sure, here it is."),)) == 0
-
-
-@pytest.mark.parametrize("wrong", CHARMAP_ENCODINGS)
-def test_what_ftfy_would_restore_is_never_passed_over(wrong):
-    """Its judgement is asked only where two characters can be the first two bytes of one: none may be lost."""
-    restored = 0
-    for text in CLEAN:
-        spoiled = text.encode().decode(wrong, "replace")
-        if is_bad(spoiled) and fix_encoding(spoiled) != spoiled:
-            assert damage(spoiled) & Found.MOJIBAKE, spoiled
-            restored += 1
-    assert restored >= 5

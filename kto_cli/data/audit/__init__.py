@@ -3,6 +3,7 @@
 checks.py            findings about rows of all sources together
 dataset_checks.py    findings about the rows as a whole: length bias, balance
 text_checks.py       findings in one row's own text: encoding, template left-overs, loops
+encoding.py          text decoded with the wrong encoding, restored
 refusals.py          answers that only refuse
 near_duplicates.py   clusters of prompts that are nearly the same
 minhash.py           MinHash sketches of prompts

@@ -10,10 +10,7 @@ import re
 from enum import IntFlag
 from typing import NamedTuple
 
-from ftfy import fix_encoding
-from ftfy.badness import is_bad
-from ftfy.chardata import CHARMAP_ENCODINGS
-
+from kto_cli.data.audit.encoding import C1_CHARS, restore
 from kto_cli.data.audit.refusals import only_refuses
 from kto_cli.data.dataset import joined
 from kto_cli.data.formats.records import Text
@@ -56,7 +53,7 @@ ABOUT: dict[Found, About] = {
     Found.URL: About("urls", "the answer is nothing but a link", "--fix urls drops them", True),
     Found.ECHO: About("echoes", "the answer repeats the prompt's last turn", "--fix echoes drops them", True),
     Found.MOJIBAKE: About(
-        "mojibake", "UTF-8 that was read as another encoding (â€™ for ’)", "--fix encoding restores it", True
+        "mojibake", "text decoded with the wrong encoding (â€™ or U+0092 for ’)", "--fix encoding restores it", True
     ),
     Found.CONTROL: About(
         "control_characters", "holds NUL or other control characters", "--fix encoding takes them out", True
@@ -90,25 +87,14 @@ REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MAR
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
 EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)
 """All bytes but ASCII control characters."""
-HIGH_CONTROL = re.compile("[\x80-\x9f]")
+HIGH_CONTROL = re.compile(f"[{''.join(chr(code) for code in range(0x80, 0xA0) if code not in C1_CHARS)}]")
+"""Control characters above ASCII that are no sign in Windows-1252 either."""
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 TERMINAL = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
 EATEN = re.compile(
     "\x0c(?=rac|lat|orall)|\x08(?=eta|egin|inom|ar|oldsymbol|mod|ullet|ig)|\x07(?=lpha|pprox|ngle|st)|\x0b(?=ec|arphi|dots|ee)"
 )
 LETTER = {"\x0c": "f", "\x08": "b", "\x07": "a", "\x0b": "v"}
-
-
-def _misread_pairs() -> re.Pattern[str]:
-    """First two bytes of a UTF-8 character (C2 to F4, then 80 to BF), as read in any encoding that ftfy knows."""
-    first, second = (
-        re.escape("".join(bytes(codes).decode(name, "ignore") for name in CHARMAP_ENCODINGS))
-        for codes in (range(0xC2, 0xF5), range(0x80, 0xC0))
-    )
-    return re.compile(f"[{first}][{second}]")
-
-
-MISREAD = _misread_pairs()
 
 LINK = re.compile(r"(?:<?(?:https?://|www\.)[^\s<>]+>?|\[[^\]\n]*\]\((?:https?://|www\.)[^\s)]+\))[.,;]?$")
 TOKEN = re.compile(
@@ -177,30 +163,20 @@ def damage(text: str) -> int:
         found |= BROKEN
     if b"\xc2" in raw and HIGH_CONTROL.search(text):
         found |= CONTROL
-    if _misread(text) and fix_encoding(text) != text:
+    if restore(text) != text:
         found |= MOJIBAKE
     return found
 
 
-def _misread(text: str) -> bool:
-    """Whether the text looks like UTF-8 that was read in another encoding, by ftfy.
-
-    ftfy takes 0.3 microseconds a character, so it only runs on texts with a suspicious pair of characters. The second
-    byte of `à`, a no-break space, may have become a plain space.
-    """
-    return (MISREAD.search(text) is not None or "\xc3 " in text) and is_bad(text)
-
-
 def fix(text: str) -> str:
-    """Text with its encoding restored (ftfy) and without control characters; unchanged if it shows no damage.
+    """Text with its encoding restored and without control characters; unchanged if it shows no damage.
 
     Form feeds become line ends. A LaTeX command whose backslash was read as an escape (a form feed and `rac`) gets it
     back. What U+FFFD replaced is lost.
     """
     if not damage(text) & (MOJIBAKE | CONTROL):
         return text
-    restored = fix_encoding(text) if _misread(text) else text
-    restored = EATEN.sub(lambda eaten: "\\" + LETTER[eaten[0]], TERMINAL.sub("", restored))
+    restored = EATEN.sub(lambda eaten: "\\" + LETTER[eaten[0]], TERMINAL.sub("", restore(text)))
     return CONTROLS.sub("", restored.replace("\x0c", "\n").replace("\x0b", "\n"))
 
 
