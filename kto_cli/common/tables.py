@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.screen import Screen, number
@@ -14,6 +15,10 @@ LABELS = {
     "reward_desirable": "reward, desirable",
     "reward_undesirable": "reward, undesirable",
     "margin": "margin",
+    "margin_nats": "margin without outliers (nats)",
+    "margin_equal_length": "margin between equal lengths (nats)",
+    "log_ratio_per_token_desirable": "log-ratio a token, desirable (nats)",
+    "log_ratio_per_token_undesirable": "log-ratio a token, undesirable (nats)",
     "accuracy": "accuracy at z_ref",
     "auc": "AUC",
     "auc_length": "AUC of length alone",
@@ -73,15 +78,21 @@ def _plain(value: float, form: str) -> str:
     return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
 
 
+def span(interval: Sequence[float]) -> str:
+    """0.61 to 0.72; a dash where there is no interval, as of one prompt."""
+    return "-" if any(map(math.isnan, interval)) else " to ".join(map(number, interval))
+
+
 def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
     """Prints the validation metrics, each with its interval."""
     rows = []
     for name, label in LABELS.items():
         if name in metrics:
-            low, high = metrics[f"{name}_interval"]
+            if name == "auc":
+                label += f" (p {number(metrics['auc_p'])})"
             if name == "auc_length":
                 label += f" ({metrics['auc_length_direction']} is desirable)"
             if name == "kl":
                 label += f", SE {number(metrics['kl_se'])}"
-            rows.append([label, metrics[name], f"{number(low)} to {number(high)}"])
+            rows.append([label, metrics[name], span(metrics[f"{name}_interval"])])
     screen.table(title, ["", "value", "90 % interval"], rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
-from kto_cli.common.screen import Screen, number
-from kto_cli.common.tables import LABELS
+from kto_cli.common.screen import Screen
+from kto_cli.common.tables import LABELS, span
 from kto_cli.data.dataset import Row, last_turn
 
 LISTED = 3
@@ -81,8 +81,8 @@ def _classes(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
             [
                 name,
                 one["rows"],
-                f"{one['completion_tokens']:.0f}",
-                f"{one['reward']:+.3f}",
+                _plain(one["completion_tokens"], ".0f"),
+                _plain(one["reward"], "+.3f"),
                 *(_share(one, name) for name in ("accuracy", "saturated_right", "saturated_wrong")),
             ]
             for name, one in found.items()
@@ -99,8 +99,8 @@ def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
                 name,
                 one["rows"],
                 one["desirable"],
-                f"{one['margin']:+.3f} ({_range(one['margin_interval'])})",
-                f"{one['auc']:.3f} ({_range(one['auc_interval'])})",
+                _estimate(one, "margin", "+.3f"),
+                _estimate(one, "auc", ".3f"),
                 _share(one, "accuracy"),
             ]
             for name, one in found.items()
@@ -118,7 +118,7 @@ def _calibration(screen: Screen, found: dict[str, Any]) -> None:
                 one["rows"],
                 f"{one['predicted']:.3f}",
                 f"{one['desirable']:.3f}",
-                _range(one["desirable_wilson"]),
+                span(one["desirable_wilson"]),
             ]
             for one in found["bins"]
         ],
@@ -129,21 +129,26 @@ def _calibration(screen: Screen, found: dict[str, Any]) -> None:
     )
 
 
+def _estimate(one: dict[str, Any], name: str, form: str) -> str:
+    """A number and its interval; a dash where a source lacks a class."""
+    return "-" if math.isnan(one[name]) else f"{one[name]:{form}} ({span(one[f'{name}_interval'])})"
+
+
+def _plain(value: float, form: str) -> str:
+    """A number; a dash where a class has no rows."""
+    return "-" if math.isnan(value) else format(value, form)
+
+
 def _share(one: dict[str, Any], name: str) -> str:
     low, high = one[f"{name}_wilson"]
     return "-" if not one["rows"] else f"{one[name]:.0%} ({low:.0%} to {high:.0%})"
-
-
-def _range(interval: Sequence[float]) -> str:
-    low, high = interval
-    return f"{number(low)} to {number(high)}"
 
 
 def comparison_table(screen: Screen, first: str, second: str, rows: int, found: dict[str, dict[str, Any]]) -> None:
     """Prints two checkpoints side by side; the last column is whether the second is better."""
 
     def interval(one: dict[str, Any]) -> str:
-        return "{:+.4f} to {:+.4f}".format(*one["interval"]) if one["interval"] else "-"
+        return "-" if any(map(math.isnan, one["interval"])) else "{:+.4f} to {:+.4f}".format(*one["interval"])
 
     words = {"second": "yes", "first": "NO, worse", "differs": "differs", "unclear": "not shown"}
     screen.table(
@@ -152,9 +157,9 @@ def comparison_table(screen: Screen, first: str, second: str, rows: int, found: 
         [
             [
                 LABELS.get(name, name.replace("_", " ")),
-                f"{one['first']:.4f}",
-                f"{one['second']:.4f}",
-                f"{one['difference']:+.4f}",
+                _plain(one["first"], ".4f"),
+                _plain(one["second"], ".4f"),
+                _plain(one["difference"], "+.4f"),
                 interval(one),
                 words[one["verdict"]],
             ]

@@ -17,7 +17,8 @@ from kto_cli.core.statistics.breakdown import (
     row_values,
 )
 from kto_cli.core.statistics.calibration import calibration
-from kto_cli.core.statistics.metrics import Scores, validation_metrics
+from kto_cli.core.statistics.metrics import validation_metrics
+from kto_cli.core.statistics.scores import Scores
 from kto_cli.data.dataset import VALIDATION, DataDir, Row, read_batches, read_columns
 from kto_cli.evaluation.files import METRICS, ROWS
 from kto_cli.model.tokens.store import EncodedRows

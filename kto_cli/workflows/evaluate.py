@@ -15,15 +15,17 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.statistics.metrics import Scores
-from kto_cli.core.statistics.verdict import run_verdict
+from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.core.statistics.win_rates import JudgedComparison
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
 from kto_cli.evaluation.checkpoint import Checkpoint
 from kto_cli.evaluation.files import BENCHMARKS, METRICS, REPORT, forget_others, write_part
 from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, show_win_rate, write_comparisons
+from kto_cli.evaluation.report.evidence import steps_of
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
@@ -56,7 +58,7 @@ def run(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     """Evaluates a checkpoint.
 
     Returns:
-        The metrics of `find_out`, and `verdict`, `sentence`, `checkpoint`, `reference`, `eval`, `report`,
+        The metrics of `find_out`, and `verdict`, `sentence`, `warnings`, `checkpoint`, `reference`, `eval`, `report`,
         `samples`; where asked for `generations`, `win_rate`, `benchmarks`: what the files of these names hold.
 
     Raises:
@@ -145,7 +147,7 @@ def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) ->
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
     found = choose_weights(*counts, lambda_d=chosen.get("lambda_d"), lambda_u=chosen.get("lambda_u"))
-    return LossSettings(config.beta or 0.1, found.lambda_d, found.lambda_u)
+    return LossSettings(config.beta or TrainConfig.beta, found.lambda_d, found.lambda_u)
 
 
 def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:
@@ -195,19 +197,30 @@ def _judge(session: Session, comparisons: list[JudgedComparison]) -> dict[str, A
 
 def _conclude(session: Session, metrics: dict[str, Any]) -> dict[str, Any]:
     """Prints the verdict; returns the result of the command."""
-    verdict, out, screen = run_verdict(metrics, []), session.eval_folder, session.screen
+    verdict, out, screen = _verdict(session, metrics), session.eval_folder, session.screen
     screen.say(verdict.sentence)
+    for warning in verdict.warnings:
+        screen.warn(warning)
     screen.say(f"Report: {out / REPORT} (open it in a browser)")
     return {
         **metrics,
         "verdict": verdict.word,
         "sentence": verdict.sentence,
+        "warnings": verdict.warnings,
         "checkpoint": session.checkpoint.name,
         "reference": session.prepared.source.name,
         "eval": str(out),
         "report": str(out / REPORT),
         "samples": session.answering.samples(),
     }
+
+
+def _verdict(session: Session, metrics: dict[str, Any]) -> Verdict:
+    """That of the run, on its own rows; on other rows its curves say nothing of them."""
+    checkpoint, data = session.checkpoint, session.prepared.data
+    own = checkpoint.settings is not None and checkpoint.settings["data"]["fingerprint"] == data.fingerprint
+    steps = steps_of(checkpoint.run, session.eval_folder) if own and checkpoint.run is not None else []
+    return run_verdict(metrics, steps, beta=session.config.beta or TrainConfig.beta)
 
 
 def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:

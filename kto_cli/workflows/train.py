@@ -128,7 +128,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         with screen.progress("validation rows", 2 * len(this_run.validation)):
             scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
         validation = validation_metrics(scores, settings.loss)
-    verdict = run_verdict(validation, directory.read_metrics())
+    verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(this_run.model, keep=main)
     if main:

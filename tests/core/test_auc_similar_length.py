@@ -20,7 +20,10 @@ from kto_cli.core.statistics.auc import (
     similar_length_pairs,
     weighted_auc,
 )
-from kto_cli.core.statistics.metrics import RESAMPLES, Scores, resamples_for, validation_metrics
+from kto_cli.core.statistics.estimates import resamples_for
+from kto_cli.core.statistics.intervals import RESAMPLES
+from kto_cli.core.statistics.metrics import validation_metrics
+from kto_cli.core.statistics.scores import Scores
 
 ROW = st.tuples(st.integers(-3, 3), st.integers(1, 40), st.booleans(), st.integers(0, 3), st.integers(0, 3))
 

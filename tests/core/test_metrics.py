@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.auc import auc
-from kto_cli.core.statistics.metrics import Scores, class_means, step_metrics, validation_metrics
+from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
+from kto_cli.core.statistics.scores import Scores, class_means
 
 BETA, LAMBDA_D, LAMBDA_U = 0.1, 1.0, 1.5
 

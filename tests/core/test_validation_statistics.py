@@ -21,7 +21,8 @@ from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_sourc
 from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, percentiles, resample_weights, wilson
-from kto_cli.core.statistics.metrics import Scores, validation_metrics
+from kto_cli.core.statistics.metrics import validation_metrics
+from kto_cli.core.statistics.scores import Scores
 
 BETA = 0.1
 

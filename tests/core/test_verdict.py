@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.statistics.metrics import Scores, step_metrics, validation_metrics
+from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
+from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.verdict import Verdict, curve_warnings, run_verdict
 
 

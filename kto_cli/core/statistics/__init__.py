@@ -1,11 +1,17 @@
 """Statistics of rows: estimates, their intervals, and the verdict in words.
 
+scores.py        log-ratios of a set of rows
 metrics.py       metrics of a step and of the validation rows
+estimates.py     estimates of many resamples at once, and the interval of each
 auc.py           AUC: plain, weighted, adjusted for length, between rows of similar length
-intervals.py     bootstrap over prompts; Wilson's interval
+intervals.py     bootstrap over prompts, Student's t, score intervals
+permutation.py   permutation test of an AUC
+robust.py        means without outliers
+equal_length.py  margin between answers of equal length
 breakdown.py     rows one by one, by class, by source
 calibration.py   rewards as probabilities
 comparison.py    two checkpoints on the same rows, paired
 win_rates.py     win rates of judged answers: ties, position bias, length control
-verdict.py       the verdict on a run and warnings, in words
+verdict.py       the verdict on a run, in words
+curves.py        warnings, and signs of overfitting
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from kto_cli.core.statistics.intervals import copies_in_class, score_interval
 
 # Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
 # ratios differ for historical reasons ("a fifth" of the shorter text, "a fifth" of the longer text); one ratio for both
@@ -80,6 +83,45 @@ def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
     edges = [torch.searchsorted(order.values, wanted, right=right) for right in (False, True)]
     beaten = (below.gather(1, edges[0]) + below.gather(1, edges[1])) / 2
     return (up * beaten).sum(1) / (up.sum(1) * down.sum(1))
+
+
+def auc_interval(area: float, drawn: Tensor, desirable: Tensor, clusters: Tensor) -> list[float]:
+    """90 % interval of the AUC of all rows from its [resamples] (`score_interval`)."""
+    prompts = min(len(clusters[desirable].unique()), len(clusters[~desirable].unique()))
+    variance = partial(auc_variance, counts=all_pairs(desirable))
+    return score_interval(area, drawn, variance, prompts=prompts, copies=copies_in_class(desirable, clusters))
+
+
+class PairCounts(NamedTuple):
+    """Pairs of a desirable and an undesirable row that an AUC compares."""
+
+    pairs: float
+    shared: float
+    """Ordered couples of different pairs that have a row in common."""
+
+
+def pair_counts(partners: Tensor, others: Tensor) -> PairCounts:
+    """From the number of partners of each desirable row and of each undesirable one."""
+    partners, others = partners.double(), others.double()
+    shared = (partners * (partners - 1)).sum() + (others * (others - 1)).sum()
+    return PairCounts(partners.sum().item(), shared.item())
+
+
+def all_pairs(desirable: Tensor) -> PairCounts:
+    """Every desirable row with every undesirable one."""
+    up, down = int(desirable.sum()), int((~desirable).sum())
+    return PairCounts(up * down, up * down * (up + down - 2))
+
+
+def auc_variance(area: float, counts: PairCounts) -> float:
+    """Variance of an AUC whose true value is `area`, for independent rows and exponential scores (Hanley and McNeil
+    1982, Radiology 143, symmetric as in Newcombe 2006): the covariance of two pairs with a row in common is the mean of
+    area / (2 - area) and 2 area^2 / (1 + area), less area^2.
+
+    At 0.5 with m and n rows: (m + n + 1) / (12 m n), that of the Mann-Whitney statistic.
+    """
+    common = (area / (2 - area) + 2 * area**2 / (1 + area)) / 2 - area**2
+    return (counts.pairs * area * (1 - area) + counts.shared * common) / counts.pairs**2
 
 
 def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
@@ -218,3 +260,12 @@ def similar_length_auc(pairs: SimilarLengthPairs, weights: Tensor) -> Tensor:
         beaten = (sums[level.below] + sums[level.upto]) / 2 - sums[level.start]
         won += (up[level.rows] * beaten * level.signs[:, None]).sum(0)
     return won / total
+
+
+def similar_length_counts(pairs: SimilarLengthPairs) -> PairCounts:
+    """How many pairs of similar length there are, and how many have a row in common."""
+    partners = pairs.last - pairs.first
+    steps = torch.zeros(len(pairs.by_length) + 1, dtype=torch.int64)
+    ones = torch.ones_like(pairs.first)
+    steps.index_add_(0, pairs.first, ones).index_add_(0, pairs.last, -ones)
+    return pair_counts(partners, steps.cumsum(0)[:-1])

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, sigmoid
 
 from kto_cli.core.losses import label_signs, saturation
-from kto_cli.core.statistics.auc import rank_scores, ranked_auc
-from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights, wilson
-from kto_cli.core.statistics.metrics import SATURATED_BELOW, Scores, resamples_for
+from kto_cli.core.statistics.auc import auc_interval, rank_scores, ranked_auc
+from kto_cli.core.statistics.estimates import resamples_for
+from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights, wilson
+from kto_cli.core.statistics.metrics import SATURATED_BELOW
+from kto_cli.core.statistics.scores import Scores
 
 CLASSES = ("desirable", "undesirable")
 
@@ -115,12 +117,16 @@ def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str],
         return margin, ranked_auc(sorted_rewards, weights)
 
     clusters, count = cluster_numbers(prompts)
-    parts = [both(drawn) for drawn in resample_weights(clusters, count, resamples_for(len(desirable)), seed)]
-    found: dict[str, Any] = {}
-    whole = both(torch.ones(1, len(desirable), dtype=torch.float64))
-    for name, value, drawn in zip(("margin", "auc"), whole, zip(*parts, strict=True), strict=True):
-        found[name], found[f"{name}_interval"] = value.item(), percentiles(torch.cat(drawn))
-    return found
+    draws = [both(drawn) for drawn in resample_weights(clusters, count, resamples_for(len(desirable)), seed)]
+    margins, areas = (torch.cat(drawn) for drawn in zip(*draws, strict=True))
+    margin, area = (each.item() for each in both(torch.ones(1, len(desirable), dtype=torch.float64)))
+    prompts_of_class = (len(clusters[rows].unique()) for rows in (desirable, ~desirable))
+    return {
+        "margin": margin,
+        "margin_interval": mean_interval(margin, margins, min(prompts_of_class)),
+        "auc": area,
+        "auc_interval": auc_interval(area, areas, desirable, clusters),
+    }
 
 
 def likely_mislabelled(values: RowValues) -> list[int]:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 
 from kto_cli.core.losses import LossSettings
-from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights
-from kto_cli.core.statistics.metrics import Scores, estimator, resamples_for
+from kto_cli.core.statistics.estimates import Estimator, resamples_for
+from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights
+from kto_cli.core.statistics.scores import Scores
 
 COMPARED = (
     "auc",
@@ -24,6 +25,8 @@ COMPARED = (
 """Metrics compared, in the order shown; not the loss, which depends on each run's weights."""
 BETTER_WHEN_HIGHER = ("auc", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")
 """Metrics that do not depend on beta; a larger margin or KL only means that more has changed."""
+FEWEST_PROMPTS = 10
+"""Prompts of a comparison that may show a difference: of fewer, all resamples agree too often by chance."""
 
 
 class Side(NamedTuple):
@@ -42,24 +45,26 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
 
     Returns:
         For each of `COMPARED` that both have: first, second, difference, interval (90 %) and
-        verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear"; for quantities that
+        verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear", as with fewer than
+        `FEWEST_PROMPTS` prompts; for quantities that
         are not better for being higher "differs" instead.
     """
     clusters, count = cluster_numbers(first.scores.prompt_ids)
-    ways = [estimator(side.scores, side.settings) for side in (first, second)]
+    ways = [Estimator(side.scores, side.settings) for side in (first, second)]
     whole = [estimate(torch.ones(1, len(clusters), dtype=torch.float64)) for estimate in ways]
     resamples = resamples_for(len(clusters))
     parts = [[estimate(drawn) for estimate in ways] for drawn in resample_weights(clusters, count, resamples, seed)]
     found = {}
     for name in [name for name in COMPARED if name in whole[0] and name in whole[1]]:
         left, right = whole[0][name].item(), whole[1][name].item()
-        interval = percentiles(torch.cat([after[name] - before[name] for before, after in parts]))
+        drawn = torch.cat([after[name] - before[name] for before, after in parts])
+        interval = mean_interval(right - left, drawn, count)
         found[name] = {
             "first": left,
             "second": right,
             "difference": right - left,
             "interval": interval,
-            "verdict": _verdict(name, interval),
+            "verdict": _verdict(name, interval) if count >= FEWEST_PROMPTS else "unclear",
         }
     return found
 

@@ -1,14 +1,15 @@
-"""Intervals of estimates: a bootstrap over prompts for any statistic, Wilson's interval for shares.
+"""Intervals of estimates: a bootstrap over prompts, for means widened as Student's t is; score intervals for shares.
 
-Rows of one prompt are not independent, so the bootstrap resamples prompts and takes all their rows. Wilson's interval
-assumes independent trials: right for one row (or pair) per prompt, somewhat narrow otherwise; but it does not collapse
-to a point where all trials agree, as the bootstrap does.
+Rows of one prompt are not independent, so the bootstrap resamples prompts and takes all their rows. Where all resamples
+agree (four rows in perfect order) it would give a point, so the interval of a share or an AUC is a score interval with
+the bootstrap's variance. Wilson's interval assumes independent trials: right for one row (or pair) per prompt,
+somewhat narrow otherwise.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from statistics import NormalDist
 
 import torch
@@ -19,6 +20,8 @@ LEVEL = 0.90
 NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Half-width of an interval in standard errors of a normal estimate: 1.645."""
 RESAMPLES = 1000
+FEW_PROMPTS = 10
+"""Prompts whose rows say as much about how alike the rows of a prompt are as the assumption that they are copies."""
 BLOCK = 1 << 18
 """Numbers of a bootstrap held at once (2 MiB), of resamples times rows: memory does not grow with rows."""
 
@@ -38,6 +41,96 @@ def wilson(successes: float, trials: int) -> list[float]:
     middle = (share + squared / (2 * trials)) / (1 + squared / trials)
     reach = NORMAL * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2)) / (1 + squared / trials)
     return [max(0.0, middle - reach), min(1.0, middle + reach)]
+
+
+def student(freedom: int) -> float:
+    """Half-width of an interval in standard errors that were themselves estimated with so many degrees of freedom.
+
+    Student's t; an expansion in 1 / freedom from 3 on (Abramowitz and Stegun 26.7.5): 2.353 at 3, 1.812 at 10.
+    """
+    if freedom < 1:
+        return math.nan
+    if freedom == 1:
+        return math.tan(math.pi * LEVEL / 2)
+    if freedom == 2:
+        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
+    z = NORMAL
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
+
+
+def mean_interval(estimate: float, drawn: Tensor, prompts: int) -> list[float]:
+    """Interval of a mean from its [resamples]: their percentiles, further from the estimate by as much as Student's t
+    with so many prompts is wider than the normal (by 22 % at 10 prompts, 1 % at 200).
+
+    NaN for fewer than two prompts.
+    """
+    if prompts < 2:
+        return [math.nan, math.nan]
+    factor = student(prompts - 1) / NORMAL * math.sqrt(prompts / (prompts - 1))
+    return [estimate + factor * (edge - estimate) for edge in percentiles(drawn)]
+
+
+def score_interval(
+    share: float, drawn: Tensor, variance: Callable[[float], float], *, prompts: int, copies: float
+) -> list[float]:
+    """Interval of a share or an AUC: all values x with |share - x| <= 1.645 sqrt(k * variance(x)).
+
+    It has a width where all resamples agree, as the variance is that of x, not of what was observed (Wilson 1927;
+    Newcombe 2006, Statistics in Medicine 25, method 5, for AUCs). k is the bootstrap's variance over variance(share),
+    which takes in that rows of one prompt are alike. Near 0 and 1 and for few prompts the bootstrap knows little of it:
+    k is a mean of that ratio and of `copies`, its value if all rows of a prompt were copies.
+
+    Args:
+        drawn: [resamples]. variance: of the estimate for independent rows, if the true value is x.
+        copies: rows for each prompt.
+
+    Returns:
+        [low, high] in [0, 1]; NaN where the share is.
+    """
+    if math.isnan(share):
+        return [math.nan, math.nan]
+    known, expected = drawn[drawn.isfinite()], variance(share)
+    knows = 4 * share * (1 - share) * prompts
+    ratio = copies
+    if knows > 0 and expected > 0 and len(known) > 1 and prompts > 1:
+        found = known.var().item() * prompts / (prompts - 1) / expected
+        ratio = (knows * found + FEW_PROMPTS * copies) / (knows + FEW_PROMPTS)
+
+    def edge(end: float) -> float:
+        inside, outside = share, end
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            if (share - middle) ** 2 <= NORMAL**2 * ratio * variance(middle):
+                inside = middle
+            else:
+                outside = middle
+        return inside
+
+    return [edge(0.0), edge(1.0)]
+
+
+def share_variance(share: float, trials: int) -> float:
+    """Of the share of successes of independent trials."""
+    return share * (1 - share) / trials
+
+
+def copies_in(clusters: Tensor) -> float:
+    """Rows for each independent one if all rows of a prompt were copies (Kish's design effect); 1 without rows."""
+    if not len(clusters):
+        return 1.0
+    sizes = torch.bincount(clusters).double()
+    return ((sizes @ sizes) / sizes.sum()).item()
+
+
+def copies_in_class(desirable: Tensor, clusters: Tensor) -> float:
+    """`copies_in` of the class that has more of them: a pair, one row of each class, holds no copies."""
+    return max(copies_in(clusters[desirable]), copies_in(clusters[~desirable]))
 
 
 def cluster_numbers(names: Sequence[Hashable]) -> tuple[Tensor, int]:

@@ -1,111 +1,198 @@
-"""Verdict on a run in words, with warnings read off its training curves: numbers in, sentences out."""
+"""Verdict on a run, in words: one function for `kto train`, `kto eval` and the report; numbers in, sentences out.
+
+All thresholds are in nats, so a verdict does not depend on beta.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from kto_cli.core.statistics.curves import curve_warnings, overfitting, row_warnings
+
+BLOWN_UP_NATS, BLOWN_UP_PER_TOKEN = 50.0, 0.1
+"""Log-ratio of mismatched completions above which a policy has blown up, both for a completion and for each token: e^50
+times as likely, whatever was asked. Runs that end well are at a few nats; per token, as 50 nats of 2,000 tokens are a
+change of manner."""
 COLLAPSED_PER_TOKEN = -0.5
-"""Mean log-ratio of desirable completions, in nats per token, below which the policy has collapsed. At -0.5 its
+"""Log-ratio of desirable completions, in nats per token, below which the policy has collapsed. At -0.5 its
 perplexity on answers that people liked is 65 % above the reference's: it is forgetting how to answer."""
-LEAST_MARGIN = 0.02
-"""Smallest margin of a run that learned (0.2 nats at beta 0.1), however certain its sign."""
+DRIFTED_PER_TOKEN = -0.1
+"""The same for one that has drifted: a perplexity 11 % above the reference's."""
+LEAST_LOSS = -1.0
+"""Nats that a desirable completion lost, at least, for either: a single token may lose 0.5 nats and mean nothing."""
+LEAST_NATS = 0.4
+"""Nats that rows moved, and that the classes lie apart, in a run that has moved: one and a half times as likely."""
+SURE = 0.025
+"""One-sided p of the AUC of a run that learned: noise is called so in 2.5 % of the cases at most."""
+BEYOND_LENGTH = 0.25
+"""Share of the margin that is left between answers of equal length in a run that learned."""
 FEW_ROWS = 200
 """Validation rows below which an unclear verdict names their number: at 200 the interval of an AUC is +-0.07 wide,
 1.645 / sqrt(3 rows) with classes of one size."""
+LOWER_RATE = "Train again with a learning rate 3 to 10 times lower."
+Numbers = dict[str, Any]
+Steps = Sequence[dict[str, Any]]
 
 
 class Verdict(NamedTuple):
     """The result of a run: one word, one sentence, and warnings."""
 
     word: str
-    """learned, length, unclear, collapsed or unknown."""
+    """unknown, or one of `RULES`."""
     sentence: str
     warnings: list[str]
 
 
-def run_verdict(validation: dict[str, Any] | None, steps: Sequence[dict[str, Any]]) -> Verdict:
-    """The verdict on a run from its validation metrics (`validation_metrics`) and its lines of metrics.jsonl."""
-    warnings = curve_warnings(steps, validation)
+def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) -> Verdict:
+    """The verdict on a run.
+
+    Args:
+        validation: metrics of all validation rows (`validation_metrics`).
+        steps: lines of metrics.jsonl, if those rows are of the run's own data; else none.
+        beta: of the run; it turns the rewards of `steps` into nats.
+    """
+    warnings = [*row_warnings(validation), *curve_warnings(steps, validation, beta=beta)]
     if not validation:
         return Verdict("unknown", "Unknown: there are no validation rows to measure what was learned.", warnings)
-    word, sentence = _word(validation)
-    return Verdict(word, sentence, warnings)
+    for word, rule in RULES.items():
+        reason = rule(validation, steps, beta)
+        if reason:
+            return Verdict(word, f"{word.capitalize()}: {reason} {_numbers(validation)}", warnings)
+    raise AssertionError("the last rule always holds")
 
 
-def _word(validation: dict[str, Any]) -> tuple[str, str]:
-    low, high = validation["auc_interval"]
-    numbers = (
-        f"Validation AUC {validation['auc']:.3f} [{low:.3f}, {high:.3f}], margin {validation['margin']:+.3f}, "
-        f"z_ref {validation['z_ref']:.2f} +- {validation['z_ref_se']:.2f} nats."
-    )
-    desirable_log_ratio = validation["log_ratio_per_token_desirable"]
-    if desirable_log_ratio < COLLAPSED_PER_TOKEN:
-        return "collapsed", (
-            f"Collapsed: desirable completions lost {-desirable_log_ratio:.2f} nats per token against the reference; "
-            f"the model is damaged whatever its AUC. Train again with a learning rate 3 to 10 times lower. {numbers}"
-        )
-    if math.isnan(low) or low <= 0.5:
-        rows = validation.get("rows") or FEW_ROWS
-        few = f" Only {rows} validation rows: more of them narrow the interval." if rows < FEW_ROWS else ""
-        return "unclear", f"Unclear: the validation AUC is not reliably above 0.5 (chance).{few} {numbers}"
-    if validation["margin"] < LEAST_MARGIN:
-        return "unclear", (
-            "Unclear: desirable rows get higher rewards, but by very little. "
-            f"Train longer, or with a higher learning rate. {numbers}"
-        )
-    similar, similar_low = validation["auc_length_matched"], validation["auc_length_matched_interval"][0]
-    if not similar_low > 0.5 or validation["auc"] <= validation["auc_length"]:
-        return "length", (
-            f"May have learned only to prefer a length: the AUC of length alone is {validation['auc_length']:.3f}, and "
-            f"between answers of similar length the AUC is {similar:.3f} (from {similar_low:.3f}). {numbers}"
-        )
-    return "learned", (
-        "Learned: validation rewards separate desirable from undesirable answers, beyond their length (AUC of length "
-        f"alone {validation['auc_length']:.3f}, between answers of similar length {similar:.3f}). {numbers}"
+# --- the rules, each a sentence and advice where it holds -----------------------------------------
+
+
+def _blown_up(found: Numbers, steps: Steps, beta: float) -> str | None:
+    if found["not_finite"]:
+        return f"the log-probs of {found['not_finite']} rows are no finite numbers. {LOWER_RATE}"
+    moved = found["kl_trimmed"]
+    if not (moved > BLOWN_UP_NATS and moved > BLOWN_UP_PER_TOKEN * found["completion_tokens"]):
+        return None
+    return (
+        f"answers to other prompts became more likely by {moved:.0f} nats each; the model says them whatever is asked. "
+        f"{LOWER_RATE}"
     )
 
 
-def curve_warnings(steps: Sequence[dict[str, Any]], validation: dict[str, Any] | None = None) -> list[str]:
-    """Warnings from the training curves; each sentence names the numbers and what to try.
-
-    Rewards are taken from the validation rows where there are any: one step has too few rows to tell a fall from noise.
-    """
-    if len(steps) < 4:
-        return []
-    fifth = max(3, len(steps) // 5)
-    last = list(steps[-fifth:])
-    warnings = []
-    rewards = [validation] if validation else last
-    desirable, undesirable = _mean(rewards, "reward_desirable"), _mean(rewards, "reward_undesirable")
-    if desirable < -0.1 and undesirable < -0.1:
-        warnings.append(
-            f"The rewards of both classes fell (desirable {desirable:+.2f}, undesirable {undesirable:+.2f}): "
-            "the learning rate is probably too high."
-        )
-    clamped = sum(step["z_ref"] == 0 for step in steps[1:]) / (len(steps) - 1)  # step 1 is always at 0
-    if clamped > 0.9 and len(steps) >= 10:
-        now = "" if math.isnan(desirable) else f" (now {desirable:+.2f})"
-        warnings.append(
-            f"z_ref (the KL estimate) was clamped to 0 in {clamped:.0%} of the steps. This is common, and harmless "
-            f"while the desirable reward stays near or above 0{now}; if both rewards fall, lower "
-            "--learning-rate or raise --lambda-d."
-        )
-    saturated = _mean(last, "saturated")
-    if saturated > 0.5:
-        warnings.append(
-            f"{saturated:.0%} of the rows are saturated (their gradient is under 1 % of its maximum): "
-            "lower --learning-rate or --beta."
-        )
-    first, end = _mean(list(steps[:fifth]), "loss"), _mean(last, "loss")
-    if abs(end - first) < 0.002 * abs(first) and abs(_mean(last, "margin")) < 0.01:
-        warnings.append("The loss has hardly moved: try a learning rate 3 to 10 times higher, or more steps.")
-    if end > 1.1 * first:
-        warnings.append(f"The loss rose from {first:.3f} to {end:.3f}: try a lower learning rate.")
-    return warnings
+def _fell(found: Numbers, per_token: float) -> bool:
+    """Whether desirable completions lost so many nats a token, and surely some."""
+    lost = found["log_ratio_per_token_desirable"] < per_token and found["log_ratio_desirable"] < LEAST_LOSS
+    return bool(lost and found["log_ratio_per_token_desirable_interval"][1] < 0)
 
 
-def _mean(steps: Sequence[dict[str, Any]], name: str) -> float:
-    values = [step[name] for step in steps if step.get(name) is not None and not math.isnan(step[name])]
-    return sum(values) / len(values) if values else math.nan
+def _collapsed(found: Numbers, steps: Steps, beta: float) -> str | None:
+    if not _fell(found, COLLAPSED_PER_TOKEN):
+        return None
+    return (
+        f"desirable answers lost {-found['log_ratio_per_token_desirable']:.2f} nats a token against the reference; the "
+        f"model is damaged whatever its AUC. {LOWER_RATE}"
+    )
+
+
+def _drifted(found: Numbers, steps: Steps, beta: float) -> str | None:
+    if not _fell(found, DRIFTED_PER_TOKEN):
+        return None
+    lost = found["log_ratio_per_token_desirable"]
+    return (
+        f"desirable answers became less likely too, by {-lost:.2f} nats a token (perplexity x {math.exp(-lost):.2f}), "
+        "so the model unlearns what people liked. Train again with a learning rate 2 to 5 times lower, or a "
+        "higher --lambda-d."
+    )
+
+
+def _too_few_rows(found: Numbers, steps: Steps, beta: float) -> str | None:
+    rows = f"{found['desirable']} desirable and {found['undesirable']} undesirable rows of {found['prompts']} prompts"
+    if not found["desirable"] or not found["undesirable"]:
+        return f"an AUC needs validation rows of both classes, and there are {rows}. {MORE_ROWS}"
+    if found["auc_least_p"] <= SURE and not math.isnan(found["auc_interval"][0]):
+        return None
+    return (
+        f"on {rows}, chance alone ranks all of them correctly in {found['auc_least_p']:.1%} of the cases, so they can "
+        f"show nothing. {MORE_ROWS}"
+    )
+
+
+MORE_ROWS = "Binarize with a larger --validation: 50 rows of each class tell, 200 tell well."
+
+
+def _overfit(found: Numbers, steps: Steps, beta: float) -> str | None:
+    return overfitting(steps, found, beta=beta, sure=_sure(found))
+
+
+def _barely_moved(found: Numbers, steps: Steps, beta: float) -> str | None:
+    advice = "Train longer, or with a learning rate 3 to 10 times higher."
+    if found["moved_nats"] < LEAST_NATS:
+        return f"the log-probs of validation rows moved by {found['moved_nats']:.2f} nats, next to nothing. {advice}"
+    if _sure(found) and found["margin_nats"] < LEAST_NATS:
+        return (
+            f"desirable rows gained on undesirable ones, but only by {found['margin_nats']:.2f} nats: next to nothing. "
+            f"{advice}"
+        )
+    return None
+
+
+def _sure(found: Numbers) -> bool:
+    """Whether the AUC is above 0.5 beyond chance; NaN is not."""
+    return bool(found["auc_p"] <= SURE and found["auc_interval"][0] > 0.5)
+
+
+def _unclear(found: Numbers, steps: Steps, beta: float) -> str | None:
+    if _sure(found):
+        return None
+    if found["auc_interval"][1] < 0.5:
+        return (
+            "undesirable rows get the higher rewards. Look at some rows: are the labels the wrong way round, or are "
+            "the validation prompts of another kind than those trained on?"
+        )
+    few = f"Only {found['rows']} validation rows: more of them narrow the interval." if found["rows"] < FEW_ROWS else ""
+    return "the validation AUC is not reliably above 0.5 (chance). " + (
+        few or "Train longer, or check the labels of some rows."
+    )
+
+
+def _length(found: Numbers, steps: Steps, beta: float) -> str | None:
+    margin, (low, _) = found["margin_equal_length"], found["margin_equal_length_interval"]
+    if low > 0 and margin >= BEYOND_LENGTH * found["margin_nats"]:
+        return None
+    left = "nothing can be told" if math.isnan(margin) else f"{margin:+.2f} nats (from {low:+.2f}) are left"
+    return (
+        f"it may have learned only which length is liked: between answers of equal length {left} of the margin of "
+        f"{found['margin_nats']:+.2f} nats. Collect feedback on answers of equal length, or let a judge decide "
+        "(kto eval --judge-model; it controls for length)."
+    )
+
+
+def _learned(found: Numbers, steps: Steps, beta: float) -> str:
+    return (
+        "validation rewards separate desirable from undesirable answers, beyond their length (between answers of equal "
+        f"length by {found['margin_equal_length']:+.2f} nats)."
+    )
+
+
+RULES: dict[str, Callable[[Numbers, Steps, float], str | None]] = {
+    "blown up": _blown_up,
+    "collapsed": _collapsed,
+    "drifted": _drifted,
+    "too few rows": _too_few_rows,
+    "overfit": _overfit,
+    "barely moved": _barely_moved,
+    "unclear": _unclear,
+    "length": _length,
+    "learned": _learned,
+}
+"""The first that holds decides."""
+
+
+def _numbers(found: Numbers) -> str:
+    """What stands behind every sentence."""
+    texts = []
+    if not math.isnan(found["auc"]):
+        low, high = found["auc_interval"]
+        texts.append(f"Validation AUC {found['auc']:.3f} [{low:.3f}, {high:.3f}] (p {found['auc_p']:.2g}), margin")
+        texts.append(f"{found['margin_nats']:+.2f} nats,")
+    error = "" if math.isnan(found["z_ref_se"]) else f" +- {found['z_ref_se']:.2f}"
+    return " ".join([*texts, f"z_ref {found['z_ref']:.2f}{error} nats."])

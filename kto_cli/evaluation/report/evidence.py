@@ -59,6 +59,12 @@ class Evidence:
         return found
 
     @property
+    def steps_on_these_rows(self) -> list[dict[str, Any]]:
+        """The steps, if they were validated on rows of the dataset that was evaluated on: what the verdict may use."""
+        trained, evaluated = (part(each, "data").get("fingerprint") for each in (self.settings, self.results))
+        return self.steps if trained == evaluated else []
+
+    @property
     def beta(self) -> float:
         """Reward per nat."""
         return number_or_nan(self.results.get("beta"))
@@ -73,7 +79,7 @@ def gather(out: Path, home: Path | None) -> Evidence:
         called=str(results.get("checkpoint") or (home or out).name),
         results=results,
         settings=settings,
-        steps=_steps(home, out) if home else [],
+        steps=steps_of(home, out) if home else [],
         manifest=manifest,
         data_note=note,
         rows=_rows(out / ROWS),
@@ -113,8 +119,8 @@ def with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _steps(home: Path, out: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl that hold a step; those of an evaluated step end with it."""
+def steps_of(home: Path, out: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl of the run in `home` that hold a step; those of an evaluated step end with it."""
     lines = [
         line for line in RunDir(home).read_metrics() if isinstance(line, dict) and isinstance(line.get("step"), int)
     ]

@@ -17,22 +17,30 @@ FEW = 4
 """So many groups stand side by side as columns; more are rows."""
 MEANINGS = {
     "loss": "the KTO loss over validation rows, weighted as in training; lower is better",
-    "z_ref": "how far the model has moved from the reference: an estimate of the KL divergence, in nats",
-    "z_ref_se": "standard error of z_ref: how noisy that estimate is",
+    "z_ref": "mean log-ratio of completions of other prompts, in nats, clamped at 0: the loss measures rewards from it",
+    "z_ref_se": "standard error of z_ref and of the mean below; rows of one prompt count as one",
     "reward_desirable": "beta x (log-prob by the model - log-prob by the reference), mean over desirable answers",
     "reward_undesirable": "the same over undesirable answers",
     "margin": "desirable reward minus undesirable reward; above 0 is the right direction",
+    "margin_nats": "the same in nats, without the tenth of the rows at either end: few rows cannot move it far",
+    "margin_equal_length": "the same between answers of equal length, after a curve in length is taken out",
+    "auc_p": "how often labels given out by chance, prompt by prompt, have such an AUC",
+    "auc_least_p": "the least that p can be with so few rows",
+    "moved_nats": "how far the log-prob of a typical row moved, up or down",
+    "kl_trimmed": "mean log-ratio of completions of other prompts, without outliers",
+    "log_ratio_desirable": "mean log-ratio, without outliers",
+    "log_ratio_undesirable": "the same for undesirable answers",
+    "lost_rows": "desirable answers that lost more than half a nat a token",
+    "not_finite": "rows whose log-prob is no finite number",
     "accuracy": "share of rows on the right side of z_ref: desirable above it, undesirable below",
     "auc": "chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing",
     "auc_length": "the same chance if answers were ranked by their length alone",
     "auc_length_matched": "the same chance among answers whose lengths differ by at most a fifth",
     "paired_accuracy": "share of pairs with one prompt in which the desirable answer is rewarded more",
-    "log_ratio_per_token_desirable": "nats per token gained on the reference; far below 0, the model forgets",
+    "log_ratio_per_token_desirable": "nats a token gained on the reference, without outliers; far below 0, it forgets",
     "log_ratio_per_token_undesirable": "the same for undesirable answers",
     "auc_length_direction": "which answers people liked, going by length",
-    "kl": "mean log-ratio of completions of other prompts: an estimate of the KL divergence in nats; z_ref is it, "
-    "clamped at 0",
-    "kl_se": "standard error of that estimate",
+    "kl": "z_ref before the clamp at 0; may be negative, so it is no KL divergence but an estimate of one",
     "auc_length_adjusted": "the same chance between answers of the same length, by taking out what length explains",
     "mean_predicted": "the chance of being desirable that rewards imply, sigmoid(reward - beta x z_ref), on average",
     "desirable_share": "how often rows are desirable",
@@ -45,10 +53,16 @@ MEANINGS = {
 NAMES = {
     **LABELS,
     "z_ref_se": "z_ref, standard error",
-    "kl_se": "KL, standard error",
     "auc_length_direction": "liked by length",
-    "log_ratio_per_token_desirable": "log-ratio a token, desirable",
-    "log_ratio_per_token_undesirable": "log-ratio a token, undesirable",
+    "auc_p": "AUC, p (by chance)",
+    "auc_least_p": "least p that the rows allow",
+    "moved_nats": "moved (nats)",
+    "kl_trimmed": "log-ratio on mismatched completions (nats, without outliers)",
+    "log_ratio_desirable": "log-ratio, desirable (nats, without outliers)",
+    "log_ratio_undesirable": "log-ratio, undesirable (nats, without outliers)",
+    "lost_rows": "desirable rows that lost much",
+    "not_finite": "rows without a finite log-prob",
+    "completion_tokens": "tokens of a completion",
     "ece": "ECE",
     "ece_by_chance": "ECE by chance",
     "brier": "Brier score",
@@ -56,6 +70,8 @@ NAMES = {
     "resamples": "bootstrap resamples",
 }
 """How numbers are called; others by their key."""
+HIDDEN = ("kl_se",)
+"""Another name of a number that is shown: z_ref_se."""
 ENDINGS = {"_interval": "", "_wilson": "Wilson "}
 """A list of two numbers under NAME and one of these is an interval of NAME; how its kind is said."""
 
@@ -145,7 +161,8 @@ def sections(value: dict[str, Any], key: str, title: str, *, top: bool = True) -
 
     `top`: the titles of those within need not name this one.
     """
-    names = [*(name for name in LABELS if name in value), *(name for name in value if name not in LABELS)]
+    known = [name for name in value if name not in HIDDEN]
+    names = [*(name for name in LABELS if name in known), *(name for name in known if name not in LABELS)]
     entries = [one for name in names for one in _entries(value, name, key)]
     found = [Section(title, key, entries)] if entries else []
     for name in names:

@@ -38,7 +38,12 @@ VERDICTS = {
     "learned": ("✓", "Learned"),
     "length": ("!", "Perhaps length alone"),
     "unclear": ("?", "Unclear"),
+    "barely moved": ("?", "Barely moved"),
+    "overfit": ("!", "Overfit"),
+    "too few rows": ("?", "Too few rows"),
+    "drifted": ("!", "Drifted"),
     "collapsed": ("✗", "Collapsed"),
+    "blown up": ("✗", "Blown up"),
     "unknown": ("?", "Unknown"),
 }
 
@@ -122,9 +127,9 @@ def _safe(chart: Chart | None) -> dict[str, Any] | None:
 
 def _verdict(evidence: Evidence) -> Verdict:
     """In words; results of another kto may lack a number that it needs."""
-    steps = [step for step in evidence.steps if all(step.get(key) is not None for key in ("z_ref", "loss"))]
     try:
-        return run_verdict(evidence.metrics or None, steps)
+        beta = evidence.beta if evidence.beta > 0 else TrainConfig.beta
+        return run_verdict(evidence.metrics or None, evidence.steps_on_these_rows, beta=beta)
     except (KeyError, TypeError, ValueError):
         return Verdict("unknown", "The results lack a number that a verdict needs.", [])
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from kto_cli.core.statistics.auc import auc, weighted_auc
-from kto_cli.core.statistics.intervals import cluster_numbers, percentiles, resample_weights
-from kto_cli.core.statistics.metrics import Scores, class_means
+from kto_cli.core.statistics.auc import auc, auc_interval, weighted_auc
+from kto_cli.core.statistics.intervals import cluster_numbers, resample_weights
+from kto_cli.core.statistics.scores import Scores, class_means
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.tokens.store import EncodedRows
@@ -54,6 +54,7 @@ def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> 
         weighted_auc(scores.log_ratios, scores.desirable, drawn)
         for drawn in resample_weights(clusters, count, QUICK_RESAMPLES, seed=0)
     ]
+    area = auc(scores.log_ratios, scores.desirable)
     return {
         "rows": len(scores.desirable),
         "loss": metrics["loss"],
@@ -61,6 +62,6 @@ def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> 
         "reward_desirable": up,
         "reward_undesirable": down,
         "margin": up - down,
-        "auc": auc(scores.log_ratios, scores.desirable),
-        "auc_interval": percentiles(torch.cat(areas)),
+        "auc": area,
+        "auc_interval": auc_interval(area, torch.cat(areas), scores.desirable, clusters),
     }

@@ -7,6 +7,8 @@ from typing import Any
 import jinja2
 
 from kto_cli import __version__
+from kto_cli.common.screen import number
+from kto_cli.common.tables import LABELS, span
 
 _CARD = """---
 library_name: {{ "peft" if adapters else "transformers" }}
@@ -31,9 +33,9 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | rows | {{ train_rows }} for training, {{ validation_rows }} for validation |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
 | learns | {{ learns }} |
-| beta | {{ settings.config.beta }} |
-| lambda_d, lambda_u | {{ settings.weights.lambda_d }}, {{ settings.weights.lambda_u }} |
-| learning rate | {{ settings.learning_rate }} ({{ settings.config.schedule }}) |
+| beta | {{ settings.config.beta|number }} |
+| lambda_d, lambda_u | {{ settings.weights.lambda_d|number }}, {{ settings.weights.lambda_u|number }} |
+| learning rate | {{ settings.learning_rate|number }} ({{ settings.config.schedule }}) |
 | longest sequence | {{ max_length }} tokens |
 | dtype | {{ dtype }} |
 {% if validation %}
@@ -42,7 +44,7 @@ Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 | | value | interval |
 | --- | --- | --- |
 {%- for name in names %}
-| {{ name }} | {{ "%.4f"|format(validation[name]) }} | {{ "%.4f to %.4f"|format(*validation[name ~ "_interval"]) }} |
+| {{ labels.get(name, name) }} | {{ validation[name]|number }} | {{ validation[name ~ "_interval"]|span }} |
 {%- endfor %}
 {% endif %}
 RunSettings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
@@ -52,6 +54,7 @@ RunSettings, versions and fingerprints are in `kto_config.json`, every step in `
 def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any) -> str:
     """Markdown."""
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # Markdown, not HTML
+    environment.filters |= {"number": number, "span": span}
     return environment.from_string(_CARD).render(
         settings=settings,
         reference=prepared.source.name,
@@ -65,7 +68,8 @@ def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, 
         max_length=prepared.max_length,
         dtype=prepared.precision.name,
         validation=validation,
-        names=[name.removesuffix("_interval") for name in validation or {} if name.endswith("_interval")],
+        labels=LABELS,
+        names=[name for name in LABELS if name in (validation or {})],
     )
 
 

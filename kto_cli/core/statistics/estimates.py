@@ -1,0 +1,150 @@
+"""Estimates on validation rows, of many resamples at once, and the interval of each."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kto_cli.core.losses import LossSettings, kto_losses, signs_and_weights
+from kto_cli.core.statistics.auc import (
+    all_pairs,
+    auc,
+    auc_variance,
+    length_adjusted_auc,
+    rank_scores,
+    ranked_auc,
+    similar_length_auc,
+    similar_length_counts,
+    similar_length_pairs,
+)
+from kto_cli.core.statistics.intervals import (
+    RESAMPLES,
+    cluster_numbers,
+    copies_in,
+    copies_in_class,
+    mean_interval,
+    score_interval,
+    share_variance,
+)
+from kto_cli.core.statistics.robust import Trimmed
+from kto_cli.core.statistics.scores import Scores
+
+ROW_BUDGET = 10_000_000
+"""Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
+NEVER_NEGATIVE = ("loss", "z_ref", "moved_nats")
+BY_CLASS = ("reward", "log_ratio", "log_ratio_per_token")
+"""Estimates that each class has."""
+
+
+class Estimator:
+    """All estimates of many resamples at once; sorting is done once, for all of them.
+
+    `kl` is the mean log-ratio of the mismatched completions in nats, before the clamp that makes it z_ref. Its
+    completions are from the data, not sampled from the policy, so it may be negative. The estimates in nats are trimmed
+    (`Trimmed`): few rows cannot move them far. `moved_nats` is the size of a row's log-ratio.
+    """
+
+    def __init__(self, scores: Scores, settings: LossSettings) -> None:
+        self.settings = settings
+        self.desirable, self.lengths = scores.desirable, scores.lengths.double()
+        self.log_ratios, self.mismatched = scores.log_ratios.double(), scores.mismatched_log_ratios.double()
+        longer = length_direction(scores) == "longer"
+        self.by_length = rank_scores(self.lengths if longer else -self.lengths, self.desirable)
+        self.by_ratio = rank_scores(self.log_ratios, self.desirable)
+        self.alike = similar_length_pairs(self.log_ratios, self.lengths, self.desirable)
+        self.winners, self.pairs = pair_outcomes(scores)
+        self.members = {"desirable": self.desirable, "undesirable": ~self.desirable}
+        self.trimmed = {"moved_nats": Trimmed(self.log_ratios.abs()), "kl_trimmed": Trimmed(self.mismatched)}
+        self.of_class = {
+            name: (Trimmed(self.log_ratios[rows]), Trimmed(self.log_ratios[rows], self.lengths[rows].clamp(min=1)))
+            for name, rows in self.members.items()
+        }
+        clusters, self.prompts = cluster_numbers(scores.prompt_ids)
+        self.class_prompts = {name: len(clusters[rows].unique()) for name, rows in self.members.items()}
+        self.copies, self.class_copies = copies_in(clusters), copies_in_class(self.desirable, clusters)
+        self.pair_prompts = len(clusters[self.pairs].unique())
+        self.pair_copies = copies_in(clusters[self.pairs])
+
+    def __call__(self, weights: Tensor) -> dict[str, Tensor]:
+        """[resamples] each, from [resamples, rows] how often each contains a row; NaN in one without a class.
+
+        Returns:
+            loss, z_ref, kl; reward, log_ratio, log_ratio_per_token _desirable and _undesirable, margin, margin_nats,
+            moved_nats, kl_trimmed; accuracy, auc, auc_length, auc_length_matched, auc_length_adjusted and (rows in
+            pairs) paired_accuracy.
+        """
+        found = self._losses(weights) | {name: each.ratio(weights) for name, each in self.trimmed.items()}
+        for name, rows in self.members.items():
+            of_class = weights[:, rows].double()
+            each, per_token = self.of_class[name]
+            found[f"reward_{name}"] = self.settings.beta * (of_class @ self.log_ratios[rows]) / of_class.sum(1)
+            found[f"log_ratio_{name}"] = each.ratio(of_class)
+            found[f"log_ratio_per_token_{name}"] = per_token.ratio(of_class)
+        found["margin"] = found["reward_desirable"] - found["reward_undesirable"]
+        found["margin_nats"] = found["log_ratio_desirable"] - found["log_ratio_undesirable"]
+        found["auc"] = ranked_auc(self.by_ratio, weights)
+        found["auc_length"] = ranked_auc(self.by_length, weights)
+        found["auc_length_matched"] = similar_length_auc(self.alike, weights)
+        found["auc_length_adjusted"] = length_adjusted_auc(self.log_ratios, self.lengths, self.desirable, weights)
+        if len(self.pairs):
+            of_pairs = weights[:, self.pairs]
+            found["paired_accuracy"] = (of_pairs * self.winners).sum(1) / of_pairs.sum(1)
+        return found
+
+    def _losses(self, weights: Tensor) -> dict[str, Tensor]:
+        """Means over all rows: [resamples, rows] -> [resamples]."""
+        beta = self.settings.beta
+        kl = (weights @ self.mismatched) / weights.sum(1)
+        z_ref = kl.clamp(min=0)
+        signs, row_weights = signs_and_weights(self.desirable, self.settings, dtype=torch.float64)
+        losses = kto_losses(self.log_ratios, signs, row_weights, z_ref[:, None], beta=beta).losses
+        correct = ((signs * (self.log_ratios - z_ref[:, None])).sign() + 1) / 2
+        return {
+            "loss": (weights * losses).sum(1) / weights.sum(1),
+            "z_ref": z_ref,
+            "kl": kl,
+            "accuracy": (weights * correct).sum(1) / weights.sum(1),
+        }
+
+    def interval(self, name: str, value: float, drawn: Tensor) -> list[float]:
+        """The 90 % interval of an estimate from its [resamples]."""
+        smaller = min(self.class_prompts.values())
+        if name == "accuracy":
+            variance = partial(share_variance, trials=len(self.desirable))
+            return score_interval(value, drawn, variance, prompts=self.prompts, copies=self.copies)
+        if name == "paired_accuracy":
+            variance = partial(share_variance, trials=len(self.pairs))
+            return score_interval(value, drawn, variance, prompts=self.pair_prompts, copies=self.pair_copies)
+        if name.startswith("auc"):
+            counts = similar_length_counts(self.alike) if name == "auc_length_matched" else all_pairs(self.desirable)
+            variance = partial(auc_variance, counts=counts)
+            return score_interval(value, drawn, variance, prompts=smaller, copies=self.class_copies)
+        of_class = name.rpartition("_")[2]
+        prompts = smaller if name.startswith("margin") else self.class_prompts.get(of_class, self.prompts)
+        low, high = mean_interval(value, drawn, prompts)
+        return [max(0.0, low) if name in NEVER_NEGATIVE else low, high]
+
+
+def length_direction(scores: Scores) -> str:
+    """Whether desirable completions are "longer" or "shorter"."""
+    return "longer" if auc(-scores.lengths.double(), scores.desirable) < 0.5 else "shorter"
+
+
+def pair_outcomes(scores: Scores) -> tuple[Tensor, Tensor]:
+    """Pairs: [pairs] of 1 / 0.5 / 0 (the desirable row has the higher reward), and the desirable row's index."""
+    log_ratios = scores.log_ratios.double()
+    sides: dict[str, dict[bool, int]] = {}
+    for row, (pair, label) in enumerate(zip(scores.pair_ids, scores.desirable.tolist(), strict=True)):
+        if pair is not None:
+            sides.setdefault(pair, {})[label] = row
+    whole = [(side[True], side[False]) for side in sides.values() if len(side) == 2]
+    up = torch.tensor([first for first, _ in whole], dtype=torch.int64)
+    down = torch.tensor([second for _, second in whole], dtype=torch.int64)
+    return ((log_ratios[up] - log_ratios[down]).sign() + 1) / 2, up
+
+
+def resamples_for(rows: int) -> int:
+    """Number of bootstrap resamples for so many rows."""
+    return min(RESAMPLES, max(100, ROW_BUDGET // max(1, rows)))
