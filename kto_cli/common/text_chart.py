@@ -19,6 +19,8 @@ Interval = tuple[float, float, float]
 
 LABEL = 8
 """Columns of the numbers to the left of a chart."""
+ROUNDING = 1e-6
+"""Differences that are none: float32 is exact to 6e-8 of a number, a sum of log-probs to about ten times that."""
 LEAST_HEIGHT = 5
 """Fewest lines of a chart: title, three of drawing, x axis."""
 # Braille patterns of Unicode: U+2800 + bits, one bit per dot of a cell of two by four dots, by (column, row).
@@ -95,7 +97,9 @@ def _title(plot: Plot, width: int, unicode: bool) -> Row:
     """Title and legend: mark, name and last value of each curve; names are shortened to fit."""
     marks = ("━", "┄") if unicode else ("*", "o")
     lines = list(zip(("first", "second"), marks, plot.lines, strict=False))
-    values = [compact(line.points[-1][1], share=plot.share) if line.points else "-" for _, _, line in lines]
+    bounds = _bounds(plot)
+    room = bounds[3] - bounds[2] if bounds else 0.0
+    values = [_shown(line.points[-1][1], room, plot) if line.points else "-" for _, _, line in lines]
     several = len(lines) > 1
     for letters in (99, 5, 1):
         names = [_shortened(line.name, letters) + " " if several else "" for _, _, line in lines]
@@ -126,10 +130,12 @@ def _bounds(plot: Plot) -> tuple[float, float, float, float] | None:
     room = (most - least) or math.inf
     low = max(min([least, *(low for _, low, _ in plot.band)]), least - room)
     high = min(max([most, *(high for _, _, high in plot.band)]), most + room)
-    # All values are equal up to rounding: half the value above and below.
-    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
-        room = abs(low) / 2 or 0.5
+    # All values are equal up to the rounding of float32: half the value above and below, or 0.5 around 0.
+    if high - low <= ROUNDING * max(abs(low), abs(high), 1.0):
+        room = abs(low) / 2 if abs(low) > ROUNDING else 0.5
         low, high = low - room, high + room
+    if plot.share:
+        low = max(0.0, low)
     return min(xs), max(xs), low, high
 
 
@@ -216,10 +222,15 @@ def _merged(cells: Sequence[tuple[str, str]]) -> Row:
 
 def _labels(plot: Plot, low: float, high: float, rows: int) -> dict[int, str]:
     """Numbers of the y axis by row: the largest, the smallest, and the level if it has a row of its own."""
-    labels = {0: compact(high, share=plot.share), rows - 1: compact(low, share=plot.share)}
+    labels = {0: _shown(high, high - low, plot), rows - 1: _shown(low, high - low, plot)}
     if plot.level is not None:
-        labels.setdefault(_row_of(plot.level, low, high, rows), compact(plot.level, share=plot.share))
+        labels.setdefault(_row_of(plot.level, low, high, rows), _shown(plot.level, high - low, plot))
     return labels
+
+
+def _shown(value: float, room: float, plot: Plot) -> str:
+    """A number of a chart whose values span `room`: of which a thousandth is 0."""
+    return compact(0.0 if abs(value) < room / 1000 else value, share=plot.share)
 
 
 def _x_axis(left: float, right: float, columns: int) -> str:

@@ -19,17 +19,26 @@ from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import TrainingEngine
 
 
-def set_up(prepared: Prepared, settings: RunSettings, directory: RunDir, accelerator: Any, screen: Screen) -> Run:
-    """A run with its reference log-probs computed or cached, adapters added, and model and optimizer wrapped."""
+def set_up(
+    prepared: Prepared,
+    settings: RunSettings,
+    directory: RunDir,
+    accelerator: Any,
+    screen: Screen,
+    *,
+    what: str = "rows and mismatched completions",
+) -> Run:
+    """A run with its reference log-probs computed or cached, adapters added, and model and optimizer wrapped.
+
+    `what` names its rows on the screen.
+    """
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
     with lora.adapters_disabled(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
-    screen.note(
-        f"Reference log-probs (rows and mismatched completions): {use.computed:,} computed, {use.cached:,} cached"
-    )
+    screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)

@@ -42,8 +42,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     prepared = prepare(config, accelerator, screen)
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
-    missing = missing_lengths(prepared, settings)
     probe, found = take_probe(prepared, settings, accelerator, screen)
+    missing = missing_lengths(prepared, settings)  # after the probe, whose log-probs are in the cache now
     work = planned_work(prepared, settings, missing, packed=probe is not None and probe.packed)
     disk = _disk(prepared, settings, missing, probe)
     problems += found + _problems_of_disk(disk, config)
@@ -144,7 +144,7 @@ def _show(screen: Screen, result: dict[str, Any]) -> None:
         ["   distinct prompts", tokens["unique_prompts"]],
         ["tokens forward and backward", passes["forward_backward_tokens"]],
         ["tokens forward only", passes["forward_tokens"]],
-        ["tokens forward, reference (not in the cache)", passes["reference_forward_tokens"]],
+        ["tokens forward, reference (not yet in the cache)", passes["reference_forward_tokens"]],
         ["parameters (trainable)", f"{result['parameters']['total']:,} ({result['parameters']['trainable']:,})"],
     ]
     lines += [[f"memory: {name.replace('_', ' ')}", readable(size)] for name, size in (result["memory"] or {}).items()]

@@ -142,9 +142,15 @@ def test_means_equal_the_loops(seed: int):
     assert found["reward_desirable"] == pytest.approx(sum(up) / len(up))
     assert found["reward_undesirable"] == pytest.approx(sum(down) / len(down))
     assert found["margin"] == pytest.approx(sum(up) / len(up) - sum(down) / len(down))
-    per_token = [ratio / length for ratio, length in zip(ratios, lengths, strict=True)]
-    good = [value for value, label in zip(per_token, labels, strict=True) if label]
-    assert found["log_ratio_per_token_desirable"] == pytest.approx(sum(good) / len(good))
+    good = [(ratio, length) for ratio, length, label in zip(ratios, lengths, labels, strict=True) if label]
+    good = sorted(good, key=lambda row: row[0] / row[1])[3:-3]  # of 30 rows a tenth at either end
+    assert found["log_ratio_per_token_desirable"] == pytest.approx(
+        sum(ratio for ratio, _ in good) / sum(length for _, length in good)
+    )
+    up, down = (sorted(ratio for ratio, label in zip(ratios, labels, strict=True) if label == one) for one in (1, 0))
+    assert found["margin_nats"] == pytest.approx((sum(up[3:-3]) - sum(down[3:-3])) / 24)
+    assert found["moved_nats"] == pytest.approx(sum(sorted(map(abs, ratios))[6:-6]) / 48)
+    assert found["kl_trimmed"] == pytest.approx(sum(sorted(scores.mismatched_log_ratios.tolist())[6:-6]) / 48)
     assert (found["rows"], found["desirable"], found["undesirable"], found["prompts"]) == (60, 30, 30, 15)
 
 
@@ -225,6 +231,8 @@ def test_every_estimate_lies_in_its_interval():
     assert set(names) == {
         *("loss", "z_ref", "kl", "reward_desirable", "reward_undesirable", "margin", "accuracy"),
         *("auc", "auc_length", "auc_length_matched", "auc_length_adjusted", "paired_accuracy"),
+        *("log_ratio_desirable", "log_ratio_undesirable", "margin_nats", "moved_nats", "kl_trimmed"),
+        *("log_ratio_per_token_desirable", "log_ratio_per_token_undesirable", "margin_equal_length"),
     }
     for name in names:
         low, high = found[f"{name}_interval"]

@@ -385,6 +385,14 @@ def test_no_better_is_claimed_about_one_time_in_ten():
     assert 0 < claimed < 14
 
 
+def test_few_prompts_show_no_difference():
+    """Of 4 prompts every resample agrees that an AUC of 1 is better than one of 0, which chance gives too."""
+    first = made_up(8)._replace(log_ratios=torch.tensor([0.0, 1] * 4))
+    turned = first._replace(log_ratios=1 - first.log_ratios)
+    assert compare(side(first), side(turned))["auc"]["difference"] == 1
+    assert {one["verdict"] for one in compare(side(first), side(turned)).values()} == {"unclear"}
+
+
 def test_more_margin_is_not_said_to_be_better():
     first = made_up()
     found = compare(side(first), Side(first, LossSettings(2 * BETA, 1.0, 1.0)))

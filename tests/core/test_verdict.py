@@ -8,27 +8,52 @@ from typing import Any
 
 import pytest
 import torch
+from support.verdict_study import Draw, curves, drifted, half, judged, rows_of
 
 from kto_cli.core.losses import LossSettings
+from kto_cli.core.statistics.curves import curve_warnings, row_warnings
 from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
-from kto_cli.core.statistics.scores import Scores
-from kto_cli.core.statistics.verdict import Verdict, curve_warnings, run_verdict
+from kto_cli.core.statistics.verdict import RULES, run_verdict
 
 
 def validation(**changes: Any) -> dict[str, Any]:
     """Metrics of a run that learned, with some of them changed."""
     return {
+        "rows": 400,
+        "desirable": 200,
+        "undesirable": 200,
+        "prompts": 400,
+        "not_finite": 0,
+        "lost_rows": 0,
+        "completion_tokens": 75.0,
         "margin": 0.4,
+        "margin_nats": 4.0,
+        "margin_nats_interval": [3.0, 5.0],
+        "margin_equal_length": 3.5,
+        "margin_equal_length_interval": [2.5, 4.5],
+        "moved_nats": 3.0,
         "auc": 0.70,
         "auc_interval": [0.65, 0.75],
-        "auc_length": 0.55,
-        "auc_length_matched": 0.68,
-        "auc_length_matched_interval": [0.60, 0.76],
+        "auc_p": 0.0005,
+        "auc_least_p": 1e-9,
         "z_ref": 1.0,
         "z_ref_se": 0.2,
-        "log_ratio_per_token_desirable": 0.05,
-        "log_ratio_per_token_undesirable": -0.1,
+        "kl_trimmed": 1.0,
+        "log_ratio_desirable": 1.0,
+        "log_ratio_desirable_interval": [0.5, 1.5],
+        "log_ratio_undesirable": -3.0,
+        "log_ratio_per_token_desirable": 0.02,
+        "log_ratio_per_token_desirable_interval": [0.01, 0.03],
         **changes,
+    }
+
+
+def fell(per_token: float, nats: float = -40.0, high: float = -0.01) -> dict[str, Any]:
+    return {
+        "log_ratio_per_token_desirable": per_token,
+        "log_ratio_per_token_desirable_interval": [2 * per_token, high],
+        "log_ratio_desirable": nats,
+        "log_ratio_desirable_interval": [2 * nats, high],
     }
 
 
@@ -36,20 +61,38 @@ def validation(**changes: Any) -> dict[str, Any]:
     ("changes", "word"),
     [
         ({}, "learned"),
-        ({"log_ratio_per_token_desirable": -0.49}, "learned"),
-        ({"log_ratio_per_token_desirable": -0.51}, "collapsed"),
-        ({"log_ratio_per_token_desirable": -6.0, "auc": 0.60, "auc_interval": [0.55, 0.65]}, "collapsed"),
+        ({"not_finite": 1}, "blown up"),
+        ({"kl_trimmed": 51.0}, "blown up"),
+        ({"kl_trimmed": 49.0}, "learned"),
+        ({"kl_trimmed": 51.0, "completion_tokens": 600.0}, "learned"),
+        (fell(-0.51), "collapsed"),
+        (fell(-0.49), "drifted"),
+        (fell(-0.51, nats=-0.9), "learned"),
+        (fell(-0.51, high=0.1), "learned"),
+        (fell(-6.0) | {"auc": 0.60, "auc_interval": [0.55, 0.65]}, "collapsed"),
+        (fell(-0.11), "drifted"),
+        (fell(-0.09), "learned"),
+        ({"auc_least_p": 0.026}, "too few rows"),
+        ({"auc_least_p": 0.024}, "learned"),
+        ({"desirable": 0, "auc": math.nan, "auc_interval": [math.nan, math.nan]}, "too few rows"),
+        ({"moved_nats": 0.39}, "barely moved"),
+        ({"moved_nats": 0.41}, "learned"),
+        ({"margin_nats": 0.39}, "barely moved"),
+        ({"margin_nats": 0.39, "auc_p": 0.3}, "unclear"),
+        ({"auc_p": 0.026}, "unclear"),
         ({"auc": 0.55, "auc_interval": [0.49, 0.61]}, "unclear"),
-        ({"auc": 0.40, "auc_interval": [0.35, 0.45]}, "unclear"),
-        ({"auc_interval": [math.nan, math.nan], "auc": math.nan}, "unclear"),
-        ({"auc_length": 0.70}, "length"),
-        ({"auc_length": 0.69}, "learned"),
-        ({"auc_length_matched_interval": [0.5, 0.6]}, "length"),
-        ({"auc_length_matched": 0.45, "auc_length_matched_interval": [0.4, 0.49]}, "length"),
+        ({"auc": 0.40, "auc_p": 0.99, "auc_interval": [0.35, 0.45]}, "unclear"),
+        ({"margin_equal_length": 0.9}, "length"),
+        ({"margin_equal_length": 1.1}, "learned"),
+        ({"margin_equal_length_interval": [-0.1, 7.0]}, "length"),
+        ({"margin_equal_length": math.nan, "margin_equal_length_interval": [math.nan, math.nan]}, "length"),
     ],
 )
 def test_word(changes: dict[str, Any], word: str):
-    assert run_verdict(validation(**changes), []).word == word
+    verdict = run_verdict(validation(**changes), [])
+    assert verdict.word == word
+    assert verdict.sentence.startswith(f"{word.capitalize()}: ")
+    assert "nan" not in verdict.sentence
 
 
 def test_no_validation_rows():
@@ -57,14 +100,9 @@ def test_no_validation_rows():
     assert run_verdict({}, []).word == "unknown"
 
 
-def test_no_pair_of_like_length_shows_nothing_beyond_length():
-    nothing = {"auc_length_matched": math.nan, "auc_length_matched_interval": [math.nan, math.nan]}
-    assert run_verdict(validation(**nothing), []).word != "learned"
-
-
 def test_the_sentence_names_the_numbers():
     sentence = run_verdict(validation(), []).sentence
-    for number in ("+0.400", "0.700", "0.650", "0.750", "1.00", "0.20", "0.550", "0.680"):
+    for number in ("+4.00 nats", "+3.50 nats", "0.700", "0.650", "0.750", "p 0.0005", "1.00 +- 0.20"):
         assert number in sentence
 
 
@@ -74,51 +112,130 @@ def test_an_unclear_verdict_on_few_rows_names_their_number():
     assert "Only" not in run_verdict(validation(rows=200, **unclear), []).sentence
 
 
-# --- verdicts on scores, through the metrics ----------------------------------------------------
+def test_an_auc_below_chance_asks_whether_the_labels_are_turned():
+    assert "wrong way round" in run_verdict(validation(auc_interval=[0.3, 0.4], auc_p=1.0), []).sentence
 
 
-def judged(log_ratios: torch.Tensor, desirable: torch.Tensor, lengths: torch.Tensor) -> Verdict:
-    names = [str(number) for number in range(len(desirable))]
-    mismatched = torch.zeros(len(desirable))
-    scores = Scores(log_ratios, mismatched, desirable, lengths, names, [None] * len(names))
-    return run_verdict(validation_metrics(scores, LossSettings(0.1, 1, 1)), [])
+# --- verdicts on scores, through the metrics (more cases: test_verdict_study.py) -------------------
 
 
-def sample(seed: int = 0) -> tuple[torch.Generator, torch.Tensor, torch.Tensor]:
-    """400 rows, half desirable; lengths 60 to 90 whatever the label."""
-    generator = torch.Generator().manual_seed(seed)
-    return generator, torch.arange(400) % 2 == 0, torch.randint(60, 91, (400,), generator=generator)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
+def test_a_perfect_ranking_of_few_rows_shows_nothing(count: int):
+    """Of 3 + 3 rows chance ranks one in 20 so, and the interval says how little is known."""
+    verdict = judged(rows_of(5.0 * half(count), half(count), torch.full((count,), 9)))
+    assert verdict.word == "too few rows"
+    assert "[1.000, 1.000]" not in verdict.sentence
+    assert "nan" not in verdict.sentence
 
 
-def test_collapsed_policy_is_called_so_whatever_its_auc():
-    """Both classes' log-ratios at -450 nats over 75 tokens: -6 nats a token. The desirable ones' are 9 nats
-    higher (-441 / 75 = -5.88) with a standard deviation of 25 nats (of their mean: 25 / 75 / sqrt 200 = 0.02), so
-    AUC = Phi(9 / (25 * sqrt 2)) = 0.60: better than chance, on a ruined model."""
-    generator, desirable, _ = sample()
-    log_ratios = -450 + 9.0 * desirable + 25 * torch.randn(400, generator=generator)
-    verdict = judged(log_ratios, desirable, torch.full((400,), 75))
-    assert verdict.word == "collapsed"
-    assert "5.86 nats per token" in verdict.sentence
+def test_four_and_four_rows_in_perfect_order_are_the_fewest_that_learned():
+    draw = Draw(0)
+    made = rows_of(9.0 * half(8) + draw.normal(8), half(8), torch.tensor([20, 21, 22, 20, 21, 22, 20, 21]))
+    assert judged(made).word == "learned"
 
 
-def test_length_alone_is_called_length():
-    """Undesirable completions are longer, and the policy takes 0.01 nats a token off everything (far from collapse):
-    the rewards order the classes as well as length does and no better."""
-    generator, desirable, lengths = sample()
-    lengths = lengths + 40 * (~desirable).long()
-    verdict = judged(-0.01 * lengths + 1e-4 * torch.randn(400, generator=generator), desirable, lengths)
-    assert verdict.word == "length"
+def test_one_beta_or_another_gives_the_same_word_and_sentence():
+    draw = Draw(1)
+    made = rows_of(1.9 * half(200) + draw.normal(200), half(200), draw.lengths(40, 60, 200))
+    assert len({judged(made, beta=beta)[:2] for beta in (0.003, 0.1, 3.0)}) == 1
 
 
-def test_noise_is_called_unclear():
-    generator, desirable, lengths = sample()
-    assert judged(torch.randn(400, generator=generator), desirable, lengths).word == "unclear"
+def test_order_of_the_rows_changes_no_word():
+    made = drifted(Draw(3)).take(range(60))
+    turned = made.take(range(59, -1, -1))
+    assert judged(made).word == judged(turned).word == "drifted"
 
 
-def test_reward_of_the_label_is_called_learned():
-    generator, desirable, lengths = sample()
-    log_ratios = 1.0 * desirable + torch.randn(400, generator=generator)
-    assert judged(log_ratios, desirable, lengths).word == "learned"
+def test_one_row_in_fifty_warns_and_changes_no_word():
+    """200 desirable rows gained half a nat, 4 of them lost 170 nats on 5 tokens: pooled -0.58 nats a token."""
+    draw = Draw(0)
+    ratios = 0.5 * half(400) + 0.5 * draw.normal(400)
+    ratios[:8:2] = -170.0
+    verdict = judged(rows_of(ratios, half(400), torch.full((400,), 5)))
+    assert verdict.word == "learned"
+    assert any("4 desirable rows of 200 lost more than half a nat a token" in text for text in verdict.warnings)
+
+
+def test_a_log_prob_that_is_no_number_is_blown_up():
+    ratios = torch.randn(40)
+    ratios[3] = math.inf
+    verdict = judged(rows_of(ratios, half(40), torch.full((40,), 9)))
+    assert verdict.word == "blown up"
+    assert "1 row" in verdict.sentence
+
+
+# --- overfitting ----------------------------------------------------------------------------------
+
+
+def areas(*values: float) -> list[dict[str, Any]]:
+    """A run whose validation AUC took these values, each with an interval of +-0.04."""
+    return [
+        {"step": step, "validation": {"auc": value, "auc_interval": [value - 0.04, value + 0.04], "loss": 0.4}}
+        for step, value in enumerate(values, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ((0.6, 0.7, 0.8, 0.74), "overfit"),
+        ((0.6, 0.7, 0.8, 0.755), "learned"),  # by less than 0.05
+        ((0.6, 0.8, 0.7, 0.8), "learned"),  # back again
+        ((0.8,), "learned"),
+        ((0.8, math.nan), "learned"),
+    ],
+)
+def test_a_validation_auc_that_fell(values: tuple[float, ...], word: str):
+    verdict = run_verdict(validation(), areas(*values))
+    assert verdict.word == word
+    if word == "overfit":
+        assert "from 0.800 at step 3 to 0.740" in verdict.sentence
+        assert "--max-steps 3" in verdict.sentence
+
+
+def test_a_fall_within_a_wide_interval_is_no_fall():
+    steps = areas(0.6, 0.8, 0.7)
+    steps[1]["validation"]["auc_interval"] = [0.65, 0.95]
+    assert run_verdict(validation(), steps).word == "learned"
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
+def test_training_rows_learned_by_heart(beta: float):
+    """12 nats apart, validation rows 0.5 (surely under 1): overfit if their AUC is chance or their loss rises."""
+    weak = validation(margin_nats=0.5, margin_nats_interval=[0.0, 1.0])
+    noise = weak | {"auc_p": 0.3}
+    level, rising = (curves(Draw(0), beta, apart=12.0, area=lambda time: 0.6, rise=rise) for rise in (0.0, 0.2))
+    words = [run_verdict(found, steps, beta=beta).word for found in (noise, weak) for steps in (level, rising)]
+    assert words == ["overfit", "overfit", "learned", "overfit"]
+    alike = curves(Draw(0), beta, apart=0.5, area=lambda time: 0.6, rise=0.2)
+    assert run_verdict(noise, alike, beta=beta).word == "unclear"
+
+
+def test_lines_that_lack_numbers_say_nothing():
+    steps = [{"step": 1}, {"step": 2, "validation": None}, {"step": 3, "validation": {}}, *areas(0.9), {"step": 5}]
+    assert run_verdict(validation(), steps).word == "learned"
+
+
+# --- rows: warnings without curves, in `kto eval` too -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("desirable", "undesirable", "high", "warned"),
+    [(-1.1, -1.1, -0.1, True), (-0.9, -5.0, -0.1, False), (-5.0, -0.9, -0.1, False), (-1.1, -1.1, 0.1, False)],
+)
+def test_both_classes_fell(desirable: float, undesirable: float, high: float, warned: bool):
+    """By a nat each, whatever beta is, and surely: with the interval of the desirable rows below 0."""
+    changes = {"log_ratio_desirable": desirable, "log_ratio_undesirable": undesirable}
+    found = validation(**changes, log_ratio_desirable_interval=[-9, high])
+    assert [text for text in row_warnings(found) if "both classes fell" in text] == run_verdict(found, []).warnings
+    assert bool(row_warnings(found)) == warned
+
+
+def test_metrics_have_all_that_the_verdict_reads():
+    found = validation_metrics(rows_of(torch.randn(40), half(40), torch.full((40,), 9)), LossSettings(0.1, 1, 1))
+    assert set(validation()) <= set(found)
+    for rule in RULES.values():
+        rule(found, [], 0.1)
 
 
 # --- curves -------------------------------------------------------------------------------------
@@ -148,7 +265,14 @@ WARNINGS = {
         {"reward_desirable": -0.11, "reward_undesirable": -0.2},
         {"reward_desirable": -0.09, "reward_undesirable": -2.0},
     ),
-    "was clamped to 0": ({"z_ref": 0.0}, {"z_ref": lambda time: 0.0 if time < 0.85 else 0.1}),
+    "was clamped to 0": (
+        {"z_ref": 0.0, "reward_desirable": -0.11, "reward_undesirable": 0.0},
+        {
+            "z_ref": lambda time: 0.0 if time < 0.85 else 0.1,
+            "reward_desirable": -0.11,
+            "reward_undesirable": 0.0,
+        },
+    ),
     "are saturated": ({"saturated": 0.51}, {"saturated": 0.49}),
     "hardly moved": ({"loss": 0.5, "margin": 0.009}, {"loss": 0.5, "margin": 0.02}),
     "loss rose": ({"loss": lambda time: 0.4 + 0.1 * time}, {"loss": lambda time: 0.4 + 0.03 * time}),
@@ -165,9 +289,19 @@ def test_warning_alone_when_due(words: str):
     assert curve_warnings(curve(**not_due)) == []
 
 
-def test_a_clamped_z_ref_names_the_desirable_reward():
-    assert "(now +0.25)" in curve_warnings(curve(z_ref=0.0, reward_desirable=0.25))[0]
-    assert "(now" not in curve_warnings(curve(z_ref=0.0, reward_desirable=math.nan))[0]
+def test_a_clamped_z_ref_is_harmless_while_desirable_rows_hold():
+    assert "lost 2.0 nats" in curve_warnings(curve(z_ref=0.0, reward_desirable=-0.2))[1]
+    assert curve_warnings(curve(z_ref=0.0, reward_desirable=-0.09)) == []
+    assert curve_warnings(curve(z_ref=0.0, reward_desirable=math.nan)) == []
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
+def test_curves_are_read_in_nats(beta: float):
+    """The same log-ratios, logged as rewards of another beta, give the same warnings."""
+    moved = {"reward_desirable": -11 * beta, "reward_undesirable": -12 * beta, "margin": beta}
+    assert ["both classes fell" in text for text in curve_warnings(curve(**moved), beta=beta)] == [True]
+    still = {"loss": 0.5, "margin": 0.09 * beta}
+    assert ["hardly moved" in text for text in curve_warnings(curve(**still), beta=beta)] == [True]
 
 
 def test_a_loss_that_fell_a_little_has_moved():
@@ -203,12 +337,6 @@ def test_validation_rewards_decide_whether_both_fell():
     """A noisy last step is no fall where validation rewards hold; validation rewards that fell are one."""
     steps = curve(reward_desirable=-0.5, reward_undesirable=-0.9)
     assert "both classes fell" in curve_warnings(steps)[0]
-    holding = validation(reward_desirable=0.1, reward_undesirable=-0.4)
-    assert not [text for text in curve_warnings(steps, holding) if "both classes fell" in text]
-    falling = validation(reward_desirable=-0.3, reward_undesirable=-0.4)
-    assert "both classes fell" in curve_warnings(curve(), falling)[0]
-
-
-def test_a_sure_sign_with_next_to_no_margin_is_not_learned():
-    """Three steps can rank validation rows a little without having taught anything one would see."""
-    assert run_verdict(validation(margin=0.004), []).word == "unclear"
+    assert run_verdict(validation(), steps).warnings == []
+    fallen = validation(log_ratio_desirable=-3.0, log_ratio_undesirable=-4.0, log_ratio_desirable_interval=[-4, -2])
+    assert ["both classes fell" in text for text in run_verdict(fallen, curve()).warnings] == [True]

@@ -22,7 +22,7 @@ from test_docs import FLAG, section
 from kto_cli.cli.app import app
 from kto_cli.common.model_config import DTYPES
 from kto_cli.common.train_config import OPTIMIZERS, SCHEDULES, SWITCH, TRACKERS, TrainConfig
-from kto_cli.core.statistics import verdict
+from kto_cli.core.statistics import curves, verdict
 from kto_cli.training.settings import default_learning_rate
 
 DOCS = REPOSITORY / "docs"
@@ -225,12 +225,22 @@ READING = (DOCS / "reading.md").read_text(encoding="utf-8")
 
 
 def test_the_rules_of_the_verdict():
+    """Every word with its rule, in the order in which they are tried, and the thresholds of the code."""
     text = section(READING, "## The verdict")
-    words = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    given = re.findall(r'(?:return|Verdict\()\s*"(\w+)"', Path(verdict.__file__).read_text(encoding="utf-8"))
-    assert set(words) == set(given)
-    assert f"more than {-verdict.COLLAPSED_PER_TOKEN:g} nats a token" in text
-    assert f"the margin is below {verdict.LEAST_MARGIN:g}" in text
+    rules = dict(re.findall(r"^\| `([\w ]+)` \|[^|]*\| ([^|]*) \|", text, re.MULTILINE))
+    assert list(rules) == ["unknown", *verdict.RULES]
+    said = {
+        "blown up": (verdict.BLOWN_UP_NATS, verdict.BLOWN_UP_PER_TOKEN),
+        "collapsed": (-verdict.COLLAPSED_PER_TOKEN, -verdict.LEAST_LOSS),
+        "drifted": (-verdict.DRIFTED_PER_TOKEN,),
+        "overfit": (curves.LEAST_FALL, curves.LEAST_GAP),
+        "barely moved": (verdict.LEAST_NATS,),
+        "unclear": (verdict.SURE,),
+        "length": (verdict.BEYOND_LENGTH,),
+    }
+    for word, numbers in said.items():
+        assert {f"{number:g}" for number in numbers} <= set(re.findall(r"[\d.]*\d", rules[word])), word
+    assert f"more than {verdict.SURE:.1%}".replace("%", " %") in rules["too few rows"]
 
 
 class RunFiles(NamedTuple):

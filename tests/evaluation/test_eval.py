@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
@@ -14,6 +15,8 @@ from conftest import call, error_line, pairs, write_lines
 from kto_cli.core.statistics.auc import auc
 from kto_cli.data.dataset import read_batches
 
+DOWN = ("--lambda-d", 0.001, "--lambda-u", 1)
+"""Weights that teach only what not to say."""
 LOG = ("--desirable", "label == true", "--undesirable", "label == false")
 
 
@@ -177,3 +180,56 @@ def test_each_file_of_weights_is_hashed_once(run, monkeypatch):
     call("eval", run / "a", run / "b", "--samples", 0, "--json")
     weights = [path for path in hashed if path.endswith(".safetensors")]
     assert len(weights) == len(set(weights)) == 3, weights
+
+
+# --- the verdict --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "rate", "steps", "flags"),
+    [
+        ("barely moved", 1e-6, 1, ()),
+        ("learned", 0.01, 3, ("--beta", 0.02)),
+        ("drifted", 0.03, 3, DOWN),
+        ("collapsed", 0.1, 12, DOWN),
+    ],
+)
+def test_train_eval_and_report_give_the_same_verdict(mixed, pico, workplace, word, rate, steps, flags):
+    """Word, sentence and warnings, and every number, on the same rows."""
+    words = ("--data", mixed / "set", "--model", pico, "--batch-size", 8, "--max-steps", steps, "--epochs", 5)
+    trained = call("train", *words, "--learning-rate", rate, *flags, "--out", "run", "--json").json
+    assert trained["verdict"] == word
+    evaluated = call("eval", "run", "--samples", 0, "--json").json
+    for key in ("verdict", "sentence", "warnings"):
+        assert evaluated[key] == trained[key]
+    page = html.unescape((workplace / "run/eval/report.html").read_text(encoding="utf-8"))
+    reason = trained["sentence"].split(": ", 1)[1]
+    assert reason[:1].upper() + reason[1:] in page
+    assert trained["sentence"] in (workplace / "run/README.md").read_text(encoding="utf-8")
+    assert all(warning in page for warning in trained["warnings"])
+    for key, value in trained["validation"].items():
+        assert evaluated[key] == pytest.approx(value, nan_ok=True, abs=1e-5), key
+
+
+def test_a_broken_model_is_warned_about_without_its_curves(mixed, pico, workplace):
+    """A model folder that belongs to no run: rewards of both classes fell, says `kto eval` from the rows alone."""
+    words = ("--data", mixed / "set", "--model", pico, "--batch-size", 8, "--max-steps", 3, *DOWN)
+    trained = call("train", *words, "--learning-rate", 0.1, "--out", "run", "--json").json
+    assert trained["verdict"] == "collapsed"
+    shutil.copytree(workplace / "run", workplace / "model", ignore=shutil.ignore_patterns("kto_config.json", "steps"))
+    ran = call("eval", "model", "--data", mixed / "set", "--reference", pico, "--samples", 0)
+    assert trained["sentence"] in ran.out
+    assert "both classes fell" in ran.err
+
+
+def test_curves_of_a_run_say_nothing_of_other_rows(run, mixed, workplace):
+    """Its own rows: overfit, as its metrics.jsonl has it. Rows of another dataset: not."""
+    lines = [json.loads(line) for line in (run / "a/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for line, area in zip(lines, (0.95, 0.9, 0.5), strict=True):
+        line["validation"] = {**lines[-1]["validation"], "auc": area, "auc_interval": [area - 0.02, area + 0.02]}
+    (run / "a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    own = call("eval", run / "a", "--samples", 0, "--json").json
+    write_lines(workplace / "other.jsonl", pairs(30))
+    assert call("binarize", "other.jsonl", "--out", "other", "--validation", 0.5).code == 0
+    other = call("eval", run / "a", "--data", "other", "--samples", 0, "--json").json
+    assert (own["verdict"], other["verdict"]) == ("overfit", "learned")

@@ -644,3 +644,22 @@ def test_nothing_is_wider_than_the_screen(copied, tmp_path, width, word):
     ran = chromium("--dump-dom", "--virtual-time-budget=4000", (tmp_path / "frame.html").as_uri())
     (found,) = re.findall(r"<title>w(\d+)</title>", ran.stdout)
     assert int(found) <= width
+
+
+def test_axes_of_a_run_that_has_not_moved_show_no_rounding():
+    """Rewards of 1e-8 are 0, and a share starts at 0."""
+    steps = [
+        {
+            "step": step,
+            "loss": 0.5 + step * 1e-8,
+            "reward_desirable": -1e-8 * step,
+            "reward_undesirable": 1e-8,
+            "margin": -2e-8,
+            "saturated": 0.01 * step,
+        }
+        for step in range(1, 6)
+    ]
+    for chart in training_charts(Evidence("x", {}, steps=steps)):
+        ticks = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
+        assert ticks
+        assert not [tick for tick in ticks if re.search(r"e[-−]|^[-−]\d+%", tick)], chart.title

@@ -140,8 +140,8 @@ def moved_a_little(draw: Draw) -> Scores:
 
 
 def hardly_apart(draw: Draw) -> Scores:
-    """0.2 nats apart, which 4,000 rows show for certain."""
-    return rows_of(0.2 * half(4000) + 1.0 * draw.normal(4000), half(4000), draw.lengths(40, 60, 4000))
+    """0.22 nats apart, which 1,600 rows show for certain."""
+    return rows_of(0.22 * half(1600) + 1.0 * draw.normal(1600), half(1600), draw.lengths(40, 60, 1600))
 
 
 def noise(draw: Draw) -> Scores:
@@ -204,6 +204,41 @@ def four_rows(draw: Draw) -> Scores:
     return rows_of(ratios, half(4), torch.full((4,), 20))
 
 
+def learned_by_heart(draw: Draw) -> Scores:
+    """Validation rows lie half a nat apart at a spread of 3; `CURVES` has training rows 12 nats apart."""
+    return rows_of(0.5 * half(200) + 3 * draw.normal(200), half(200), draw.lengths(20, 200, 200))
+
+
+def trained_too_long(draw: Draw) -> Scores:
+    """An AUC of 0.71, that was 0.8."""
+    return rows_of(0.8 * half(200) + draw.normal(200), half(200), draw.lengths(20, 200, 200))
+
+
+def trained_well(draw: Draw) -> Scores:
+    """Training rows lie as far apart as validation rows."""
+    return rows_of(2.0 * half(100) + draw.normal(100), half(100), draw.lengths(20, 200, 100))
+
+
+def curves(draw: Draw, beta: float, *, apart: float, area: Callable[[float], float], rise: float) -> Steps:
+    """40 steps: training rows come to lie so many nats apart, validation AUC and loss go their way, all with noise."""
+    found: Steps = []
+    for step in range(1, 41):
+        time, (first, second, third) = step / 40, draw.normal(3).tolist()
+        line = {"step": step, "loss": 0.5 - 0.1 * time, "z_ref": 0.5, "margin": beta * (apart * time + first)}
+        if step % 4 == 0:
+            value = area(time) + 0.01 * second
+            loss = 0.45 + max(0.0, rise * (time - 0.5)) + 0.002 * third
+            line["validation"] = {"auc": value, "auc_interval": [value - 0.05, value + 0.05], "loss": loss}
+        found.append(line)
+    return found
+
+
+CURVES: dict[Callable[[Draw], Scores], dict[str, Any]] = {
+    learned_by_heart: {"apart": 12.0, "area": lambda time: 0.54, "rise": 0.2},
+    trained_too_long: {"apart": 8.0, "area": lambda time: 0.8 - 0.15 * max(0.0, time - 0.4), "rise": 0.0},
+    trained_well: {"apart": 2.0, "area": lambda time: 0.5 + 0.42 * time, "rise": 0.0},
+}
+"""What led to these rows."""
 CASES: dict[Callable[[Draw], Scores], str] = {
     learned: "learned",
     learned_from_few: "learned",
@@ -223,6 +258,9 @@ CASES: dict[Callable[[Draw], Scores], str] = {
     drifted: "drifted",
     blown_up: "blown up",
     four_rows: "too few rows",
+    learned_by_heart: "overfit",
+    trained_too_long: "overfit",
+    trained_well: "learned",
 }
 
 
@@ -233,7 +271,13 @@ def words_of_noise(kind: str, count: int, runs: int) -> Counter[str]:
 
 def words_of_case(case: Callable[[Draw], Scores], runs: int) -> Counter[str]:
     """The words given to so many runs of a constructed case."""
-    return Counter(judged(case(Draw(seed)), beta=BETAS[seed % 3]).word for seed in range(runs))
+
+    def word(seed: int) -> str:
+        draw, beta = Draw(seed), BETAS[seed % 3]
+        steps = curves(draw, beta, **CURVES[case]) if case in CURVES else []
+        return judged(case(draw), steps, beta=beta).word
+
+    return Counter(word(seed) for seed in range(runs))
 
 
 def main(runs: int) -> None:

@@ -207,3 +207,14 @@ def test_saved_for_backward_counts_each_micro_batch_anew():
 def test_shared_memory_counts_once():
     values = torch.zeros(10)
     assert bytes_of([values, values[2:5], torch.zeros(3)]) == 52
+
+
+def test_cached_counts_of_the_timed_steps_are_named_as_theirs(kto, workplace, given):
+    """A second dry run finds the values of the steps that the first one timed, and says so of no other rows."""
+    words = ("train", *given, *SHORT, "--cache", "cache", "--dry-run")
+    assert kto(*words).code == 0
+    ran = kto(*words)
+    assert "Reference log-probs (of the few steps timed now): 0 computed" in ran.err
+    assert "not yet in the cache" in ran.out
+    assert kto("precompute", *given, "--cache", "cache").code == 0
+    assert kto(*words, "--json").json["passes"]["reference_forward_tokens"] == 0

@@ -166,6 +166,19 @@ def test_numbers_are_short(value, said):
     assert compact(0.126, share=True) == "13%"
 
 
+@pytest.mark.parametrize("most", [2e-8, 3.0])
+def test_rounding_is_no_number_on_an_axis(most: float):
+    """-1e-8 is what float32 leaves of 0: before the first update, and as the least of larger values."""
+    plot = Plot("rewards", [Line("up", [(1, -1e-8), (2, most)]), Line("down", [(1, 0.0), (2, -1e-8)])], level=0)
+    assert not [line for line in curve(plot, 76, 8) if "e-" in line]
+
+
+def test_an_axis_of_shares_starts_at_0():
+    for values in ((0.0, 0.0), (0.3, 0.3), (0.0, 0.2)):
+        plot = Plot("saturated", [Line("training", list(enumerate(values)))], level=0, share=True)
+        assert curve(plot, 76, 8)[-2].startswith("      0%")
+
+
 def test_bar():
     assert [text for text, _ in bar(0.25, 8, unicode=False)] == ["==", "------"]
     assert sum(len(text) for text, _ in bar(1.7, 8)) == 8

@@ -20,7 +20,7 @@ METRICS = ("loss", "z_ref", "margin", "accuracy", "auc", "auc_length", "auc_leng
 CHAIN = {
     "binarize": ["binarize", "hh-rlhf"],
     "precompute": ["precompute"],
-    "train": ["train", "--beta", "0.1", "--lambda-u", "1.33"],
+    "train": ["train", "--beta", "0.1", "--lambda-d", "1.33"],
     "eval": ["eval", "checkpoint"],
 }
 

@@ -101,8 +101,11 @@ def _training_chart(panel: Panel, curves: list[Curve], final: Final | None, evid
         if panel.level is not None:
             axes.axhline(panel.level, color=TEXT, linewidth=0.7)
         if panel.share:
-            axes.set_ylim(-0.02, max(0.1, 1.08 * max(value for curve in curves for _, value in curve.points)))
+            axes.set_ylim(0, max(0.1, 1.08 * max(value for curve in curves for _, value in curve.points)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        low, high = axes.get_ylim()
+        if high - low < 1e-5:  # rounding: before the first update all rewards are 0
+            axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
 

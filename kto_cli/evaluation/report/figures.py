@@ -32,7 +32,7 @@ def reward_chart(evidence: Evidence) -> Chart | None:
     if not numpy.isfinite(rewards).all() or not 0 < labels.sum() < len(labels):
         return None
     low, high = float(rewards.min()), float(rewards.max())
-    edges = numpy.linspace(low, high, BINS + 1) if high > low else numpy.array([low - 0.5, low + 0.5])
+    edges = numpy.linspace(low, high, BINS + 1) if high - low > 1e-5 else numpy.array([low - 0.5, high + 0.5])
     shares = {
         name: numpy.histogram(rewards[of_class], edges)[0] / of_class.sum()
         for name, of_class in (("desirable", labels), ("undesirable", ~labels))

@@ -51,7 +51,9 @@ def take_probe(
     chosen = [row for batch in (longest, *typical) for row in batch]
     few = replace(prepared, train=prepared.train.take(chosen), validation=EncodedRows())
     try:
-        this_run = set_up(few, settings, RunDir(Path(settings.config.out)), accelerator, screen)
+        this_run = set_up(
+            few, settings, RunDir(Path(settings.config.out)), accelerator, screen, what="of the few steps timed now"
+        )
         needed = 3 * bytes_of(learning(this_run.model))
         if problems := estimate.problems_of_space(
             needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"
