@@ -132,7 +132,7 @@ class BinarizeFlags:
         _labels(help="With bernoulli: width of the logistic curve, in score units. Default: the standard deviation."),
     ]
 
-    validation: Annotated[float, _rows(help="Share of the prompts in the validation split.")]
+    validation: Annotated[float, _rows(help="Share of the rows in the validation split.")]
     limit: Annotated[int | None, _rows(help="Maximum of training rows.")]
     balance: Annotated[bool, _rows("--balance", help="Keep equal numbers of rows of both classes.")]
     weights: Annotated[

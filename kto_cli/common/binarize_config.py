@@ -97,7 +97,7 @@ class BinarizeConfig:
 
     # split and sample; only training rows are sampled, so that different samples share one validation split
     validation: float = 0.05
-    """Share of the prompts in the validation split."""
+    """Share of the rows in the validation split."""
     seed: int = 0
     """Seed of the validation split, of samples and of Bernoulli labels."""
     one_y_per_x: bool = False

@@ -22,6 +22,7 @@ from kto_cli.data.formats.counts import Counts
 from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
+from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
 from kto_cli.data.pipeline.parse import blocks, parsed_blocks
 from kto_cli.data.pipeline.row_spool import Spool
@@ -60,6 +61,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         if not spool.rows:
             raise BadData(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), NOT_WRITTEN)
         columns = spool.columns()
+        for text in separate_openings(columns, spool, config.validation):
+            screen.note(text)
         assigned = assign(columns, sources, config)
         for text in assigned.warnings:
             screen.warn(text)

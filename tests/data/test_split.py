@@ -134,8 +134,13 @@ def test_smallest_keys_as_naive(rows):
 
 
 def test_number_validation():
-    cases = [(0.05, 3), (0.05, 4), (0.05, 30), (0.05, 1000), (0.99, 10), (0.0, 1000), (0.5, 4)]
-    assert [number_validation(*case) for case in cases] == [0, 2, 2, 50, 8, 0, 2]
+    """The number of units whose rows are nearest to the share: 3 + 3 + 3 of 10 wanted, not 12."""
+    ones = numpy.ones(1000, dtype=numpy.int64)
+    assert [number_validation(share, ones) for share in (0.0, 0.001, 0.05, 0.5)] == [2, 2, 50, 500]
+    assert number_validation(0.1, 3 * ones[:34]) == 3
+    assert number_validation(0.1, 4 * ones[:25]) == 3  # 12, as near as 8
+    assert number_validation(0.1, ones[:50], left=50) == 10
+    assert number_validation(0.9, ones[:50], left=50) == 50
 
 
 @settings(max_examples=250, deadline=None)
@@ -163,10 +168,24 @@ def test_nothing_is_shared_and_every_row_has_one_place(rows, share, seed, cluste
         assert not any(flags.any() for flags in result.dropped.values())
 
 
+def drawn_by_hand(sets: list[set[int]], share: float) -> list[set[int]]:
+    """The first units, one more while that brings the rows nearer to the share; at least two, and two are left."""
+    rows = sum(map(len, sets))
+    wanted = share * rows
+    may = [members for members in sets if len(members) <= max(wanted / 4, 2 * rows / len(sets))]
+    chosen: list[set[int]] = []
+    for members in may:
+        before = sum(map(len, chosen))
+        if len(chosen) >= 2 and abs(before + len(members) - wanted) > abs(before - wanted) + 1e-9:
+            break
+        chosen.append(members)
+    return [] if len(sets) < 4 else chosen[: len(sets) - 2]
+
+
 @settings(max_examples=150, deadline=None)
 @given(ROWS, st.integers(0, 5))
 def test_the_seeded_split_as_naive(rows, seed):
-    """Families by hand, ranked by the hash of their smallest group key; the whole draw undone if it takes a class."""
+    """Families by hand, in the order of the hash of their smallest group key; undone if the draw takes a class."""
     rows = [(*row[:4], False, 0, row[6]) for row in rows]
     result = split_rows(rows, 0.4, seed)
     sets = naive_families(rows)
@@ -177,8 +196,7 @@ def test_the_seeded_split_as_naive(rows, seed):
     def place(members: set[int]) -> int:
         return int(priority(numpy.array([key(members)], dtype=numpy.uint64), seed, "held out")[0])
 
-    chosen = sorted(sets, key=place)[: number_validation(0.4, len(sets))]
-    held = set().union(*chosen)
+    held = set().union(*drawn_by_hand(sorted(sets, key=place), 0.4))
     there = {position for position, row in enumerate(rows) if row[6]}
     if {rows[position][3] for position in there - held} != {rows[position][3] for position in there}:
         held = set()
@@ -222,12 +240,50 @@ def test_a_row_more_in_a_family_does_not_move_it():
 
 
 def test_large_families_are_not_drawn_more_often():
-    """Of 1,000 units half have ten rows and half one: the draw of 500 takes 250 of each, give or take 4 deviations
-    (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
+    """Of 1,000 units half have ten rows and half one: half of the rows are about 500 units, 250 of each, give or take
+    4 deviations (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
     rows = [(n * 10 + k, n * 10 + k, n, k % 2, False, 0, True) for n in range(1000) for k in range(10 if n % 2 else 1)]
     held = split_rows(rows, 0.5).validation
     small = sum(bool(held[position]) for position, row in enumerate(rows) if row[2] % 2 == 0)
     assert abs(small - 250) < 32
+
+
+def units_of(*sizes: int) -> list[tuple]:
+    """Clusters of these sizes, each row with a prompt of its own."""
+    names = [number for number, size in enumerate(sizes) for _ in range(size)]
+    return [(n, n, names[n], n % 2, False, 0, True) for n in range(len(names))]
+
+
+def test_the_share_is_of_rows():
+    """Units of 1 to 9 rows: a tenth of the rows is validation, to within half of the largest unit."""
+    rows = units_of(*(1 + n % 9 for n in range(200)))
+    for seed in range(5):
+        result = split_rows(rows, 0.1, seed)
+        assert abs(result.validation.sum() - 0.1 * len(rows)) <= 5
+        assert result.warnings == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_very_large_unit_does_not_swallow_the_split(seed):
+    """A template of 300 prompts beside 700 single ones: it stays in training, whatever the seed."""
+    result = split_rows(units_of(300, *[1] * 700), 0.05, seed)
+    assert result.validation.sum() == 50
+    assert not result.validation[:300].any()
+    assert result.warnings == []
+
+
+def test_a_share_that_is_not_reached_is_a_warning():
+    few = split_rows(units_of(3800, *[1] * 130), 0.05)
+    assert few.validation.sum() == 129  # two units are left to training, the large one and another
+    assert few.warnings == [
+        "Validation split: 129 of 3,930 rows (3.3%), and 5.0% were asked for: "
+        "3,800 rows belong together (one prompt, conversation or cluster) and are never drawn."
+    ]
+    many = split_rows(units_of(*[2] * 10), 0.05)
+    assert many.validation.sum() == 4
+    assert many.warnings == [
+        "Validation split: 4 of 20 rows (20.0%), and 5.0% were asked for: it needs at least 2 prompts."
+    ]
 
 
 # --- official splits --------------------------------------------------------------------------
@@ -266,7 +322,7 @@ def test_in_a_mix_each_source_without_a_split_gets_a_seeded_one():
     assert int(result.validation[50:].sum()) == 10
     assert result.notes == [
         "Validation split: 1 of 2 sources have an official one, which is used.",
-        "Validation split: 10 of 100 prompts or conversations of the other sources (seed 0).",
+        "Validation split: 10 of 100 rows of the other sources, 10 of 100 prompts or conversations (seed 0).",
     ]
 
 
@@ -304,7 +360,7 @@ def test_few_prompts_and_whole_classes():
 def test_one_class_alone_can_be_validation_but_is_said():
     result = split_rows(plain(20, label=lambda n: 1), 0.2)
     assert int(result.validation.sum()) == 4
-    assert result.notes == ["Validation split: 4 of 20 prompts or conversations (seed 0)."]
+    assert result.notes == ["Validation split: 4 of 20 rows, 4 of 20 prompts or conversations (seed 0)."]
     assert result.warnings == ["All validation rows have the same label, so kto eval cannot compute an AUC."]
 
 

@@ -344,3 +344,29 @@ def test_texts_and_chats_are_never_spelled_alike():
     chat = ({"role": "user", "content": "Q"},)
     assert canonical(canonical(chat)) != canonical(chat)
     assert canonical(({"content": "Q", "role": "user"},)) == canonical(chat)
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    """Turns of a user and an assistant."""
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("seed", [0, 14])
+def test_a_greeting_ties_no_chats_together(tmp_path, seed):
+    """300 of 400 chats begin with two equal turns: the share that is asked for is reached, and the reason is said."""
+    chats = [
+        ["Hello", "Hi!", "How are you?", "Fine.", f"What about item {n}?", f"Answer {n}."]
+        if n % 4
+        else [f"Question {n}", "Hi!", f"What about item {n}?", f"Answer {n}."]
+        for n in range(400)
+    ]
+    lines = [{"messages": turns(*texts), "label": n % 3 == 0} for n, texts in enumerate(chats)]
+    screen = Recorder()
+    result = binarize(str(write_lines(tmp_path / "a.jsonl", *lines)), tmp_path / "out", screen, seed=seed)
+    assert result["validation"] == 20
+    assert [note for note in screen.notes if "begin alike" in note] == [
+        "300 rows begin alike ('Hello Hi! How are you?'): they are told apart by their next turns, "
+        "as 300 conversations."
+    ]
+    rows = load_data_dir(tmp_path / "out").validation
+    assert {row.prompt[0]["content"] == "Hello" for row in rows} == {True, False}

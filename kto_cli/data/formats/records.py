@@ -161,8 +161,8 @@ def spell(roles: Sequence[str]) -> str:
     return ", ".join(shown) or "none"
 
 
-def root(prompt: Text) -> str:
-    """Root of a conversation: the prompt up to its first user turn; a plain-text prompt is its own root.
+def root(prompt: Text, user_turns: int = 1) -> str:
+    """Root of a conversation: the prompt up to its first user turn (or the first few); a text prompt is its own root.
 
     Rows of one conversation at different depths share it, so the answer of an early turn, which is part of a later
     turn's prompt, is never in the other split.
@@ -172,6 +172,7 @@ def root(prompt: Text) -> str:
     opening = []
     for turn in prompt:
         opening.append(turn["content"])
-        if turn["role"] == "user":
+        user_turns -= turn["role"] == "user"
+        if not user_turns:
             break
     return "\n\n".join(opening)

@@ -8,6 +8,7 @@ assign.py       outcomes for all rows: labels, fixes, split, sample
 label.py        labels for rows that have scores
 thresholds.py   labels from scores, in the paper's three ways
 rankings.py     pairs from ranked lists
+openings.py     openings that many conversations share
 split.py        the validation split
 sample.py       samples of the training rows: class balance, source weights, limits
 write.py        second pass: each row to its file

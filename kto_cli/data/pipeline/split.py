@@ -2,9 +2,10 @@
 
 A split unit is the rows that share a prompt, a group (conversation) or a cluster of near-duplicate prompts, directly or
 through other rows. A source with an official split keeps it; of the other sources, the first units in the order of a
-seeded hash of their keys are for validation. A unit's key is its smallest group key, so its split depends on the unit
-and the seed alone, and more data moves few units. The draw never takes all rows of a class. Training rows that share a
-prompt, group or cluster with a validation row are dropped: official splits may overlap, and so may two sources.
+seeded hash of their keys are for validation, until they hold the share of the rows that was asked for. A unit's key is
+its smallest group key, so more data moves few units. A very large unit is never drawn: it would be all of the split.
+The draw never takes all rows of a class. Training rows that share a prompt, group or cluster with a validation row are
+dropped: official splits may overlap, and so may two sources.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ FEWEST_TO_SPLIT = 4
 """Split units needed for a validation split."""
 FEWEST_PER_SPLIT = 2
 """Split units in each split: the reference point (z_ref) needs a prompt and the answer to another prompt."""
+LARGEST_PART = 0.25
+"""Share of the validation rows that one split unit may be, unless all units are about as large."""
+CLOSE = 0.2
+"""A split that is further from the share that was asked for, relative to it, is a warning."""
 DETAILS = {
     "prompt_validation": "the validation split has the same prompt",
-    "conversation_validation": "the validation split has the same first turn",
+    "conversation_validation": "the validation split has the same conversation",
     "near_duplicate_validation": "the validation split has nearly the same prompt",
 }
 """Explanation of each reason to drop a row."""
@@ -86,11 +91,17 @@ def smallest_keys(units: I8, keys: U8, rows: Flags) -> U8:
     return smallest
 
 
-def number_validation(share: float, count: int) -> int:
-    """Number of validation units among `count`: the share, within what both splits need."""
-    if share == 0 or count < FEWEST_TO_SPLIT:
-        return 0
-    return min(max(round(share * count), FEWEST_PER_SPLIT), count - FEWEST_PER_SPLIT)
+def number_validation(share: float, sizes: I8, left: int = 0) -> int:
+    """Number of units, the first of `sizes`, whose rows are nearest to the share, within what both splits need.
+
+    Args:
+        share: of all rows.
+        sizes: [units] rows of each unit that may be drawn, in the order of the draw.
+        left: rows of the units that may not be drawn.
+    """
+    wanted = share * (int(sizes.sum()) + left)
+    nearest = int((numpy.cumsum(sizes) - sizes / 2 <= wanted).sum())
+    return min(max(nearest, FEWEST_PER_SPLIT), len(sizes))
 
 
 def split(
@@ -112,7 +123,7 @@ def split(
         prompts, groups, clusters: [rows], see `split_units`.
         group_keys: [rows, 2].
         labels, official, sources: [rows], see `Columns`; labels of rows that count are 1 or 0.
-        share: of the split units to validate on, among the sources without an official split.
+        share: of the rows to validate on, among the sources without an official split.
         rows: [rows] rows that count; other rows are in no split and connect nothing.
     """
     used = numpy.ones(len(prompts), dtype=bool) if rows is None else rows
@@ -128,7 +139,7 @@ def split(
         drawn, note = numpy.zeros_like(drawn), ""
         warning = f"No validation split{whose}: it would take all rows of one class."
     notes = [text for text in (official_note(sources, used, free), note) if text]
-    warnings = [warning + " kto eval will need another dataset."] if warning else []
+    warnings = [warning if drawn.any() else warning + " kto eval will need another dataset."] if warning else []
     validation = official | drawn
     result = Split(validation, overlapping(used, validation, members), keys[units], notes, warnings)
     return with_counts(result, labels)
@@ -146,14 +157,32 @@ def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> st
 
 def seeded(units: I8, keys: U8, free: Flags, share: float, seed: int, whose: str) -> tuple[Flags, str, str]:
     """(rows of the split units drawn among the free rows, a note, a warning); texts may be empty."""
-    present = numpy.zeros(len(keys), dtype=bool)
-    present[units[free]] = True
-    count = int(present.sum())
-    number = number_validation(share, count)
-    chosen = keep_exactly(present, priority(keys, seed, "held out"), number)
-    note = f"Validation split: {number:,} of {count:,} prompts or conversations{whose} (seed {seed})." if number else ""
-    few = f"No validation split{whose}: {plural(count, 'prompt')}, and at least {FEWEST_TO_SPLIT} are needed."
-    return free & chosen[units], note, few if share and count and not number else ""
+    sizes = numpy.bincount(units[free], minlength=len(keys))
+    count, rows = int((sizes > 0).sum()), int(free.sum())
+    if share == 0 or count < FEWEST_TO_SPLIT:
+        few = f"No validation split{whose}: {plural(count, 'prompt')}, and at least {FEWEST_TO_SPLIT} are needed."
+        return numpy.zeros_like(free), "", few if share and count else ""
+    may = (sizes > 0) & (sizes <= max(LARGEST_PART * share * rows, 2 * rows / count))
+    order = priority(keys, seed, "held out")
+    ordered = numpy.flatnonzero(may)[numpy.lexsort((order[may],))]
+    number = number_validation(share, sizes[ordered], int(sizes[~may].sum()))
+    number = min(number, count - FEWEST_PER_SPLIT)
+    drawn = free & keep_exactly(may, order, number)[units]
+    got = int(drawn.sum())
+    what = f"Validation split: {got:,} of {plural(rows, 'row')}{whose}"
+    note = f"{what}, {number:,} of {count:,} prompts or conversations (seed {seed})."
+    return drawn, note, off_target(what, got / rows, share, int(sizes.max()), number)
+
+
+def off_target(what: str, got: float, share: float, largest: int, number: int) -> str:
+    """Warning that the validation split is larger or smaller than asked for, and why; empty if it is not."""
+    if abs(got - share) <= CLOSE * share:
+        return ""
+    if got > share:
+        why = f"it needs at least {FEWEST_PER_SPLIT} prompts" if number == FEWEST_PER_SPLIT else "they have many rows"
+    else:
+        why = f"{plural(largest, 'row')} belong together (one prompt, conversation or cluster) and are never drawn"
+    return f"{what} ({got:.1%}), and {share:.1%} were asked for: {why}."
 
 
 def overlapping(used: Flags, validation: Flags, members: list[I8]) -> dict[str, Flags]:
