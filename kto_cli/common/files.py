@@ -224,6 +224,11 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
 
 
+def files_below(folder: Path) -> dict[str, Path]:
+    """All files below a folder, by their path in it ("additional_chat_templates/tool_use.jinja")."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hex digits."""
     digest = hashlib.sha256()

@@ -32,6 +32,7 @@ from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
+from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import StepOutput, TrainingEngine
@@ -58,7 +59,7 @@ class Run:
     validation_references: ReferenceLogps
     engine: TrainingEngine
     model: Any
-    tokenizer: Any
+    writer: ModelWriter
     directory: RunDir
     screen: Screen
     counters: Counters
@@ -186,7 +187,7 @@ def _validate(run: Run) -> dict[str, Any]:
 
 def _save(run: Run) -> None:
     """Writes a checkpoint; all processes must call."""
-    save_snapshot(run.directory, run.engine, run.model, run.tokenizer, asdict(run.counters))
+    save_snapshot(run.directory, run.engine, run.model, run.writer, asdict(run.counters))
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:

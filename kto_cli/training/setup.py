@@ -14,6 +14,7 @@ from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.optimizer import make_optimizer
+from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import TrainingEngine
@@ -34,6 +35,9 @@ def set_up(
     """
     config = settings.config
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
+    writer = ModelWriter(prepared.source.folder, prepared.tokenizer)
+    if accelerator.is_main_process:
+        writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
     with lora.adapters_disabled(model):
@@ -60,7 +64,7 @@ def set_up(
             max_grad_norm=config.max_grad_norm,
         ),
         model=model,
-        tokenizer=prepared.tokenizer,
+        writer=writer,
         directory=directory,
         screen=screen,
         counters=Counters(),

@@ -17,7 +17,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.cache import default_cache
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
-from kto_cli.common.files import file_sha256, make_folder, saying_disk_full, text_hash
+from kto_cli.common.files import file_sha256, files_below, make_folder, saying_disk_full, text_hash
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import MANIFEST
 
@@ -198,7 +198,7 @@ def _stored(kind: str, write: Callable[[Path], Any]) -> Path:
         filled = Path(temporary, "files")
         filled.mkdir()
         write(filled)
-        folder = parent / text_hash(*(f"{path.name} {file_sha256(path)}" for path in sorted(filled.iterdir())))
+        folder = parent / text_hash(*(f"{name} {file_sha256(path)}" for name, path in files_below(filled).items()))
         if not folder.exists():
             os.replace(filled, folder)
     return folder

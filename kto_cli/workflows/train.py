@@ -134,7 +134,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     if main:
         card = model_card(settings, prepared, validation, verdict)
         model = lora.merged(this_run.model) if settings.config.merge else this_run.model
-        directory.finish(model, this_run.tokenizer, card, weights)
+        directory.finish(this_run.writer, model, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
     _show(screen, settings, validation, verdict, directory)
     return {

@@ -20,6 +20,7 @@ from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.workload import repeated_batches, step_tokens
 from kto_cli.training.loop import Run, refuse_nonfinite
+from kto_cli.training.run.model_folder import belonging_files
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.setup import set_up
@@ -171,8 +172,8 @@ def logits_tile_bytes(model: Any) -> int:
 
 def tokenizer_bytes(folder: Path) -> int:
     """The files beside the weights that a checkpoint holds too."""
-    kept = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-    return sum(path.stat().st_size for pattern in kept for path in folder.glob(pattern) if path.is_file())
+    kept = {*folder.glob("*.json"), *folder.glob("*.jinja"), *belonging_files(folder)}
+    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 def free_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 run_dir.py       what lies where; metrics.jsonl; the finished model
 checkpoints.py   saving and resuming on any number of processes
+model_folder.py  a model folder, written
 shards.py        a checkpoint in slices, one a process
 model_card.py    README.md of a finished run
 """

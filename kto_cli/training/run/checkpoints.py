@@ -17,11 +17,12 @@ from kto_cli.model import lora
 from kto_cli.model.distributed import gathering, processes
 from kto_cli.model.distributed.gathering import ReadRows
 from kto_cli.model.load import load_model
-from kto_cli.training.run.run_dir import RunDir, save_model_folder
+from kto_cli.training.run.model_folder import ModelWriter
+from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 
-def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, counters: dict[str, Any]) -> None:
+def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, counters: dict[str, Any]) -> None:
     """Writes a checkpoint, completely or not at all; all processes must call.
 
     Raises:
@@ -30,14 +31,14 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, tokenizer: Any, co
     accelerator, optimizer = engine.accelerator, processes.unwrapped_optimizer(engine.optimizer)
     sharding = processes.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
-        _save_slices(directory, accelerator, model, tokenizer, optimizer, counters)
+        _save_slices(directory, accelerator, model, writer, optimizer, counters)
     else:
-        _save_whole(directory, accelerator, model, tokenizer, optimizer, counters)
+        _save_whole(directory, accelerator, model, writer, optimizer, counters)
     accelerator.wait_for_everyone()
 
 
 def _save_whole(
-    directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
+    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, counters: dict[str, Any]
 ) -> None:
     """The main process writes everything; sharded tensors are gathered for it first."""
     from safetensors.torch import save_file
@@ -47,12 +48,12 @@ def _save_whole(
     moments = gathering.gathered_moments(optimizer, keep=main)
     if main:
         with directory.writing_step(counters["step"], counters) as (folder, _):
-            save_model_folder(folder, model, tokenizer, weights)
+            writer.write(folder, model, weights)
             save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
 
 
 def _save_slices(
-    directory: RunDir, accelerator: Any, model: Any, tokenizer: Any, optimizer: Any, counters: dict[str, Any]
+    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, counters: dict[str, Any]
 ) -> None:
     """Each process writes its slices; the folder gets its final name when all have."""
     slices = _own_slices(model, optimizer, main=accelerator.is_main_process)
@@ -60,8 +61,7 @@ def _save_slices(
         _write_own(accelerator, None, slices)
         return
     with directory.writing_step(counters["step"], counters) as (folder, hashes):
-        model.config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        writer.write_without_weights(folder, model)
         hashes |= _write_own(accelerator, folder, slices)
 
 

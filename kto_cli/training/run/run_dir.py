@@ -26,6 +26,7 @@ import torch
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.model import lora
+from kto_cli.training.run.model_folder import ModelWriter
 
 LAST_FILES = ("config.json", lora.CONFIG)
 """Written last, of a model or of an adapter: its presence means that all other files are there."""
@@ -133,7 +134,8 @@ class RunDir:
         with files.replacing_folder(self.step_folder(step)) as folder:
             hashes: dict[str, str] = {}
             yield folder, hashes
-            hashes |= {path.name: files.file_sha256(path) for path in folder.iterdir() if path.name not in hashes}
+            written = files.files_below(folder).items()
+            hashes |= {name: files.file_sha256(path) for name, path in written if name not in hashes}
             files.write_json(folder / "state.json", {"step": step, **counters, "files": dict(sorted(hashes.items()))})
         for old in self.step_folders()[:-KEPT_STEPS]:
             os.replace(old, leaving := old.with_name(f".{old.name}.old"))
@@ -164,7 +166,9 @@ class RunDir:
 
     # --- the end ---------------------------------------------------------------------------
 
-    def finish(self, model: Any, tokenizer: Any, card: str, weights: dict[str, torch.Tensor] | None = None) -> None:
+    def finish(
+        self, writer: ModelWriter, model: Any, card: str, weights: dict[str, torch.Tensor] | None = None
+    ) -> None:
         """Puts the finished model in place; its config comes last, so a partial model never looks complete.
 
         Args:
@@ -175,15 +179,16 @@ class RunDir:
         with files.saying_disk_full(self.folder):
             shutil.rmtree(staging, ignore_errors=True)
             files.make_folder(staging)
-            save_model_folder(staging, model, tokenizer, weights)
+            writer.write(staging, model, weights)
             (staging / "README.md").write_text(card, encoding="utf-8")
-            hashes = {path.name: files.file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
+            written = files.files_below(staging)
+            hashes = {name: files.file_sha256(path) for name, path in written.items() if path.suffix == ".safetensors"}
             files.write_json(self.config, {**read_settings(self), "finished": {"files": hashes}})
-            names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name in LAST_FILES, name))
-            for name in names:
+            for name in sorted(written, key=lambda name: (name in LAST_FILES, name)):
                 files.sync_file(staging / name)
+                (self.folder / name).parent.mkdir(exist_ok=True)
                 os.replace(staging / name, self.folder / name)
-            staging.rmdir()
+            shutil.rmtree(staging)
             files.sync_folder(self.folder)
 
 
@@ -245,16 +250,3 @@ def _compare(folder: Path, hashes: dict[str, str]) -> None:
 def is_model_folder(folder: Path) -> bool:
     """Whether the folder has a complete model or an adapter."""
     return any((folder / name).is_file() for name in LAST_FILES)
-
-
-def save_model_folder(folder: Path, model: Any, tokenizer: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Writes a Hugging Face model folder: config, weights, tokenizer with its chat template.
-
-    Args:
-        weights: in place of the model's own. Of a model with adapters, only those are written.
-    """
-    if lora.is_adapted(model):
-        lora.save(folder, model, weights)
-    else:
-        model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
-    tokenizer.save_pretrained(folder)

@@ -1,0 +1,110 @@
+"""A Hugging Face model folder, written: weights, config, tokenizer, and what else belongs to the source model.
+
+A finished model loads wherever its source did, so the folder also gets the source's files that transformers does not
+write again: processor configs, vocabularies in the formats of other libraries, and the model's own code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kto_cli.common.errors import BadModel, DiskFull, first_line
+from kto_cli.common.files import saying_disk_full
+from kto_cli.model import lora
+
+BELONGING = (
+    "*processor_config.json",
+    "*tokenizer*",
+    "token*",
+    "vocab*",
+    "merges*",
+    "special_tokens*",
+    "added_tokens*",
+    "*.model",
+    "*.tiktoken",
+    "*.spm",
+    "tekken.json",
+)
+"""Files of a source model that belong into a finished one as they are, unless transformers writes them. Not its
+chat_template.json: beside the chat_template.jinja that is written, transformers refuses it."""
+
+
+@dataclass(frozen=True)
+class ModelWriter:
+    """Writes the model folders of a run: those of its checkpoints and the finished one."""
+
+    source: Path
+    """Folder of the model that the run starts from."""
+    tokenizer: Any
+
+    def write(self, folder: Path, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes a complete model folder; of a model with adapters an adapter folder.
+
+        Args:
+            weights: in place of the model's own, if those are sharded.
+        """
+        if lora.is_adapted(model):
+            lora.save(folder, model, weights)
+        else:
+            model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
+        self._write_tokenizer(folder)
+
+    def write_without_weights(self, folder: Path, model: Any) -> None:
+        """Writes the model folder but its weights."""
+        model.config.save_pretrained(folder)
+        if not lora.is_adapted(model) and model.can_generate():
+            model.generation_config.save_pretrained(folder)
+        self._write_tokenizer(folder)
+
+    def try_out(self, model: Any) -> None:
+        """Writes all but the weights to a temporary folder, so that what cannot be written is known before training.
+
+        Raises:
+            BadModel: says why.
+        """
+        try:
+            with tempfile.TemporaryDirectory() as folder, saying_disk_full(Path(folder)):
+                self.write_without_weights(Path(folder), model)
+        except DiskFull:
+            raise
+        except Exception as error:
+            raise BadModel(
+                f"The model in {self.source} can be trained but not saved: {first_line(error)}.",
+                "Correct that file of the model folder first.",
+            ) from error
+
+    def _write_tokenizer(self, folder: Path) -> None:
+        """Writes the tokenizer and copies what belongs to the source and is not there yet."""
+        self.tokenizer.save_pretrained(folder)
+        for path in belonging_files(self.source):
+            if not (folder / path.name).exists():
+                shutil.copyfile(path, folder / path.name)
+
+
+def belonging_files(source: Path) -> list[Path]:
+    """A model folder's files that belong into any model trained from it, besides config and weights."""
+    patterns = (*BELONGING, "*.py") if has_code(source) else BELONGING
+    return sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+
+
+def has_code(folder: Path) -> bool:
+    """Whether a config in the folder names classes in Python files of the model's own."""
+    return any("auto_map" in config for config in _configs(folder))
+
+
+def _configs(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in folder.glob("*config.json"):
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue  # what needs this file says so
+        if isinstance(config, dict):
+            yield config

@@ -1,0 +1,154 @@
+"""Model folders that a run writes load in plain transformers, hold the run's weights and lack no file of the source."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import call, error_line
+from test_run_dir import MODEL_FILES, SETTINGS, names, train_until_killed_in
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+SHORT = ("--batch-size", 16, "--learning-rate", "1e-3", "--no-curves")
+"""Two steps over the 32 rows."""
+
+
+@pytest.fixture
+def model(pico, workplace) -> Path:
+    """A copy of the pico model to change."""
+    return Path(shutil.copytree(pico, workplace / "model"))
+
+
+def template_of(folder: Path) -> str:
+    return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def weights(folder: Path, **options: object) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options).state_dict()
+
+
+# --- several chat templates ---------------------------------------------------------------------
+
+
+def with_two_templates(model: Path) -> Path:
+    """As Command R and Hermes 2 Pro have it: a template for tools beside the usual one."""
+    more = model / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("{{ tools }}" + template_of(model), encoding="utf-8")
+    return model
+
+
+@pytest.mark.parametrize("more", [(), ("--lora-r", 4)], ids=["full", "lora"])
+def test_several_chat_templates_are_in_every_folder(model, pico_data, workplace, more):
+    """Checkpoint and finished model: both load with both templates; the checkpoint passes its own checksums."""
+    given = ("--data", pico_data, "--model", with_two_templates(model), "--save-every", 1, *SHORT, *more)
+    assert call("train", *given, "--dry-run").code == 0
+    assert call("train", *given, "--out", "run").code == 0
+    expected = AutoTokenizer.from_pretrained(model).chat_template
+    assert set(expected) == {"default", "tool_use"}
+    for folder in (workplace / "run", workplace / "run/steps/step-000001"):
+        assert AutoTokenizer.from_pretrained(folder).chat_template == expected
+    state = json.loads((workplace / "run/steps/step-000001/state.json").read_text())
+    assert "additional_chat_templates/tool_use.jinja" in state["files"]
+    assert call("eval", "run", "--samples", 0).code == 0
+
+
+def test_a_run_with_several_templates_is_resumed(model, pico_data, workplace):
+    """Killed in step 4, resumed: the weights of a run without a break, and a damaged template is noticed."""
+    given = ("--data", pico_data, "--model", with_two_templates(model), *SETTINGS)
+    assert call("train", *given, "--out", "whole").code == 0
+    train_until_killed_in(4, *given, "--out", "run")
+    assert call("train", "--resume", "--out", "run").code == 0
+    one, other = weights(workplace / "whole"), weights(workplace / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    tool_use = workplace / "run/steps/step-000004/additional_chat_templates/tool_use.jinja"
+    tool_use.write_text("changed")
+    assert "tool_use.jinja is damaged" in error_line(call("eval", "run/steps/step-000004"))
+
+
+def test_what_cannot_be_saved_is_said_before_training(model, pico_data, workplace, monkeypatch):
+    """By the dry run and by the run, before anything is computed; no folder is begun."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise ValueError("GenerationConfig is invalid:\n- temperature")
+
+    monkeypatch.setattr("transformers.GenerationConfig.save_pretrained", fails)
+    for more in ((), ("--dry-run",)):
+        said = error_line(call("train", "--data", pico_data, "--model", model, *SHORT, *more))
+        assert "cannot be saved" in said or "not saved: GenerationConfig is invalid" in said
+    assert not (workplace / "checkpoint").exists()
+    assert call("train", "--data", pico_data, "--model", model, *SHORT, "--lora-r", 4).code == 0, "an adapter has none"
+
+
+# --- files of the source ------------------------------------------------------------------------
+
+
+def test_files_of_the_source_are_in_the_finished_folder(model, pico_data, workplace):
+    """Processor configs, vocabularies for other libraries; not another chat template, nor what is not the model's."""
+    belong = {
+        "preprocessor_config.json": '{"image_processor_type": "ViTImageProcessor"}',
+        "processor_config.json": '{"image_seq_length": 4}',
+        "tokenizer.model": "sentencepiece",
+        "vocab.json": "{}",
+        "merges.txt": "a b",
+        "qwen.tiktoken": "a 0",
+        "tekken.json": "{}",
+        "special_tokens_map.json": "{}",
+    }
+    others = {
+        "chat_template.json": '{"chat_template": "old"}',
+        "trainer_state.json": "{}",
+        "script.py": "",
+        "README.md": "-",
+    }
+    for name, text in (belong | others).items():
+        (model / name).write_text(text)
+    assert call("train", "--data", pico_data, "--model", model, "--save-every", 1, "--out", "run", *SHORT).code == 0
+    for folder in (workplace / "run", workplace / "run/steps/step-000001"):
+        for name, text in belong.items():
+            assert (folder / name).read_text() == text, name
+        assert not names(folder) & {"chat_template.json", "trainer_state.json", "script.py"}
+    assert MODEL_FILES | set(belong) <= names(workplace / "run")
+
+
+CODE = """from transformers import LlamaConfig, LlamaForCausalLM
+from .sizes import FACTOR
+class TeaConfig(LlamaConfig):
+    model_type = "tea"
+class TeaForCausalLM(LlamaForCausalLM):
+    config_class = TeaConfig
+    factor = FACTOR
+"""
+
+
+def with_code(model: Path) -> Path:
+    """A model with Python code of its own, in two files."""
+    (model / "modeling_tea.py").write_text(CODE)
+    (model / "sizes.py").write_text("FACTOR = 2\n")
+    config = json.loads((model / "config.json").read_text())
+    classes = {"AutoConfig": "modeling_tea.TeaConfig", "AutoModelForCausalLM": "modeling_tea.TeaForCausalLM"}
+    config |= {"model_type": "tea", "architectures": ["TeaForCausalLM"], "auto_map": classes}
+    (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+@pytest.mark.parametrize("more", [(), ("--lora-r", 4, "--merge")], ids=["full", "merged"])
+def test_a_models_own_code_is_in_the_finished_folder(model, pico_data, workplace, more):
+    given = ("--data", pico_data, "--model", with_code(model), "--trust-remote-code", "--save-every", 1, *SHORT, *more)
+    assert call("train", *given, "--out", "run").code == 0
+    shutil.rmtree(model)
+    loaded = AutoModelForCausalLM.from_pretrained(workplace / "run", trust_remote_code=True)
+    assert type(loaded).__name__ == "TeaForCausalLM"
+    assert loaded.factor == 2
+
+
+def test_a_model_saved_in_memory_keeps_its_templates(pico, workplace):
+    """kto.train(model=a loaded model) stores a copy; several templates make a folder in it."""
+    from kto_cli.workflows.api import _model_folder
+
+    tokenizer = AutoTokenizer.from_pretrained(with_two_templates(Path(shutil.copytree(pico, workplace / "two"))))
+    folder = Path(_model_folder(AutoModelForCausalLM.from_pretrained(pico), tokenizer))
+    assert set(AutoTokenizer.from_pretrained(folder).chat_template) == {"default", "tool_use"}
