@@ -1,12 +1,15 @@
 """Answers that only refuse: a sentence that declines, and no other sentence with substance.
 
-The patterns are our own, for English. They rather miss a refusal than hit wrongly: one sentence of substance (an
-explanation, an alternative, advice) is enough to make an answer more than a refusal.
+The patterns are our own, here for English, in refusal_languages.py for other languages. They rather miss a refusal than
+hit wrongly: one sentence of substance (an explanation, an alternative, advice) is enough to make an answer more than a
+refusal.
 """
 
 from __future__ import annotations
 
 import re
+
+from kto_cli.data.audit.refusal_languages import refuses_in_other_language
 
 LONGEST = 600
 """Characters; a longer answer has other content."""
@@ -19,10 +22,11 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+|\n+")
 APOLOGY = (
     r"(?:(?:oh|no|hello|hi|well|hmm|um+)[,.!]? +)?"
     r"(?:(?:i'm|i am|we're|we are)(?: \w+)? sorry|sorry|(?:i|we)(?: \w+)? apologi[sz]e|(?:my )?apologies|unfortunately"
-    r"|regrettably|i understand[^,.]{0,60}|thank you for [^,.]{0,60})"
+    r"|regrettably|(?:i'm|i am) afraid(?: that)?|i regret(?: to (?:say|inform you))?(?: that)?"
+    r"|i understand[^,.]{0,60}|thank you for [^,.]{0,60})"
     r"(?: (?:about|for) (?:that|this|the \w+))?"
 )
-ROLE = r"(?:as an? [^,.]{2,70},|i'm (?:just )?an ai[^,.]{0,40}[,.]?(?: and)?)"
+ROLE = r"(?:as an? [^,.]{2,70}?,?|i'm (?:just )?an ai[^,.]{0,40}[,.]?(?: and)?)"
 DECLINES = (
     r"(?:(?:i|we) (?:simply |really |just |also |absolutely )?"
     r"(?:can't|cannot|can not|couldn't|could not|won't|will not|wouldn't|would not|am unable to|am not able to"
@@ -83,6 +87,10 @@ NO_SUBSTANCE = re.compile(rf"(?:{BLAMES}|{PREACHES}|{OFFERS}|{ABOUT_ITSELF}|{SOR
 
 def only_refuses(answer: str) -> bool:
     """Whether the answer is a refusal and nothing else."""
+    return _refuses_in_english(answer) or refuses_in_other_language(answer)
+
+
+def _refuses_in_english(answer: str) -> bool:
     if len(answer) > LONGEST or not HINT.search(answer[:HINT_WITHIN].lower()):
         return False
     text = answer.strip().lower().replace("’", "'")
