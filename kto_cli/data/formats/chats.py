@@ -1,0 +1,165 @@
+"""Chats as they happen: bots greet first, people send two messages in a row and say a last word after the answer.
+
+A prompt is an optional system message, then user and assistant in turn, ending with user. Chats are brought into that
+form, and each change is counted: neighbouring messages of one role are joined by an empty line; what the assistant says
+before the first user turn is left out; so is what follows the rated answer. Rejected:
+
+    roles_do_not_alternate     no user turn, a system message in the middle, a prompt that ends with the assistant
+    answer_not_one_turn        no answer of the assistant, or several with user turns between
+    empty_turn, empty_answer
+    rated_message_unclear      several messages have a rating of their own, and nothing says which one is meant
+    rated_message_missing      the record names a message that is not in the chat, or not the assistant's
+    reasoning_not_accepted     the rated answer has its reasoning in another field
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from kto_cli.data.formats.counts import count
+from kto_cli.data.formats.messages import Turn, as_messages
+from kto_cli.data.formats.records import Message, RowFault, check_chat, spell
+
+JOINED = "chats with neighbouring messages of one role, joined"
+GREETING = "chats that begin with the assistant: left out up to the first user turn"
+LAST_WORD = "chats that go on after the rated answer: left out from there on"
+SEVERAL = "chats with several answers: the label is taken for the last one"
+REASONING = "chats with reasoning in earlier answers, in a field of its own: left out"
+
+
+def whole_chat(turns: Sequence[Turn], what: str, rated: str | None = None) -> tuple[tuple[Message, ...], Message]:
+    """Prompt and answer of a chat: the answer is the rated message, or the last of the assistant.
+
+    Args:
+        rated: id of the rated message, if the record names one.
+
+    Raises:
+        RowFault: see the module's docstring.
+    """
+    end = rated_index(turns, what, rated)
+    if end is None:
+        end = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+        if sum(turn.role == "assistant" for turn in in_turn(turns, quiet=True)) > 1:
+            count(SEVERAL)
+    if end < 0 or not any(turn.role == "user" for turn in turns[:end]):
+        raise RowFault("roles_do_not_alternate", f"the roles of {what} are {roles(turns)}: no answer to a user turn")
+    if end < len(turns) - 1:
+        count(LAST_WORD)
+    *asked, answer = in_turn(turns[: end + 1])
+    return prompt_chat(asked), as_answer(answer, f"the answer of {what}")
+
+
+def rated_index(turns: Sequence[Turn], what: str, rated: str | None) -> int | None:
+    """Index of the message that was rated; None if nothing says which.
+
+    Raises:
+        RowFault: `rated_message_unclear` or `rated_message_missing`.
+    """
+    if rated is not None and any(turn.id for turn in turns):
+        found = [index for index, turn in enumerate(turns) if turn.id == rated and turn.role == "assistant"]
+        if len(found) != 1:
+            raise RowFault("rated_message_missing", f"the rated message {rated[:40]!r} is no answer in {what}")
+        return found[0]
+    found = [index for index, turn in enumerate(turns) if turn.rated and turn.role == "assistant"]
+    if len(found) > 1:
+        fault = f"{len(found)} answers of {what} have a rating of their own; which one the label is of is not said"
+        raise RowFault("rated_message_unclear", fault)
+    return found[0] if found else None
+
+
+def in_turn(turns: Sequence[Turn], *, quiet: bool = False) -> list[Turn]:
+    """Turns without a greeting, with neighbours of one role joined and empty system messages left out.
+
+    Raises:
+        RowFault: `empty_turn`, before it is joined with another.
+    """
+    kept = [turn for turn in turns if turn.role != "system" or turn.content.strip()]
+    first = next((index for index, turn in enumerate(kept) if turn.role == "user"), len(kept))
+    start = [turn for turn in kept[:first] if turn.role != "assistant"]
+    if first < len(kept) and len(start) < first:
+        kept = start + kept[first:]
+        if not quiet:
+            count(GREETING)
+    joined = []
+    for _, group in groupby(kept, key=lambda turn: turn.role):
+        some = list(group)
+        if len(some) > 1 and not quiet:
+            count(JOINED)
+        joined.append(join(some))
+    return joined
+
+
+def join(turns: list[Turn]) -> Turn:
+    """Neighbouring turns of one role as one."""
+    if len(turns) == 1:
+        return turns[0]
+    if empty := [turn for turn in turns if not turn.content.strip()]:
+        raise RowFault("empty_turn", f"a message of the {empty[0].role}, beside another, is empty")
+    reasoning = next((turn.reasoning for turn in turns if turn.reasoning), "")
+    text = "\n\n".join(turn.content for turn in turns)
+    return turns[-1]._replace(content=text, reasoning=reasoning)
+
+
+def prompt_chat(turns: Sequence[Turn]) -> tuple[Message, ...]:
+    """Prompt from its messages.
+
+    Raises:
+        RowFault: `roles_do_not_alternate` or `empty_turn`.
+    """
+    kept = in_turn(turns)
+    if any(turn.reasoning for turn in kept):
+        count(REASONING)
+    messages = as_messages(kept)
+    check_chat(messages)
+    return messages
+
+
+def answer_turn(turns: Sequence[Turn], prompt: tuple[Message, ...], what: str) -> Message:
+    """Answer to a prompt from its messages, which may repeat the prompt before the answer.
+
+    Raises:
+        RowFault: see the module's docstring.
+    """
+    kept = list(turns)
+    while kept and kept[-1].role == "user":
+        kept.pop()
+    if len(kept) < len(turns):
+        count(LAST_WORD)
+    if any(turn.role == "user" for turn in kept):
+        *asked, last = in_turn(kept, quiet=True)
+        kept = [last] if as_messages(asked) == prompt else kept
+    if {turn.role for turn in kept} != {"assistant"}:
+        fault = f"{what} after the prompt has the roles {roles(turns)}, not one assistant turn"
+        raise RowFault("answer_not_one_turn", fault)
+    return as_answer(in_turn(kept)[0], what)
+
+
+def as_answer(turn: Turn, what: str) -> Message:
+    """The answer as a message.
+
+    Raises:
+        RowFault: `empty_answer` or `reasoning_not_accepted`.
+    """
+    if turn.reasoning:
+        step = "write it into content as the model does (<think>...</think>), or take the field out"
+        raise RowFault("reasoning_not_accepted", f"{what} has its reasoning in {turn.reasoning}: {step}")
+    if not turn.content.strip():
+        raise RowFault("empty_answer", f"{what} is empty")
+    return as_messages([turn])[0]
+
+
+def roles(turns: Sequence[Turn]) -> str:
+    """Roles of turns as text."""
+    return spell([turn.role for turn in turns])
+
+
+def branch(messages: Mapping[str, Any], last: str | None) -> list[Any]:
+    """Messages of a tree by id, from the first one down to `last`, as Open WebUI stores them."""
+    thread: list[Any] = []
+    while last is not None and isinstance(turn := messages.get(last), dict) and len(thread) <= len(messages):
+        thread.append({"id": last, **turn})
+        parent = turn.get("parentId", turn.get("parent_id", turn.get("parentMessageId")))
+        last = parent if isinstance(parent, str) else None
+    return thread[::-1]

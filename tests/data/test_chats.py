@@ -1,0 +1,215 @@
+"""Chats and messages as they occur: brought into turns, every change counted, what cannot be read rejected by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kto_cli.data.formats import chats
+from kto_cli.data.formats.chats import answer_turn, branch, prompt_chat, whole_chat
+from kto_cli.data.formats.counts import counting
+from kto_cli.data.formats.messages import as_messages, read_turns
+from kto_cli.data.formats.records import RowFault
+
+USER, BOT = {"role": "user", "content": "Is it open?"}, {"role": "assistant", "content": "Until six."}
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def reason(call: Any, *args: Any) -> str:
+    with pytest.raises(RowFault) as fault:
+        call(*args)
+    return fault.value.reason
+
+
+def short(value: Any) -> str:
+    """Messages as `u:Hi a:Hello`."""
+    turns = read_turns(value, "the chat")
+    return " ".join(f"{turn.role[0]}:{turn.content}" for turn in turns)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        said("Human", "Hi"),
+        {"from": "human", "value": "Hi"},
+        {"from": "user", "content": "Hi"},
+        {"sender": "User", "text": "Hi"},
+        {"isCreatedByUser": True, "text": "Hi", "sender": "User"},
+        {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["Hi"]}},
+        {"type": "human", "content": "Hi"},
+        {"type": "human", "data": {"content": "Hi", "additional_kwargs": {}}},
+        {"type": "constructor", "id": ["langchain", "schema", "HumanMessage"], "kwargs": {"content": "Hi"}},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"role": "user", "parts": [{"text": "H"}, {"text": "i"}]},
+        said("user", [{"type": "text", "text": "Hi", "image_url": None}]),
+        said("user", [{"type": "text", "text": {"value": "Hi", "annotations": []}}]),
+        said("user", ["H", "i"]),
+        said(" USER ", {"type": "text", "text": "Hi"}),
+        said("user", "Hi", tool_calls=[], function_call=None, images=[], reasoning_content=""),
+    ],
+)
+def test_one_message_in_many_spellings(turn):
+    assert short([turn]) == "u:Hi"
+
+
+@pytest.mark.parametrize("role", ["assistant", "ai", "gpt", "bot", "model", "ChatGPT"])
+def test_roles_of_assistants(role):
+    assert short([said(role, "Hi")]) == "a:Hi"
+
+
+@pytest.mark.parametrize(
+    ("turn", "why"),
+    [
+        (said("assistant", "", tool_calls=[{"function": {"name": "f"}}]), "tools_not_accepted"),
+        (said("assistant", None, function_call={"name": "f"}), "tools_not_accepted"),
+        (said("assistant", "", additional_kwargs={"tool_calls": [{"id": "1"}]}), "tools_not_accepted"),
+        (said("assistant", [{"type": "tool_use", "name": "f", "input": {}}]), "tools_not_accepted"),
+        (said("user", [{"type": "tool_result", "content": "18"}]), "tools_not_accepted"),
+        (said("assistant", [{"functionCall": {"name": "f"}}]), "tools_not_accepted"),
+        (said("tool", "18 degrees"), "tools_not_accepted"),
+        ({"from": "observation", "value": "18"}, "tools_not_accepted"),
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "tools_not_accepted"),
+        (said("user", "Look", images=["a.png"]), "media_not_accepted"),
+        (said("user", "Look", attachments=[{"name": "a.pdf"}]), "media_not_accepted"),
+        (said("user", [{"type": "image_url", "image_url": {"url": "x"}}]), "media_not_accepted"),
+        (said("user", [{"type": "text", "text": "Look"}, {"type": "image"}]), "media_not_accepted"),
+        (said("user", [{"type": "input_audio", "input_audio": {}}]), "media_not_accepted"),
+        (said("user", [{"inline_data": {"mime_type": "image/png"}}]), "media_not_accepted"),
+        (said("user", [{"type": "citation", "cites": 1}]), "part_not_accepted"),
+        (said("user", [5]), "not_text"),
+        (said("user", None), "not_text"),
+        (said("user", 5), "not_text"),
+        ({"content": "Hi"}, "not_text"),
+        (said("narrator", "Hi"), "role_not_accepted"),
+    ],
+)
+def test_what_kto_cannot_read_is_rejected_by_name(turn, why):
+    assert reason(read_turns, [turn], "the chat") == why
+
+
+def test_a_refusal_is_what_the_answer_says():
+    assert short([said("assistant", None, refusal="I cannot.")]) == "a:I cannot."
+    assert short([said("assistant", [{"type": "refusal", "refusal": "I cannot."}])]) == "a:I cannot."
+
+
+def test_other_fields_are_counted_by_name():
+    with counting() as counts:
+        assert (
+            short([said("user", "Hi", name="Ann", id=3, note=""), said("assistant", "Hello", weight=1)])
+            == "u:Hi a:Hello"
+        )
+    assert dict(counts.notes) == {"message fields left out: id, name, weight": 1}
+
+
+def parts(*messages: dict[str, Any], rated: str | None = None) -> tuple[str, list[str]]:
+    """Prompt and answer of a chat in short, and the changes that were counted."""
+    with counting() as counts:
+        prompt, answer = whole_chat(read_turns(messages, "the chat"), "the chat", rated)
+    changes = [name for name in vars(chats) if name.isupper() and counts.notes[getattr(chats, name)]]
+    text = " ".join(f"{turn['role'][0]}:{turn['content']}" for turn in prompt)
+    return f"{text} > {answer['content']}", sorted(changes)
+
+
+HI, MORE, THANKS = said("user", "Hi"), said("user", "Any tea?"), said("user", "Thanks")
+GREET, GREEN, BLACK = said("assistant", "Hello"), said("assistant", "Green"), said("assistant", "Black")
+SYSTEM = said("system", "Be nice")
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected", "changes"),
+    [
+        ([HI, GREEN], "u:Hi > Green", []),
+        ([SYSTEM, HI, GREEN], "s:Be nice u:Hi > Green", []),
+        ([said("system", ""), HI, GREEN], "u:Hi > Green", []),
+        ([SYSTEM, said("developer", "Be brief"), HI, GREEN], "s:Be nice\n\nBe brief u:Hi > Green", ["JOINED"]),
+        ([GREET, MORE, GREEN], "u:Any tea? > Green", ["GREETING"]),
+        ([SYSTEM, GREET, GREET, MORE, GREEN], "s:Be nice u:Any tea? > Green", ["GREETING"]),
+        ([HI, MORE, GREEN], "u:Hi\n\nAny tea? > Green", ["JOINED"]),
+        ([HI, GREEN, THANKS], "u:Hi > Green", ["LAST_WORD"]),
+        ([MORE, GREEN, BLACK], "u:Any tea? > Green\n\nBlack", ["JOINED"]),
+        ([HI, GREET, MORE, GREEN], "u:Hi a:Hello u:Any tea? > Green", ["SEVERAL"]),
+        ([GREET, HI, MORE, GREEN, THANKS], "u:Hi\n\nAny tea? > Green", ["GREETING", "JOINED", "LAST_WORD"]),
+        (
+            [HI, said("assistant", "Hm", thinking="?"), MORE, GREEN],
+            "u:Hi a:Hm u:Any tea? > Green",
+            ["REASONING", "SEVERAL"],
+        ),
+    ],
+)
+def test_chats_as_they_happen(messages, expected, changes):
+    assert parts(*messages) == (expected, changes)
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([HI], "roles_do_not_alternate"),
+        ([GREEN], "roles_do_not_alternate"),
+        ([GREEN, HI], "roles_do_not_alternate"),
+        ([SYSTEM, GREEN], "roles_do_not_alternate"),
+        ([HI, GREEN, SYSTEM, MORE, GREEN], "roles_do_not_alternate"),
+        ([HI, said("assistant", " ")], "empty_answer"),
+        ([said("user", " "), GREEN], "empty_turn"),
+        ([HI, said("user", ""), GREEN], "empty_turn"),
+        ([HI, said("assistant", "5", reasoning_content="2 + 3")], "reasoning_not_accepted"),
+        (
+            [HI, said("assistant", [{"type": "thinking", "thinking": "2 + 3"}, {"type": "text", "text": "5"}])],
+            "reasoning_not_accepted",
+        ),
+        ([MORE, said("assistant", "Hm.", reasoning="?"), GREEN], "reasoning_not_accepted"),
+    ],
+)
+def test_nonsense_is_refused(messages, why):
+    assert reason(whole_chat, read_turns(messages, "the chat"), "the chat") == why
+
+
+def test_the_rated_message_is_the_answer():
+    numbered = [{**turn, "id": f"m{n}"} for n, turn in enumerate((MORE, GREEN, THANKS, said("assistant", "Bye")), 1)]
+    assert parts(*numbered, rated="m2") == ("u:Any tea? > Green", ["LAST_WORD"])
+    assert parts(*numbered, rated="m4") == ("u:Any tea? a:Green u:Thanks > Bye", [])
+    assert parts(*numbered) == ("u:Any tea? a:Green u:Thanks > Bye", ["SEVERAL"])
+    for wrong in ("m1", "m9"):
+        assert reason(whole_chat, read_turns(numbered, "the chat"), "the chat", wrong) == "rated_message_missing"
+
+
+@pytest.mark.parametrize("rating", [{"annotation": {"rating": 1}}, {"score": -1}, {"feedback": {"rating": "thumbsUp"}}])
+def test_a_message_with_a_rating_of_its_own_is_the_answer(rating):
+    assert parts(MORE, {**GREEN, **rating}, THANKS, BLACK) == ("u:Any tea? > Green", ["LAST_WORD"])
+    both = read_turns([MORE, {**GREEN, **rating}, THANKS, {**BLACK, **rating}], "the chat")
+    assert reason(whole_chat, both, "the chat") == "rated_message_unclear"
+
+
+def test_a_score_of_a_model_is_no_rating():
+    assert parts(MORE, {**GREEN, "score": 0.4}, THANKS, {**BLACK, "score": 0.9})[0].endswith("> Black")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        ([MORE], [GREEN], "Green"),
+        ([MORE], [GREEN, BLACK], "Green\n\nBlack"),
+        ([MORE], [GREEN, THANKS], "Green"),
+        ([MORE], [MORE, GREEN], "Green"),
+        ([HI, MORE], [HI, MORE, GREEN, THANKS], "Green"),
+        ([GREET, HI, GREET, MORE], [GREET, HI, GREET, MORE, GREEN], "Green"),
+    ],
+)
+def test_answers_in_messages(prompt, answer, expected):
+    asked = prompt_chat(read_turns(prompt, "the prompt"))
+    assert answer_turn(read_turns(answer, "completion"), asked, "completion")["content"] == expected
+
+
+@pytest.mark.parametrize("answer", [[HI, GREEN], [GREEN, THANKS, BLACK], [THANKS], [MORE]])
+def test_answers_of_several_turns_are_refused(answer):
+    asked = as_messages(read_turns([MORE], "the prompt"))
+    assert reason(answer_turn, read_turns(answer, "completion"), asked, "completion") == "answer_not_one_turn"
+
+
+def test_a_tree_is_read_down_to_its_leaf():
+    tree = {"a": {"parentId": None, **MORE}, "b": {"parentId": "a", **GREEN}, "c": {"parentId": "a", **BLACK}}
+    assert short(branch(tree, "c")) == "u:Any tea? a:Black"
+    assert branch({"a": {"parentId": "a", **MORE}}, "a")
