@@ -7,7 +7,8 @@ weights.py      lambda_d and lambda_u from class counts (Eq. 8)
 logps.py        completion log-probs, the head computed in tiles
 plan.py         effective batches of an epoch; the learning rate of a step
 packing.py      sequences assigned to processes and micro-batches by size
-batches.py      packed and padded batches, shared prompts computed once
+prefix_tree.py  layout of a packed batch: each prefix once, who attends to whom
+batches.py      packed and padded batches
 optimizers.py   AdamW for bfloat16 weights
 statistics/     AUC, intervals, breakdown, win rates, comparison, the verdict in words
 """

@@ -1,38 +1,22 @@
 """Input tensors of a model: padded batches, and packed batches in which a shared prompt appears once.
 
-A packed batch is one long sequence. Each prompt is followed by its first completion; further completions of the same
-prompt come after that and attend to the prompt and themselves only. A `PackedLayout` describes who attends to whom, not
-a mask: attention (model/attention.py) runs segment by segment, so nothing is computed for pairs of tokens that do not
-see each other. The last token of a completion predicts nothing and is left out.
+A packed batch is one long sequence that holds each prefix once: a system prompt, the earlier turns of a conversation, a
+prompt with several completions. A `PackedLayout` (prefix_tree.py) describes who attends to whom, not a mask, so that
+attention (model/attention.py) computes nothing for pairs of tokens that do not see each other. The last token of a
+completion predicts nothing and is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kto_cli.core.packing import assign, packed_batches, padded_batches
+from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span, common_prefix
 from kto_cli.core.rows import TokenSequence
-
-
-class Segment(NamedTuple):
-    """Consecutive tokens; each attends to the prefix and to the tokens before it in the segment."""
-
-    start: int
-    stop: int
-    prefix: tuple[int, int] = (0, 0)
-    """(start, stop) of the prompt that the segment continues; empty if the segment begins with its own prompt."""
-
-
-class PackedLayout(NamedTuple):
-    """Segments of a packed batch, in order and without gaps."""
-
-    segments: tuple[Segment, ...]
-    continues: bool = False
-    """Prefixes refer to the previous batch (`continuation`), not to this one."""
 
 
 class Batch(NamedTuple):
@@ -141,66 +125,62 @@ def micro_batches(
     return shares
 
 
-class _Builder:
-    """Collects the tokens and segments of a packed batch."""
+class Prompt(NamedTuple):
+    """Where a packed batch holds a prompt."""
+
+    spans: tuple[Span, ...]
+    last: int
+    """Index of its last token."""
+
+
+class _Predictions:
+    """Which output predicts which completion token."""
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.segments: list[Segment] = []
-        self.output_positions: list[int] = []
+        self.outputs: list[int] = []
         self.rows: list[int] = []
         self.targets: list[int] = []
 
-    def add(self, tokens: Sequence[int], *, first_position: int, prefix: tuple[int, int] = (0, 0)) -> int:
-        """Appends a segment and returns its start."""
-        start = len(self.tokens)
-        if tokens:
-            self.tokens += tokens
-            self.positions += range(first_position, first_position + len(tokens))
-            self.segments.append(Segment(start, len(self.tokens), prefix))
-        return start
-
-    def predict(self, row: int, completion: Sequence[int], *, first: int, rest: int) -> None:
-        """Records that output `first` predicts a completion's first token, and outputs from `rest` on the others."""
-        self.output_positions += [first, *range(rest, rest + len(completion) - 1)]
+    def add(self, row: int, completion: Sequence[int], *, first: int, others: Iterable[int]) -> None:
+        """Output `first` predicts the first token of a completion, `others` the others."""
+        self.outputs += [first, *others]
         self.rows += [row] * len(completion)
         self.targets += completion
 
-    def batch(self, size: int, *, continues: bool = False) -> Batch:
+    def batch(self, tree: PrefixTree, size: int, *, continues: bool = False) -> Batch:
         """The collected lists as tensors."""
         return Batch(
-            torch.tensor([self.tokens], dtype=torch.int64),
-            torch.tensor([self.positions], dtype=torch.int64),
-            torch.tensor(self.output_positions),
+            torch.tensor([tree.tokens], dtype=torch.int64),
+            torch.tensor([tree.positions], dtype=torch.int64),
+            torch.tensor(self.outputs),
             torch.tensor(self.rows),
             torch.tensor(self.targets),
             size,
-            PackedLayout(tuple(self.segments), continues),
+            tree.layout(continues=continues),
         )
 
 
-def pack(sequences: Sequence[TokenSequence]) -> tuple[Batch, dict[tuple[int, ...], tuple[int, int]]]:
-    """One packed batch of all sequences, and the (start, stop) of each prompt in it."""
-    builder = _Builder()
-    prompts: dict[tuple[int, ...], tuple[int, int]] = {}
-    for group in prompt_groups(sequence_lengths(sequences)):
-        head, *others = group.members
-        prompt, completion = sequences[head]
-        width = len(prompt)
-        start = builder.add(prompt + completion[:-1], first_position=0)
-        last = start + width - 1
-        prompts[prompt] = (start, start + width)
-        builder.predict(head, completion, first=last, rest=start + width)
-        for member in others:
-            completion = sequences[member].completion
-            rest = builder.add(completion[:-1], first_position=width, prefix=prompts[prompt])
-            builder.predict(member, completion, first=last, rest=rest)
-    return builder.batch(len(sequences)), prompts
+def pack(sequences: Sequence[TokenSequence]) -> tuple[Batch, dict[tuple[int, ...], Prompt]]:
+    """One packed batch of all sequences, every prefix computed once, and where each prompt is in it."""
+    tree, predictions = PrefixTree(), _Predictions()
+    prompts: dict[tuple[int, ...], Prompt] = {}
+    inputs = [prompt + completion[:-1] for prompt, completion in sequences]
+    before: tuple[int, ...] = ()
+    for row in sorted(range(len(inputs)), key=inputs.__getitem__):
+        prompt, completion = sequences[row]
+        common = common_prefix(before, inputs[row])
+        tree.branch(common)
+        tree.grow(inputs[row][common:])
+        before = inputs[row]
+        spans = tree.spans(len(prompt))
+        prompts[prompt] = Prompt(spans, spans[-1].stop - 1)
+        others = _indices(tree.spans(), skip=len(prompt))
+        predictions.add(row, completion, first=prompts[prompt].last, others=others)
+    return predictions.batch(tree, len(sequences)), prompts
 
 
-def continuation(sequences: Sequence[TokenSequence], prompts: dict[tuple[int, ...], tuple[int, int]]) -> Batch:
-    """Batch of further completions of prompts that are in a packed batch; it holds the completion tokens alone.
+def continuation(sequences: Sequence[TokenSequence], prompts: dict[tuple[int, ...], Prompt]) -> Batch:
+    """Batch of further completions of prompts that are in a packed batch; it holds completion tokens alone.
 
     Args:
         prompts: the second result of `pack` for that batch; it contains the prompt of each of `sequences`.
@@ -209,15 +189,41 @@ def continuation(sequences: Sequence[TokenSequence], prompts: dict[tuple[int, ..
         A batch whose `output_positions` count the prompts' last outputs first (in the order of `prompts`), then its own
         tokens. It has at least one token, used or not, because a model rejects an empty batch.
     """
-    builder = _Builder()
-    last = {prompt: index for index, prompt in enumerate(prompts)}
-    for row, (prompt, completion) in enumerate(sequences):
-        rest = builder.add(completion[:-1], first_position=len(prompt), prefix=prompts[prompt])
-        builder.predict(row, completion, first=last[prompt], rest=len(prompts) + rest)
-    if not builder.tokens:
-        prompt, completion = sequences[0]
-        builder.add(completion, first_position=len(prompt), prefix=prompts[prompt])
-    return builder.batch(len(sequences), continues=True)
+    tree, predictions = PrefixTree(), _Predictions()
+    numbers = {prompt: number for number, prompt in enumerate(prompts)}
+    inputs = [completion[:-1] for _, completion in sequences]
+    if not any(inputs):
+        inputs[0] = sequences[0].completion
+    before: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+    for row in sorted(range(len(inputs)), key=lambda row: (sequences[row].prompt, inputs[row])):
+        prompt, completion = sequences[row]
+        common = common_prefix(before[0], prompt)
+        if before[0] == prompt:
+            common += common_prefix(before[1], inputs[row])
+        tree.branch(common)
+        if common < len(prompt):
+            tree.follow(_without(prompts[prompt].spans, common))
+        tree.grow(inputs[row][max(0, common - len(prompt)) :])
+        before = prompt, inputs[row]
+        own = _indices(tree.spans(), skip=len(prompt))[: len(completion) - 1]
+        predictions.add(row, completion, first=numbers[prompt], others=[len(prompts) + index for index in own])
+    return predictions.batch(tree, len(sequences), continues=True)
+
+
+def _without(spans: Sequence[Span], skip: int) -> list[Span]:
+    """The spans' tokens without the first `skip`."""
+    found = []
+    for span in spans:
+        start = min(span.stop, span.start + skip)
+        skip -= start - span.start
+        if start < span.stop:
+            found.append(span._replace(start=start))
+    return found
+
+
+def _indices(spans: Sequence[Span], *, skip: int) -> list[int]:
+    """Indices of the spans' tokens without the first `skip`."""
+    return [index for span in _without(spans, skip) for index in range(span.start, span.stop)]
 
 
 def pad(sequences: Sequence[TokenSequence], *, pad_id: int = 0) -> Batch:

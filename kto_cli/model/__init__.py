@@ -4,7 +4,8 @@ load.py        models and tokenizers: found, fingerprinted, loaded
 lora.py        LoRA and DoRA adapters: added, saved, attached, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights
 layers.py      decoder layers compiled, or checkpointed
-attention.py   attention over packed batches, segment by segment
+attention.py   attention over packed batches, in the place of a model's own
+tree_attention.py  the same on a CPU without masks or copies
 scorer.py      sequences -> completion log-probs: packed, padded or plain
 tokens/        rows -> token ids, stored on disk
 logprobs/      log-probs of many sequences over processes; the reference's, from the cache

@@ -1,8 +1,9 @@
-"""Attention over packed batches: each segment separately, behind the prompt that it continues.
+"""Attention over packed batches, in the place of a model's own.
 
-Transformers lets a model's attention be replaced by name. This one runs one scaled-dot-product call per segment of a
-`PackedLayout`: there is no mask over the whole batch, and nothing is computed between tokens that do not see each
-other. It also stores the prompts' keys and values, so that a later batch can continue them.
+Transformers lets a model's attention be replaced by name. This one follows a `PackedLayout`: there is no mask over the
+whole batch, and nothing is computed between tokens that do not see each other. It also stores the prompts' keys and
+values, so that a later batch can continue them. On a CPU it is `tree_attention`; layers with a soft cap, or with a
+window that cuts a path, and other devices take one scaled-dot-product call a segment, behind a copy of its prefix.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kto_cli.core.batches import PackedLayout
+from kto_cli.core.batches import Prompt
+from kto_cli.core.prefix_tree import PackedLayout, Span
+from kto_cli.model.tree_attention import supports, tree_attention
 
 NAME = "kto_packed"
 """Name of this attention in transformers."""
@@ -40,9 +43,9 @@ class Past:
     """[prompts, hidden] output of the body at `prompt_ends`."""
 
     @classmethod
-    def of(cls, prompts: dict[tuple[int, ...], tuple[int, int]], device: torch.device) -> Past:
-        """For a packed batch with the (start, stop) of its prompts, the second result of `pack`."""
-        return cls(torch.tensor([stop - 1 for _, stop in prompts.values()], device=device))
+    def of(cls, prompts: dict[tuple[int, ...], Prompt], device: torch.device) -> Past:
+        """For a packed batch with these prompts, the second result of `pack`."""
+        return cls(torch.tensor([prompt.last for prompt in prompts.values()], device=device))
 
 
 class _PackedPass(NamedTuple):
@@ -139,22 +142,42 @@ def packed_attention(
     layout, past = current.layout, current.past
     if past is not None and not layout.continues:
         past.layers[id(module)] = key.detach(), value.detach()
-    groups = query.shape[1] // key.shape[1]
     before = past.layers[id(module)] if layout.continues and past is not None else None
+    whole = sliding_window is None or layout.longest <= sliding_window
+    if whole and softcap is None and supports(query, key, value):
+        query, key, value = (_autocast(part) for part in (query, key, value))
+        before = None if before is None else (_autocast(before[0]), _autocast(before[1]))
+        return tree_attention(query, key, value, layout, before, scaling).transpose(1, 2), None
     attend = _Attend(scaling, sliding_window, softcap, current.masks)
-    sizes = [segment.stop - segment.start for segment in layout.segments]
-    pieces = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
-    by_start: dict[int, tuple[Tensor, Tensor]] = {}
+    return _walk(query, key, value, layout, before, attend), None
+
+
+def _walk(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PackedLayout,
+    before: tuple[Tensor, Tensor] | None,
+    attend: _Attend,
+) -> Tensor:
+    """Attention segment by segment, each behind a copy of its prefix: [1, tokens, heads, width]."""
+    groups = query.shape[1] // key.shape[1]
     outputs = []
-    for segment, (queries, keys, values) in zip(layout.segments, pieces, strict=True):
-        by_start[segment.start] = keys, values
-        start, stop = segment.prefix
-        if stop:
-            prefix = _prefix(before or by_start[start], start if before else 0, stop - start)
-            keys, values = (torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
-        output = attend(queries, _repeat(keys, groups), _repeat(values, groups), stop - start)
+    for start, stop, prefix in layout.segments:
+        pieces = [
+            [part[:, :, span.start : span.stop] for part in ((before if span.past else None) or (key, value))]
+            for span in (*prefix, Span(start, stop))
+        ]
+        keys, values = (_repeat(torch.cat(parts, dim=2), groups) for parts in zip(*pieces, strict=True))
+        output = attend(query[:, :, start:stop], keys, values, keys.shape[2] - (stop - start))
         outputs.append(output.transpose(1, 2))
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs, dim=1)
+
+
+def _autocast(part: Tensor) -> Tensor:
+    """In autocast's type where that is on, as scaled_dot_product_attention takes it."""
+    kind = part.device.type
+    return part.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else part
 
 
 def _check_supported(module: Any, mask: Tensor | None, dropout: float, others: dict[str, Any]) -> None:
@@ -166,11 +189,6 @@ def _check_supported(module: Any, mask: Tensor | None, dropout: float, others: d
 
 
 _HARMLESS = ("position_ids", "cache_position")
-
-
-def _prefix(pair: tuple[Tensor, Tensor], start: int, width: int) -> tuple[Tensor, Tensor]:
-    keys, values = pair
-    return keys.narrow(2, start, width), values.narrow(2, start, width)
 
 
 def _repeat(heads: Tensor, groups: int) -> Tensor:

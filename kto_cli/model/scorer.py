@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kto_cli.core.batches import Batch, PackedLayout, continuation, pack, pad
+from kto_cli.core.batches import Batch, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
+from kto_cli.core.prefix_tree import PackedLayout
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model.attention import CannotPack, PackedAttention, Past
 

@@ -1,4 +1,4 @@
-"""Cutting and packing: every sequence once, budgets kept, prompts once, and what each token may look at."""
+"""Micro-batches: every sequence once, budgets kept; packed, continued and padded batches by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pico import sequences
 
-from kto_cli.core.batches import Segment, continuation, micro_batches, pack, pad, prompt_groups, sequence_lengths
+from kto_cli.core.batches import continuation, micro_batches, pack, pad, sequence_lengths
+from kto_cli.core.prefix_tree import Segment, Span
 from kto_cli.core.rows import TokenSequence
 
 PROMPTS = ((5, 6, 7), (5, 6), (8,), (9, 10, 11, 12))
@@ -35,53 +36,16 @@ def test_cut_takes_each_sequence_once_within_the_budget(some, budget, ranks, pac
         assert tokens <= budget or len(batch) == 1
 
 
-@settings(max_examples=200, deadline=None)
-@given(some=SOME)
-def test_a_packed_batch_holds_each_prompt_once_and_no_last_token(some):
-    """Tokens: the distinct prompts, and each completion but for its last token, which predicts nothing."""
-    batch, prompts = pack(some)
-    distinct = {sequence.prompt for sequence in some}
-    assert set(prompts) == distinct
-    expected = sum(map(len, distinct)) + sum(len(sequence.completion) - 1 for sequence in some)
-    assert batch.input_ids.shape == batch.position_ids.shape == (1, expected)
-    assert sum(tree.size for tree in prompt_groups(sequence_lengths(some))) == expected
-    assert batch.layout is not None
-    stops = [segment.stop for segment in batch.layout.segments]
-    assert [segment.start for segment in batch.layout.segments] == [0, *stops[:-1]]
-    assert stops[-1] == expected
-
-
-def seen_by(batch, place: int) -> list[int]:
-    """The tokens that position `place` of a packed batch looks at, itself last."""
-    (segment,) = (each for each in batch.layout.segments if each.start <= place < each.stop)
-    prefix = range(*segment.prefix)
-    return batch.input_ids[0, [*prefix, *range(segment.start, place + 1)]].tolist()
-
-
-@settings(max_examples=200, deadline=None)
-@given(some=SOME)
-def test_what_predicts_a_token_has_seen_all_before_it_and_nothing_else(some):
-    batch, _ = pack(some)
-    predicted = iter(zip(batch.output_positions.tolist(), batch.rows.tolist(), batch.targets.tolist(), strict=True))
-    found: dict[int, list[list[int]]] = {}
-    for place, row, target in predicted:
-        found.setdefault(row, []).append([*seen_by(batch, place), target])
-        assert batch.position_ids[0, place] == len(seen_by(batch, place)) - 1
-    for row, (prompt, completion) in enumerate(some):
-        expected = [[*prompt, *completion[: end + 1]] for end in range(len(completion))]
-        assert found[row] == expected
-
-
 def test_pack_and_continue_by_hand():
     """Prompt 5 6 with completions 20 21 22 and 23 24; then 30 31 continues that prompt."""
     some = [TokenSequence((5, 6), (20, 21, 22)), TokenSequence((5, 6), (23, 24))]
     batch, prompts = pack(some)
     assert batch.input_ids.tolist() == [[5, 6, 20, 21, 23]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2]]
-    assert batch.layout.segments == (Segment(0, 4), Segment(4, 5, (0, 2)))
+    assert batch.layout.segments == (Segment(0, 4), Segment(4, 5, (Span(0, 2),)))
     assert batch.output_positions.tolist() == [1, 2, 3, 1, 4]
     assert batch.rows.tolist() == [0, 0, 0, 1, 1]
-    assert prompts == {(5, 6): (0, 2)}
+    assert prompts == {(5, 6): ((Span(0, 2),), 1)}
     rest = continuation([TokenSequence((5, 6), (30, 31))], prompts)
     assert rest.input_ids.tolist() == [[30]]
     assert rest.position_ids.tolist() == [[2]]

@@ -15,6 +15,7 @@ from torch import nn
 from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
+from kto_cli.model import tree_attention
 from kto_cli.model.attention import Past
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.load import load_model
@@ -50,10 +51,14 @@ PADDED = {
 
 
 def shared_prompts() -> list[TokenSequence]:
-    """Ragged prompts with two or three completions each, one of them a single token."""
+    """Ragged prompts with two or three completions each, one of them a single token; prompts that go on from another
+    row's answer, with two completions that begin alike; and one that parts from another's prompt in its middle."""
     own, other = sequences(), sequences(seed=5)
     crossed = [TokenSequence(mine.prompt, theirs.completion) for mine, theirs in zip(own, other, strict=True)]
-    return [*own, *crossed, TokenSequence(own[0].prompt, (7,))]
+    turn = own[0].prompt + own[0].completion + (11, 12)
+    later = [TokenSequence(turn, (7, 8, 9)), TokenSequence(turn, (7, 8, 10, 11)), TokenSequence((*turn, 7), (13, 14))]
+    parting = TokenSequence((*own[1].prompt[:12], 5, 6), (21, 22, 23))
+    return [*own, *crossed, TokenSequence(own[0].prompt, (7,)), *later, parting]
 
 
 @pytest.mark.parametrize("family", BUILDERS)
@@ -111,9 +116,8 @@ def test_packing_leaves_the_model_as_it_was():
 
 def test_wrong_packing_is_noticed(monkeypatch: pytest.MonkeyPatch):
     """Attention that ignores the prefix gives other numbers: padded batches, and the reason says by how much."""
-    monkeypatch.setattr(
-        "kto_cli.model.attention._prefix", lambda pair, start, width: tuple(part[:, :, :0] for part in pair)
-    )
+    own = tree_attention.parts
+    monkeypatch.setattr(tree_attention, "parts", lambda layout: [part for part in own(layout) if part.causal])
     scorer = CompletionScorer(build("llama"))
     checked = scorer.trust_or_fall_back(shared_prompts())
     assert not scorer.packs
