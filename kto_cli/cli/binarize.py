@@ -83,13 +83,17 @@ class BinarizeFlags:
         str | None, _log(metavar="COLUMN", help="Column with numbers, instead of rules; needs --threshold.")
     ]
     prompt_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with the prompt. Default: found by common names.")
+        str | None,
+        _log(metavar="COLUMN", help="Column with the prompt (several: a+b). Default: found by common names."),
     ]
     completion_column: Annotated[
         str | None, _log(metavar="COLUMN", help="Column with the answer. Default: found by common names.")
     ]
     messages_column: Annotated[
         str | None, _log(metavar="COLUMN", help="Column with a whole chat, whose last message is the answer.")
+    ]
+    system_column: Annotated[
+        str | None, _log(metavar="COLUMN", help="Column with the system message. Default: found by common names.")
     ]
     conversation_column: Annotated[
         str | None, _log(metavar="COLUMN", help="Column whose rows with the same value stay in one split.")

@@ -28,6 +28,7 @@ OF_SOURCES = (
     "completion_column",
     "other_column",
     "messages_column",
+    "system_column",
     "label_column",
     "score_column",
     "conversation_column",
@@ -84,6 +85,8 @@ class BinarizeConfig:
     is the better (desirable) or the worse of the two (log)."""
     messages_column: str | None = None
     """The column with the whole chat, the answer last (log)."""
+    system_column: str | None = None
+    """The column with the system message of the prompt (log)."""
     label_column: str | None = None
     """The column with true / false or 1 / 0 (log)."""
     score_column: str | None = None

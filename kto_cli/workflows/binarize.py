@@ -22,6 +22,7 @@ from kto_cli.data.formats.counts import Counts
 from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
+from kto_cli.data.pipeline.label_values import next_step, value_lines
 from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
 from kto_cli.data.pipeline.parse import blocks, parsed_blocks
@@ -59,7 +60,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
     with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
         unused = read(sources, config, spool, writer, screen)
         if not spool.rows:
-            raise BadData(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), NOT_WRITTEN)
+            raise unused.as_error(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), sources, config)
         columns = spool.columns()
         for text in separate_openings(columns, spool, config.validation):
             screen.note(text)
@@ -69,7 +70,11 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         for text in assigned.notes:
             screen.note(text)
         if fault := unlearnable(columns, assigned.outcomes):
-            raise BadData(fault + why_unused(unused, assigned.outcomes, spool), NOT_WRITTEN)
+            raise unused.as_error(fault + why_unused(unused, assigned.outcomes, spool), sources, config)
+        for text in unused.label_lines(sources, config):
+            screen.note(text)
+        if step := next_step(unused.decisions, sources):
+            screen.note(step)
         write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])
         result = account(columns, assigned, unused.counts, unused.records, sources)
         del columns, assigned
@@ -115,6 +120,20 @@ class Unused:
     def notes(self) -> dict[str, int]:
         """Decisions of parsing over all sources: what was done, and how often."""
         return dict(sum((counts.notes for counts in self.decisions.values()), Counter()))
+
+    def label_lines(self, sources: list[Chosen], config: BinarizeConfig) -> list[str]:
+        """Values of the label columns with their counts, source by source."""
+        several = len(sources) > 1
+        return [
+            f"{sources[number].name}: {line}" if several else line
+            for number, counts in self.decisions.items()
+            for line in value_lines(counts, config)
+        ]
+
+    def as_error(self, what: str, sources: list[Chosen], config: BinarizeConfig) -> BadData:
+        """Error for rows that cannot be learned from, with the values of the label columns and rules for them."""
+        what = " ".join([what, *self.label_lines(sources, config)])
+        return BadData(what, " ".join(filter(None, [NOT_WRITTEN, next_step(self.decisions, sources)])))
 
 
 def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: DataWriter, screen: Screen) -> Unused:

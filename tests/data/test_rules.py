@@ -27,10 +27,11 @@ from kto_cli.data.log.rule_ast import (
     columns_of,
     spell_column,
     spell_text,
+    texts_of,
 )
 from kto_cli.data.log.rule_eval import NotApplicable, Truth, cell_of, compiled
 from kto_cli.data.log.rule_lexer import RESERVED, read_number
-from kto_cli.data.log.rules import compile_rule, parse_rule
+from kto_cli.data.log.rules import compile_rule, parse_rule, texts_by_column
 
 
 def says(rule: str, **values: Any) -> Any:
@@ -75,7 +76,7 @@ NAN = float("nan")
         ("x > 2", 2, False),
         ("x >= 2", "2", True),
         ("x > -1.5e1", -14, True),
-        ("x <= 2", "n/a", "n/a"),
+        ("x <= 2", "many", "n/a"),
         ("x <= 2", "inf", "n/a"),
         ("x >= 2", math.inf, "n/a"),
         ("x >= 2", 10**400, True),
@@ -92,10 +93,21 @@ NAN = float("nan")
         ("x == true", "1", "n/a"),
         ("x == true", "yes", "n/a"),
         ("x == 'up'", "up", True),
-        ("x == 'up'", "Up", False),
-        ("x == 'up'", "up ", False),
+        ("x == 'up'", "Up", True),
+        ("x == 'up'", "up ", True),
+        ("x == 'up'", "Up.", True),
+        ("x == 'up'", "ＵＰ", True),
+        ("x == 'up'", "\ufeffup", True),
+        ("x == 'up'", "ups", False),
+        ("x == '👍'", "👍🏽", True),
+        ("x == '-1'", "1", False),
+        ("x == '+1'", "1", True),
+        ("x in ('up', 'Up')", "UP", True),
+        ("x != 'up'", "UP", False),
+        ("x == 'no answer'", "No  answer", True),
         ("x == '3'", "3", True),
-        ("x == '3'", "3.0", False),
+        ("x == '3'", "3.0", True),
+        ("x == '3'", "30", False),
         ("x == '3'", 3, "n/a"),
         ("x == 'true'", True, "n/a"),
         ("x == '2026-11-21'", date(2026, 11, 21), True),
@@ -109,7 +121,8 @@ NAN = float("nan")
         ("x in (1, 2)", "c", "n/a"),
         ("x in (1, 'up')", "up", True),
         ("x in (1, 'up')", "1", True),
-        ("x in (1, 'up')", "down", "n/a"),
+        ("x in (1, 'up')", "down", False),
+        ("x in (1, 'up')", True, "n/a"),
         ("x in (true, 1)", True, True),
         ("x in (true, 0)", 0, True),
         ("x in (1, 0)", True, "n/a"),
@@ -119,8 +132,12 @@ NAN = float("nan")
         ("x not contains 'thank'", "no", True),
         ("x contains 'good'", ["Good", "fast"], True),
         ("x contains 'goo'", ["Good", "fast"], False),
-        ("x contains 'good'", [], False),
-        ("x contains 'good'", [1, None, {}], False),
+        ("x contains 'good'", [], None),
+        ("x contains 'good'", [1, None, "good."], True),
+        ("x contains 'good'", [1, None, {}], "n/a"),
+        ("x contains '1'", [1, 0], True),
+        ("x contains '1'", [10, 0], False),
+        ("x contains 'true'", [True], True),
         ("x contains '3'", 3, "n/a"),
         ("x is null", None, True),
         ("x is null", NAN, True),
@@ -129,7 +146,9 @@ NAN = float("nan")
         ("x is null", " \t", True),
         ("x is null", 0, False),
         ("x is null", False, False),
-        ("x is null", [], False),
+        ("x is null", [], True),
+        ("x is null", [None], False),
+        ("x is null", "N/A", True),
         ("x is not null", "a", True),
         ("X == 2", 2, None),
     ],
@@ -138,7 +157,10 @@ def test_comparison(rule: str, cell: Any, expected: Any):
     assert says(rule, x=cell) is expected or says(rule, x=cell) == expected == "n/a"
 
 
-@pytest.mark.parametrize("missing", [None, NAN, "", "  ", Decimal("nan")])
+PLACEHOLDERS = ["NaN", "nan", "None", "NULL", "null", "N/A", "n/a", "NA", " - ", "--", "–", "<NA>", "#N/A", "\\N", "[]"]
+
+
+@pytest.mark.parametrize("missing", [None, NAN, "", "  ", Decimal("nan"), [], *PLACEHOLDERS])
 @pytest.mark.parametrize(
     "rule",
     ["x == 1", "x != 1", "x < 1", "x == true", "x != 'a'", "x in (1, 'a')", "x not in ('a')", "x contains 'a'"],
@@ -147,6 +169,25 @@ def test_missing_cell_matches_no_rule_and_no_opposite(rule: str, missing: Any):
     assert says(rule, x=missing) is None
     assert says(f"not ({rule})", x=missing) is None
     assert says(rule) is None
+
+
+@pytest.mark.parametrize("word", PLACEHOLDERS)
+def test_a_placeholder_is_a_value_for_the_rule_that_names_it(word: str):
+    """AnythingLLM writes `--` for no rating, others `none`: who asks for it gets it, and nothing else changes."""
+    assert says(f"x == {spell_text(word)}", x=word) is True
+    assert says(f"x != {spell_text(word)}", x=word) is False
+    assert says(f"x in ('good', {spell_text(word)})", x=word) is True
+    assert says(f"x == {spell_text(word)}", x="good") is False
+    assert says(f"x == {spell_text(word)}", x=None) is None
+    assert says(f"x == 'none of these' or x == {spell_text(word)}", x=word) is True
+
+
+def test_a_spelling_that_either_rule_names_is_not_a_variant_of_another():
+    capital = compile_rule("x == 'Y'", "--desirable", "x == 'y'")
+    small = compile_rule("x == 'y'", "--undesirable", "x == 'Y'")
+    assert [rule.value({"x": "Y"}) for rule in (capital, small)] == [True, False]
+    assert [rule.value({"x": "y"}) for rule in (capital, small)] == [False, True]
+    assert [rule.value({"x": "y."}) for rule in (capital, small)] == [True, True], "both: a reject, loudly"
 
 
 T, F, U, E = True, False, None, "n/a"
@@ -177,8 +218,12 @@ def test_kleene_tables_in_both_orders(left: Any, right: Any, both: Any, either: 
 
 
 def test_what_cannot_be_asked_names_column_and_value():
-    found = compile_rule("stars <= 2", "--undesirable").value({"stars": "n/a"})
-    assert found == NotApplicable("stars is 'n/a', which cannot be compared with 2")
+    found = compile_rule("stars <= 2", "--undesirable").value({"stars": "few"})
+    assert found == NotApplicable("stars is 'few', which cannot be compared with 2")
+    found = compile_rule("votes == 1", "--undesirable").value({"votes": [1, 0]})
+    assert found == NotApplicable(
+        "votes is [1, 0], which cannot be compared with 1; it is a list: name an item, as in votes[0]"
+    )
     found = compile_rule("ok == true", "--undesirable").value({"ok": "a" * 100 + "\x1b"})
     assert isinstance(found, NotApplicable)
     assert "\x1b" not in found.detail
@@ -201,9 +246,32 @@ def test_field_of_nothing_is_missing_and_of_a_text_is_not_applicable():
     assert says("a.b == 1", a=None) is None
     assert says("a.b == 1", a={}) is None
     assert says("a.b is null", a={}) is True
-    assert says("a.b == 1", a='{"b": 1}') == "n/a"
     assert says("a.b is null", a="text") == "n/a"
     assert cell_of({"a": {"b": 0}}, "a.b") == 0
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"b": [{"c": 1}, {"c": 2}]},
+        '{"b": [{"c": 1}, {"c": 2}]}',
+        "{'b': [{'c': 1}, {'c': 2}]}",
+        "{'b': [{'c': 1}\n {'c': 2}]}",
+    ],
+)
+def test_parts_of_a_cell_by_field_and_index_also_of_the_json_in_it(cell: Any):
+    """Databases export a JSON column as its text; pandas and numpy write Python's repr of it."""
+    for name in ("a.b[1].c", "a.b.1.c", "a.b[-1].c"):
+        assert says(f"{name} == 2", a=cell) is True
+        assert cell_of({"a": cell}, name) == 2
+    assert says("a.b[2].c is null", a=cell) is True
+    assert says("a.z is null", a=cell) is True
+    assert says("a.b.c == 1", a=cell) == "n/a"
+    found = compile_rule("a.b.c == 1", "--desirable").value({"a": cell})
+    assert isinstance(found, NotApplicable)
+    assert "as in" in found.detail
+    assert says("a[0] == 1", a=cell) == "n/a"
+    assert compile_rule("a.b[0].c == 1 and x[12] == 'a'", "--desirable").columns == ("a.b[0].c", "x[12]")
 
 
 @pytest.mark.parametrize("name", ["war es gut?", "größe", "x-y", "in", "NOT", "2nd", "a`b", "a.b.", "名前", "a b.c"])
@@ -410,10 +478,18 @@ def naive_equal(cell: Any, value: Any) -> Any:
         truths = {"true": True, "TRUE": True}
         read = cell if isinstance(cell, bool) else truths.get(cell) if isinstance(cell, str) else None
         return "n/a" if read is None else read == value
-    if isinstance(value, str):
-        return cell == value if isinstance(cell, str) else "n/a"
     number = naive_number(cell)
     return "n/a" if number is None else number == value
+
+
+def naive_member(cell: Any, values: tuple[Any, ...], named: set[str]) -> Any:
+    """Texts are equal but for case, unless a rule names the spelling; not applicable if no value can be compared."""
+    texts = [value for value in values if isinstance(value, str)]
+    found = [naive_equal(cell, value) for value in values if not isinstance(value, str)]
+    if texts:
+        alike = isinstance(cell, str) and cell not in named and cell.lower() in [text.lower() for text in texts]
+        found.append((cell in texts or alike) if isinstance(cell, str) else "n/a")
+    return True if True in found else False if False in found else "n/a"
 
 
 def naive_joined(found: list[Any], decisive: bool) -> Any:
@@ -423,21 +499,22 @@ def naive_joined(found: list[Any], decisive: bool) -> Any:
     return "n/a" if "n/a" in found else None if None in found else not decisive
 
 
-def naive(node: Node, row: dict[str, Any]) -> Any:
+def naive(node: Node, row: dict[str, Any], texts: list[tuple[str, str]]) -> Any:
     """What a rule says, worked out from the tree and the tables of the docstrings; columns here have no fields."""
     if isinstance(node, Not):
-        found = naive(node.part, row)
+        found = naive(node.part, row, texts)
         return (not found) if isinstance(found, bool) else found
     if isinstance(node, (Every, Some)):
-        return naive_joined([naive(part, row) for part in node.parts], isinstance(node, Some))
+        return naive_joined([naive(part, row, texts) for part in node.parts], isinstance(node, Some))
     cell = row.get(node.column)
+    named = {text for column, text in texts if column == node.column}
     empty = cell is None or cell != cell or (isinstance(cell, str) and cell.strip() == "")
     if isinstance(node, IsNull) or empty:
         return empty if isinstance(node, IsNull) else None
     if isinstance(node, Contains):
         return node.text.lower() in cell.lower() if isinstance(cell, str) else "n/a"
     if isinstance(node, Member):
-        return naive_joined([naive_equal(cell, value) for value in node.values], True)
+        return naive_member(cell, node.values, named)
     number = naive_number(cell)
     if number is None:
         return "n/a"
@@ -452,9 +529,10 @@ def test_printed_trees_are_read_back_and_say_what_the_naive_evaluator_says(tree:
     rule = compile_rule(text, "--desirable")
     assert parse_rule(text) == tree
     assert set(rule.columns) == set(columns_of(tree))
-    found: Truth = compiled(tree)(row)
+    texts = list(texts_of(tree))
+    found: Truth = compiled(tree, texts_by_column([tree]))(row)
     assert rule.value(row) == found
-    assert ("n/a" if isinstance(found, NotApplicable) else found) == naive(tree, row)
+    assert ("n/a" if isinstance(found, NotApplicable) else found) == naive(tree, row, texts)
 
 
 conditions = st.lists(st.sampled_from(["a", "b", "c", "and", "or", "not", "(", ")"]), min_size=1, max_size=12)

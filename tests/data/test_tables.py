@@ -66,13 +66,17 @@ def test_accepted_labels(tmp_path, value, label):
         ("yes", "label_not_accepted"),
         ("thumbs_up", "label_not_accepted"),
         ([1], "label_not_accepted"),
-        ("nan", "label_not_accepted"),
+        ("nan", "label_missing"),
+        ("N/A", "label_missing"),
+        ("None", "label_missing"),
+        ("-", "label_missing"),
         ("1e0", "label_not_accepted"),
-        ({}, "label_not_accepted"),
+        ({}, "label_missing"),
+        ({"value": 1}, "label_not_accepted"),
         (-1, "label_not_binary"),
         (0.5, "label_not_binary"),
         ("-1", "label_not_binary"),
-        (10**400, "score_not_finite"),
+        (10**400, "label_not_accepted"),
     ],
 )
 def test_rejected_labels(tmp_path, value, reason):
@@ -254,7 +258,7 @@ def test_csv_with_quoted_line_ends_gives_true_line_numbers(tmp_path):
         Output((user("Q2"),), (bot('A "2"'),), False, "a.csv:5", "Q2"),
     ]
     found = [(reject.origin, reject.reason) for reject in feedback.rejects]
-    assert found == [("a.csv:6", "wrong_cell_count"), ("a.csv:7", "missing_field")]
+    assert found == [("a.csv:6", "label_missing"), ("a.csv:7", "missing_field")]
 
 
 def test_csv_of_other_spreadsheets(tmp_path):
@@ -339,7 +343,9 @@ ROW = b'{"prompt":"Q","completion":"A","label":true}\n'
         (broken("a.jsonl.gz", gzip.compress(ROW * 99)[:-12]), "truncated or damaged gzip"),
         (broken("a.jsonl", ROW.decode().encode("utf-16")), "is UTF-16"),
         (broken("a.parquet", b"PAR1 not really"), "cannot be read as Parquet"),
-        (broken("a.txt", ROW), "no suffix that tells its format"),
+        (broken("a.txt", ROW), "is a text file. Save its rows as JSONL or CSV"),
+        (broken("a.out", ROW), "has the suffix .out, which kto does not read"),
+        (broken("a", ROW), "no suffix that tells its format"),
         (broken("a.csv", b'prompt,completion,label\nQ,"A,true\nQ,A,true\n'), "line 2 is never closed"),
         (broken("a.csv", b"prompt,prompt,label\nQ,A,true\n"), "more than one column prompt"),
     ],

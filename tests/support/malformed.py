@@ -150,8 +150,8 @@ BAD_LABELS: dict[str, tuple[Any, str]] = {
     "yes": ("yes", "label_not_accepted"),
     "no": ("no", "label_not_accepted"),
     "t": ("t", "label_not_accepted"),
-    "null-as-text": ("null", "label_not_accepted"),
-    "nan-as-text": ("NaN", "label_not_accepted"),
+    "null-as-text": ("null", "label_missing"),
+    "nan-as-text": ("NaN", "label_missing"),
     "exponent": ("1e0", "label_not_accepted"),
     "thumbs-up": ("👍", "label_not_accepted"),
     "full-width-one": ("１", "label_not_accepted"),
@@ -161,11 +161,11 @@ BAD_LABELS: dict[str, tuple[Any, str]] = {
     "full-width-true": ("ｔｒｕｅ", "label_not_accepted"),
     "zero-width": ("\u200btrue", "label_not_accepted"),
     "list": ([True], "label_not_accepted"),
-    "empty-list": ([], "label_not_accepted"),
+    "empty-list": ([], "label_missing"),
     "object": ({"value": True}, "label_not_accepted"),
     "nested-null": ([[None]], "label_not_accepted"),
     "nan": (float("nan"), "label_missing"),
-    "infinity": (float("inf"), "score_not_finite"),
+    "infinity": (float("inf"), "label_not_accepted"),
     "surrogate": ("\ud800", "label_not_accepted"),
 }
 GOOD_LABELS: dict[str, tuple[Any, bool]] = {
@@ -394,8 +394,8 @@ def refused_texts() -> dict[str, Case]:
         "zip-in-hh": Case("f.jsonl", zipped("f"), ("ZIP",), hh=True),
         "gzip-cut-in-hh": Case("f.jsonl.gz", gzip.compress(HH)[:-9], ("damaged gzip",), hh=True),
         "no-suffix": Case("feedback", WHOLE, ("no suffix",)),
-        "suffix-txt": Case("f.txt", WHOLE, ("no suffix", ".jsonl")),
-        "suffix-xlsx": Case("f.xlsx", zipped("sheet.xml"), ("no suffix", ".csv")),
+        "suffix-txt": Case("f.txt", WHOLE, ("a text file", "JSONL")),
+        "suffix-xlsx": Case("f.xlsx", zipped("sheet.xml"), ("a spreadsheet", "CSV")),
         "columns-of-both": Case("f.jsonl", jsonl([{**row, "chosen": "a", "rejected": "b"} for row in GOOD]), ("both",)),
         "columns-in-capitals-all": Case("f.jsonl", jsonl([{"Prompt": "a", "Label": 1}] * 3), ("Prompt, Label",)),
         "columns-of-neither": Case("f.jsonl", jsonl([{"instruction": "a", "output": "b"}] * 3), ("instruction",)),
@@ -425,10 +425,10 @@ def table(*rows: str | bytes, header: str = HEADER, end: bytes = b"\n") -> bytes
 
 
 CSV_REJECTED: dict[str, tuple[str | bytes, str]] = {
-    "short-row": ("Odd?,Odd.", "wrong_cell_count"),
-    "long-row": ("Odd?,Odd.,true,", "wrong_cell_count"),
-    "other-delimiter": ("Odd?;Odd.;true", "wrong_cell_count"),
-    "one-cell": ("Total: 6", "wrong_cell_count"),
+    "short-row": ("Odd?,Odd.", "label_missing"),
+    "long-row": ("Odd?,Odd.,true,x", "wrong_cell_count"),
+    "other-delimiter": ("Odd?;Odd.;true", "label_missing"),
+    "one-cell": ("Total: 6", "label_missing"),
     "text-behind-quote": ('"Odd?"x,Odd.,true', "bad_csv"),
     "backslash-quotes": ('"Say \\"hi\\"",Odd.,true', "bad_csv"),
     "no-prompt": (",Odd.,true", "missing_field"),
@@ -438,7 +438,11 @@ CSV_REJECTED: dict[str, tuple[str | bytes, str]] = {
     "label-formula": ("Odd?,Odd.,=TRUE()", "label_not_accepted"),
     "label-word": ("Odd?,Odd.,good", "label_not_accepted"),
     "label-five": ("Odd?,Odd.,5", "label_not_binary"),
-    "header-again": (HEADER, "label_not_accepted"),
+    "header-again": (HEADER, "repeated_header"),
+    "header-again-quoted": ('"Prompt", completion ,LABEL', "repeated_header"),
+    "header-again-with-mark": (b"\xef\xbb\xbf" + HEADER.encode(), "repeated_header"),
+    "header-again-short": ("prompt,completion", "repeated_header"),
+    "header-again-longer": (HEADER + ",comment", "repeated_header"),
     "latin-1": (b"caf\xe9,Odd.,true", "bad_text"),
 }
 CSV_KEPT: dict[str, tuple[str | bytes, Known]] = {
@@ -455,6 +459,7 @@ CSV_KEPT: dict[str, tuple[str | bytes, Known]] = {
     "quotes-in-the-middle": ('5" disk?,5" yes,true', ('5" disk?', '5" yes', True)),
     "huge-cell": ("Odd?," + "x" * 1_000_000 + ",true", ("Odd?", "x" * 1_000_000, True)),
     "empty-rows": ("\n\n,,\n \nOdd?,Odd.,true", ("Odd?", "Odd.", True)),
+    "long-row-of-nothing": ("Odd?,Odd.,true, ,", ("Odd?", "Odd.", True)),
     "space-kept": (" Odd? ,  Odd. , true ", (" Odd? ", "  Odd. ", True)),
 }
 if sys.version_info >= (3, 11):
@@ -472,6 +477,8 @@ def csv_files() -> dict[str, Case]:
         f"csv-{name}": Case("f.csv", table(row), None, {}, (*KNOWN, kept)) for name, (row, kept) in CSV_KEPT.items()
     }
     whole = {
+        "sep-line": ("f.csv", b"sep=;\r\n" + table().replace(b",", b";")),
+        "sep-line-quoted": ("f.csv", b'\xef\xbb\xbf"sep=,"\n' + table()),
         "bom-quoted-header": ("f.csv", b"\xef\xbb\xbf" + table(header='"prompt","completion","label"')),
         "crlf": ("f.csv", table(end=b"\r\n")),
         "cr": ("f.csv", table(end=b"\r")),
@@ -497,7 +504,7 @@ def csv_files() -> dict[str, Case]:
         "header-missing": ("\n".join(rows_as()).encode(), "Question 0?"),
         "header-in-capitals": (table(header=HEADER.upper()), "PROMPT"),
         "header-of-others": (table(header="question,answer,stars"), "question, answer, stars"),
-        "sep-line": (b"sep=,\n" + table(), "sep="),
+        "header-in-another-order": (table("completion,prompt,label"), "line 5 is a header"),
         "json-named-csv": (WHOLE, "f.csv"),
     }
     return cases | {f"csv-{name}": Case("f.csv", data, (word,)) for name, (data, word) in refused.items()}

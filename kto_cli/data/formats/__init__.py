@@ -8,7 +8,9 @@ messages.py             one chat message in the spellings that people have: role
 chats.py                chats as they happen, brought into turns: greetings, neighbours of one role, the rated answer
 rows.py                 rows of a table as pairs or labelled answers
 counts.py               counts of what parsing decides, for notes on the screen
-labels.py               labels of rows: true / false, 1 / 0
+column_names.py         well-known names of columns, and names that mean bad
+labels.py               labels of rows: where the value of a cell becomes a label
+cell_text.py            chats and other structures written as text in a cell
 hh_rlhf.py              Anthropic hh-rlhf
 shp.py                  Stanford Human Preferences
 oasst.py                OpenAssistant: ranked replies

@@ -26,7 +26,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats import fields, listing
-from kto_cli.data.formats.labels import is_missing
+from kto_cli.data.formats.labels import is_blank, is_missing
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
@@ -100,7 +100,7 @@ def instruction(values: dict[str, Any]) -> str:
         RowFault: see `fields.text_field`.
     """
     text = fields.text_field(values, "instruction", "empty_prompt")
-    if is_missing(values.get("input")):
+    if is_blank(values.get("input")):
         return text
     return f"{text}\n\n{fields.text_field(values, 'input', 'empty_prompt')}"
 

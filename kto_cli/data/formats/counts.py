@@ -13,6 +13,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+MOST_VALUES = 1000
+"""Values that are counted apart, the most frequent ones: a column of comments has as many as rows."""
+OTHER_VALUES = "other values"
+
 
 class LabelCell(NamedTuple):
     """Value that decided a label, and what became of its row."""
@@ -34,6 +38,10 @@ class Counts:
         """Adds the counts of another block."""
         self.notes.update(other.notes)
         self.labels.update(other.labels)
+        if len(self.labels) > 2 * MOST_VALUES:
+            for cell, rows in self.labels.most_common()[MOST_VALUES:]:
+                del self.labels[cell]
+                self.labels[cell._replace(value=OTHER_VALUES)] += rows
 
 
 _counts: ContextVar[Counts | None] = ContextVar("counts", default=None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.dataset import joined
-from kto_cli.data.formats.labels import as_number
+from kto_cli.data.formats.cell_text import READ_AS_CHAT, chat_in, chat_in_text
+from kto_cli.data.formats.counts import count
+from kto_cli.data.formats.labels import as_number, finite, spell_cell, way_in
 from kto_cli.data.formats.records import Message, Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import printable
@@ -55,12 +56,7 @@ def needed(values: dict[str, Any], name: str) -> Any:
 
 def number(value: Any) -> float | None:
     """A finite number, from a number or a text; None for anything else."""
-    try:
-        found = as_number(value)
-        result = None if found is None else float(found)
-    except (OverflowError, ValueError):
-        return None
-    return result if result is not None and math.isfinite(result) else None
+    return finite(as_number(value))
 
 
 def as_prompt(text: str, plain: bool) -> Text:
@@ -102,13 +98,19 @@ def turns(values: dict[str, Any], name: str) -> tuple[Message, ...]:
 
 
 def messages_of(value: Any, what: str) -> tuple[Message, ...]:
-    """Chat messages from `value`, with role and content only.
+    """Chat messages from `value` (a list, one message, or the text of either), with role and content only.
 
     Raises:
         RowFault: `value` is not a list of messages.
     """
+    if isinstance(value, str) and (chat := chat_in_text(value, what)) is not None:
+        count(READ_AS_CHAT)
+        value = chat
+    elif isinstance(value, dict):
+        value = chat_in(value) or value
     if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
-        raise RowFault("not_messages", f"{what} is neither text nor a list of messages")
+        wanted = "not a list" if isinstance(value, str) else "neither text nor a list"
+        raise RowFault("not_messages", f"{what} is {kind_of(value)}, {wanted} of messages{way_in(value, what)}")
     return tuple(
         message(
             check_text(turn.get("role"), f"a role in {what}"),
@@ -116,6 +118,17 @@ def messages_of(value: Any, what: str) -> tuple[Message, ...]:
         )
         for turn in value
     )
+
+
+def kind_of(value: Any) -> str:
+    """Kind of a value that is neither text nor a chat, for a message."""
+    if isinstance(value, str):
+        return f"the text {spell_cell(value)}"
+    if isinstance(value, (dict, list, tuple)):
+        return "an object" if isinstance(value, dict) else "a list" if value else "an empty list"
+    if isinstance(value, (bool, int, float)):
+        return f"the {'value' if isinstance(value, bool) else 'number'} {spell_cell(value)}"
+    return f"a {type(value).__name__}"
 
 
 def need_columns(name: str, columns: Sequence[str], needed: Sequence[str], source: str, step: str) -> None:

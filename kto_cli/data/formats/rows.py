@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kto_cli.data.formats.cell_text import KEPT_AS_TEXT, READ_AS_CHAT, chat_in_text, turns_of
+from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import as_prompt, messages_of
 from kto_cli.data.formats.labels import label_value
 from kto_cli.data.formats.records import (
@@ -37,7 +39,7 @@ def prompt_of(value: Any, as_text: bool) -> Text:
     """
     if value is None:
         raise RowFault("missing_field", "no prompt")
-    if isinstance(value, str):
+    if isinstance(value, str) and chat_in_text(value, "the prompt") is None:
         if not check_text(value, "the prompt").strip():
             raise RowFault("empty_prompt", "the prompt is empty")
         return as_prompt(value, as_text)
@@ -51,11 +53,15 @@ def prompt_of(value: Any, as_text: bool) -> Text:
 def answer_of(value: Any, prompt: Text, what: str) -> Text:
     """Answer in the form of its prompt; a list of messages may repeat the prompt before the answer.
 
+    A text that is the source of a chat is that chat if it fits the prompt: an answer may quote the JSON of another one.
+
     Raises:
         RowFault: missing, empty, more than one turn, or not the assistant's.
     """
     if value is None:
         raise RowFault("missing_field", f"no {what}")
+    if isinstance(value, str):
+        value = answer_in_text(value, prompt, what) or value
     if isinstance(value, str):
         if not check_text(value, what).strip():
             raise RowFault("empty_answer", f"{what} is empty")
@@ -76,6 +82,16 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
     return chat
 
 
+def answer_in_text(text: str, prompt: Text, what: str) -> tuple[Message, ...] | None:
+    """Chat that a text is the source of, if it is one assistant message or starts with the prompt."""
+    if (found := chat_in_text(text, what)) is None:
+        return None
+    chat = messages_of(found, what)
+    fits = chat[-1]["role"] == "assistant" and (len(chat) == 1 or isinstance(prompt, str) or chat[:-1] == prompt)
+    count(READ_AS_CHAT if fits else KEPT_AS_TEXT)
+    return chat if fits else None
+
+
 def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
     """Prompt of a pair of chats: all messages but the last, which must be equal in both.
 
@@ -85,7 +101,7 @@ def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
     for side in ("chosen", "rejected"):
         if values.get(side) is None:
             raise RowFault("missing_field", f"no {side}")
-        if isinstance(values[side], str):
+        if isinstance(values[side], str) and chat_in_text(values[side], side) is None:
             raise RowFault("missing_field", f"no prompt, and {side} is text, which does not include it")
     chosen, worse = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
     if chosen[:-1] != worse[:-1]:
@@ -95,9 +111,9 @@ def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
 
 def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
     """Pair from `chosen`, `rejected` and an optional `prompt`; RowFault if the row is not a valid one."""
-    given = values.get("prompt")
+    given, sides = turns_of(values.get("prompt"), [values.get("chosen"), values.get("rejected")])
     prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
-    chosen, worse = (answer_of(values.get(side), prompt, side) for side in ("chosen", "rejected"))
+    chosen, worse = (answer_of(value, prompt, name) for name, value in zip(("chosen", "rejected"), sides, strict=True))
     if chosen == worse:
         raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
     return Pair(prompt, chosen, worse, origin, root(prompt), split)
@@ -113,8 +129,9 @@ def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | No
     if values.get("messages") is not None and values.get("completion") is None:
         chat = messages_of(values["messages"], "messages")
         values = {"prompt": chat[:-1], "completion": chat[-1:]}
-    prompt = prompt_of(values.get("prompt"), as_text)
-    completion = answer_of(values.get("completion"), prompt, "completion")
+    given, [answer] = turns_of(values.get("prompt"), [values.get("completion")])
+    prompt = prompt_of(given, as_text)
+    completion = answer_of(answer, prompt, "completion")
     if isinstance(label, bool):
         return Output(prompt, completion, label, origin, root(prompt), split)
     return Scored(prompt, completion, label, origin, root(prompt), split, by_label=True)

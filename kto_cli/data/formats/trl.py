@@ -13,12 +13,15 @@ with a note that names them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.cell_text import holds_chat
+from kto_cli.data.formats.column_names import known, look_like_data
 from kto_cli.data.formats.records import Result
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
@@ -53,6 +56,8 @@ def table_kind(name: str, columns: Sequence[str]) -> str:
         BadInput: none of them, or paired and unpaired at once.
     """
     fits = [kind for kind, needed in KINDS.items() if set(needed) <= set(columns)]
+    if "paired" in fits and "prompt" not in columns and (source := source_of(columns)):
+        raise BadInput(f"{name} has the columns of {source}.", f"Run: kto binarize {source}:{shlex.quote(name)}")
     if "paired" in fits and "unpaired" in fits:
         raise BadInput(f"{name} has the columns of both paired and unpaired rows.", f"Keep those of one: {EXPECTED}.")
     if not fits:
@@ -63,11 +68,18 @@ def table_kind(name: str, columns: Sequence[str]) -> str:
 
 def other_ways(columns: Sequence[str]) -> str:
     """Next step for a file with other columns: the source that has them, else rules over them."""
-    for source, signs in SIGNS.items():
-        if any(set(some) <= set(columns) for some in signs):
-            return f"They look like those of {source}: kto binarize {source}:FILE"
+    if source := source_of(columns):
+        return f"They look like those of {source}: kto binarize {source}:FILE"
+    if known("label_column", columns) and known("completion_column", columns) and known("prompt_column", columns):
+        return "They have well-known names: kto binarize log:FILE"
     rules = "kto binarize log:FILE --desirable RULE --undesirable RULE"
-    return f"kto needs {EXPECTED}. Rename your columns to these, or give rules for them: {rules}"
+    hint = " (They look like a row of data: if the file has no header, add one.)" if look_like_data(columns) else ""
+    return f"kto needs {EXPECTED}. Rename your columns to these, or give rules for them: {rules}{hint}"
+
+
+def source_of(columns: Sequence[str]) -> str | None:
+    """Name of the source whose columns these are."""
+    return next((name for name, signs in SIGNS.items() if any(set(some) <= set(columns) for some in signs)), None)
 
 
 def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iterable[Record]) -> None:
@@ -81,12 +93,17 @@ def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iter
     answers = [
         record.values["chosen"] for record in records if record.values and record.values.get("chosen") is not None
     ]
-    if not answers or not all(isinstance(answer, str) for answer in answers):
+    if not answers or not all(isinstance(each, str) and not holds_chat(each) for each in answers):
         return
     what = f"{name} has the texts chosen and rejected without a prompt"
     if "\n\nHuman:" in answers[0]:
         raise BadInput(f"{what}, in the format of hh-rlhf.", f"Run: kto binarize hh-rlhf --from {name}")
-    raise BadInput(f"{what}.", "Add a column prompt, or give both as lists of chat messages.")
+    step = "Add a column prompt, or give both as lists of chat messages."
+    if known("prompt_column", columns):
+        answers_of = "--completion-column chosen --other-column rejected"
+        rules = "--desirable 'chosen is not null' --undesirable 'chosen is null'"
+        step = f"Run: kto binarize log:{shlex.quote(name)} {answers_of} {rules}"
+    raise BadInput(f"{what}.", step)
 
 
 def column_notes(kind: str, columns: Sequence[str]) -> list[str]:
@@ -116,7 +133,8 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     if kind == "paired":
         refuse_texts_without_prompt(name, columns, first)
     notes = column_notes(kind, columns)
-    if not config.text and any(isinstance((record.values or {}).get("prompt"), str) for record in first):
+    prompts = [record.values.get("prompt") for record in first if record.values]
+    if not config.text and any(isinstance(prompt, str) and not holds_chat(prompt) for prompt in prompts):
         notes.append(f"{name}: each text prompt is read as one user turn (--text keeps plain text).")
     return notes
 

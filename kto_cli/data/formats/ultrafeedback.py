@@ -94,7 +94,7 @@ def on_scale(value: Any, what: str, top: float) -> float | None:
     Raises:
         RowFault: `score_not_accepted`.
     """
-    if is_missing(value) or (isinstance(value, str) and value.strip().upper() == "N/A"):
+    if is_missing(value):
         return None
     found = fields.number(value)
     if found is None or not 0 <= found <= top:

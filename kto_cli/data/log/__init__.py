@@ -2,6 +2,7 @@
 
 format.py      the `log` format: rows of any table, with columns named by options
 columns.py     columns of prompt, answer and label: by option or by name
+check_labels.py  a label column that means the opposite of good
 labels.py      label or score of a row
 rules.py       the language of --desirable and --undesirable: parser
 rule_lexer.py  tokens of a rule

@@ -1,58 +1,31 @@
-"""Columns of a log: named by options, otherwise found by well-known names, with a note.
+"""Columns of a log: named by options, otherwise found by well-known names (`formats/column_names.py`), with a note.
 
-    prompt        prompt, question, query, instruction, input, request, user_query, user_message, user_input
-    answer        completion, answer, response, output, reply, model_response, model_output, assistant_message
-    whole chat    messages, conversation, chat
-    label         label, desirable, feedback, thumbs, thumbs_up, liked
-    conversation  conversation_id
-
-A column is found by its name only if the file has no other name of the same line; a label only if there are no rules,
-label column or score column. A score is never found by its name: its threshold is a decision.
+A column is found by its name only if the file has no other name of the same kind; a label only if there are no rules,
+label column or score column. `instruction` and `input` together are one prompt; `--prompt-column a+b` joins others.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.binarize_config import flag as option_of
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.column_names import ALPACA, SHOWN, known, look_like_data, plain
 from kto_cli.data.formats.source import RawFile
+from kto_cli.data.log.check_labels import check_meaning
+from kto_cli.data.log.rule_eval import starts_of_parts
 from kto_cli.data.log.rules import Rule, compile_rule
 from kto_cli.data.readers.open_file import printable
 
 ELSE = "else"
 """One of the two rules may be this word: all rows for which the other rule is false."""
-
-KNOWN = {
-    "prompt_column": (
-        "prompt",
-        "question",
-        "query",
-        "instruction",
-        "input",
-        "request",
-        "user_query",
-        "user_message",
-        "user_input",
-    ),
-    "completion_column": (
-        "completion",
-        "answer",
-        "response",
-        "output",
-        "reply",
-        "model_response",
-        "model_output",
-        "assistant_message",
-    ),
-    "messages_column": ("messages", "conversation", "chat"),
-    "label_column": ("label", "desirable", "feedback", "thumbs", "thumbs_up", "liked"),
-    "conversation_column": ("conversation_id",),
-}
 CONTENT = {
+    "system_column": "system message",
     "prompt_column": "prompt",
     "completion_column": "answer",
     "other_column": "other answer",
@@ -63,15 +36,16 @@ CONTENT = {
 }
 
 
-def option_of(field: str) -> str:
-    """Option of a field of the configuration."""
-    return "--" + field.replace("_", "-")
-
-
 def column_names(columns: Sequence[str]) -> str:
-    """Column names for a message, at most twenty."""
-    shown = [printable(column) if column.isprintable() else ascii(column) for column in columns[:20]]
-    return (", ".join(shown) or "none") + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
+    """Column names for a message, at most SHOWN."""
+    shown = [printable(column) if column.isprintable() else ascii(column) for column in columns[:SHOWN]]
+    return (", ".join(shown) or "none") + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
+
+
+def it_has(columns: Sequence[str]) -> str:
+    """Sentence that lists the columns, with a hint if they look like a row of data."""
+    hint = " If that is a row of data, the file has no header: add one as its first line."
+    return f"It has: {column_names(columns)}.{hint if look_like_data(columns) else ''}"
 
 
 @lru_cache(maxsize=8)
@@ -81,9 +55,10 @@ def rules_of(config: BinarizeConfig) -> tuple[Rule | None, Rule | None]:
     Raises:
         BadInput: a rule cannot be parsed.
     """
-    given = (("--desirable", config.desirable), ("--undesirable", config.undesirable))
-    return tuple(  # type: ignore[return-value]
-        None if text is None or is_else(text) else compile_rule(text, option) for option, text in given
+    good, bad = (None if is_else(text) else text for text in (config.desirable, config.undesirable))
+    return (
+        None if good is None else compile_rule(good, "--desirable", bad or ""),
+        None if bad is None else compile_rule(bad, "--undesirable", good or ""),
     )
 
 
@@ -113,13 +88,38 @@ def check_options(config: BinarizeConfig) -> None:
         )
     for field in ("prompt_column", "completion_column", "other_column"):
         if config.messages_column is not None and getattr(config, field) is not None:
-            raise BadInput(
-                f"--messages-column has the whole chat, and {option_of(field)} is given too.", "Leave one out."
-            )
+            what = f"--messages-column has the whole chat, and {option_of(field)} is given too."
+            raise BadInput(what, "Leave one out.")
     if config.other_column is not None and (config.completion_column is None or config.desirable is None):
         step = "Give --completion-column and two rules: --desirable for where its answer is the better of the two."
         raise BadInput("--other-column needs to know which of two answers is the better.", step)
+    if config.text and config.system_column is not None:
+        raise BadInput("--text keeps plain text, which has no system message.", "Remove --text or --system-column.")
     rules_of(config)
+
+
+def base_of(name: str, columns: Sequence[str]) -> str | None:
+    """Column that a name stands for: itself, or the one before a dot or bracket."""
+    ends = [len(name), *reversed(starts_of_parts(name))]
+    return next((name[:end] for end in ends if name[:end] in columns), None)
+
+
+def parts_of_prompt(name: str, columns: Sequence[str]) -> list[str]:
+    """Columns that are joined into the prompt: those of `a+b`, unless a column has that very name."""
+    parts = [name] if name in columns else [part.strip() for part in name.split("+")]
+    return parts if all(parts) else [name]
+
+
+def columns_in(config: BinarizeConfig, columns: Sequence[str]) -> list[tuple[str, str]]:
+    """(option, column) of every column that the options name."""
+    named = []
+    for field in CONTENT:
+        if (name := getattr(config, field)) is not None:
+            parts = parts_of_prompt(name, columns) if field == "prompt_column" else [name]
+            named += [(option_of(field), part) for part in parts]
+    for option, rule in zip(("--desirable", "--undesirable"), rules_of(config), strict=True):
+        named += [(option, column) for column in rule.columns] if rule else []
+    return named
 
 
 def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> None:
@@ -128,19 +128,12 @@ def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> N
     Raises:
         BadInput: with the nearest name and all columns.
     """
-    named = [(option_of(field), getattr(config, field)) for field in CONTENT if getattr(config, field) is not None]
-    for option, rule in zip(("--desirable", "--undesirable"), rules_of(config), strict=True):
-        named += [(option, column) for column in rule.columns] if rule else []
     folded = {column.casefold(): column for column in columns}
-    for option, name in named:
-        ends = [index for index, character in enumerate(name) if character == "."]
-        if name in columns or any(name[:end] in columns for end in ends):
-            continue
-        near = [folded[name.casefold()]] if name.casefold() in folded else get_close_matches(name, columns, n=1)
-        hint = f"; did you mean {column_names(near)!r}?" if near else "."
-        raise BadInput(
-            f"{shown} has no column {column_names([name])!r} ({option}){hint}", f"It has: {column_names(columns)}."
-        )
+    for option, name in columns_in(config, columns):
+        if base_of(name, columns) is None:
+            near = [folded[name.casefold()]] if name.casefold() in folded else get_close_matches(name, columns, n=1)
+            hint = f"; did you mean {column_names(near)!r}?" if near else "."
+            raise BadInput(f"{shown} has no column {column_names([name])!r} ({option}){hint}", it_has(columns))
 
 
 def column_of(field: str, columns: Sequence[str], shown: str, config: BinarizeConfig) -> str | None:
@@ -152,10 +145,14 @@ def column_of(field: str, columns: Sequence[str], shown: str, config: BinarizeCo
     named: str | None = getattr(config, field)
     if named is not None:
         return named
-    found = [name for name in KNOWN[field] if name in columns]
+    found = known(field, columns)
+    if field == "prompt_column" and [plain(name) for name in found] == ALPACA:
+        return "+".join(found)
     if len(found) > 1:
         what = f"{shown} has several columns that may be the {CONTENT[field]}: {', '.join(found)}."
-        raise BadInput(what, f"Name one with {option_of(field)}.")
+        joined = f", or join them: {option_of(field)} {shlex.quote('+'.join(found))}"
+        step = f"Name one with {option_of(field)}{joined if field == 'prompt_column' else ''}."
+        raise BadInput(what, step)
     return found[0] if found else None
 
 
@@ -167,6 +164,8 @@ def with_known_columns(columns: tuple[str, ...], shown: str, config: BinarizeCon
         BadInput: several columns have a well-known name.
     """
     fields: dict[str, str | None] = {"conversation_column": column_of("conversation_column", columns, shown, config)}
+    if not config.text:
+        fields["system_column"] = column_of("system_column", columns, shown, config)
     if config.desirable is None and config.score_column is None:
         fields["label_column"] = column_of("label_column", columns, shown, config)
     if config.messages_column is None:
@@ -186,7 +185,7 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
     """Configuration for one file, with the names of all columns it needs.
 
     Raises:
-        BadInput: options exclude each other, or a column is missing or ambiguous.
+        BadInput: options exclude each other, or a column is missing, ambiguous or not what it seems.
     """
     shown = printable(str(raw_file.path))
     check_options(config)
@@ -196,15 +195,16 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
     for field in needed:
         if getattr(resolved, field) is None:
             what = f"{shown} has no column with a name that says it is the {CONTENT[field]}."
-            raise BadInput(what, f"Name it with {option_of(field)}. It has: {column_names(columns)}.")
+            raise BadInput(what, f"Name it with {option_of(field)}. {it_has(columns)}")
     if resolved.desirable is None and resolved.label_column is None and resolved.score_column is None:
         step = "Give rules (--desirable, --undesirable), --label-column or --score-column."
-        raise BadInput(f"Nothing says which rows of {shown} are desirable.", f"{step} It has: {column_names(columns)}.")
+        raise BadInput(f"Nothing says which rows of {shown} are desirable.", f"{step} {it_has(columns)}")
+    check_meaning(columns, raw_file, resolved)
     return resolved
 
 
 def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Note on the columns found by their names.
+    """Notes on the columns found by their names, and on those that are not read.
 
     Raises:
         BadInput: see `resolve_columns`.
@@ -212,4 +212,9 @@ def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     resolved = resolve_columns(columns, raw_file, config)
     found = [field for field in CONTENT if getattr(resolved, field) != getattr(config, field)]
     names = [f"{CONTENT[field]} from {getattr(resolved, field)}" for field in found]
-    return [f"Columns taken by their names: {', '.join(names)}."] if names else []
+    taken = [f"Columns taken by their names: {', '.join(names)}."] if names else []
+    if resolved.prompt_column and len(parts := parts_of_prompt(resolved.prompt_column, columns)) > 1:
+        taken.append(f"The prompt is {' and '.join(parts)}, joined by a blank line where both have text.")
+    read = {base_of(name, columns) for _, name in columns_in(resolved, columns)}
+    ignored = [column for column in columns if column not in read]
+    return [*taken, *([f"Columns ignored: {column_names(ignored)}."] if ignored else [])]

@@ -1,6 +1,7 @@
 """Logs of a product: rows of CSV, JSONL, JSON or Parquet, with columns named by options.
 
     --prompt-column and --completion-column, or --messages-column     see columns.py for columns found by name
+    --system-column                                                   a system message before the prompt
     --desirable RULE --undesirable RULE                               see rules.py for the language
     or --label-column, or --score-column with --threshold
     --conversation-column                                             rows of one conversation stay in one split
@@ -13,8 +14,9 @@ Dropped     no_label, no_score     an empty cell
             matches_neither        both rules are false or unknown
 Rejected    matches_both           both rules are true
             rule_not_applicable    a cell that cannot be compared: `stars <= 2` for "n/a"
-            label_not_accepted     not true, false or a number; the detail proposes a rule
-            score_not_a_number     such as "n/a", or infinite
+            label_not_accepted     not true, false or a number
+            score_not_a_number     such as "4,5", or infinite
+            two_system_messages    the chat has another system message than the system column
             columns_unclear        a JSON object with several columns that may be the prompt, the answer or the label
             and those of rows.py for texts
 """
@@ -25,15 +27,27 @@ from typing import Any, cast
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.cell_text import turns_of
 from kto_cli.data.formats.fields import messages_of
-from kto_cli.data.formats.labels import is_missing
-from kto_cli.data.formats.records import Dropped, Output, Pair, Result, RowFault, Scored, Text, check_text, root
+from kto_cli.data.formats.labels import is_blank, is_missing
+from kto_cli.data.formats.records import (
+    Dropped,
+    Output,
+    Pair,
+    Result,
+    RowFault,
+    Scored,
+    Text,
+    check_text,
+    message,
+    root,
+)
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.log.columns import notes, resolve_columns, with_known_columns
+from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
-from kto_cli.data.readers.jsonl import Record, parse_json
+from kto_cli.data.readers.jsonl import Record
 
 
 def rows(record: Record, raw_file: RawFile, config: BinarizeConfig) -> int:
@@ -61,10 +75,9 @@ def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -
     except BadInput as error:
         raise RowFault("columns_unclear", error.what) from error
     label = label_or_score(values, config)
-    prompt, completion = texts(values, config)
+    prompt, [completion, *others] = texts(values, config)
     group = conversation(values, config) or root(prompt)
-    if config.other_column is not None:
-        other = answer_of(text_cell(values, config.other_column), prompt, config.other_column)
+    for other in others:
         if other == completion:
             what = f"{config.completion_column} and {config.other_column} are the same; one text would be in both"
             raise RowFault("answers_identical", f"{what} classes")
@@ -86,23 +99,50 @@ def text_cell(values: Values, name: str | None) -> Any:
     return None if cell != cell else cell
 
 
-def texts(values: Values, config: BinarizeConfig) -> tuple[Text, Text]:
-    """Prompt and answer."""
+def texts(values: Values, config: BinarizeConfig) -> tuple[Text, list[Text]]:
+    """Prompt and answers: one, or two with --other-column."""
+    system = system_message(values, config)
     if config.messages_column is None:
-        prompt = prompt_of(text_cell(values, config.prompt_column), config.text)
-        what = config.completion_column or "completion"
-        return prompt, answer_of(text_cell(values, config.completion_column), prompt, what)
+        names = [name for name in (config.completion_column, config.other_column) if name is not None]
+        given, answers = turns_of(prompt_cell(values, config), [text_cell(values, name) for name in names])
+        prompt = with_system(prompt_of(given, config.text), system)
+        return prompt, [answer_of(answer, prompt, name) for name, answer in zip(names, answers, strict=True)]
     cell = text_cell(values, config.messages_column)
-    if is_missing(cell):
+    if is_blank(cell):
         raise RowFault("missing_field", f"no {config.messages_column}")
-    if isinstance(cell, str):
-        try:
-            cell = parse_json(cell)
-        except ValueError as error:
-            raise RowFault("not_messages", f"{config.messages_column} is not JSON: {error}") from error
     chat = messages_of(cell, config.messages_column)
-    prompt = prompt_of(chat[:-1], config.text)
-    return prompt, answer_of(cast(Any, chat[-1:]), prompt, "the last message")
+    prompt = with_system(prompt_of(chat[:-1], config.text), system)
+    return prompt, [answer_of(cast(Any, chat[-1:]), prompt, "the last message")]
+
+
+def prompt_cell(values: Values, config: BinarizeConfig) -> Any:
+    """Prompt as it stands in its column; of several columns, their texts, each followed by a blank line."""
+    parts = parts_of_prompt(config.prompt_column or "prompt", [*values])
+    if len(parts) == 1:
+        return text_cell(values, parts[0])
+    found = [(name, cell) for name in parts if not is_blank(cell := text_cell(values, name))]
+    return "\n\n".join(check_text(cell, name) for name, cell in found) or None
+
+
+def system_message(values: Values, config: BinarizeConfig) -> str | None:
+    """System message of the row, if its column has one."""
+    cell = text_cell(values, config.system_column)
+    return None if is_blank(cell) else check_text(cell, config.system_column or "")
+
+
+def with_system(prompt: Text, system: str | None) -> Text:
+    """Prompt with a system message, unless it has that very one.
+
+    Raises:
+        RowFault: `two_system_messages` if it has another one.
+    """
+    if system is None or isinstance(prompt, str):
+        return prompt
+    if prompt[0]["role"] != "system":
+        return (message("system", system), *prompt)
+    if prompt[0]["content"].strip() != system.strip():
+        raise RowFault("two_system_messages", "the chat has a system message that differs from the system column's")
+    return prompt
 
 
 def conversation(values: Values, config: BinarizeConfig) -> str | None:
@@ -131,6 +171,7 @@ SOURCE = Source(
         "--completion-column",
         "--other-column",
         "--messages-column",
+        "--system-column",
         "--desirable",
         "--undesirable",
         "--label-column",

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import shlex
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.formats.labels import WORDS, as_number, is_missing
+from kto_cli.data.formats.counts import count_label
+from kto_cli.data.formats.labels import (
+    BY_NUMBER,
+    DESIRABLE,
+    UNDESIRABLE,
+    finite,
+    is_missing,
+    label_value,
+    spell_cell,
+    spell_value,
+    way_in,
+)
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.log.columns import rules_of
-from kto_cli.data.log.rule_ast import spell_column, spell_text
-from kto_cli.data.log.rule_eval import NotApplicable, cell_of, number_in_cell, spell_cell
+from kto_cli.data.log.rule_eval import NotApplicable, cell_of, number_in_cell
 from kto_cli.data.log.rules import Rule
 
 Values = dict[str, Any]
+NUMBERS = "numbers"
+"""All numbers of a score column, in the counts of its values."""
 
 
 class NoFeedback(Exception):
@@ -41,25 +51,39 @@ def label_or_score(values: Values, config: BinarizeConfig) -> bool | float:
     cell = cell_of(values, name)
     kind = "label" if config.label_column else "score"
     if is_missing(cell):
-        raise NoFeedback(f"no_{kind}", f"{name} is empty")
+        count_label(name, spell_value(cell), f"no_{kind}")
+        raise NoFeedback(f"no_{kind}", f"{name} is {empty(cell)}")
     if isinstance(cell, NotApplicable):
         raise RowFault("label_not_accepted" if config.label_column else "score_not_a_number", cell.detail)
-    return by_label(name, cell) if config.label_column else by_score(name, cell)
+    return label_value(cell, name) if config.label_column else by_score(name, cell)
 
 
 def by_rules(values: Values, config: BinarizeConfig) -> bool:
     """Label by two rules; a row to which one of them is not applicable is rejected whatever the other gives."""
+    outcome = "rule_not_applicable"
+    try:
+        good, bad = truths(values, config)
+        outcome = "matches_both" if good and bad else DESIRABLE if good else UNDESIRABLE if bad else "matches_neither"
+    finally:
+        for name, cell in cells(values, config):
+            count_label(name, value_for_counts(name, cell, config), outcome)
+    if good and bad:
+        raise RowFault("matches_both", f"both rules are true of it: {spelled_cells(values, config)}")
+    if not good and not bad:
+        raise NoFeedback("matches_neither", f"neither rule is true of it: {spelled_cells(values, config)}")
+    return good is True
+
+
+def truths(values: Values, config: BinarizeConfig) -> tuple[bool | None, bool | None]:
+    """Values of --desirable and --undesirable for a row. `else` is unknown if the other rule is, as a row without
+    feedback is not negative."""
     desirable, undesirable = rules_of(config)
     good, bad = truth("--desirable", desirable, values), truth("--undesirable", undesirable, values)
     if desirable is None:
-        good = opposite(bad)
+        return None if bad is None else not bad, bad
     if undesirable is None:
-        bad = opposite(good)
-    if good and bad:
-        raise RowFault("matches_both", f"both rules are true of it: {cells(values, config)}")
-    if not good and not bad:
-        raise NoFeedback("matches_neither", f"neither rule is true of it: {cells(values, config)}")
-    return good is True
+        return good, None if good is None else not good
+    return good, bad
 
 
 def truth(option: str, rule: Rule | None, values: Values) -> bool | None:
@@ -70,54 +94,42 @@ def truth(option: str, rule: Rule | None, values: Values) -> bool | None:
     return found
 
 
-def opposite(other: bool | None) -> bool | None:
-    """Value of `else`: unknown if the other rule is, as a row without feedback is not negative."""
-    return None if other is None else not other
-
-
-def cells(values: Values, config: BinarizeConfig) -> str:
-    """Cells of the rules' columns as text, at most four."""
+def cells(values: Values, config: BinarizeConfig) -> list[tuple[str, Any]]:
+    """(column, cell) of the rules' columns, at most four."""
     names = dict.fromkeys(name for rule in rules_of(config) if rule for name in rule.columns)
-    found = []
-    for name in [*names][:4]:
-        cell = cell_of(values, name)
-        if isinstance(cell, NotApplicable):
-            found.append(cell.detail)
-        else:
-            found.append(f"{name} is {'empty' if is_missing(cell) else spell_cell(cell)}")
-    return ", ".join(found)
+    return [(name, cell_of(values, name)) for name in [*names][:4]]
 
 
-def by_label(name: str, cell: Any) -> bool | float:
-    """Label of a cell, or its number, whose meaning depends on the whole column."""
-    if isinstance(cell, bool):
-        return cell
-    number = finite(as_number(cell))
-    if number is not None:
-        return number
-    word = WORDS.get(cell.strip().casefold()) if isinstance(cell, str) else None
-    if word is not None:
-        return word
-    detail = f"{name} is {spell_cell(cell)}, none of true, false, 1, 0"
-    if isinstance(cell, str) and len(cell) <= 40 and cell.isprintable():
-        rule = f"{spell_column(name)} == {spell_text(cell)}"
-        # a shell expands these characters within double quotes
-        quoted = shlex.quote(rule) if set(rule) & set('`$"!\\') else f'"{rule}"'
-        detail += f"; a rule says what it means: --desirable {quoted} or --undesirable {quoted}"
-    raise RowFault("label_not_accepted", detail)
+def value_for_counts(name: str, cell: Any, config: BinarizeConfig) -> str:
+    """Value of a cell in the counts of values; prose, of which a rule asks only for a part, is one value."""
+    if isinstance(cell, NotApplicable):
+        return "not applicable"
+    is_prose = all(name in rule.prose for rule in rules_of(config) if rule and name in rule.columns)
+    return "text" if is_prose and isinstance(cell, str) and not is_missing(cell) else spell_value(cell)
+
+
+def spelled_cells(values: Values, config: BinarizeConfig) -> str:
+    """Cells of the rules' columns as text."""
+    return ", ".join(
+        cell.detail
+        if isinstance(cell, NotApplicable)
+        else f"{name} is {empty(cell) if is_missing(cell) else spell_cell(cell)}"
+        for name, cell in cells(values, config)
+    )
+
+
+def empty(cell: Any) -> str:
+    """An empty cell for a message; a placeholder such as N/A is named."""
+    return f"empty ({cell.strip()})" if isinstance(cell, str) and cell.strip() else "empty"
 
 
 def by_score(name: str, cell: Any) -> float:
     """Score of a cell."""
     number = finite(number_in_cell(cell))
-    if number is None:
-        raise RowFault("score_not_a_number", f"{name} is {spell_cell(cell)}, not a number")
+    if number is not None:
+        count_label(name, NUMBERS, BY_NUMBER)
+    else:
+        count_label(name, spell_value(cell), "score_not_a_number")
+        hint = "; a decimal sign is a point" if isinstance(cell, str) and "," in cell else way_in(cell, name)
+        raise RowFault("score_not_a_number", f"{name} is {spell_cell(cell)}, not a number{hint}")
     return number
-
-
-def finite(number: float | None) -> float | None:
-    """A number as a finite float; None if it is not one."""
-    try:
-        return None if number is None or not math.isfinite(number) else float(number)
-    except OverflowError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kto_cli.data.log.rule_lexer import NAME, RESERVED
@@ -65,13 +66,25 @@ class Some:
 Node = Member | Order | Contains | IsNull | Not | Every | Some
 
 
-def columns_of(node: Node) -> tuple[str, ...]:
-    """Columns of a rule, each once, in order of occurrence."""
-    if isinstance(node, Not):
-        return columns_of(node.part)
-    if isinstance(node, (Every, Some)):
-        return tuple(dict.fromkeys(column for part in node.parts for column in columns_of(part)))
-    return (node.column,)
+def comparisons(node: Node) -> Iterator[Member | Order | Contains | IsNull]:
+    """Comparisons of a rule, in order of occurrence."""
+    parts = (node.part,) if isinstance(node, Not) else node.parts if isinstance(node, (Every, Some)) else ()
+    if not isinstance(node, (Not, Every, Some)):
+        yield node
+    for part in parts:
+        yield from comparisons(part)
+
+
+def columns_of(node: Node, kinds: tuple[type, ...] = (Member, Order, Contains, IsNull)) -> tuple[str, ...]:
+    """Columns of a rule's comparisons of these kinds, each once, in order of occurrence."""
+    return tuple(dict.fromkeys(each.column for each in comparisons(node) if isinstance(each, kinds)))
+
+
+def texts_of(node: Node) -> Iterator[tuple[str, str]]:
+    """(column, text) of each text that a rule compares a column with."""
+    for each in comparisons(node):
+        if isinstance(each, Member):
+            yield from ((each.column, value) for value in each.values if isinstance(value, str))
 
 
 def spell_column(name: str) -> str:

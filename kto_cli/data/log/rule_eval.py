@@ -1,7 +1,8 @@
 """Value of a rule for a row: true, false, unknown or not applicable (Kleene's strong three-valued logic, plus faults).
 
-A missing cell (null, NaN, a blank text) makes every comparison but `is null` unknown, and so its negation: a row with a
-missing cell matches neither a rule nor its opposite.
+A missing cell (`is_missing`: null, NaN, a blank text, N/A and its like) makes every comparison but `is null` unknown,
+and so its negation: a row with a missing cell matches neither a rule nor its opposite. A placeholder such as N/A is a
+value only for a rule that names it.
 
 A cell of another type than the value makes the comparison not applicable, and the row is rejected, unless the rest of
 the rule decides alone: true `or` anything is true, false `and` anything is false, in any order.
@@ -9,22 +10,26 @@ the rule decides alone: true `or` anything is true, false `and` anything is fals
     value        cells that can be compared
     number       numbers; texts that are a number ("4", " 4.0"), as CSV has only texts. Not true and false
     true, false  booleans; the texts true and false in any case. Not 1 and 0: these are == 1 and == 0
-    text         texts, exactly as they are written, white space and case included; dates by their ISO form
-                 (`2026-11-21`, `2026-11-21T09:30:00`)
+    text         texts. One that differs from the value in case, width, or white space and punctuation at its ends
+                 (`fold`) is equal, unless a rule names that very spelling; dates by their ISO form (`2026-11-21`)
     contains     texts, in any case; lists: one item is the text, in any case
+
+`feedback.thumbs` is a field, `votes[0]` an item (`votes[-1]` the last), of a column or of the JSON text in it.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from kto_cli.data.formats.labels import WORDS, is_missing
+from kto_cli.data.formats.cell_text import structure_of
+from kto_cli.data.formats.labels import WORDS, fold, is_blank, is_missing, spell_cell, way_in
 from kto_cli.data.log.rule_ast import Contains, Every, IsNull, Member, Node, Not, Order, Some, Value, spell_text
 from kto_cli.data.log.rule_lexer import read_number
 
@@ -46,87 +51,114 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-
-
-def spell_cell(cell: Any) -> str:
-    """Cell as text for a message, truncated to 40 characters."""
-    if isinstance(cell, (bool, type(None))):
-        return {True: "true", False: "false", None: "missing"}[cell]
-    text = ascii(cell) if isinstance(cell, str) and not cell.isprintable() else repr(cell)
-    return text if len(text) <= 42 else f"{text[:40]}..."
+PART = re.compile(r"\.|\[-?[0-9]+\]")
+ITEM = re.compile(r"\[(-?[0-9]{1,9})\]|\.([0-9]{1,9})(?=[.\[]|$)")
+"""An item of a list: `[0]`, or `.0` as jq and JavaScript users write it."""
+Reading = tuple[Callable[[Any], Any], Callable[[Any], bool]]
+"""(cell as the type of a value, or None; whether that holds)"""
+Named = Mapping[str, frozenset[str]]
+"""Texts that the rules name, by column."""
 
 
 def cell_of(values: Mapping[str, Any], name: str) -> Any:
-    """Cell of a name: the column of that name, otherwise the field after the dot of the column before it.
+    """Cell of a name: the column of that name, otherwise the part after a dot or bracket of the column before it.
 
-    None if there is no such column or field; NotApplicable if the column before the dot has no fields.
+    None if there is no such column, field or item; NotApplicable if the column has no parts of this kind.
     """
     if name in values:
         return values[name]
-    end = name.rfind(".")
-    while end > 0:
-        inner = values.get(name[:end])
-        if isinstance(inner, Mapping):
-            return cell_of(inner, name[end + 1 :])
-        if not is_missing(inner):
-            what = f"{name[:end]} is {spell_cell(inner)}, which has no field {name[end + 1 :]}"
-            return NotApplicable(what)
-        end = name.rfind(".", 0, end)
+    for end in reversed(starts_of_parts(name)):
+        if not is_missing(inner := values.get(name[:end])):
+            return part_of(inner, name[:end], name[end:])
     return None
 
 
-def compiled(node: Node) -> Evaluator:
+def starts_of_parts(name: str) -> list[int]:
+    """Positions in a name at which the path within a column may start."""
+    return [part.start() for part in PART.finditer(name) if part.start()]
+
+
+def part_of(cell: Any, shown: str, path: str) -> Any:
+    """Part of a cell at a path such as `.message.content` or `[0].text`; `shown` is the name of the cell."""
+    whole = structure_of(cell) if isinstance(cell, str) else cell
+    item = ITEM.match(path)
+    if isinstance(whole, Mapping) and path[0] == ".":
+        return cell_of(whole, path[1:])
+    if isinstance(whole, (list, tuple)) and item:
+        index, rest = int(item[1] or item[2]), path[item.end() :]
+        inner = whole[index] if -len(whole) <= index < len(whole) else None
+        return inner if not rest or is_missing(inner) else part_of(inner, shown + item[0], rest)
+    if isinstance(whole, (list, tuple)):
+        return NotApplicable(f"{shown} is a list; name an item of it, as in {shown}[0]{path}")
+    kind = f"item {path}" if path[0] == "[" else f"field {path[1:]}"
+    return NotApplicable(f"{shown} is {spell_cell(cell)}, which has no {kind}")
+
+
+def compiled(node: Node, named: Named) -> Evaluator:
     """Function from a row's values to the value of the tree."""
     if isinstance(node, Not):
-        return opposite(compiled(node.part))
+        return opposite(compiled(node.part, named))
     if isinstance(node, (Every, Some)):
-        return joined([compiled(part) for part in node.parts], decides=isinstance(node, Some))
+        return joined([compiled(part, named) for part in node.parts], decides=isinstance(node, Some))
     if isinstance(node, IsNull):
         return missing(node.column)
     if isinstance(node, Order):
         holds, number = ORDERS[node.sign], node.number
-        return compared(node.column, number_in_cell, lambda cell: holds(cell, number), number)
+        return compared(node.column, ((number_in_cell, lambda cell: holds(cell, number)),), (number,))
     if isinstance(node, Contains):
-        text = node.text.casefold()
-        return compared(node.column, prose_in_cell, lambda cell: text in cell, node.text)
-    return member(node)
+        text, item = node.text.casefold(), fold(node.text)
+        readings = ((prose_in_cell, lambda cell: text in cell), (items_in_cell, lambda cell: item in cell))
+        return compared(node.column, readings, (node.text,))
+    return member(node, named.get(node.column, frozenset()))
 
 
-def member(node: Member) -> Evaluator:
-    """`in` and `==`: one comparison per type of value."""
-    kinds: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-        (str, text_in_cell),
-        (bool, boolean_in_cell),
-        ((int, float), number_in_cell),
+def member(node: Member, named: frozenset[str]) -> Evaluator:
+    """`in` and `==`: one reading per type of value. A text equals one that folds alike, if no rule names it itself."""
+    texts = frozenset(value for value in node.values if isinstance(value, str))
+    booleans = frozenset(value for value in node.values if isinstance(value, bool))
+    numbers = frozenset(value for value in node.values if not isinstance(value, (str, bool)))
+    folded = frozenset(map(fold, texts))
+
+    def is_text(cell: str) -> bool:
+        return cell in texts or (fold(cell) in folded and cell not in named)
+
+    kinds: tuple[tuple[frozenset[Any], Reading], ...] = (
+        (texts, (text_in_cell, is_text)),
+        (booleans, (boolean_in_cell, booleans.__contains__)),
+        (numbers, (number_in_cell, numbers.__contains__)),
     )
-    found: list[Evaluator] = []
-    left = list(node.values)
-    for kind, read in kinds:
-        # booleans before numbers: True is an int in Python
-        alike = [value for value in left if isinstance(value, kind)]
-        left = [value for value in left if not isinstance(value, kind)]
-        if alike:
-            found.append(compared(node.column, read, frozenset(alike).__contains__, alike[0]))
-    return found[0] if len(found) == 1 else joined(found, decides=True)
+    return compared(node.column, [reading for values, reading in kinds if values], node.values)
 
 
-def compared(column: str, read: Callable[[Any], Any], holds: Callable[[Any], bool], value: Value) -> Evaluator:
-    """Comparison: unknown if the cell is missing, not applicable if `read` gives None, otherwise `holds`."""
-    nested = "." in column
+def compared(column: str, readings: Sequence[Reading], values: Sequence[Value]) -> Evaluator:
+    """Comparison: unknown if the cell is missing, not applicable if no reading fits it, otherwise whether one holds."""
+    nested = PART.search(column) is not None
+    names_placeholder = any(isinstance(value, str) and is_missing(value) for value in values)
 
-    def truth(values: Mapping[str, Any]) -> Truth:
-        cell = cell_of(values, column) if nested else values.get(column)
-        if is_missing(cell):
-            return None
+    def truth(row: Mapping[str, Any]) -> Truth:
+        cell = cell_of(row, column) if nested else row.get(column)
         if isinstance(cell, NotApplicable):
             return cell
-        ready = read(cell)
-        if ready is None:
-            shown = spell_text(value) if isinstance(value, str) else str(value).lower()
-            return NotApplicable(f"{column} is {spell_cell(cell)}, which cannot be compared with {shown}")
-        return holds(ready)
+        empty = is_missing(cell)
+        if empty and (is_blank(cell) or not names_placeholder):
+            return None
+        fits = False
+        for read, holds in readings:
+            if (ready := read(cell)) is not None:
+                if holds(ready):
+                    return True
+                fits = True
+        if empty:
+            return None
+        return False if fits else not_applicable(column, cell, values[0])
 
     return truth
+
+
+def not_applicable(column: str, cell: Any, value: Value) -> NotApplicable:
+    """Fault of a cell that cannot be compared with a value."""
+    shown = spell_text(value) if isinstance(value, str) else str(value).lower()
+    return NotApplicable(f"{column} is {spell_cell(cell)}, which cannot be compared with {shown}{way_in(cell, column)}")
 
 
 def missing(column: str) -> Evaluator:
@@ -189,10 +221,13 @@ def text_in_cell(cell: Any) -> str | None:
     return cell if isinstance(cell, str) else None
 
 
-def prose_in_cell(cell: Any) -> str | list[Any] | None:
-    """Text or list of a cell in lower case, or None."""
-    if isinstance(cell, str):
-        return cell.casefold()
-    if isinstance(cell, (list, tuple)):
-        return [item.casefold() if isinstance(item, str) else item for item in cell]
-    return None
+def prose_in_cell(cell: Any) -> str | None:
+    """Text of a cell in lower case, or None."""
+    return cell.casefold() if isinstance(cell, str) else None
+
+
+def items_in_cell(cell: Any) -> list[str] | None:
+    """Folded items of a list of texts, numbers and booleans, or None."""
+    if not isinstance(cell, (list, tuple)) or any(isinstance(item, (list, tuple, dict)) for item in cell):
+        return None
+    return [fold(str(item)) for item in cell if item is not None]

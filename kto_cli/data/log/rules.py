@@ -7,7 +7,8 @@
                 COLUMN contains TEXT                    COLUMN not contains TEXT
                 COLUMN is null                          COLUMN is not null
     COLUMN      a name of letters, digits, _ and dots; other names in backticks: `was it good?` (a backtick is doubled).
-                `feedback.thumbs` is the column of that name, otherwise the field thumbs of the column feedback
+                `feedback.thumbs` is the column of that name, otherwise the field thumbs of the column feedback;
+                `votes[0]` is the first item of a list
     TEXT        in ' or " (the quote itself is doubled; a backslash is a backslash)
     NUMBER      4, -0.5, 1e-3
 
@@ -16,14 +17,26 @@ Keywords are read in any case. rule_eval.py has the value of a comparison: true,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.log.rule_ast import Contains, Every, IsNull, Member, Node, Not, Order, Some, Value, columns_of
-from kto_cli.data.log.rule_eval import Truth, compiled
+from kto_cli.data.log.rule_ast import (
+    Contains,
+    Every,
+    IsNull,
+    Member,
+    Node,
+    Not,
+    Order,
+    Some,
+    Value,
+    columns_of,
+    texts_of,
+)
+from kto_cli.data.log.rule_eval import Named, Truth, compiled
 from kto_cli.data.log.rule_lexer import RuleFault, Token, read_number, tokens_of
 
 MAX_DEPTH = 100
@@ -45,13 +58,17 @@ class Rule:
     text: str
     columns: tuple[str, ...]
     """Its columns, in order of occurrence."""
+    texts: Named
+    """Texts that it compares a column with, by column."""
+    prose: frozenset[str]
+    """Columns of which it asks only for a part (contains) or for anything (is null)."""
     value: Callable[[Mapping[str, Any]], Truth]
     """Value for a row; never raises."""
 
 
 @lru_cache(maxsize=64)
-def compile_rule(text: str, option: str) -> Rule:
-    """Rule given with `option`.
+def compile_rule(text: str, option: str, other: str = "") -> Rule:
+    """Rule given with `option`; `other` is the other rule: a text that it names is that text and no variant of one.
 
     Raises:
         BadInput: it cannot be parsed; the message points at the position.
@@ -60,7 +77,21 @@ def compile_rule(text: str, option: str) -> Rule:
         tree = parse_rule(text)
     except RuleFault as fault:
         raise BadInput(pointed(text, option, fault)) from None
-    return Rule(text, columns_of(tree), compiled(tree))
+    try:
+        trees = [tree, parse_rule(other)] if other else [tree]
+    except RuleFault:
+        trees = [tree]  # the other option reports its own fault
+    columns = columns_of(tree)
+    prose = frozenset(columns) - frozenset(columns_of(tree, (Member, Order)))
+    return Rule(text, columns, texts_by_column([tree]), prose, compiled(tree, texts_by_column(trees)))
+
+
+def texts_by_column(trees: Sequence[Node]) -> Named:
+    """Texts that rules compare a column with, by column."""
+    found: dict[str, frozenset[str]] = {}
+    for column, text in (pair for tree in trees for pair in texts_of(tree)):
+        found[column] = found.get(column, frozenset()) | {text}
+    return found
 
 
 def pointed(text: str, option: str, fault: RuleFault) -> str:

@@ -1,17 +1,18 @@
 """From records to a data folder: parse, label, split, sample, write.
 
-parse.py        raw files to parsed rows, in one process or several
-to_rows.py      a block of records to parsed rows: texts in Arrow, numbers in arrays
-row_spool.py    buffer of rows: texts in a temporary file, numbers in memory, until all rows are read
-outcome.py      outcome of each row: train, validation, or dropped and why
-assign.py       outcomes for all rows: labels, fixes, split, sample
-label.py        labels for rows that have scores
-thresholds.py   labels from scores, in the paper's three ways
-rankings.py     pairs from ranked lists
-openings.py     openings that many conversations share
-split.py        the validation split
-sample.py       samples of the training rows: class balance, source weights, limits
-write.py        second pass: each row to its file
-export.py       a dataset in the file formats of TRL, LLaMA-Factory and HALOs
-summary.py      counts of a run, and its summary on the screen
+parse.py         raw files to parsed rows, in one process or several
+to_rows.py       a block of records to parsed rows: texts in Arrow, numbers in arrays
+row_spool.py     buffer of rows: texts in a temporary file, numbers in memory, until all rows are read
+outcome.py       outcome of each row: train, validation, or dropped and why
+assign.py        outcomes for all rows: labels, fixes, split, sample
+label.py         labels for rows that have scores
+label_values.py  values of label columns with their counts, and rules for them
+thresholds.py    labels from scores, in the paper's three ways
+rankings.py      pairs from ranked lists
+openings.py      openings that many conversations share
+split.py         the validation split
+sample.py        samples of the training rows: class balance, source weights, limits
+write.py         second pass: each row to its file
+export.py        a dataset in the file formats of TRL, LLaMA-Factory and HALOs
+summary.py       counts of a run, and its summary on the screen
 """

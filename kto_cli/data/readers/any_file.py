@@ -19,6 +19,18 @@ __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]
 JSON_LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED_SUFFIXES = (".gz", ".zst")
+OTHER_KINDS = {
+    **dict.fromkeys(
+        (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), ("a spreadsheet", "Save the sheet as CSV.")
+    ),
+    **dict.fromkeys((".txt", ".md", ".log", ".dat"), ("a text file", "Save its rows as JSONL or CSV, and name it so.")),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), ("an archive", "Unpack it first.")),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), ("a database", "Export the table as CSV.")),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), ("a table of another format", "Save it as Parquet.")),
+    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz"), ("a pickle or an array", "Save it as JSONL or Parquet.")),
+    **dict.fromkeys((".yaml", ".yml", ".xml", ".html"), ("no table", "Save its rows as JSONL.")),
+}
+"""Suffixes of files that people have instead: what they are, what to do."""
 SAMPLE = 1000
 """Objects of a JSON file whose keys are its columns."""
 
@@ -40,7 +52,13 @@ def format_of(path: Path) -> str:
     found = suffix(path.name)
     if found not in SUFFIXES:
         step = f"Name it {', '.join(SUFFIXES)} (or .gz or .zst of these)."
-        raise BadInput(f"{printable(path)} has no suffix that tells its format.", step)
+        if found in OTHER_KINDS:
+            what, step = f"{printable(path)} is {OTHER_KINDS[found][0]}.", OTHER_KINDS[found][1]
+        elif found:
+            what = f"{printable(path)} has the suffix {printable(found)}, which kto does not read."
+        else:
+            what = f"{printable(path)} has no suffix that tells its format."
+        raise BadInput(what, step)
     return found
 
 

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
+from itertools import zip_longest
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.readers import jsonl
-from kto_cli.data.readers.jsonl import Record, bounded_lines
+from kto_cli.data.readers.jsonl import Record, as_record, bare_name, bounded_lines
 from kto_cli.data.readers.open_file import Reached, open_text, printable, refuse_useless
 
 DELIMITERS = (",", "\t", ";", "|")
 """Spreadsheets write `;` where the decimal sign is a comma."""
+SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?\s*""", re.IGNORECASE)
+"""First line that Excel writes and reads for the delimiter; it is no header."""
 MOST_LINES = 1_000_000
 """Lines of one row; a longer one is the rest of a file after an open quote."""
 RAW_LINES = 100
@@ -109,7 +113,10 @@ def delimiter_of(path: Path, wanted: Sequence[str]) -> str:
         BadInput: see `open_bytes`.
     """
     with open_text(path) as text:
-        header = next((line for line, _ in bounded_lines(text, printable(path)) if not line.isspace()), "")
+        lines = (line for line, _ in bounded_lines(text, printable(path)) if not line.isspace())
+        header = next(lines, "")
+        if named := SEPARATOR_LINE.fullmatch(header):
+            return named[1]
 
     def found(delimiter: str) -> tuple[int, int]:
         cells = [cell.strip() for cell in header.rstrip("\r\n").split(delimiter)]
@@ -131,6 +138,8 @@ def opened(path: Path, wanted: Sequence[str]) -> Iterator[tuple[list[str], Itera
         file = CsvFile(printable(path), text)
         rows = not_blank(file.rows(delimiter))
         cells = next(rows, None)
+        if SEPARATOR_LINE.fullmatch("".join(file.row)):
+            cells = next(rows, None)
         if cells is None:
             refuse_useless(file.name, None, 0)
         header = header_of(file, cells)
@@ -161,17 +170,40 @@ def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
 def records_of(
     file: CsvFile, header: list[str], rows: Iterator[list[str] | csv.Error], reached: Reached
 ) -> Iterator[Record]:
-    """One record per row, with its first line as origin; an empty cell is a missing value."""
+    """One record per row, with its first line as origin. An empty cell, or one that a short row lacks, is missing.
+
+    Raises:
+        BadInput: the header comes again with its columns in another order.
+    """
+    width = len(header)
     for cells in rows:
         origin = str(file.start)
         if isinstance(cells, csv.Error):
             yield Record(origin, None, "".join(file.row).rstrip("\r\n"), "bad_csv", str(cells))
-        elif len(cells) != len(header):
-            detail = f"{len(cells)} cells where the header has {len(header)}"
-            yield Record(origin, None, json.dumps(cells, ensure_ascii=False), "wrong_cell_count", detail)
         else:
-            yield Record(origin, {name: cell or None for name, cell in zip(header, cells, strict=True) if name})
+            refuse_other_header(file, header, cells)
+            record = as_record(origin, dict(zip_longest(header, (cell or None for cell in cells[:width]))), "")
+            if record.values is not None and any(cell.strip() for cell in cells[width:]):
+                detail = f"{len(cells)} cells where the header has {width}"
+                record = Record(origin, None, json.dumps(cells, ensure_ascii=False), "wrong_cell_count", detail)
+            elif record.values is not None:
+                record.values.pop("", None)
+            yield record
         reached.count = file.number
+
+
+def refuse_other_header(file: CsvFile, header: list[str], cells: list[str]) -> None:
+    """Refuses a row that has all names of the header in another order: the rows after it have other columns.
+
+    Raises:
+        BadInput: with the line.
+    """
+    names = [bare_name(name) for name in header if name]
+    if len(names) > 1 and bare_name(cells[0]) in names:
+        given = [bare_name(cell) for cell in cells]
+        if set(names) <= set(given) and given[: len(header)] != [bare_name(name) for name in header]:
+            what = f"{file.name}: line {file.start:,} is a header with the columns in another order."
+            raise BadInput(what, "Split the file there: the rows after it have other columns.")
 
 
 def csv_columns(path: Path, wanted: Sequence[str]) -> list[str]:

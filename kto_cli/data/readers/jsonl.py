@@ -5,6 +5,7 @@ Reasons of a rejected line:
     not_json          not JSON, nested too deeply, or with a number of thousands of digits
     duplicate_key     an object has one key twice (RFC 8259 section 4: its meaning is undefined)
     not_an_object     JSON, but a text, a number or a list
+    repeated_header   every value is the name of its column (in any file)
     line_too_long     more than MAX_LINE characters, which are never in memory
 """
 
@@ -125,12 +126,32 @@ def parse_json(text: str) -> Any:
 
 
 def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = None) -> Record:
-    """Record of a parsed JSON value, with the wanted keys; a fault if it is no object."""
+    """Record of the values of one row, with the wanted keys; a fault if it is no object, or a header again."""
     if not isinstance(value, dict):
         return Record(origin, None, raw, "not_an_object", f"JSON {type(value).__name__} instead of an object")
+    if is_header(value):
+        shown = raw or json.dumps([*value.values()], ensure_ascii=False)
+        return Record(origin, None, shown, "repeated_header", "every cell is the name of its column: the header again")
     if wanted is not None:
         value = {key: value[key] for key in wanted if key in value}
     return Record(origin, value, raw)
+
+
+def is_header(values: dict[str, Any]) -> bool:
+    """Whether every value of a row is the name of its column, as where a logger has written the header again."""
+    filled = 0
+    for name, value in values.items():
+        if value is None:
+            continue
+        if not isinstance(value, str) or bare_name(value) != bare_name(name):
+            return False
+        filled += 1
+    return filled > 1
+
+
+def bare_name(text: str) -> str:
+    """A column name without case, and without byte order mark, white space and quotes at its ends."""
+    return text.strip().strip("\ufeff\"'").strip().casefold() if len(text) < 256 else text
 
 
 def parsed(record: Record, wanted: Sequence[str] | None = None) -> Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput, first_line
-from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.readers.jsonl import Record, as_record
 from kto_cli.data.readers.open_file import (
     BUFFER,
     Reached,
@@ -110,7 +110,7 @@ def parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iter
         for batch in table.iter_batches(batch_size=BATCH, columns=names):
             for index, (values, fault) in enumerate(batch_rows(batch), start=reached.count + 1):
                 origin = f"{name}:row {index}"
-                yield Record(origin, values) if fault is None else Record(origin, None, "", *fault)
+                yield as_record(origin, values, "") if fault is None else Record(origin, None, "", *fault)
             reached.count += batch.num_rows
 
 
