@@ -339,7 +339,6 @@ def arrays() -> dict[str, Case]:
     cases |= {name: Case("f.json", data, ("not JSON", place)) for name, (data, place) in broken.items()}
     cases["array-of-arrays"] = Case("f.json", b"[[1, 2], [3]]", ("item 1", "list instead of an object"))
     cases["array-empty"] = Case("f.json", b"[ ]", ("empty",))
-    cases["object-over-lines"] = Case("f.json", json.dumps({"data": GOOD}, indent=1).encode(), ("line 1",))
     return cases
 
 

@@ -35,7 +35,7 @@ def blocks(chosen: Sequence[Chosen], config: BinarizeConfig, note: Callable[[str
         )
         for named in one.files:
             notes, file, options = _resolved(one.source, named, config)
-            for text in notes:
+            for text in [*notes, *any_file.layout_notes(file.path)]:
                 if text not in noted:
                     noted.add(text)
                     note(text)

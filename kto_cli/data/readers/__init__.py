@@ -4,6 +4,7 @@ any_file.py     the reader of a file, by its name
 open_file.py    bytes and text of a file, decompressed
 jsonl.py        lines and JSON lines
 json_array.py   the items of one JSON array
+json_objects.py   JSON objects over several lines, one after the other, or wrapped in an object
 csv_file.py     CSV and TSV
 parquet.py      Parquet
 """

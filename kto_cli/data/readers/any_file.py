@@ -10,6 +10,7 @@ from pathlib import Path
 from kto_cli.common.errors import BadInput
 from kto_cli.data.readers.csv_file import csv_columns, csv_records
 from kto_cli.data.readers.json_array import json_array_records
+from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
 from kto_cli.data.readers.jsonl import UNPARSED, Record, line_records, parsed
 from kto_cli.data.readers.open_file import printable, refuse_useless, starts_with
 from kto_cli.data.readers.parquet import parquet_columns, parquet_records
@@ -77,12 +78,26 @@ def is_array(path: Path) -> bool:
 
 
 def json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """Items of an array (parsed), or lines (unparsed).
+    """Items of an array or objects over several lines (parsed), or lines (unparsed).
 
     Raises:
-        BadInput: see `open_bytes`.
+        BadInput: see `open_bytes` and `layout_of`.
     """
-    return json_array_records(path, name, wanted) if is_array(path) else line_records(path, name)
+    if is_array(path):
+        return json_array_records(path, name, wanted)
+    layout = layout_of(path)
+    return json_object_records(path, name, layout, wanted) if layout else line_records(path, name)
+
+
+def layout_notes(path: Path) -> list[str]:
+    """Notes on a file whose rows are found in another way than its suffix says.
+
+    Raises:
+        BadInput: see `json_records`.
+    """
+    is_json = suffix(path.name) in (*JSON_LINES, ".json")
+    layout = layout_of(path) if is_json and path.is_file() and not is_array(path) else None
+    return [layout_note(layout)] if layout else []
 
 
 def json_columns(path: Path) -> list[str]:
