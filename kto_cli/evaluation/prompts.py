@@ -59,8 +59,8 @@ def side_by_side(prompts: ValidationPrompts, answers: Mapping[str, Sequence[str 
     """
     columns = {"prompt": [last_turn(text) for text in prompts.texts], **answers, "target": prompts.targets}
     return [
-        {"id": row.id} | {name: text for name, texts in columns.items() if (text := texts[place]) is not None}
-        for place, row in enumerate(prompts.rows)
+        {"id": row.id} | {name: text for name, texts in columns.items() if (text := texts[index]) is not None}
+        for index, row in enumerate(prompts.rows)
     ]
 
 

@@ -63,8 +63,8 @@ def _listed(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for moved in metrics["biggest_movers"].values():
         for direction, rows in moved.items():
             found += [(f"moved {direction}", row) for row in rows[:LISTED]]
-    first = {row["id"]: place for place, (_, row) in reversed(list(enumerate(found)))}
-    return [found[place] for place in sorted(first.values())]
+    first = {row["id"]: index for index, (_, row) in reversed(list(enumerate(found)))}
+    return [found[index] for index in sorted(first.values())]
 
 
 def _begins(row: Row) -> str:

@@ -75,10 +75,10 @@ def test_by_hand():
     assert counts == [0.625, 4, 2, 1, 1, 1, 0.75]
     assert found["position_bias"]["first"] == 0.625
     assert found["length"] == {
-        "ours_words": 17.25,
-        "theirs_words": 12.5,
-        "ours_characters": 86.25,
-        "theirs_characters": 62.5,
+        "model_words": 17.25,
+        "baseline_words": 12.5,
+        "model_characters": 86.25,
+        "baseline_characters": 62.5,
     }
     assert {name: (group["comparisons"], group["win_rate"]) for name, group in found["by_length"].items()} == {
         "shorter": (1, 1.0),

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from test_tasks import entry
 
-from kto_cli.core.losses import saturation
+from kto_cli.core.statistics.breakdown import by_class, row_values
+from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.win_rates import judged, win_rates
 from kto_cli.evaluation.answers.records import Answer, Decoding
 from kto_cli.evaluation.answers.statistics import describe
@@ -38,7 +39,7 @@ from kto_cli.evaluation.report.figures import BINS, calibration_chart, reward_ch
 from kto_cli.evaluation.report.interval_chart import Measured, interval_chart
 from kto_cli.evaluation.report.numbers import sections
 from kto_cli.evaluation.report.page import render, write_report
-from kto_cli.evaluation.report.saturation import gradient_shares, leanings, odd_rows, saturation_grid
+from kto_cli.evaluation.report.saturation import odd_rows, saturation_grid
 
 SECTIONS = (
     "verdict",
@@ -313,34 +314,38 @@ def test_nothing_at_all_is_still_a_page():
 # --- its parts ---------------------------------------------------------------------------------
 
 
-def test_saturation_is_that_of_the_loss():
-    """Against core.losses on random rows, u up to 60 in both directions."""
-    generator = numpy.random.default_rng(0)
-    labels, ratios = generator.random(400) < 0.3, generator.normal(0, 60, 400)
-    found = gradient_shares(leanings({"label": labels, "log_ratio": ratios}, beta=0.2, z_ref=1.5))
-    signs = torch.from_numpy(numpy.where(labels, 1.0, -1.0))
-    expected = saturation(torch.from_numpy(ratios), signs, torch.tensor(1.5, dtype=torch.float64), beta=0.2)
-    numpy.testing.assert_allclose(found, expected.numpy(), rtol=1e-9)
-
-
-def test_the_saturation_table_counts_rows_by_hand():
-    """beta 1, z_ref 0: u is the signed log-ratio; a row is saturated from |u| of about 5.99 on
-    (4 sigmoid(u) sigmoid(-u) = 0.01)."""
-    ratios = numpy.array([6.1, 5.8, -7.0, 0.0, -6.1, 9.0, -1.0])
-    labels = numpy.array([True, True, True, True, False, False, False])
+def test_saturation_is_shown_as_eval_computed_it():
+    """beta 1, z_ref 0: a row is saturated from a log-ratio of about 5.99 on (4 sigmoid(u) sigmoid(-u) = 0.01)."""
+    ratios = [6.1, 5.8, -7.0, 0.0, -6.1, 9.0, -1.0]
+    labels = [True, True, True, True, False, False, False]
+    scores = Scores(
+        torch.tensor(ratios),
+        torch.zeros(7),
+        torch.tensor(labels),
+        torch.ones(7, dtype=torch.int64),
+        [*"abcdefg"],
+        [None] * 7,
+    )
+    values = row_values(scores, z_ref=0.0, beta=1.0)
     names = numpy.array([f"row{index}" for index in range(7)])
-    rows = {"id": names, "origin": names, "label": labels, "log_ratio": ratios, "reward": ratios}
-    evidence = Evidence("x", {"beta": 1.0, "metrics": {"z_ref": 0.0}}, rows=rows)
+    rows = {
+        "id": names,
+        "origin": names,
+        "label": numpy.array(labels),
+        "reward": values.rewards.numpy(),
+        "gradient_weight": values.gradient_weights.numpy(),
+        "right_side": (values.margins > 0).numpy(),
+    }
+    evidence = Evidence("x", {"metrics": {"by_class": by_class(scores, values)}}, rows=rows)
     table = saturation_grid(evidence)
     assert table is not None
-    assert [row[:6] for row in table.rows] == [
-        ["desirable", "4", "50.0%", "1", "1", "50%"],
-        ["undesirable", "3", "66.7%", "1", "1", "67%"],
-        ["both", "7", "57.1%", "2", "2", "57%"],
+    assert [[cell.partition(" (")[0] for cell in row] for row in table.rows] == [
+        ["desirable", "4", "0.25", "0.25"],
+        ["undesirable", "3", "0.3333", "0.3333"],
     ]
     odd = odd_rows(evidence)
     assert odd is not None
-    assert [row[0] for row in odd.rows] == ["row2", "row5"], "none that agrees"
+    assert [row[0] for row in odd.rows] == ["row2", "row5"], "none that agrees with its label or is undecided"
 
 
 def test_the_histogram_counts_each_row_once():
@@ -377,7 +382,7 @@ def test_a_long_run_is_drawn_in_means():
     charts = training_charts(Evidence("x", {}, steps=steps))
     assert [chart.title for chart in charts] == ["Loss"], "of z_ref nothing is known"
     (chart,) = charts
-    assert f"mean of {math.ceil(9999 / MOST_POINTS)} steps" in chart.says
+    assert f"mean of {math.ceil(9999 / MOST_POINTS)} steps" in chart.caption
     assert len(chart.svg) < 20_000
     first = sum(line["loss"] for line in steps[:50]) / 50
     assert chart.table.rows[0] == ["25.5", f"{first:.4g}"]

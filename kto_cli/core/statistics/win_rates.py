@@ -116,10 +116,10 @@ def position_bias(comparisons: Sequence[JudgedComparison]) -> dict[str, Any]:
 def lengths(comparisons: Sequence[JudgedComparison]) -> dict[str, float]:
     """Mean words and characters per answer, of model and baseline; NaN without comparisons."""
     sizes = {
-        "ours_words": [one.model_words for one in comparisons],
-        "theirs_words": [one.baseline_words for one in comparisons],
-        "ours_characters": [one.model_characters for one in comparisons],
-        "theirs_characters": [one.baseline_characters for one in comparisons],
+        "model_words": [one.model_words for one in comparisons],
+        "baseline_words": [one.baseline_words for one in comparisons],
+        "model_characters": [one.model_characters for one in comparisons],
+        "baseline_characters": [one.baseline_characters for one in comparisons],
     }
     return {name: sum(values) / len(values) if values else math.nan for name, values in sizes.items()}
 

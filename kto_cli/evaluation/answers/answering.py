@@ -31,7 +31,7 @@ SHOWN = 4
 
 @dataclass
 class Answering:
-    """The answers so far: [prompts] by the name of the model."""
+    """Answers of several models to the validation prompts; `answers` is [prompts] by the name of the model."""
 
     config: EvalConfig
     prepared: Prepared
@@ -40,22 +40,22 @@ class Answering:
     screen: Screen
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     beside: dict[str, list[str | None]] = field(default_factory=dict)
-    """[prompts] of others that have answered before; None where they have not."""
+    """[prompts] answers of other models from an earlier evaluation; None where there is none."""
     ends: tuple[int, ...] = ()
     """Tokens that end an answer of the reference."""
 
     @property
     def decoding(self) -> Decoding:
-        """The decoding that was asked for."""
+        """The decoding of the config."""
         config = self.config
         return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
 
     def by(self, name: str, called: str, folder: Path, weights: str, model: Any, tokenizer: Any = None) -> None:
-        """Answers of a model to all prompts, each process its share.
+        """Generates a model's answers to all prompts, each process its share.
 
         Args:
-            name: in the results; called: by the user. weights: name what answers. tokenizer: of its own; left out,
-            that of the reference.
+            name: the model's name in the results. called: the user's name for it. weights: its fingerprint.
+            tokenizer: its own, where it is not the reference's.
         """
         if not self.prompts:
             return
@@ -84,11 +84,11 @@ class Answering:
         )
         mine = range(accelerator.process_index, len(questions), accelerator.num_processes)
         with screen.progress(f"answers of {called}", len(mine)):
-            found = answer_all(engine, [questions[place] for place in mine], self.decoding, store, tick=screen.tick)
+            found = answer_all(engine, [questions[index] for index in mine], self.decoding, store, tick=screen.tick)
         self.answers[name] = self._gathered(dict(zip(mine, found, strict=True)))
 
     def _questions(self, tokenizer: Any, subject: AnsweringModel) -> list[Question]:
-        """The prompts in the tokens they are scored with; of a model with a tokenizer of its own, in its tokens."""
+        """The prompts in the tokens they are scored with; for a model with another tokenizer, in its tokens."""
         rows, texts = self.prompts.rows, self.prompts.texts
         if tokenizer is None:
             tokens = [list(row.own.prompt) for row in rows]
@@ -106,7 +106,7 @@ class Answering:
         from accelerate.utils import gather_object
 
         everyone = dict(gather_object(list(mine.items())))
-        return [Answer(*everyone[place]) for place in range(len(self.prompts))]
+        return [Answer(*everyone[index]) for index in range(len(self.prompts))]
 
     def texts(self, name: str) -> list[str]:
         """[prompts] of one model."""
@@ -117,7 +117,7 @@ class Answering:
         return side_by_side(self.prompts, {**{name: self.texts(name) for name in self.answers}, **self.beside})
 
     def write(self, out: Path, of: str) -> dict[str, Any]:
-        """samples.jsonl and generations.json; returns what is in the latter. Without prompts earlier answers stay."""
+        """Writes samples.jsonl and generations.json and returns the latter; without prompts, earlier answers stay."""
         if not self.prompts:
             if not (out / SAMPLES).exists():
                 write_lines(out, SAMPLES, [])
@@ -131,7 +131,7 @@ class Answering:
         return {"generations": found}
 
     def _targets(self) -> list[Answer]:
-        """The data's desirable completions as answers, cut where those would be; none if one is missing."""
+        """The data's desirable completions, truncated as answers are; empty if a prompt has none."""
         if None in self.prompts.targets:
             return []
         prepared, most = self.prepared, self.config.max_new_tokens
@@ -177,12 +177,12 @@ class Answering:
 
 
 def _connect(screen: Screen) -> Callable[[str], ChatServer]:
-    """Connections to servers that answer; there is no limit on their calls but the number of prompts."""
+    """Returns a function that opens connections to servers; only the number of prompts limits their calls."""
 
     def connected(url: str) -> ChatServer:
         key, calls = key_for(url, ENGINE_KEY), CallBudget(sys.maxsize)
         server = ChatServer(url, key=key, key_name=ENGINE_KEY, calls=calls, say=screen.note)
-        server.reach()  # one that is not there is said at once, not after all tries
+        server.reach()  # a server that is down is reported at once, not after all tries
         return server
 
     return connected

@@ -1,4 +1,4 @@
-"""Which engine answers, and a quick look whether it can."""
+"""Chooses the engine that generates answers, and probes whether it works with the model."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kto_cli.evaluation.answers.server import Client, Server
 from kto_cli.evaluation.answers.vllm import Vllm
 
 _PROBED = 4
-"""Prompts, and tokens of each."""
+"""Prompts of the probe, and tokens of each."""
 _NATS = {torch.float32: 0.01, torch.float64: 0.01}
-"""By which a draw may miss the likeliest of the plain forward pass; in half precision rounding alone moves logits by a
-few tenths."""
+"""Tolerance of the probe: nats by which a draw may be behind the best one of the plain forward pass. In half precision
+rounding alone moves logits by a few tenths."""
 _NATS_IN_HALF = 0.5
 
 
@@ -31,7 +31,7 @@ def choose(
     say: Callable[[str], None],
     connect: Callable[[str], Client] | None = None,
 ) -> Engine:
-    """The engine of `--engine`; says which one `auto` takes, and why.
+    """The engine of `--engine`; prints which one `auto` takes, and why.
 
     Args:
         wanted: one of `ENGINES`, or the URL of a server.
@@ -54,8 +54,8 @@ def choose(
 
 
 def _automatic(subject: AnsweringModel, questions: Sequence[Question], say: Callable[[str], None]) -> Engine:
-    """Continuous batching where the model can: on a CPU 1.5 times as fast as padded batches for 31M weights, 0.4 times
-    for one million, where nothing takes long (benchmarks/generation.py)."""
+    """Continuous batching where it works: on a CPU 1.5 times as fast as padded batches for 31M weights, 0.4 times for
+    one million, where nothing takes long (benchmarks/generation.py)."""
     trouble = probe(subject, questions)
     if trouble is None:
         say(f"{subject.name} answers through transformers' continuous batching.")
@@ -65,10 +65,10 @@ def _automatic(subject: AnsweringModel, questions: Sequence[Question], say: Call
 
 
 def probe(subject: AnsweringModel, questions: Sequence[Question]) -> str | None:
-    """Why continuous batching cannot be trusted with this model, or None.
+    """Why continuous batching is not used with this model, or None.
 
-    It draws a few tokens for the shortest prompts, together; in the plain forward pass over a prompt and its answer
-    the same draws must win: right positions, right mask, right noise.
+    A few tokens are drawn for the shortest prompts together, then compared with the plain forward pass over each prompt
+    and its answer: wrong positions, a wrong mask or wrong noise would draw other tokens.
     """
     decoding = Decoding(max_new_tokens=_PROBED, temperature=1.0, top_p=1.0)
     fitting = [question for question in questions if subject.room(question, decoding) == _PROBED]
@@ -81,12 +81,12 @@ def probe(subject: AnsweringModel, questions: Sequence[Question]) -> str | None:
         return f"continuous batching fails ({_cause(error)})"
     model = subject.model()
     allowed = _NATS.get(model.dtype, _NATS_IN_HALF)
-    missed = max((_missed(model, shortest[place], tokens, decoding) for place, tokens in made.items()), default=0.0)
+    missed = max((_missed(model, shortest[index], tokens, decoding) for index, tokens in made.items()), default=0.0)
     return None if missed <= allowed else f"its draws differ by {missed:.2g} nats in continuous batching"
 
 
 def _missed(model: Any, question: Question, tokens: list[int], decoding: Decoding) -> float:
-    """The most nats by which a drawn token is behind the winner of the plain forward pass."""
+    """The largest gap, in nats, between a drawn token and the best one of the plain forward pass."""
     ids = torch.tensor([question.tokens + tokens], device=model.device)
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, len(question.tokens) - 1 : -1]
@@ -98,13 +98,13 @@ def _missed(model: Any, question: Question, tokens: list[int], decoding: Decodin
 
 
 def _cause(error: Exception) -> str:
-    """The first line of what went wrong, without our own words around it."""
+    """The first line of an error."""
     text = (error.what if isinstance(error, KtoError) else str(error)).strip().splitlines()
     return text[0] if text else type(error).__name__
 
 
 class Lazy:
-    """The engine of `--engine`, opened when something is asked of it: where every answer is stored, nothing is."""
+    """The engine of `--engine`, opened with the first question: if all answers are stored, it is never opened."""
 
     def __init__(
         self,

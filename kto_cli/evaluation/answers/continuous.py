@@ -1,7 +1,7 @@
 """Answers by transformers' continuous batching: a finished answer makes room for the next question at once.
 
-transformers draws with one random generator for the whole batch; here a logits processor of its own kind adds each
-request's own noise instead (generation/noise.py), and the greedy choice is then the draw.
+transformers has one random generator for the whole batch; here a logits processor adds each request's own noise
+(noise.py), and the greedy choice is the draw.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from kto_cli.evaluation.answers.padded import plainly
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 PAGE = 32
-"""Tokens of a page of the key-value cache."""
+"""Tokens in a page of the key-value cache."""
 REQUESTS = {"cpu": 32, "cuda": 256}
-"""Answers under way at once. Without flash attention a step's mask is [answers, all their tokens]: more cost more."""
+"""Concurrent answers. Without flash attention the mask of a step is [answers, all their tokens], so more cost more."""
 PREFILL = {"cpu": 1024, "cuda": 8192}
 """Tokens of one step, prompts included."""
 PATIENCE = 0.5
-"""Seconds between looks at whether the generating thread lives."""
+"""Seconds between checks that the generating thread is alive."""
 _LOGGER = "ContinuousBatchingLogger"
 
 
@@ -41,39 +41,39 @@ class Continuous:
         self._subject = subject
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """In the order they finish.
+        """Answers in the order they finish.
 
         Raises:
-            BadModel: transformers gave a request up, or its thread died. OutOfMemory: too little memory.
+            BadModel: transformers failed on a request, or its thread died. OutOfMemory: too little memory.
         """
-        places, silent = answerable(self._subject, questions, decoding)
+        indices, silent = answerable(self._subject, questions, decoding)
         yield from silent
-        for number, tokens in self.tokens([questions[place] for place in places], decoding):
-            yield places[number], self._subject.answer(tokens)
+        for position, tokens in self.tokens([questions[index] for index in indices], decoding):
+            yield indices[position], self._subject.answer(tokens)
 
     def tokens(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, list[int]]]:
-        """(place, generated token ids, with the one that ended the answer) of questions that leave room for an answer.
+        """(index, generated ids with the end token) of questions whose prompts leave room for an answer.
 
         Raises:
             KtoError: as `answers`.
         """
         if not questions:
             return
-        longest_first = sorted(range(len(questions)), key=lambda place: (-len(questions[place].tokens), place))
+        longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index].tokens), index))
         with _manager(self._subject, questions, decoding) as manager:
-            for place in longest_first:
+            for index in longest_first:
                 manager.add_request(
-                    list(questions[place].tokens),
-                    request_id=str(place),
-                    max_new_tokens=self._subject.room(questions[place], decoding),
+                    list(questions[index].tokens),
+                    request_id=str(index),
+                    max_new_tokens=self._subject.room(questions[index], decoding),
                     eos_token_id=list(self._subject.ends),
-                    **_noise_of(questions[place], decoding),
+                    **_noise_of(questions[index], decoding),
                 )
             for result in self._results(manager, len(questions)):
                 yield int(result.request_id), result.generated_tokens
 
     def _results(self, manager: Any, count: int) -> Iterator[Any]:
-        """Finished requests, none of which failed."""
+        """Results of finished requests."""
         while count:
             result = manager.get_result(timeout=PATIENCE)
             if result is None:
@@ -103,7 +103,7 @@ def _noise_of(question: Question, decoding: Decoding) -> dict[str, Any]:
 
 @contextmanager
 def _manager(subject: AnsweringModel, questions: Sequence[Question], decoding: Decoding) -> Iterator[Any]:
-    """A started manager; at the end it is stopped, and the model has its own attention back."""
+    """A running manager; on exit it is stopped and the model's attention restored."""
     model = subject.model()
     attention = model.config._attn_implementation
     with plainly(model, subject, decoding.max_new_tokens) as settings, _silent(), _little_to_collect():
@@ -125,8 +125,8 @@ def _manager(subject: AnsweringModel, questions: Sequence[Question], decoding: D
 
 
 def _sizes(model: Any, questions: Sequence[Question], decoding: Decoding) -> Any:
-    """As many pages as the answers under way need: the default takes most of the memory there is, which on a CPU costs
-    more seconds to set aside than a few hundred answers take."""
+    """Cache sizes for the concurrent answers: the default reserves most of the memory, which on a CPU takes longer than
+    a few hundred answers."""
     from transformers import ContinuousBatchingConfig
 
     kind = model.device.type
@@ -142,10 +142,7 @@ def _sizes(model: Any, questions: Sequence[Question], decoding: Decoding) -> Any
 
 
 def _processors(decoding: Decoding) -> Any:
-    """Our noise as the one logits processor, with one argument a request.
-
-    The class is made here, because its base is transformers', which nothing imports before it is needed.
-    """
+    """The noise as a logits processor with one argument per request; defined here, as transformers is imported late."""
     from transformers import LogitsProcessorList
     from transformers.generation.continuous_batching.cb_logits_processors import (
         ContinuousBatchingLogitsProcessor,
@@ -179,8 +176,8 @@ def _processors(decoding: Decoding) -> Any:
 
 @contextmanager
 def _little_to_collect() -> Iterator[None]:
-    """transformers collects garbage at each start and stop, which looks at all that is there: most of a small model's
-    time. What was there before is left out of it."""
+    """Excludes existing objects from garbage collection, which transformers runs at each start and stop and which would
+    take most of a small model's time."""
     gc.freeze()
     try:
         yield
@@ -190,7 +187,7 @@ def _little_to_collect() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """transformers logs what it decides for a batch, and the errors that are raised here."""
+    """Silences the log of transformers' batching: its errors are raised here."""
     logger = logging.getLogger(_LOGGER)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

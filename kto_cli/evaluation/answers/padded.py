@@ -21,7 +21,8 @@ TOKENS = {"cpu": 8192, "cuda": 131072}
 class _Open(NamedTuple):
     """A question whose answer is not finished."""
 
-    place: int
+    number: int
+    """Its index among the questions."""
     prompt: list[int]
     seed: int
     room: int
@@ -31,12 +32,12 @@ class _Open(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens that are there."""
+        """Tokens so far, the prompt included."""
         return len(self.prompt) + len(self.made)
 
     @property
     def left(self) -> int:
-        """Tokens that may come."""
+        """Tokens that may still be generated."""
         return self.room - len(self.made)
 
 
@@ -47,28 +48,28 @@ class Padded:
     family = "transformers"
 
     def __init__(self, subject: AnsweringModel, *, tokens: int | None = None) -> None:
-        """`tokens`: the most of a batch, padding and room for the answers included."""
+        """`tokens`: the limit of a batch, padding and room for the answers included."""
         self._subject = subject
         self._tokens = tokens
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """The longest prompts first, so that too little memory shows at once.
+        """Answers, the longest prompts first, so that too little memory shows at once.
 
-        A batch goes on until its first row has no room left in the model's context; rows that may go on are put into a
-        batch again with what they have said so far. The draws depend on positions alone, so nothing changes by that.
+        A batch ends when one of its rows has no room left in the context; unfinished rows continue in a later batch.
+        Draws depend on positions alone, so that changes no answer.
 
         Raises:
             OutOfMemory: even one question at a time does not fit.
         """
-        places, silent = answerable(self._subject, questions, decoding)
+        indices, silent = answerable(self._subject, questions, decoding)
         yield from silent
-        if not places:
+        if not indices:
             return
         model = self._subject.model()
         waiting = [
-            _Open(place, question.tokens, prompt_seed(decoding.seed, question.tokens), room, [])
-            for place, question, room in (
-                (place, questions[place], self._subject.room(questions[place], decoding)) for place in places
+            _Open(index, question.tokens, prompt_seed(decoding.seed, question.tokens), room, [])
+            for index, question, room in (
+                (index, questions[index], self._subject.room(questions[index], decoding)) for index in indices
             )
         ]
         budget = self._tokens or TOKENS.get(model.device.type, TOKENS["cuda"])
@@ -77,12 +78,12 @@ class Padded:
             for row in self._halving(model, batch, decoding):
                 answer = self._subject.answer(row.made)
                 if answer.ended or not row.left:
-                    yield row.place, answer
+                    yield row.number, answer
                 else:
                     waiting.append(row)
 
     def _halving(self, model: Any, batch: list[_Open], decoding: Decoding) -> Iterator[_Open]:
-        """A batch's rows with more tokens; where memory is short, one half after the other."""
+        """A batch's rows with more tokens; if memory runs out, one half after the other."""
         try:
             yield from _generate(model, self._subject, batch, decoding)
             return
@@ -100,17 +101,17 @@ class Padded:
 
 
 def _next_batch(waiting: list[_Open], budget: int) -> tuple[list[_Open], list[_Open]]:
-    """The longest rows with about as much room left (within a factor of two), and those that go on waiting."""
-    waiting = sorted(waiting, key=lambda row: (-row.length, row.place))
+    """The longest rows with similar room left (within a factor of two), and the rows that wait."""
+    waiting = sorted(waiting, key=lambda row: (-row.length, row.number))
     size = waiting[0].left.bit_length()
     alike = [row for row in waiting if row.left.bit_length() == size or row.left == waiting[0].left]
     batch = alike[: max(1, budget // (waiting[0].length + waiting[0].left))]
-    taken = {row.place for row in batch}
-    return batch, [row for row in waiting if row.place not in taken]
+    taken = {row.number for row in batch}
+    return batch, [row for row in waiting if row.number not in taken]
 
 
 class _Draw:
-    """A logits processor of `generate`: adds each row's own noise, so that the greedy choice is a draw."""
+    """Logits processor: adds each row's noise, so that the greedy choice is a draw."""
 
     def __init__(self, rows: Sequence[_Open], width: int, decoding: Decoding) -> None:
         self._seeds = [row.seed for row in rows]
@@ -125,16 +126,16 @@ class _Draw:
 
 
 def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
-    """The rows with as many tokens more as the one with the least room may have; what follows an end is of no use."""
+    """The rows, extended by the least room among them; tokens after an end are ignored later."""
     width = max(row.length for row in rows)
     ids = torch.full((len(rows), width), subject.ends[0], dtype=torch.int64)
     mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, width - row.length :] = torch.tensor(row.prompt + row.made)
-        mask[place, width - row.length :] = 1
+    for index, row in enumerate(rows):
+        ids[index, width - row.length :] = torch.tensor(row.prompt + row.made)
+        mask[index, width - row.length :] = 1
     inputs = {"input_ids": ids, "attention_mask": mask}
     if "position_ids" in inspect.signature(model.forward).parameters:
-        # Of learned absolute positions the first real token must have 0, not the width of the padding.
+        # With learned absolute positions the first real token must be at 0, not behind the padding.
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     moved = {name: value.to(model.device) for name, value in inputs.items()}
     processors = [] if decoding.greedy else [_Draw(rows, width, decoding)]
@@ -145,8 +146,8 @@ def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decodi
 
 @contextmanager
 def plainly(model: Any, subject: AnsweringModel, limit: int) -> Iterator[Any]:
-    """Generation settings with nothing but a limit and the ends; the model's own (a repetition penalty, say), which
-    `generate` would mix in, are put away meanwhile."""
+    """Generation settings with only a limit and end tokens; meanwhile the model's own settings (such as a repetition
+    penalty), which `generate` would mix in, are replaced."""
     from transformers import GenerationConfig
 
     settings = GenerationConfig(

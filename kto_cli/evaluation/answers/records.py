@@ -1,4 +1,4 @@
-"""What is asked of a model and what it answers."""
+"""Questions, answers, decoding settings, and the model that answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Decoding:
 
     @property
     def greedy(self) -> bool:
-        """Nothing is drawn."""
+        """Whether the likeliest token is always taken."""
         return self.temperature == 0
 
 
@@ -45,79 +45,79 @@ class Question(NamedTuple):
     tokens: list[int]
     """As in training: rendered by the chat template, its generation prompt and BOS included."""
     messages: str | list[dict[str, str]]
-    """The same as raw text or chat turns, for servers that render it themselves."""
+    """The prompt as text or chat turns, for servers that render it themselves."""
 
 
 class Answer(NamedTuple):
-    """What a model said."""
+    """One answer of a model."""
 
     text: str
-    """Without special tokens and the white space around it."""
+    """Its text, without special tokens and surrounding white space."""
     tokens: int
-    """Generated ones; the end-of-sequence token is not counted."""
+    """Tokens generated, without the end-of-sequence token."""
     ended: bool
-    """The model ended by itself; else it was cut at `max_new_tokens` or at the end of its context."""
+    """Whether the model ended it; otherwise it was truncated at `max_new_tokens` or at the end of the context."""
 
 
 class Engine(Protocol):
-    """Something that answers questions."""
+    """Generates answers."""
 
     @property
     def name(self) -> str:
-        """How it is called in results: continuous, padded, vllm or a server's URL."""
+        """Its name in results: continuous, padded, vllm or a server's URL."""
 
     @property
     def family(self) -> str:
         """Engines of one family give the same answers, up to rounding."""
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """(place in `questions`, answer), each once, in the order they finish."""
+        """(index into `questions`, answer), each once, in the order they finish."""
 
 
 @dataclass(frozen=True)
 class AnsweringModel:
-    """A model that is to answer."""
+    """A model that answers questions."""
 
     name: str
-    """What the user called it."""
+    """The user's name for it."""
     folder: Path
-    """Its weights, or its adapter."""
+    """The folder of its weights, or of its adapter."""
     tokenizer: Any
     ends: tuple[int, ...]
     """Token ids that end an answer."""
     context: int | None
-    """The most tokens it takes, of prompt and answer; None where it does not say."""
+    """The most tokens of prompt and answer together; None: not stated by the model."""
     model: Callable[[], Any]
-    """Gives it loaded, on its device; not called by engines that load it themselves."""
+    """Returns the loaded model, on its device; engines that load it themselves do not call this."""
     base: Path | None = None
-    """Of an adapter: the folder of the model it goes on."""
+    """For an adapter, the folder of its base model."""
     dtype: str = "auto"
-    """Of the weights, for engines that load it themselves."""
+    """Dtype of the weights, for engines that load it themselves."""
     trust_remote_code: bool = False
 
     def room(self, question: Question, decoding: Decoding) -> int:
-        """Tokens the answer may have."""
+        """Tokens that fit behind the prompt, `max_new_tokens` at most."""
         if self.context is None:
             return decoding.max_new_tokens
         return max(0, min(decoding.max_new_tokens, self.context - len(question.tokens)))
 
     def answer(self, tokens: Sequence[int]) -> Answer:
-        """Of generated tokens, up to the first that ends an answer."""
-        end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
-        kept = list(tokens[:end])
-        return Answer(self.tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), end is not None)
+        """The answer of generated tokens, up to the first end token."""
+        end = next((index for index, token in enumerate(tokens) if token in self.ends), None)
+        own = list(tokens[:end])
+        return Answer(self.tokenizer.decode(own, skip_special_tokens=True).strip(), len(own), end is not None)
 
 
 def answerable(
     subject: AnsweringModel, questions: Sequence[Question], decoding: Decoding
 ) -> tuple[list[int], list[tuple[int, Answer]]]:
-    """Places of the questions that leave room for an answer, and the empty, cut answers of those that do not."""
+    """Indices of the questions whose prompts leave room for an answer, and empty answers to the others."""
     rooms = [subject.room(question, decoding) for question in questions]
-    silent = [(place, Answer("", 0, False)) for place, room in enumerate(rooms) if not room]
-    return [place for place, room in enumerate(rooms) if room], silent
+    silent = [(index, Answer("", 0, False)) for index, room in enumerate(rooms) if not room]
+    return [index for index, room in enumerate(rooms) if room], silent
 
 
 def prompt_seed(seed: int, tokens: Sequence[int]) -> int:
-    """63 bits that depend on the seed and the prompt alone: what makes an answer independent of all others."""
+    """63 bits from the seed and the prompt alone, so that each answer is independent of all others."""
     text = f"{seed} {' '.join(map(str, tokens))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

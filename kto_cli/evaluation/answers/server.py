@@ -12,15 +12,15 @@ from kto_cli.evaluation.server.client import ServerFault
 
 NO_MODEL = "kto/no-such-model"
 IN_FLIGHT = 8
-"""Requests under way at once."""
+"""Concurrent requests."""
 
 
 class Client(Protocol):
-    """A connection to a server, used by several threads at once."""
+    """A connection to a server, shared by threads."""
 
     @property
     def url(self) -> str:
-        """Where it is, without any key."""
+        """The server's URL, without any key."""
 
     def complete(self, payload: dict[str, Any]) -> dict[str, Any]:
         """POST to chat/completions -> the decoded reply.
@@ -30,14 +30,14 @@ class Client(Protocol):
         """
 
     def models(self) -> list[str]:
-        """The ids that GET models lists."""
+        """The ids listed by GET models."""
 
     def has(self, model: str) -> bool:
-        """Whether it answers as a model of this name."""
+        """Whether the server answers requests to a model of this name."""
 
 
 class Server:
-    """A model that a server has."""
+    """A model on a server."""
 
     def __init__(self, subject: AnsweringModel, client: Client, *, in_flight: int = IN_FLIGHT) -> None:
         """
@@ -52,20 +52,20 @@ class Server:
         self.model = _served(subject, client)
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """As the server finishes them. After a failure nothing new is asked.
+        """Answers as the server finishes them. After a failure no new request is sent.
 
         Raises:
-            KtoError: a request failed for good, or its reply is not one.
+            KtoError: a request failed after all retries, or its reply has no answer.
         """
-        places, silent = answerable(self._subject, questions, decoding)
+        indices, silent = answerable(self._subject, questions, decoding)
         yield from silent
-        waiting = iter(places)
+        waiting = iter(indices)
         running: dict[Future[Answer], int] = {}
         with ThreadPoolExecutor(self._in_flight) as pool:
             try:
                 while True:
-                    for place in waiting:
-                        running[pool.submit(self._ask, questions[place], decoding)] = place
+                    for index in waiting:
+                        running[pool.submit(self._ask, questions[index], decoding)] = index
                         if len(running) >= self._in_flight:
                             break
                     if not running:
@@ -98,16 +98,15 @@ class Server:
         return Answer(text.strip(), self._count(text, reply), reason == "stop")
 
     def _count(self, text: str, reply: dict[str, Any]) -> int:
-        """Tokens by the tokenizer of this side: a server's own count may or may not hold the end-of-sequence token."""
+        """Tokens by the local tokenizer: a server's own count may or may not include the end-of-sequence token."""
         ids = self._subject.tokenizer(text, add_special_tokens=False).input_ids
         return len(ids)
 
 
 def _served(subject: AnsweringModel, client: Client) -> str:
-    """The server's id of a model: the full name, else the one id with the same last part; of a server that loads models
-    on demand (`transformers serve`) the folder.
-
-    A server that takes any name for the model it has is not asked for a folder: it would answer as another model.
+    """The server's id of a model: the full name, else the one id with the same last part; on a server that loads models
+    on demand (`transformers serve`) the folder. A server that accepts any name is not asked for a folder: it would
+    answer with another model.
 
     Raises:
         BadInput: none or several.

@@ -1,8 +1,8 @@
-"""What the answers of models look like: how long, whether they end, whether they repeat themselves, how varied.
+"""Statistics of answers: length, endings, repetition, variety.
 
-The paper's Figure 5 shows the failure to look for: a model aligned without supervised fine-tuning first rambles. Its
-answers are long and do not end (DPO); KTO's do. Bootstrap intervals draw prompts, and all models are compared on the
-same prompts, so what makes a prompt call for a long answer cancels.
+The paper's Figure 5 shows the failure to look for: a model aligned without supervised fine-tuning first rambles, its
+answers are long and do not end. Bootstrap intervals resample prompts, and models are compared prompt by prompt, so
+that differences between prompts cancel.
 """
 
 from __future__ import annotations
@@ -20,47 +20,44 @@ from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_w
 from kto_cli.evaluation.answers.records import Answer, Decoding
 
 WORDS = 4
-"""Of a stretch that counts as repeated."""
+"""Length of the n-grams that count as repeated."""
 DISTINCT = (1, 2, 3)
 LONGER, CUT, REPEATED = 1.5, 0.1, 0.1
-"""Beside the reference: answers this many times as long, cut this much more often, with this much more repetition are
-worth a sentence."""
+"""Thresholds against the reference: length ratio, and differences of the shares truncated and repeated."""
 Values = dict[str, Tensor]
 
 
 def repetition(text: str) -> float:
-    """The share of the answer's stretches of four words that stood in it before, in [0, 1]; NaN under four words.
+    """Share of the answer's 4-grams that occur earlier in it, in [0, 1]; NaN under four words.
 
-    One of "a b c d a b c d": abcd bcda cdab dabc abcd, so 1 / 5.
+    "a b c d a b c d" has abcd bcda cdab dabc abcd, so 1 / 5.
     """
     words = text.split()
-    stretches = [tuple(words[place : place + WORDS]) for place in range(len(words) - WORDS + 1)]
-    return 1 - len(set(stretches)) / len(stretches) if stretches else math.nan
+    grams = [tuple(words[index : index + WORDS]) for index in range(len(words) - WORDS + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else math.nan
 
 
 def distinct(texts: Sequence[str], length: int, words: int) -> float:
     """Different n-grams over all n-grams (distinct-n, Li et al. 2016) of the first `words` words of the pooled texts.
 
-    A longer pool repeats more, whoever wrote it, so pools are cut to one number of words before they are compared. The
-    answers take turns word by word: of each as much is in the pool, as far as it goes.
+    Longer pools repeat more, so pools are compared at one number of words: all texts are truncated to one length.
 
     Args:
-        length: n.
-        words: to keep of the whole pool.
+        length: n. words: size of the pool.
 
     Returns:
         In (0, 1]; NaN without an n-gram.
     """
     grams = [
-        tuple(text[place : place + length])
+        tuple(text[index : index + length])
         for text in _shortened([text.split() for text in texts], words)
-        for place in range(len(text) - length + 1)
+        for index in range(len(text) - length + 1)
     ]
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
 def _shortened(texts: Sequence[list[str]], words: int) -> list[list[str]]:
-    """The texts cut to the longest common limit at which they hold `words` words at most together."""
+    """The texts truncated to the largest common length at which they have at most `words` words in total."""
     low, high = 0, max(map(len, texts), default=0)
     while low < high:
         middle = (low + high + 1) // 2
@@ -81,7 +78,7 @@ def describe(
     target: str = "target",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All that generations.json says in numbers.
+    """The contents of generations.json.
 
     Args:
         answers: model name -> its answers, to the same prompts in the same order. The SFT target (the desirable
@@ -117,7 +114,7 @@ def describe(
 
 
 def _values(answers: Sequence[Answer]) -> Values:
-    """Per prompt, [prompts] float64."""
+    """[prompts] float64 of each quantity."""
     columns = {
         "tokens": [answer.tokens for answer in answers],
         "ended": [answer.ended for answer in answers],
@@ -127,8 +124,8 @@ def _values(answers: Sequence[Answer]) -> Values:
 
 
 def _summary(answers: Sequence[Answer], values: Values, words: int, seed: int) -> dict[str, Any]:
-    """Of one model: answers, tokens_mean, tokens_mean_interval, tokens_median, longest (tokens), ended (share),
-    ended_wilson, empty (answers), repetition, repetition_interval, repetition_answers (of four words or more),
+    """Statistics of one model: answers, tokens_mean, tokens_mean_interval, tokens_median, longest (tokens), ended
+    (share), ended_wilson, empty (answers), repetition, repetition_interval, repetition_answers (of four words or more),
     distinct_1, distinct_2, distinct_3."""
     ended = sum(answer.ended for answer in answers)
     long_enough = values["repetition"].isfinite()
@@ -149,7 +146,7 @@ def _summary(answers: Sequence[Answer], values: Values, words: int, seed: int) -
 
 
 def _against(values: Mapping[str, Values], base: str, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Every other model minus `base`, paired by prompt; prompts where one side has no value are left out."""
+    """Every other model minus `base`, paired by prompt; prompts without both values are dropped."""
     if base not in values:
         return {}
     return {
@@ -164,7 +161,7 @@ def _difference(differences: Tensor, seed: int) -> dict[str, Any]:
 
 
 def _interval(values: Tensor, seed: int) -> list[float]:
-    """The bootstrap 90 % interval of the mean of [prompts] values, those that are no numbers left out."""
+    """Bootstrap 90 % interval of the mean of [prompts] values; NaNs are dropped."""
     known = values[values.isfinite()]
     if not len(known):
         return [math.nan, math.nan]
@@ -174,30 +171,29 @@ def _interval(values: Tensor, seed: int) -> list[float]:
 
 
 def ramble(policy: Mapping[str, Any], reference: Mapping[str, Any], limit: int, *, ended: Sequence[float]) -> str:
-    """In words, whether the policy rambles beside the reference (the paper's Figure 5).
+    """A sentence on whether the policy rambles, compared with the reference (the paper's Figure 5).
 
-    It does if its answers are both longer (1.5 times the reference's or more) and more often cut, or much more often
-    cut alone, and that more are cut is shown; more repetition is said beside.
+    It does if more of its answers are truncated, by an interval above 0, and they are 1.5 times as long or very many
+    more are truncated. More repetition is mentioned.
 
     Args:
         ended: the interval of the difference in the share that ended by themselves, paired by prompt.
     """
-    ours, theirs = policy["tokens_mean"], reference["tokens_mean"]
-    times = ours / theirs if theirs else math.inf if ours else 1.0
+    mean_policy, mean_reference = policy["tokens_mean"], reference["tokens_mean"]
+    times = mean_policy / mean_reference if mean_reference else math.inf if mean_policy else 1.0
     cut = 1 - policy["ended"]
     more_cut = reference["ended"] - policy["ended"]
-    parts = [_length(times), _endings(cut, limit)]
-    said = f"Answers are {parts[0]} and {parts[1]}"
+    text = f"Answers are {_length(times)} and {_endings(cut, limit)}"
     more_repeated = policy["repetition"] - reference["repetition"]
     if more_repeated > REPEATED:  # NaN is not
-        said += f"; {policy['repetition']:.0%} of their stretches of {WORDS} words are repeated".replace("%", " %")
+        text += f"; {policy['repetition']:.0%} of their stretches of {WORDS} words are repeated".replace("%", " %")
     if more_cut > CUT and (times >= LONGER or more_cut > 2 * CUT):
         if ended[1] < 0:
-            return f"{said}: it rambles."
-        return f"{said}: too few answers to tell whether it rambles. Raise --samples."
+            return f"{text}: it rambles."
+        return f"{text}: too few answers to tell whether it rambles. Raise --samples."
     if cut > 0.5:
-        return f"{said}, as the reference's often do: raise --max-new-tokens to tell whether it rambles."
-    return f"{said}: it does not ramble."
+        return f"{text}, as the reference's often do: raise --max-new-tokens to tell whether it rambles."
+    return f"{text}: it does not ramble."
 
 
 def _length(times: float) -> str:

@@ -1,4 +1,4 @@
-"""Answers by vLLM, where it is installed (docs.vllm.ai): its own sampler, seeded for each prompt."""
+"""Answers by vLLM, if installed (docs.vllm.ai): its own sampler, seeded for each prompt."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 AT_ONCE = 256
-"""Questions given to vLLM together; it returns when all are answered, so a kill loses no more than these."""
+"""Questions per call; vLLM returns when all are answered, so a kill loses at most these."""
 
 
 class Vllm:
-    """A model that vLLM loads from its folder."""
+    """vLLM with a model that it loads from its folder."""
 
     name = "vllm"
     family = "vllm"
@@ -28,35 +28,33 @@ class Vllm:
         try:
             import vllm
         except ImportError as error:
-            raise BadInput(
-                f"vLLM cannot be used here: {error}.", "pip install vllm, or leave --engine away."
-            ) from error
+            raise BadInput(f"vLLM cannot be used here: {error}.", "pip install vllm, or omit --engine.") from error
         self._vllm = vllm
         self._subject = subject
         self._options = options
         self._model: Any = None
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """Hundreds at a time, in their order.
+        """Answers in order, hundreds at a time.
 
         Raises:
             BadModel: vLLM cannot load the model.
         """
-        places, silent = answerable(self._subject, questions, decoding)
+        indices, silent = answerable(self._subject, questions, decoding)
         yield from silent
-        for start in range(0, len(places), AT_ONCE):
-            some = places[start : start + AT_ONCE]
+        for start in range(0, len(indices), AT_ONCE):
+            some = indices[start : start + AT_ONCE]
             outputs = self._loaded(decoding).generate(
-                [{"prompt_token_ids": list(questions[place].tokens)} for place in some],
-                [self._sampling(questions[place], decoding) for place in some],
+                [{"prompt_token_ids": list(questions[index].tokens)} for index in some],
+                [self._sampling(questions[index], decoding) for index in some],
                 use_tqdm=False,
                 lora_request=self._adapter(),
             )
-            for place, output in zip(some, outputs, strict=True):
-                yield place, self._read(output.outputs[0])
+            for index, output in zip(some, outputs, strict=True):
+                yield index, self._read(output.outputs[0])
 
     def _read(self, output: Any) -> Answer:
-        """vLLM's token ids may or may not hold the one that ended the answer; its reason tells."""
+        """vLLM's ids may or may not include the end token; its finish reason decides."""
         answer = self._subject.answer(output.token_ids)
         return answer._replace(ended=answer.ended or output.finish_reason == "stop")
 
@@ -79,7 +77,7 @@ class Vllm:
             "dtype": subject.dtype,
             "seed": decoding.seed,
             "trust_remote_code": subject.trust_remote_code,
-            # What the model's own generation_config.json asks for (a repetition penalty, say) is no part of `decoding`.
+            # Ignores the model's own generation_config.json (such as a repetition penalty).
             "generation_config": "vllm",
         }
         if subject.context is not None:
@@ -89,8 +87,7 @@ class Vllm:
         try:
             self._model = self._vllm.LLM(**settings | self._options)
         except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise BadModel(f"vLLM cannot load {subject.name}: {said[0]}", "Use --engine auto.") from error
+            raise BadModel(f"vLLM cannot load {subject.name}: {first_line(error)}", "Use --engine auto.") from error
         return self._model
 
     def _adapter(self) -> Any:

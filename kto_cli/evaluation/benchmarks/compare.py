@@ -1,4 +1,4 @@
-"""Did anything break? The policy's benchmarks against the reference's, on the same documents."""
+"""Benchmarks of the policy compared with the reference's, on the same documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kto_cli.core.statistics.intervals import NORMAL, clustered_error
 from kto_cli.evaluation.benchmarks.results import is_mean
 
 SETTINGS = ("lm_eval_name", "shots", "chat_template", "metric", "version", "n")
-"""What must be the same for two results to be compared."""
+"""Settings that must be equal for two results to be compared."""
 
 
 def compare_tasks(policy: dict[str, Any], reference: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -31,25 +31,26 @@ def compare_tasks(policy: dict[str, Any], reference: dict[str, Any]) -> dict[str
     return {name: _compare(name, policy["tasks"][name], reference["tasks"][name]) for name in names}
 
 
-def _compare(name: str, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    differing = [setting for setting in SETTINGS if ours[setting] != theirs[setting]]
-    if differing or any(theirs["documents"].get(task, kept)["hash"] != kept["hash"] for task, kept in _kept(ours)):
+def _compare(name: str, policy: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    differing = [setting for setting in SETTINGS if policy[setting] != reference[setting]]
+    hashes = reference["documents"]
+    if differing or any(hashes.get(task, each)["hash"] != each["hash"] for task, each in _documents(policy)):
         what = ", ".join(differing) or "documents"
         raise BadInput(f"{name} was not run alike on both models: {what} differ.", "Run it again on both.")
-    after, before = ours["value"], theirs["value"]
+    after, before = policy["value"], reference["value"]
     if after is None or before is None:
-        return _said(after, before, None, paired=False, higher=None)
-    pairs = [_values(ours), _values(theirs)]
+        return _result(after, before, None, paired=False, higher=None)
+    pairs = [_values(policy), _values(reference)]
     paired = len(pairs[0]) == len(pairs[1]) and is_mean(after, pairs[0]) and is_mean(before, pairs[1])
     if paired:
-        return _said(after, before, paired_interval(*pairs), paired=True, higher=ours["higher_is_better"])
-    errors = ours["stderr"], theirs["stderr"]
+        return _result(after, before, paired_interval(*pairs), paired=True, higher=policy["higher_is_better"])
+    errors = policy["stderr"], reference["stderr"]
     reach = math.nan if None in errors else NORMAL * math.hypot(*errors)
     unpaired = [after - before - reach, after - before + reach]
-    return _said(after, before, unpaired, paired=False, higher=ours["higher_is_better"])
+    return _result(after, before, unpaired, paired=False, higher=policy["higher_is_better"])
 
 
-def _kept(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _documents(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return list(entry["documents"].items())
 
 
@@ -57,7 +58,7 @@ def _values(entry: dict[str, Any]) -> list[float]:
     return [value for task in sorted(entry["documents"]) for value in entry["documents"][task]["values"]]
 
 
-def _said(
+def _result(
     after: float | None, before: float | None, interval: list[float] | None, *, paired: bool, higher: bool | None
 ) -> dict[str, Any]:
     difference = None if after is None or before is None else after - before

@@ -1,4 +1,4 @@
-"""Tasks of lm-eval with their documents and shots; what cannot be run is said before anything is."""
+"""Loads lm-eval tasks with documents and shots; what cannot run is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ def load_task(plan: Plan, task: str, asked: Asked, seed: int) -> dict[str, Any]:
     """The task with its documents, or all tasks of a group or tag, with the shots asked for.
 
     Raises:
-        BadInput: something of it cannot be loaded, or there are fewer examples than shots; it would execute code and
-            that was not found out before.
+        BadInput: it cannot be loaded, has fewer examples than shots, or executes code that the index did not mention.
     """
     from jinja2 import TemplateError
 
@@ -30,8 +29,8 @@ def load_task(plan: Plan, task: str, asked: Asked, seed: int) -> dict[str, Any]:
 
 
 def _set_shots(task: Any, asked: Asked, seed: int) -> None:
-    """As `lm_eval.simple_evaluate` does: a task fixed at 0 shots stays there, one that says nothing has 0. A first
-    prompt is made at once: before hours of other tasks is the time to hear that it cannot be."""
+    """Sets the shots as `lm_eval.simple_evaluate` does: 0 stays 0, unset is 0. One prompt is built at once, so that
+    faults show before hours of other tasks."""
     if getattr(task, "UNSAFE_CODE", False) and not asked.runs_code:
         raise BadInput(f"{asked.name} executes code that the model writes.", "Leave it out.")
     given = task.get_config("num_fewshot")
@@ -58,12 +57,13 @@ def _cannot_load(plan: Plan, task: str, asked: Asked, error: Exception) -> BadIn
 
 
 def shots_of(loaded: dict[str, Any]) -> str:
+    """The tasks' shots in words, such as "5 shots"."""
     counts = sorted({task.get_config("num_fewshot") or 0 for task in loaded["tasks"].values()})
     return " and ".join(map(str, counts)) + (" shot" if counts == [1] else " shots")
 
 
 def refuse_short_context(asked: Asked, loaded: dict[str, Any], model: Any) -> None:
-    """lm-eval keeps room for the longest answer and would stop at an assertion where none is left for the prompt.
+    """Checks that the longest answer leaves room for a prompt; lm-eval would stop at an assertion.
 
     Raises:
         BadInput: the model's context is too short.
@@ -84,7 +84,7 @@ def refuse_short_context(asked: Asked, loaded: dict[str, Any], model: Any) -> No
 
 
 def documents_of(loaded: dict[str, Any], limit: int | None) -> dict[str, list[str]]:
-    """{task: its documents as text}, as many as are asked."""
+    """{task: its documents as text}, up to the limit."""
     return {
         name: [
             json.dumps(dict(document), sort_keys=True, default=str) for _, document in task.doc_iterator(limit=limit)

@@ -1,4 +1,4 @@
-"""Which benchmarks are run: the paper's four by short names, any other task of lm-eval, tasks of one's own."""
+"""Benchmarks to run: the paper's four by short names, any other task of lm-eval, the user's own tasks."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Asked(NamedTuple):
     name: str
     benchmark: Benchmark
     runs_code: bool
-    """It executes what the model writes."""
+    """Whether it executes code that the model writes."""
 
 
 class Plan(NamedTuple):
-    """What is run, found out before any model is loaded."""
+    """The benchmarks to run, looked up before any model is loaded."""
 
     asked: list[Asked]
     manager: Any

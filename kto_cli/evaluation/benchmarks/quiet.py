@@ -1,4 +1,4 @@
-"""What surrounds lm-eval: its messages kept back, the model and the random numbers left as they were."""
+"""Runs lm-eval quietly and without side effects: messages collected, the model and random numbers restored."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 """Modules with a progress bar."""
 
 
-class _Kept(logging.Handler):
-    """Keeps messages instead of showing them."""
+class _Collected(logging.Handler):
+    """Collects messages instead of printing them."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -35,15 +35,15 @@ def quiet() -> Iterator[list[str]]:
     """lm-eval's warnings go into the list given, its prints to stderr, its progress bars to a terminal or nowhere."""
     from transformers.utils import logging as transformers_logging
 
-    kept, logger, level = _Kept(), logging.getLogger("lm_eval"), transformers_logging.get_verbosity()
+    collected, logger, level = _Collected(), logging.getLogger("lm_eval"), transformers_logging.get_verbosity()
     before = (logger.handlers[:], logger.propagate, logger.level)
     transformers_logging.set_verbosity_error()
-    logger.handlers, logger.propagate = [kept], False
+    logger.handlers, logger.propagate = [collected], False
     logger.setLevel(logging.WARNING)
     try:
         with stdout_kept_free(), warnings.catch_warnings(), _bars_on_terminals_only():
             warnings.simplefilter("ignore")
-            yield kept.messages
+            yield collected.messages
     finally:
         logger.handlers, logger.propagate = before[:2]
         logger.setLevel(before[2])
@@ -79,8 +79,7 @@ def _bars_on_terminals_only() -> Iterator[None]:
 
 @contextmanager
 def code_allowed(allowed: bool) -> Iterator[None]:
-    """The environment lets Hugging Face's code_eval execute code meanwhile if that is allowed, and not otherwise,
-    whatever it said before."""
+    """Allows Hugging Face's code_eval to execute code, or forbids it, whatever the environment had before."""
     before = os.environ.pop(ALLOWS_CODE, None)
     if allowed:
         os.environ[ALLOWS_CODE] = "1"
@@ -94,8 +93,7 @@ def code_allowed(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def as_before(model: Any, seed: int) -> Iterator[None]:
-    """Random numbers start at `seed`; afterwards they go on as if nothing had been drawn, and the model trains if it
-    did."""
+    """Random numbers start at `seed`; on exit their state and the model's training mode are restored."""
     import numpy as np
     import torch
 

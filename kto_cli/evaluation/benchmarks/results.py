@@ -1,4 +1,4 @@
-"""From lm-eval's results to ours: one headline number a benchmark, its interval, and every document's value."""
+"""Reads lm-eval's results: one headline number per benchmark, its interval, and each document's value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kto_cli.core.statistics.intervals import NORMAL, wilson
 
 
 def read_results(found: dict[str, Any], task: str, metric: str | None) -> dict[str, Any]:
-    """What is kept of one benchmark.
+    """The stored result of one benchmark.
 
     Args:
         found: what `lm_eval.evaluate` returns, samples included.
@@ -21,12 +21,12 @@ def read_results(found: dict[str, Any], task: str, metric: str | None) -> dict[s
         metric, value, stderr, interval (90 %), n (documents), higher_is_better, all_metrics, version, shots;
         for a group or a tag also `subtasks`, {name: {value, stderr, n}}; and `documents`, {task: {hash, values}}: a
         hash of the documents and the prompts made of them, and [documents] values of the headline metric, where
-        each has a number. What lm-eval gives no overall number for (a tag, some groups) has None for its value.
+        each has a number. Without an overall number (a tag, some groups) the value is None.
     """
     results, leaves = found["results"], list(found["samples"])
     whole = results.get(task, {})
     metric = metric or next((key for name in (task, *leaves) for key in _metrics(results.get(name, {}))), "")
-    documents = {leaf: kept for leaf in leaves if (kept := _documents(found["samples"][leaf], metric)) is not None}
+    documents = {leaf: values for leaf in leaves if (values := _documents(found["samples"][leaf], metric)) is not None}
     value, stderr = _number(whole.get(metric)), _number(whole.get(_stderr_of(metric)))
     counts = {leaf: found["n-samples"][leaf]["effective"] for leaf in leaves}
     named = task if task in found["n-shot"] else leaves[0]
@@ -34,7 +34,7 @@ def read_results(found: dict[str, Any], task: str, metric: str | None) -> dict[s
         "metric": metric,
         "value": value,
         "stderr": stderr,
-        "interval": interval(value, stderr, [one for kept in documents.values() for one in kept["values"]]),
+        "interval": interval(value, stderr, [one for each in documents.values() for one in each["values"]]),
         "n": sum(counts.values()),
         "higher_is_better": _higher_is_better(found["higher_is_better"], [named, *leaves], metric),
         "all_metrics": {key: _number(each) for key, each in whole.items() if "," in key},
@@ -76,7 +76,7 @@ def _documents(samples: list[dict[str, Any]], metric: str) -> dict[str, Any] | N
 
 
 def _higher_is_better(found: dict[str, Any], names: list[str], metric: str) -> bool | None:
-    """What lm-eval says of the metric; it names pass@1 by its function."""
+    """The metric's direction according to lm-eval, which lists pass@1 under its function's name."""
     name = metric.partition(",")[0]
     name = "pass_at_k" if name.startswith("pass@") else name
     return next((found[each][name] for each in names if (found.get(each) or {}).get(name) is not None), None)

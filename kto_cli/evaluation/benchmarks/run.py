@@ -1,4 +1,4 @@
-"""Runs benchmarks on a model that is already loaded, through lm-eval; each finished one is kept."""
+"""Runs benchmarks on a loaded model through lm-eval; each result is cached when it is finished."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from kto_cli.evaluation.benchmarks.results import read_results
 
 Say = Callable[[str], None]
 LAYOUT = 1
-"""Of what is kept; another one is not read."""
+"""Version of cached results; others are not read."""
 
 
 class TestedModel(NamedTuple):
-    """The model that is examined."""
+    """The model to test."""
 
     fingerprint: str
-    """Names it by content, adapters and 4 bits included."""
+    """Hash of its content, adapters and 4 bits included."""
     model: Any
     """Loaded, on any device and in any dtype; an adapted one may be merged or not."""
     tokenizer: Any
     own_template: bool
-    """It has a chat template of its own, or the user gave one: the fallback of `load_tokenizer` says nothing of how
-    the model was taught to read a chat."""
+    """Whether the template is the model's or the user's: the fallback of `load_tokenizer` is unknown to the model."""
 
 
 class BenchmarkSettings(NamedTuple):
-    """What is the same for all benchmarks of a run."""
+    """Settings of all benchmarks of a run."""
 
     limit: int | None = None
-    """Only the first so many documents of each task: to try things, not to report them."""
+    """Uses only the first documents of each task: for trials, not for reports."""
     batch_size: int | str = 8
-    """Sequences at once, or "auto" for what fits; no number of a result but its rounding depends on it."""
+    """Sequences at once, or "auto" for as many as fit; it changes only rounding."""
     seed: int = 0
-    """Of few-shot examples that lm-eval draws, and of sampled answers."""
+    """Seed of lm-eval's few-shot examples and of sampled answers."""
 
 
 def run_tasks(
@@ -55,9 +54,8 @@ def run_tasks(
 ) -> dict[str, Any]:
     """Loads all planned benchmarks, then runs one after another. Model, tokenizer and random numbers stay as they were.
 
-    A benchmark's result is kept in `cache` by content as soon as it is there (the model, the task and its documents,
-    shots, template, seed, lm-eval's version), so a run that was killed repeats one benchmark at most. lm-eval's own
-    cache of responses is not used: it does not tell models apart and writes every answer on its own.
+    Each result is cached at once under a hash of all that decides it (`_key`), so a killed run repeats at most one
+    benchmark. lm-eval's own response cache does not distinguish models and is not used.
 
     Returns:
         {"tasks": {name: `read_results` and lm_eval_name, chat_template, truncated}, "lm_eval": its version, "limit",
@@ -81,13 +79,13 @@ def _about_template(own: bool) -> str:
 
 
 def _wrapped(subject: TestedModel, settings: BenchmarkSettings) -> Any:
-    """The model as lm-eval takes it, with a tokenizer of its own (lm-eval sets its padding)."""
+    """The model wrapped for lm-eval, with a copy of the tokenizer (lm-eval sets its padding)."""
     import torch
     from lm_eval.models.huggingface import HFLM
 
     tokenizer = copy.deepcopy(subject.tokenizer)
     if tokenizer.pad_token_id is None and tokenizer.unk_token_id is None and tokenizer.eos_token_id is None:
-        # lm-eval would add a token that the model has no embedding for; padding is masked, so that any will do.
+        # lm-eval would add a token that the model has no embedding for; padding is masked, so any id will do.
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     with quiet():
         return HFLM(
@@ -103,7 +101,7 @@ class _Ready(NamedTuple):
 
     asked: Asked
     task: str
-    """lm-eval's name of it, which may depend on the chat template."""
+    """lm-eval's name for it; it may depend on the chat template."""
     loaded: dict[str, Any]
 
 
@@ -126,10 +124,10 @@ def _result(
 ) -> dict[str, Any]:
     """The result of one benchmark, from the cache or new."""
     asked, documents = ready.asked, documents_of(ready.loaded, settings.limit)
-    kept = cache and cache / f"{_key(ready, documents, plan, subject, settings)}.json"
-    if kept and kept.exists():
-        say(f"{asked.name}: kept from an earlier run.")
-        return files.read_json(kept, "the kept result of a benchmark")["result"]
+    cached = cache and cache / f"{_key(ready, documents, plan, subject, settings)}.json"
+    if cached and cached.exists():
+        say(f"{asked.name}: result of an earlier run, from the cache.")
+        return files.read_json(cached, "the cached result of a benchmark")["result"]
     count = sum(map(len, documents.values()))
     warning = "; executes code that the model writes" if asked.runs_code else ""
     say(f"{asked.name}: lm-eval's {ready.task}, {shots_of(ready.loaded)}, {count:,} documents{warning}.")
@@ -140,15 +138,15 @@ def _result(
     result = read_results(found, ready.task, asked.benchmark.metric)
     result |= {"lm_eval_name": ready.task, "chat_template": subject.own_template, "truncated": truncated}
     result = files.finite(result)
-    if kept:
-        files.write_json(kept, {"layout": LAYOUT, "result": result})
+    if cached:
+        files.write_json(cached, {"layout": LAYOUT, "result": result})
     return result
 
 
 def _key(
     ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: TestedModel, settings: BenchmarkSettings
 ) -> str:
-    """Names a result by all that it depends on; of a task of the user's, by the files beside it too."""
+    """Cache key: everything a result depends on; for the user's own tasks also the files beside them."""
     own = sorted(path for path in plan.folder.rglob("*") if path.is_file()) if plan.folder else []
     shots = {name: each.get_config("num_fewshot") for name, each in ready.loaded["tasks"].items()}
     facts = {
@@ -171,8 +169,7 @@ def _key(
 def _evaluate(
     loaded: dict[str, Any], model: Any, subject: TestedModel, settings: BenchmarkSettings, asked: Asked
 ) -> tuple[dict[str, Any], list[str]]:
-    """lm-eval's results and the warnings it gave. Its `simple_evaluate` is this after what `load_task` does, and 3 s of
-    gathering facts about the machine."""
+    """lm-eval's results and warnings. `simple_evaluate` would load the tasks again and inspect the machine (3 s)."""
     from lm_eval.evaluator import evaluate
 
     with quiet() as messages, as_before(subject.model, settings.seed), code_allowed(asked.runs_code):

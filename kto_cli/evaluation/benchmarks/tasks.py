@@ -1,4 +1,4 @@
-"""Part of `kto eval`: benchmarks of lm-eval, on the checkpoint and on the reference: did anything break?"""
+"""Benchmarks in `kto eval`: lm-eval on the checkpoint and on the reference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kto_cli.model.logprobs.prepare import Prepared
 
 
 def planned(config: EvalConfig) -> Plan | None:
-    """What --tasks asks for, looked up; None if it asks for nothing.
+    """The benchmarks of --tasks, or None.
 
     Raises:
         BadInput: as `plan_tasks`.
@@ -36,12 +36,12 @@ def examine(
 
 
 def together(policy: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
-    """What benchmarks.json holds: the checkpoint's results, the reference's, and what changed."""
+    """The contents of benchmarks.json: both models' results, and their differences."""
     return {**policy, "reference": reference["tasks"], "against_reference": compare_tasks(policy, reference)}
 
 
 def show_benchmarks(screen: Screen, called: str, found: dict[str, Any]) -> None:
-    """A line a benchmark, checkpoint beside reference."""
+    """Prints one line per benchmark, the checkpoint beside the reference."""
     screen.table(
         f"Benchmarks (lm-eval {found['lm_eval']}"
         + (f", first {found['limit']:,} questions)" if found["limit"] else ")"),

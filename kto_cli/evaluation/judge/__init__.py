@@ -6,6 +6,6 @@ comparisons.py    two answers to one prompt, in both orders
 question.py       the question put to a judge, and its reply parsed
 server_judge.py   a chat model behind a server
 reward_judge.py   a reward model or classifier on this machine
-store.py          replies of judges kept by content
+store.py          replies of judges, stored by content
 export.py         AlpacaEval's files
 """

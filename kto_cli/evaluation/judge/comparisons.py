@@ -1,4 +1,4 @@
-"""What a judge is asked about: two answers to one prompt, in both orders."""
+"""Comparisons: two answers to one prompt, in both orders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JudgeQuestion(NamedTuple):
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """What names the question."""
+        """The texts that identify the question."""
         return spelled(self.prompt), self.first, self.second
 
 
@@ -47,7 +47,7 @@ class Comparison:
 
 
 class Verdicts(NamedTuple):
-    """What a judge said of one comparison."""
+    """The two verdicts on one comparison."""
 
     id: str
     model_first: Vote | None
@@ -56,12 +56,12 @@ class Verdicts(NamedTuple):
 
     @property
     def readable(self) -> bool:
-        """Both orders were answered: one alone would let the judge's liking for a place count."""
+        """Whether both orders have a vote: one alone would count the judge's position bias."""
         return self.model_first is not None and self.baseline_first is not None
 
     @property
     def scores(self) -> tuple[float | None, float | None]:
-        """1 for the model, 0 for the baseline, a half for a tie; as core.statistics.win_rates takes them."""
+        """1 for the model, 0 for the baseline, a half for a tie; in the form of core/statistics/win_rates.py."""
         return (
             None if self.model_first is None else SCORES[self.model_first],
             None if self.baseline_first is None else SCORES[self.baseline_first],

@@ -1,4 +1,4 @@
-"""What every judge can do, how many calls it will need, and the run over all comparisons."""
+"""Judges: their interface, the calls they need, and the run over all comparisons."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts, Vote
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 
 Asked = tuple[str, str, str]
-"""The parts that name one thing to ask: a prompt, and one or two answers in the order shown."""
+"""The parts of one question: a prompt, and one or two answers in the order shown."""
 Tick = Callable[[int], None]
-"""Called on the main thread with the number of things that were settled since."""
+"""Called on the main thread with the number of things answered since."""
 CHARACTERS_A_TOKEN = 4
 """Roughly, in English; other scripts need up to four times as many tokens."""
 
@@ -22,23 +22,23 @@ class Judge(Protocol):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """All that makes its answers its own; names its `VerdictStore`."""
+        """Cache key: everything that can change its replies; names its `VerdictStore`."""
 
     @property
     def overhead(self) -> int:
         """Characters of one call besides prompt and answers; 0: calls cost nothing."""
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
-        """The two things to find out about a comparison."""
+        """The two questions of a comparison."""
 
-    def is_settled(self, answers: Sequence[Value]) -> bool:
-        """These answers are enough."""
+    def is_answered(self, answers: Sequence[Value]) -> bool:
+        """Whether a question with these replies needs no further one."""
 
-    def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
-        """Finds out what is not settled yet, and keeps each answer in the store at once."""
+    def ask(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
+        """Asks the questions and stores each reply at once."""
 
     def votes(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Vote | None, Vote | None]:
-        """With the model's answer first, with the baseline's first; from the answers to what `asked` named."""
+        """The votes with the model's answer first and with the baseline's first, from the replies to both questions."""
 
 
 class Estimate(NamedTuple):
@@ -66,19 +66,19 @@ class Estimate(NamedTuple):
             )
 
 
-def unsettled(judge: Judge, comparisons: Sequence[Comparison], store: VerdictStore) -> list[Asked]:
+def unanswered(judge: Judge, comparisons: Sequence[Comparison], store: VerdictStore) -> list[Asked]:
     """What must be asked: each thing once, in the order of the comparisons."""
     wanted = dict.fromkeys(
         asked for comparison in comparisons if not comparison.identical for asked in judge.asked(comparison)
     )
-    return [asked for asked in wanted if not judge.is_settled(store.get(store.key(*asked)))]
+    return [asked for asked in wanted if not judge.is_answered(store.get(store.key(*asked)))]
 
 
 def estimate(judge: Judge, comparisons: Sequence[Comparison], store: VerdictStore) -> Estimate:
     """What `judge_all` will take, before anything is asked."""
     identical = sum(comparison.identical for comparison in comparisons)
     wanted = {asked for comparison in comparisons if not comparison.identical for asked in judge.asked(comparison)}
-    todo = unsettled(judge, comparisons, store)
+    todo = unanswered(judge, comparisons, store)
     characters = sum(judge.overhead + sum(map(len, asked)) for asked in todo)
     calls = len(todo) if judge.overhead else 0
     return Estimate(calls, len(wanted) - len(todo), identical, characters // CHARACTERS_A_TOKEN)
@@ -90,16 +90,16 @@ def judge_all(
     store: VerdictStore,
     *,
     workers: int = 8,
-    tick: Tick = lambda settled: None,
+    tick: Tick = lambda answered: None,
 ) -> list[Verdicts]:
     """The verdicts of all comparisons, in their order; what is in the store is not asked again.
 
     Raises:
         Interrupted: Ctrl-C; what was under way is kept too. KtoError: the judge gives up; what it said is kept.
     """
-    todo = unsettled(judge, comparisons, store)
+    todo = unanswered(judge, comparisons, store)
     if todo:
-        judge.settle(todo, store, workers=workers, tick=tick)
+        judge.ask(todo, store, workers=workers, tick=tick)
     return [_verdicts(judge, comparison, store) for comparison in comparisons]
 
 

@@ -119,7 +119,7 @@ class RewardJudge:
             asked.append((prompt, answer, ""))
         return asked[0], asked[1]
 
-    def is_settled(self, answers: Sequence[Value]) -> bool:
+    def is_answered(self, answers: Sequence[Value]) -> bool:
         """It has a score."""
         return bool(answers)
 
@@ -129,7 +129,7 @@ class RewardJudge:
         vote: Vote = "model" if model > baseline else "baseline" if model < baseline else "tie"
         return vote, vote
 
-    def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int = 1, tick: Tick) -> None:
+    def ask(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int = 1, tick: Tick) -> None:
         """Scores all, batch by batch, longest first (a batch that does not fit in memory fails at once).
 
         Raises:

@@ -23,19 +23,19 @@ ROOM, MORE_ROOM = 256, 4096
 WARMTH = 0.7
 """Temperature of the second and third attempts: at 0 another seed changes nothing."""
 _KEPT = 4000
-"""Characters of a reply that are kept, its end."""
+"""Characters stored of a reply, its end."""
 _RENAMED = re.compile(r"max_(?:completion_)?tokens")
 _OF_THIS_ONE = re.compile(r"context|too long|content.?(?:filter|policy|management)", re.IGNORECASE)
-"""What a server says of one question (too long, filtered), not of all."""
-_OURS_FIRST: dict[Side, Vote] = {"A": "model", "B": "baseline", "tie": "tie"}
-_THEIRS_FIRST: dict[Side, Vote] = {"A": "baseline", "B": "model", "tie": "tie"}
+"""Complaints about one question (too long, filtered), not about all."""
+_MODEL_FIRST: dict[Side, Vote] = {"A": "model", "B": "baseline", "tie": "tie"}
+_BASELINE_FIRST: dict[Side, Vote] = {"A": "baseline", "B": "model", "tie": "tie"}
 
 
 class ServerJudge:
     """Asks a chat model, in both orders, in as many threads as wanted.
 
     A reply that cannot be read is asked for again, with another seed and some temperature; after three the question is
-    unreadable and the comparison is left out of the win rate.
+    unreadable and the comparison is dropped from the win rate.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ServerJudge:
         self._lock = threading.Lock()
         self._room = ROOM
         self._renamed = False
-        self._left_away: set[str] = set()
+        self._omitted: set[str] = set()
         self.refused = 0
         """Questions of this run that the server did not take: too long, or filtered."""
         self._questions: dict[Asked, JudgeQuestion] = {}
@@ -75,17 +75,17 @@ class ServerJudge:
             self._questions |= {model_first.parts: model_first, baseline_first.parts: baseline_first}
         return model_first.parts, baseline_first.parts
 
-    def is_settled(self, answers: Sequence[Value]) -> bool:
+    def is_answered(self, answers: Sequence[Value]) -> bool:
         """One could be read, or three could not, or the server will not take the question."""
         return len(answers) >= ATTEMPTS or any(answer["verdict"] or "refused" in answer for answer in answers)
 
     def votes(self, answers: tuple[Sequence[Value], Sequence[Value]]) -> tuple[Vote | None, Vote | None]:
         """From the sides of the two orders."""
         first, second = (next((answer["verdict"] for answer in some if answer["verdict"]), None) for some in answers)
-        return (_OURS_FIRST[first] if first else None), (_THEIRS_FIRST[second] if second else None)
+        return (_MODEL_FIRST[first] if first else None), (_BASELINE_FIRST[second] if second else None)
 
-    def settle(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
-        """Asks in threads. On Ctrl-C or a fault nothing new is asked; what is under way is waited for and kept.
+    def ask(self, todo: Sequence[Asked], store: VerdictStore, *, workers: int, tick: Tick) -> None:
+        """Asks in threads. After Ctrl-C or a fault no new request is sent; replies under way are awaited and stored.
 
         Raises:
             Interrupted: Ctrl-C. KtoError: the first thread's that gave up.
@@ -93,7 +93,7 @@ class ServerJudge:
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="judge")
         ended = False
         try:
-            for finished in as_completed([pool.submit(self._settle_one, asked, store) for asked in todo]):
+            for finished in as_completed([pool.submit(self._ask_until_readable, asked, store) for asked in todo]):
                 finished.result()
                 tick(1)
             ended = True
@@ -101,18 +101,18 @@ class ServerJudge:
             self._say("Waiting for the judge's answers that are under way.")
             raise Interrupted(
                 f"Stopped after {self.server.calls.used:,} calls to the judge. Every verdict is kept; the same command "
-                "goes on from here."
+                "continues from here."
             ) from None
         finally:
             if not ended:
                 self.server.stop()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _settle_one(self, asked: Asked, store: VerdictStore) -> None:
-        """One question: attempts until a reply can be read, each kept. What is cut off is no verdict, and gets more
-        room the next time; where that helps, all that follow have it at once."""
+    def _ask_until_readable(self, asked: Asked, store: VerdictStore) -> None:
+        """Asks one question until a reply can be read, and stores each. A truncated reply is no verdict and gets more
+        room the next time; if that helps, later questions have it at once."""
         key, room = store.key(*asked), self._room
-        while not self.is_settled(earlier := store.get(key)):
+        while not self.is_answered(earlier := store.get(key)):
             try:
                 reply, ended = self._ask(self._questions[asked], attempt=len(earlier), room=room)
             except Stopped:
@@ -159,11 +159,11 @@ class ServerJudge:
             "model": self.model,
             "messages": [{"role": "user", "content": question_text(question, self.for_what)}],
             longest: room,
-            **{name: value for name, value in settings.items() if name not in self._left_away},
+            **{name: value for name, value in settings.items() if name not in self._omitted},
         }
 
     def _adapt(self, message: str, payload: dict[str, Any]) -> bool:
-        """Leaves away or renames what a server says it does not take; whether that changed anything."""
+        """Omits or renames parameters that the server does not accept; returns whether that changed anything."""
         with self._lock:
             if "max_tokens" in payload and _RENAMED.search(message) and not _OF_THIS_ONE.search(message):
                 if not self._renamed:
@@ -172,8 +172,8 @@ class ServerJudge:
                 return True
             for name in ("temperature", "seed"):
                 if name in payload and name in message:
-                    if name not in self._left_away:
-                        self._left_away.add(name)
+                    if name not in self._omitted:
+                        self._omitted.add(name)
                         self._say(f"The judge's server takes no {name}: verdicts may differ from run to run.")
                     return True
         return False

@@ -25,7 +25,7 @@ from kto_cli.evaluation.server.keys import key_for
 from kto_cli.model.load import locate_model
 
 BY_SCORE = "its score"
-"""What a reward model judges for."""
+"""The criterion of a reward model."""
 
 
 class NamedAnswers(NamedTuple):
@@ -38,7 +38,7 @@ class NamedAnswers(NamedTuple):
 
 
 def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
-    """The judge that was asked for; None where none was.
+    """The judge of the config, or None.
 
     Raises:
         KtoError: it cannot be reached, or it is no judge.
@@ -93,10 +93,10 @@ def judge_answers(
     baseline: NamedAnswers,
     screen: Screen,
 ) -> tuple[dict[str, Any], list[Comparison], list[Verdicts]]:
-    """Asks the judge, within its limit of calls, and says beforehand what that will take.
+    """Asks the judge, within its limit of calls; prints their number first.
 
     Returns:
-        (what win_rate.json holds, the comparisons, what was said of them).
+        (the contents of win_rate.json, the comparisons, their verdicts).
 
     Raises:
         KtoError: more calls are needed than allowed (nothing is asked then), or the judge gives up (what it said is
@@ -142,7 +142,7 @@ def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig
 
 
 def judgements(comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]) -> list[JudgedComparison]:
-    """As core.win_rates takes them."""
+    """Comparisons and verdicts in the form of core/statistics/win_rates.py."""
     return [
         judged(comparison.id, verdict.scores, comparison.model, comparison.baseline)
         for comparison, verdict in zip(comparisons, verdicts, strict=True)
@@ -150,7 +150,7 @@ def judgements(comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]) 
 
 
 def sentence(found: dict[str, Any]) -> str:
-    """The win rate in words."""
+    """The win rate as a sentence."""
     (low, high), whom = found["interval"], found["baseline"]
     whom = "the desirable completions of the data" if whom == TARGET else whom
     if not found["comparisons"]:
@@ -161,7 +161,7 @@ def sentence(found: dict[str, Any]) -> str:
         f"({found['wins']} wins, {found['ties']} ties, {found['losses']} losses)."
     )
     length = found["length"]
-    said += f" Words an answer: {length['ours_words']:.0f} against {length['theirs_words']:.0f}."
+    said += f" Words an answer: {length['model_words']:.0f} against {length['baseline_words']:.0f}."
     if found["unreadable"]:
         said += f" {found['unreadable']} comparisons dropped: no verdict could be read."
     if found["consistency"] < 0.6:
@@ -193,7 +193,7 @@ def write_comparisons(
 
 
 def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
-    """A table of who wins, where, and what the judge is like."""
+    """Prints win rates by length, and the judge's biases."""
     if not found["comparisons"]:
         screen.say(found["sentence"])
         return

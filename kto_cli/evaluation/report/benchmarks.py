@@ -14,8 +14,8 @@ from kto_cli.evaluation.report.numbers import Grid, interval_text, is_known_inte
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What there is to say."""
+class BenchmarkSection:
+    """The report's section on benchmarks."""
 
     sentence: str
     """What changed."""
@@ -24,11 +24,11 @@ class Examination:
     chart: Chart | None
     table: Grid
     parts: list[tuple[str, Grid]]
-    """Of a benchmark of several tasks: its name, and a table of them."""
+    """(name, table of its tasks) of each benchmark with several tasks."""
 
 
-def examination(evidence: Evidence) -> Examination | None:
-    """From benchmarks.json; None where none was run."""
+def benchmark_section(evidence: Evidence) -> BenchmarkSection | None:
+    """The section from benchmarks.json; None if none was run."""
     found = evidence.part(BENCHMARKS)
     tasks, where = part(found, "tasks"), f"{evidence.results_folder}/{BENCHMARKS}"
     if not tasks:
@@ -55,23 +55,23 @@ def examination(evidence: Evidence) -> Examination | None:
         for name in tasks
         if part(part(tasks, name), "subtasks")
     ]
-    return Examination(
+    return BenchmarkSection(
         _changes(tasks, against), _about(found), chart, Grid(columns, rows, f"{where}: tasks, reference"), parts
     )
 
 
 def _changes(tasks: dict[str, Any], against: dict[str, Any]) -> str:
-    """Names of what got worse or better, others as a number."""
+    """A sentence: benchmarks that got worse or better by name, the rest counted."""
     verdicts = {name: part(against, name).get("verdict") for name in tasks}
-    said = [
+    changes = [
         f"{word} in {', '.join(names)}"
         for word in ("worse", "better")
         if (names := [name for name, verdict in verdicts.items() if verdict == word])
     ]
     rest = sum(verdict not in ("worse", "better") for verdict in verdicts.values())
     if rest:
-        said.append(f"no change shown in {rest} of {len(tasks)}")
-    return f"Benchmarks beside the reference's: {'; '.join(said)}."
+        changes.append(f"no change shown in {rest} of {len(tasks)}")
+    return f"Benchmarks beside the reference's: {'; '.join(changes)}."
 
 
 def _about(found: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Inline SVG through matplotlib: colours that follow the page's, text that stays text, and a text alternative.
+"""Inline SVG by matplotlib: colours of the page, real text, and a text alternative.
 
 Colours are drawn as stand-ins and become CSS variables, so one drawing serves light, dark and print. Identifiers get
 the chart's name in front, as several drawings share a page.
@@ -24,7 +24,7 @@ VARIABLES = {
     LINE: "var(--line)",
 }
 WIDTH = 3.75
-"""Inches of 96 CSS pixels: a phone shows a chart at its own size, so its letters stay legible."""
+"""Inches of 96 CSS pixels: a phone shows a chart unscaled, so its text stays legible."""
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with two dollar signs is no formula
@@ -51,11 +51,11 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with the words and the numbers that go with it."""
+    """A drawing with its caption and its numbers."""
 
     title: str
-    says: str
-    """What is seen, in a line for people who do not know the term."""
+    caption: str
+    """A caption for people who do not know the term."""
     svg: str
     table: Grid
 
@@ -100,7 +100,7 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
 
 
 def _drop(root: ElementTree.Element, names: set[str]) -> None:
-    """Removes elements: metadata speaks of matplotlib, and a style sheet inside would hold for the whole page."""
+    """Removes elements: a style sheet would apply to the whole page, and metadata is about matplotlib."""
     for parent in list(root.iter()):
         for child in list(parent):
             if _local(child.tag) in names:

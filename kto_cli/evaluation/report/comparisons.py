@@ -1,4 +1,4 @@
-"""This checkpoint beside others: differences on the same validation rows, and whether they are shown to be any."""
+"""This checkpoint compared with others on the same validation rows: differences and their intervals."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ VERDICTS = {"second": "yes", "first": "no, worse", "differs": "differs", "unclea
 
 
 @dataclass(frozen=True)
-class Rivalry:
-    """Two checkpoints."""
+class ComparisonTable:
+    """A comparison of two checkpoints."""
 
     first: str
     second: str
     table: Grid
 
 
-def rivalries(evidence: Evidence) -> list[Rivalry]:
+def comparison_tables(evidence: Evidence) -> list[ComparisonTable]:
     """Every comparison this checkpoint was part of."""
-    found: list[Rivalry] = []
+    found: list[ComparisonTable] = []
     for index, one in enumerate(objects(evidence.part(COMPARISONS).get("comparisons"))):
         differences = part(one, "differences")
         rows = [_row(name, part(differences, name)) for name in differences if part(differences, name)]
@@ -33,7 +33,7 @@ def rivalries(evidence: Evidence) -> list[Rivalry]:
         source = f"{evidence.results_folder}/{COMPARISONS}: comparisons.{index}.differences"
         columns = ["", f"is {names[1]} better?", "difference", "90 % interval", *names]
         if rows:
-            found.append(Rivalry(*names, Grid(columns, rows, source, note=_note(one))))
+            found.append(ComparisonTable(*names, Grid(columns, rows, source, note=_note(one))))
     return found
 
 
@@ -49,7 +49,7 @@ def _row(name: str, one: dict[str, Any]) -> list[str]:
 
 
 def _four(value: Any, sign: str = "") -> str:
-    """Four digits behind the point, so that differences can be compared down a column."""
+    """Four decimals, so that a column can be compared."""
     return f"{value:{sign}.4f}" if is_number(value) else "-"
 
 

@@ -1,4 +1,4 @@
-"""Training curves: one chart for each thing that metrics.jsonl records, with its data beside it."""
+"""Training curves: one chart for each quantity in metrics.jsonl, with its data."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kto_cli.evaluation.report.figures import LOOKS
 from kto_cli.evaluation.report.numbers import Grid, interval_text, is_known_interval
 
 MOST_POINTS = 200
-"""Of a curve; of a longer run each point is the mean of consecutive steps."""
+"""Points of a curve; in longer runs each is the mean of consecutive steps."""
 MOST_LINES = 40
-"""Of the table beside a chart."""
+"""Rows of the table beside a chart."""
 Final = tuple[float, float, Sequence[float]]
 """(last step, AUC on all validation rows, its interval)."""
 
@@ -110,8 +110,8 @@ def _training_chart(panel: Panel, curves: list[Curve], final: Final | None, evid
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     svg = draw(f"curve-{panel.name}", panel.title, _description(curves), paint)
-    says = _says(panel, len(evidence.steps), final)
-    return Chart(panel.title, says, svg, _curve_table(curves, _source(panel, final, evidence)))
+    caption = _caption(panel, len(evidence.steps), final)
+    return Chart(panel.title, caption, svg, _curve_table(curves, _source(panel, final, evidence)))
 
 
 def _paint_curve(axes: Any, curve: Curve, middle: list[float]) -> None:
@@ -126,7 +126,7 @@ def _paint_curve(axes: Any, curve: Curve, middle: list[float]) -> None:
         axes.fill_between(steps, *zip(*curve.interval, strict=True), color=PLAIN, alpha=0.22, linewidth=0)
 
 
-def _says(panel: Panel, steps: int, final: Final | None) -> str:
+def _caption(panel: Panel, steps: int, final: Final | None) -> str:
     size = math.ceil(steps / MOST_POINTS)
     binned = f" Each point of training is the mean of {size} steps." if panel.training and size > 1 else ""
     bar = " The bar at the end is that of all validation rows, with its 90 % interval." if final else ""
@@ -142,7 +142,7 @@ def _source(panel: Panel, final: Final | None, evidence: Evidence) -> str:
 
 
 def _description(curves: list[Curve]) -> str:
-    """In words, for whoever does not see the drawing."""
+    """Text alternative of the chart."""
     return " ".join(
         f"{curve.name}: from {number(curve.points[0][1])} at step {curve.points[0][0]:g} to "
         f"{number(curve.points[-1][1])} at step {curve.points[-1][0]:g}, "
@@ -153,22 +153,22 @@ def _description(curves: list[Curve]) -> str:
 
 
 def _curve_table(curves: list[Curve], source: str) -> Grid:
-    """One line per step that any curve has a point at, thinned evenly."""
+    """One row per step with a point, thinned evenly."""
     values = [{step: number(value) for step, value in curve.points} for curve in curves]
     bands = [dict(zip((step for step, _ in curve.points), _bands(curve), strict=False)) for curve in curves]
     steps = sorted({step for curve in curves for step, _ in curve.points})
     every = math.ceil(len(steps) / MOST_LINES)
-    kept = [*steps[:-1:every], steps[-1]]
+    listed = [*steps[:-1:every], steps[-1]]
 
     def cell(index: int, step: float) -> str:
         return values[index].get(step, "-") + bands[index].get(step, "")
 
-    rows = [[f"{step:g}", *(cell(index, step) for index in range(len(curves)))] for step in kept]
-    note = "" if len(kept) == len(steps) else f"{len(kept)} of {len(steps)} points."
+    rows = [[f"{step:g}", *(cell(index, step) for index in range(len(curves)))] for step in listed]
+    note = "" if len(listed) == len(steps) else f"{len(listed)} of {len(steps)} points."
     return Grid(["step", *(curve.name for curve in curves)], rows, source, note=note)
 
 
 def _bands(curve: Curve) -> list[str]:
-    """What the table says of the band at each point."""
+    """The band at each point as text."""
     halves = [f" +- {number(half)}" if math.isfinite(half) else "" for half in curve.spread]
     return halves or [f" ({text})" if (text := interval_text(edges)) else "" for edges in curve.interval]

@@ -1,4 +1,4 @@
-"""Which words two texts do not share."""
+"""Words that two texts do not share."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from itertools import groupby
 from typing import NamedTuple
 
 MOST_WORDS = 3000
-"""Longer texts are shown without marks: comparing takes the square of their length."""
-
-
+"""Longer texts are not marked: comparing takes quadratic time."""
 LEAST_SHARED = 2
-"""A single word that two changed stretches have between them is chance; it counts as changed."""
+"""Fewer words shared between two changes are chance and count as changed."""
 
 
 class Piece(NamedTuple):
-    """A stretch of a text."""
+    """A piece of a text."""
 
     text: str
     differs: bool
-    """The other text has something else, or nothing, at this place."""
+    """Whether the other text differs here."""
 
 
 def word_differences(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces; joined, they are the texts again. Space between words never differs."""
+    """Both texts as pieces that join to the texts. Space between words never differs."""
     left, right = _words(before), _words(after)
     if max(len(left), len(right)) > MOST_WORDS:
         return [Piece(before, False)], [Piece(after, False)]
@@ -32,8 +30,8 @@ def word_differences(before: str, after: str) -> tuple[list[Piece], list[Piece]]
     lefts: list[Piece] = []
     rights: list[Piece] = []
     steps = matcher.get_opcodes()
-    for place, (kind, start, end, other_start, other_end) in enumerate(steps):
-        by_chance = 0 < place < len(steps) - 1 and end - start < LEAST_SHARED
+    for index, (kind, start, end, other_start, other_end) in enumerate(steps):
+        by_chance = 0 < index < len(steps) - 1 and end - start < LEAST_SHARED
         for pieces, words in ((lefts, left[start:end]), (rights, right[other_start:other_end])):
             if words:
                 pieces.append(Piece("".join(words), kind != "equal" or by_chance))
@@ -41,7 +39,7 @@ def word_differences(before: str, after: str) -> tuple[list[Piece], list[Piece]]
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:
-    """Neighbours that both differ as one; the space after them apart, so that no mark runs into it."""
+    """Joins neighbouring pieces of one kind; trailing space is split off, so that it is not marked."""
     found: list[Piece] = []
     for differs, group in groupby(pieces, key=lambda piece: piece.differs):
         text = "".join(piece.text for piece in group)

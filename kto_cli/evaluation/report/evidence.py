@@ -1,4 +1,4 @@
-"""What a report is made of, read from files; whatever is missing or unreadable is None or empty, never an error."""
+"""Reads the files a report is made of; what is missing or unreadable is None or empty, never an error."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, read_object,
 from kto_cli.training.run.run_dir import RunDir
 
 Columns = dict[str, NDArray[Any]]
-NEEDED = ("id", "origin", "label", "log_ratio", "reward")
+NEEDED = ("id", "origin", "label", "reward", "gradient_weight", "right_side")
 """Columns of rows.parquet that charts and tables are drawn from."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that was found."""
+    """Contents of the files."""
 
     called: str
-    """The checkpoint, as it was named to `kto eval`."""
+    """The checkpoint as given to `kto eval`."""
     results: dict[str, Any]
     """metrics.json."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """kto_config.json of the run; none of a plain model folder."""
+    """kto_config.json of the run; empty for a plain model folder."""
     steps: list[dict[str, Any]] = field(default_factory=list)
-    """metrics.jsonl, up to the step that was evaluated."""
+    """Lines of metrics.jsonl up to the evaluated step."""
     manifest: dict[str, Any] = field(default_factory=dict)
-    """Of the dataset."""
+    """manifest.json of the dataset."""
     data_note: str = ""
-    """Why there is no manifest."""
+    """Why the manifest is not shown."""
     rows: Columns | None = None
     """rows.parquet: `NEEDED`, one entry per validation row."""
     samples: list[dict[str, str]] = field(default_factory=list)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """File name -> what is in it: the other parts of the results, as far as they are of the same as metrics.json."""
+    """File name -> contents of the other parts of the results, if they are of the same evaluation as metrics.json."""
     config_file: str = "kto_config.json"
     results_folder: str = "eval"
-    """What these are called where a number's origin is said."""
+    """Names shown as the source of a number."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -54,13 +54,13 @@ class Evidence:
         return with_nan(found) if isinstance(found, dict) else {}
 
     def part(self, name: str) -> dict[str, Any]:
-        """Of the file with this name; null is NaN."""
+        """Contents of one part; null is NaN."""
         found: dict[str, Any] = with_nan(self.parts.get(name, {}))
         return found
 
     @property
     def steps_on_these_rows(self) -> list[dict[str, Any]]:
-        """The steps, if they were validated on rows of the dataset that was evaluated on: what the verdict may use."""
+        """The steps, if validated on the evaluated dataset; the verdict uses no others."""
         trained, evaluated = (part(each, "data").get("fingerprint") for each in (self.settings, self.results))
         return self.steps if trained == evaluated else []
 
@@ -71,7 +71,7 @@ class Evidence:
 
 
 def gather(out: Path, home: Path | None) -> Evidence:
-    """Reads the results in `out` and, of the run in `home`, what led to them."""
+    """Reads the results in `out` and the run in `home`."""
     results = read_object(out / METRICS)
     settings = read_object(RunDir(home).config) if home else {}
     manifest, note = _manifest(results, settings)
@@ -159,7 +159,7 @@ def _rows(path: Path) -> Columns | None:
 
 
 def _samples(path: Path) -> list[dict[str, str]]:
-    """Whole lines whose values are all texts and that have a prompt."""
+    """Lines that are objects with a prompt; values that are not texts are dropped."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError):

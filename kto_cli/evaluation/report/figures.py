@@ -1,4 +1,4 @@
-"""The charts of validation rows: rewards by class, and shares with their intervals; each with its data beside it."""
+"""Charts of validation rows: rewards by class, shares with their intervals, calibration; each with its data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "training": {"color": PLAIN, "linestyle": "-"},
     "validation": {"color": TEXT, "linestyle": (0, (1, 1.2)), "marker": "o", "markersize": 4},
 }
-"""A class or a split is told by its line as well as by its colour."""
+"""Classes and splits differ by line as well as by colour."""
 
 
 def reward_chart(evidence: Evidence) -> Chart | None:
@@ -57,9 +57,9 @@ def reward_chart(evidence: Evidence) -> Chart | None:
         for index in range(len(edges) - 1)
     ]
     source = f"{evidence.results_folder}/rows.parquet: reward, label"
-    says = "The further the two shapes stand apart, the better the model tells liked answers from disliked ones."
+    caption = "The further the two shapes stand apart, the better the model tells liked answers from disliked ones."
     svg = draw("rewards", "Validation rewards by class", described, paint, height=2.7)
-    return Chart("Validation rewards by class", f"{says} {described}", svg, Grid(["reward", *shares], rows, source))
+    return Chart("Validation rewards by class", f"{caption} {described}", svg, Grid(["reward", *shares], rows, source))
 
 
 def share_chart(evidence: Evidence) -> Chart | None:
@@ -83,7 +83,7 @@ def share_chart(evidence: Evidence) -> Chart | None:
 
 
 def calibration_chart(evidence: Evidence) -> Chart | None:
-    """The chance of being desirable that rewards imply against how often rows are, in bins with their intervals."""
+    """Chance of being desirable implied by rewards against the observed share, in bins with intervals."""
     bins = [
         one
         for one in objects(part(evidence.metrics, "calibration").get("bins"))
@@ -93,8 +93,8 @@ def calibration_chart(evidence: Evidence) -> Chart | None:
         return None
     values = [(one["predicted"], one["desirable"], one.get("desirable_wilson"), one.get("rows")) for one in bins]
     rows = [
-        [number(said), number(desirable), interval_text(interval), number(count)]
-        for said, desirable, interval, count in values
+        [number(predicted), number(desirable), interval_text(interval), number(count)]
+        for predicted, desirable, interval, count in values
     ]
     described = " ".join(f"Implied {row[0]}, observed {row[1]}." for row in rows)
     title = "Calibration of rewards"
@@ -109,13 +109,13 @@ def calibration_chart(evidence: Evidence) -> Chart | None:
 
 
 def _paint_calibration(axes: Any, values: list[tuple[float, float, Any, Any]]) -> None:
-    """Marks with their intervals, and the line of equality as far as they reach."""
+    """Draws bins with their intervals, and the line of equality."""
     for at, _, interval, _ in values:
         if is_known_interval(interval):
             axes.plot([at, at], interval, color=PLAIN, linewidth=4, alpha=0.35, solid_capstyle="butt")
-    said, desirable = [value[0] for value in values], [value[1] for value in values]
-    axes.plot(said, desirable, color=PLAIN, marker="D", markersize=4, linestyle="")
-    axes.plot([min(said), max(said)], [min(said), max(said)], color=TEXT, linewidth=0.7)
+    predicted, desirable = [value[0] for value in values], [value[1] for value in values]
+    axes.plot(predicted, desirable, color=PLAIN, marker="D", markersize=4, linestyle="")
+    axes.plot([min(predicted), max(predicted)], [min(predicted), max(predicted)], color=TEXT, linewidth=0.7)
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel("chance implied by the reward")
     axes.set_ylabel("share desirable")

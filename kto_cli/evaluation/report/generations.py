@@ -1,4 +1,4 @@
-"""What the answers of the models are like, side by side: length, endings, repetition, variety."""
+"""Statistics of the models' answers, side by side."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ QUANTITIES = {
     "longest": ("tokens, longest", ""),
     "ended": ("ended by themselves", "ended_wilson"),
     "empty": ("empty", ""),
-    "repetition": ("stretches of four words said before", "repetition_interval"),
+    "repetition": ("repeated 4-grams", "repetition_interval"),
     "distinct_1": ("different words (distinct-1)", ""),
     "distinct_2": ("different pairs (distinct-2)", ""),
     "distinct_3": ("different triples (distinct-3)", ""),
 }
-"""Name -> (how it is called, the name of its interval)."""
+"""Key -> (label, key of its interval)."""
 
 
 @dataclass(frozen=True)
-class Manner:
-    """What there is to say."""
+class AnswerSection:
+    """The report's section on answers."""
 
     sentence: str
     table: Grid
     about: str
-    """How the answers came about."""
+    """How the answers were generated."""
 
 
-def generations(evidence: Evidence) -> Manner | None:
-    """From generations.json; None where nothing was answered."""
+def generations(evidence: Evidence) -> AnswerSection | None:
+    """The section from generations.json; None if there are no answers."""
     found = evidence.part(GENERATIONS)
     models = part(found, "models")
     if not models:
@@ -46,7 +46,7 @@ def generations(evidence: Evidence) -> Manner | None:
         for name, (called, interval) in QUANTITIES.items()
     ]
     where = f"{evidence.results_folder}/{GENERATIONS}: models"
-    return Manner(shown(found.get("sentence", "")), Grid(["", *models], rows, where), _about(found))
+    return AnswerSection(shown(found.get("sentence", "")), Grid(["", *models], rows, where), _about(found))
 
 
 def _cell(one: dict[str, Any], name: str, interval: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers with their intervals on one scale, against a line that means something: guessing, or no difference."""
+"""Numbers with their intervals on one scale, with a line at guessing or at no difference."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Measured:
 
 
 def interval_chart(
-    name: str, title: str, says: str, rows: Sequence[Measured], *, line: float, axis: str, source: str
+    name: str, title: str, caption: str, rows: Sequence[Measured], *, line: float, axis: str, source: str
 ) -> Chart | None:
     """Marks are estimates, bars their 90 % intervals; None without rows.
 
     Args:
-        name: of the drawing, unlike that of others on the page.
-        line: where the vertical line stands. axis: what the scale says.
+        name: id of the drawing, unique on the page.
+        line: position of the vertical line. axis: label of the scale.
     """
     if not rows:
         return None
 
     def paint(axes: Any) -> None:
-        for place, row in enumerate(rows):
-            axes.plot(row.interval, [place, place], color=PLAIN, linewidth=5, alpha=0.35, solid_capstyle="butt")
-            axes.plot([row.value], [place], color=PLAIN, marker="D", markersize=5)
+        for index, row in enumerate(rows):
+            axes.plot(row.interval, [index, index], color=PLAIN, linewidth=5, alpha=0.35, solid_capstyle="butt")
+            axes.plot([row.value], [index], color=PLAIN, marker="D", markersize=5)
         axes.axvline(line, color=TEXT, linewidth=0.7)
         axes.set_yticks(range(len(rows)), [_in_two_lines(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -49,16 +49,15 @@ def interval_chart(
     cells = [[row.name, number(row.value), f"{number(row.interval[0])} to {number(row.interval[1])}"] for row in rows]
     described = " ".join(f"{called}: {value}, 90 % interval {interval}." for called, value, interval in cells)
     svg = draw(name, title, described, paint, height=FRAME + ROW * max(2, len(rows)))
-    return Chart(title, says, svg, Grid(["", "value", "90 % interval"], cells, source))
+    return Chart(title, caption, svg, Grid(["", "value", "90 % interval"], cells, source))
 
 
 def _in_two_lines(text: str, most: int = 22) -> str:
-    """A label that leaves room for the drawing, broken at the space nearest its middle; the numbers below the drawing
-    have the whole."""
+    """A label on two lines, broken at the space nearest its middle; the table below the chart has the full text."""
     text = "".join(char if char.isprintable() else " " for char in text)
     text = text if len(text) <= 2 * most else f"{text[: 2 * most - 1]}…"
-    spaces = [place for place, char in enumerate(text) if char == " "]
+    spaces = [index for index, char in enumerate(text) if char == " "]
     if len(text) <= most or not spaces:
         return text
-    middle = min(spaces, key=lambda place: abs(place - len(text) / 2))
+    middle = min(spaces, key=lambda index: abs(index - len(text) / 2))
     return f"{text[:middle]}\n{text[middle + 1 :]}"

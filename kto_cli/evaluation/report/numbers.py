@@ -1,4 +1,4 @@
-"""Numbers as tables: whatever sections metrics.json has, each number with its interval and the key it comes from."""
+"""Numbers as tables: all sections of metrics.json, each number with its interval and key."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kto_cli.common.screen import number
 from kto_cli.common.tables import LABELS
 
 MOST_ROWS = 20
-"""Of a list of results; the file has the rest."""
+"""Rows shown of a list; the file has all."""
 FEW = 4
-"""So many groups stand side by side as columns; more are rows."""
+"""Groups that are shown as columns; more become rows."""
 MEANINGS = {
     "loss": "the KTO loss over validation rows, weighted as in training; lower is better",
     "z_ref": "mean log-ratio of completions of other prompts, in nats, clamped at 0: the loss measures rewards from it",
@@ -69,11 +69,11 @@ NAMES = {
     "brier_of_share": "Brier score of the share",
     "resamples": "bootstrap resamples",
 }
-"""How numbers are called; others by their key."""
-HIDDEN = ("kl_se",)
-"""Another name of a number that is shown: z_ref_se."""
+"""Labels of numbers; others are labelled by their key."""
+HIDDEN = ("kl_se", "saturated_right", "saturated_wrong")
+"""Numbers shown elsewhere: as z_ref_se, and in the section on saturation."""
 ENDINGS = {"_interval": "", "_wilson": "Wilson "}
-"""A list of two numbers under NAME and one of these is an interval of NAME; how its kind is said."""
+"""Suffixes of interval keys (NAME_interval), with the label of their kind."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Entry:
     value: str
     interval: str
     key: str
-    """Where it stands in the file: metrics.auc"""
+    """Its key in the file: metrics.auc"""
     meaning: str = ""
 
 
@@ -95,12 +95,12 @@ class Grid:
     columns: list[str]
     rows: list[list[str]]
     source: str
-    """The file and keys it comes from."""
+    """Its file and keys."""
     note: str = ""
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column: its cells are numbers, shares or nothing, and stand right-aligned."""
+        """[columns] whether all cells are numbers or empty, and right-aligned."""
         return [
             bool(self.rows) and all(re.match(r"[-+]?\d|-$|$", row[index]) for row in self.rows) and index > 0
             for index in range(len(self.columns))
@@ -109,18 +109,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """Numbers that belong together, and tables below them."""
+    """A titled group of numbers and tables."""
 
     title: str
     key: str
     entries: list[Entry] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     folded: bool = False
-    """A list to look things up in, not to read."""
+    """Whether it is folded."""
 
 
 def shown(value: Any) -> str:
-    """A value as a person reads it."""
+    """A value as text."""
     if isinstance(value, (list, tuple)):
         texts = [shown(item) for item in value]
         return (", ".join(texts) or "none") if len(texts) <= FEW * 2 else f"{len(texts)} values"
@@ -157,9 +157,9 @@ def titled(name: str) -> str:
 
 
 def sections(value: dict[str, Any], key: str, title: str, *, top: bool = True) -> list[Section]:
-    """A section for the numbers of `value`, known ones first, then one for each section within.
+    """A section for the numbers of `value`, known ones first, then one for each object in it.
 
-    `top`: the titles of those within need not name this one.
+    `top`: whether titles of inner sections omit this title.
     """
     known = [name for name in value if name not in HIDDEN]
     names = [*(name for name in LABELS if name in known), *(name for name in known if name not in LABELS)]
@@ -177,7 +177,7 @@ def sections(value: dict[str, Any], key: str, title: str, *, top: bool = True) -
 
 
 def _within(inner: dict[str, Any], path: str, title: str) -> list[Section]:
-    """Groups with the same keys become one table, anything else sections of their own."""
+    """Groups of flat objects become one table, others sections."""
     if not all(isinstance(item, dict) and item and _is_flat(item) for item in inner.values()):
         return sections(inner, path, title, top=False)
     return [Section(title, path, grids=[_grouped(inner, path)])]
@@ -203,12 +203,12 @@ def _entries(value: dict[str, Any], name: str, key: str) -> list[Entry]:
 
 
 def _intervals(value: dict[str, Any], name: str) -> str:
-    """The intervals of a number; that of another kind than usual by its name."""
+    """The intervals of a number, Wilson's labelled."""
     found = ((ending, interval_text(value.get(name + ending))) for ending in ENDINGS)
     return "; ".join(ENDINGS[ending] + text for ending, text in found if text)
 
 
-def _cell(value: dict[str, Any], name: str) -> str:
+def cell(value: dict[str, Any], name: str) -> str:
     """A number and, in brackets, its interval."""
     if name not in value:
         return "-"
@@ -217,28 +217,28 @@ def _cell(value: dict[str, Any], name: str) -> str:
 
 
 def _columns(values: Sequence[dict[str, Any]]) -> list[str]:
-    """Names in any of them, in order of appearance, those of intervals left out."""
+    """Keys in any of them, in order of appearance, without intervals."""
     names = list(dict.fromkeys(name for value in values for name in value))
     bases = {name + end for name in names for end in ENDINGS}
-    return [name for name in names if name not in bases]
+    return [name for name in names if name not in bases and name not in HIDDEN]
 
 
 def _grouped(groups: dict[str, dict[str, Any]], path: str) -> Grid:
-    """A few groups side by side, many below one another."""
+    """Few groups as columns, many as rows."""
     names = _columns(list(groups.values()))
     if len(groups) <= FEW < len(names):
         rows = [
-            [NAMES.get(name, name.replace("_", " ")), *(_cell(one, name) for one in groups.values())] for name in names
+            [NAMES.get(name, name.replace("_", " ")), *(cell(one, name) for one in groups.values())] for name in names
         ]
         return Grid(["", *groups], rows, path, note=_left(len(rows), len(rows)))
-    every = [[group, *(_cell(one, name) for name in names)] for group, one in groups.items()]
+    every = [[group, *(cell(one, name) for name in names)] for group, one in groups.items()]
     columns = ["", *(NAMES.get(name, name.replace("_", " ")) for name in names)]
     return Grid(columns, every[:MOST_ROWS], path, note=_left(len(every), MOST_ROWS))
 
 
 def _listed(values: list[dict[str, Any]], path: str) -> Grid:
     names = _columns(values)
-    rows = [[_cell(one, name) for name in names] for one in values[:MOST_ROWS]]
+    rows = [[cell(one, name) for name in names] for one in values[:MOST_ROWS]]
     return Grid([name.replace("_", " ") for name in names], rows, path, note=_left(len(values), MOST_ROWS))
 
 

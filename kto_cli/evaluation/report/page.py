@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing but itself."""
+"""report.html: one self-contained page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kto_cli.common import files
 from kto_cli.common.tables import LABELS
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
-from kto_cli.evaluation.report.benchmarks import examination
+from kto_cli.evaluation.report.benchmarks import benchmark_section
 from kto_cli.evaluation.report.charts import Chart
-from kto_cli.evaluation.report.comparisons import rivalries
+from kto_cli.evaluation.report.comparisons import comparison_tables
 from kto_cli.evaluation.report.curves import training_charts
 from kto_cli.evaluation.report.differences import Piece, word_differences
 from kto_cli.evaluation.report.evidence import Evidence, gather, is_number, objects, part
@@ -25,15 +25,15 @@ from kto_cli.evaluation.report.generations import generations
 from kto_cli.evaluation.report.numbers import MEANINGS, Entry, Grid, is_known_interval, sections, shown
 from kto_cli.evaluation.report.saturation import odd_rows, saturation_grid
 from kto_cli.evaluation.report.summary import questions
-from kto_cli.evaluation.report.win_rate import judgement
+from kto_cli.evaluation.report.win_rate import win_rate_section
 
 NAME = "report.html"
 HEADLINES = (("auc",), ("margin",), ("reward_desirable",), ("kl", "z_ref"))
-"""Of each group the first that is known."""
+"""Groups of keys; of each the first that is known."""
 OUTSIDE_SECTIONS = ("checkpoint", "weights", "of", "reference", "data", "beta", "lambda_d", "lambda_u", "metrics")
-"""Keys of metrics.json that have a place of their own on the page."""
+"""Keys of metrics.json that are shown elsewhere on the page."""
 OPEN_ANSWERS = 12
-"""Prompts whose answers are shown at once; the others are folded."""
+"""Prompts whose answers are shown unfolded."""
 VERDICTS = {
     "learned": ("✓", "Learned"),
     "length": ("!", "Perhaps length alone"),
@@ -50,12 +50,12 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class MarkedAnswer:
-    """What one model said, in pieces."""
+    """One model's answer, in pieces."""
 
     by: str
     pieces: list[Piece]
     unlike: bool = False
-    """Nothing of it is in the reference's answer; it is not marked."""
+    """It shares nothing with the reference's answer and is not marked."""
 
 
 def write_report(out: Path, home: Path | None) -> Path:
@@ -84,7 +84,7 @@ def render(evidence: Evidence) -> str:
     verdict = _verdict(evidence)
     validation = sections(evidence.metrics, "metrics", "On all validation rows")
     others = {key: value for key, value in evidence.results.items() if key not in OUTSIDE_SECTIONS}
-    judged, tasks, manner = judgement(evidence), examination(evidence), generations(evidence)
+    judged, tasks, answers = win_rate_section(evidence), benchmark_section(evidence), generations(evidence)
     page = environment.get_template("report.html.j2").render(
         version=__version__,
         evidence=evidence,
@@ -108,13 +108,13 @@ def render(evidence: Evidence) -> str:
         others=sections(others, "", "Other results"),
         answers=[(sample.get("id", ""), sample["prompt"], _answers(sample)) for sample in evidence.samples],
         open_answers=OPEN_ANSWERS,
-        generations=manner,
-        questions=questions(_after_word(verdict), judged, manner, tasks),
+        generations=answers,
+        questions=questions(_after_word(verdict), judged, answers, tasks),
         judged=judged,
         win_chart=_safe(judged.chart) if judged else None,
         tasks=tasks,
         task_chart=_safe(tasks.chart) if tasks else None,
-        rivals=rivalries(evidence),
+        comparisons=comparison_tables(evidence),
         shown=shown,
     )
     return page.strip() + "\n"
@@ -126,7 +126,7 @@ def _safe(chart: Chart | None) -> dict[str, Any] | None:
 
 
 def _verdict(evidence: Evidence) -> Verdict:
-    """In words; results of another kto may lack a number that it needs."""
+    """The verdict; results of another version of kto may lack a number it needs."""
     try:
         beta = evidence.beta if evidence.beta > 0 else TrainConfig.beta
         return run_verdict(evidence.metrics or None, evidence.steps_on_these_rows, beta=beta)
@@ -186,7 +186,7 @@ def _pairs(values: dict[str, Any], source: str) -> Grid:
 
 
 def _commands(evidence: Evidence) -> list[str]:
-    """What to type for the same again."""
+    """The commands that repeat the run."""
     import shlex
 
     again = [f"kto eval {shlex.quote(evidence.called)}"]
@@ -198,7 +198,7 @@ def _commands(evidence: Evidence) -> list[str]:
 
 
 def _audit(evidence: Evidence) -> dict[str, Grid | None]:
-    """What became of every row that went in; None where there is nothing to say."""
+    """Tables of what became of the input rows; None without entries."""
     manifest = evidence.manifest
     splits = [
         [{"train": "training"}.get(name, name), *_class_counts(counts)]
@@ -207,7 +207,7 @@ def _audit(evidence: Evidence) -> dict[str, Grid | None]:
     ]
     lost = [
         [reason.replace("_", " "), what, shown(count)]
-        for what, key in (("rejected", "rejected"), ("left out", "dropped_reasons"))
+        for what, key in (("rejected", "rejected"), ("dropped", "dropped_reasons"))
         for reason, count in part(manifest, key).items()
     ]
     mix = [

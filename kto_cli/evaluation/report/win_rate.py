@@ -1,4 +1,4 @@
-"""Which answers a judge likes better: the win rate, and what else could be behind it than better answers."""
+"""The judge's win rate, and what besides better answers could explain it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LENGTHS = {
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What there is to say."""
+class WinRateSection:
+    """The report's section on the win rate."""
 
     sentence: str
     chart: Chart | None
     table: Grid
 
 
-def judgement(evidence: Evidence) -> Judgement | None:
-    """From win_rate.json; None where nothing was judged."""
+def win_rate_section(evidence: Evidence) -> WinRateSection | None:
+    """The section from win_rate.json; None if nothing was judged."""
     found = evidence.part(WIN_RATE)
     if not is_number(found.get("win_rate")):
         return None
@@ -53,7 +53,7 @@ def judgement(evidence: Evidence) -> Judgement | None:
         axis="0.5: no better, no worse",
         source=f"{where}: win_rate, by_length, length_controlled",
     )
-    return Judgement(shown(found.get("sentence", "")), chart, Grid(["", ""], _facts(found), where))
+    return WinRateSection(shown(found.get("sentence", "")), chart, Grid(["", ""], _facts(found), where))
 
 
 def _against(found: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ def _against(found: dict[str, Any]) -> str:
 
 
 def _facts(found: dict[str, Any]) -> list[list[str]]:
-    """What was asked, of whom, and how far it can be trusted."""
+    """The judge, its question, and its consistency and biases."""
     bias, length = part(found, "position_bias"), part(found, "length")
     low, high = bias["interval"] if is_known_interval(bias.get("interval")) else (None, None)
     facts = [

@@ -1,10 +1,10 @@
-"""An OpenAI-compatible server over HTTP: one request, retried while that may help, counted before it is sent.
+"""HTTP client of an OpenAI-compatible server: requests are counted, retried where that may help, and limited.
 
     POST BASE/chat/completions   GET BASE/models      (https://platform.openai.com/docs/api-reference/chat)
 
-Retried, with exponential backoff and jitter: 408, 409, 429, 5xx, time-outs, dropped connections, bodies that are cut or
-are no answer. Everything else is said at once, in the server's own words. Redirects are said and not followed: the key
-goes to the host that the user named and to no other.
+Retried, with exponential backoff and jitter: 408, 409, 429, 5xx, time-outs, dropped connections, truncated or unusable
+bodies. Other errors are raised at once with the server's message. Redirects are reported, not followed: the key goes
+only to the host that the user named.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ TRIES = 6
 TIMEOUT = 120.0
 """Seconds for one request as a whole: reasoning models take their time."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds; doubled from try to try. What the server asks for (Retry-After) is kept to, up to the longest."""
+"""Seconds; doubled at each try. The server's Retry-After is respected, up to the longest."""
 LARGEST_BODY = 16 << 20
-"""Bytes of an answer that are read."""
+"""The largest response, in bytes."""
 RETRIED = frozenset((408, 409, 429))
 _SHOWN = 300
 """Characters of a server's message."""
 
 for _name in ("http11", "http2", "proxy", "socks"):
-    # Its debug lines hold the headers of answers, in which a server may echo what it was sent.
+    # Its debug lines contain response headers, in which a server may echo the key.
     logging.getLogger(f"httpcore2.{_name}").setLevel(logging.INFO)
 
 
 class ServerFault(KtoError):
-    """The server refused a request, or gave no answer that could be used."""
+    """A request that the server refused, or gave no usable answer to."""
 
     def __init__(self, what: str, next_step: str = "", *, status: int | None = None, message: str = "") -> None:
         super().__init__(what, next_step)
         self.status = status
         self.message = message
-        """The server's own words, without the key."""
+        """The server's message, without the key."""
 
 
 class OutOfCalls(KtoError):
@@ -57,10 +57,10 @@ class Stopped(Exception):
 
 
 class CallBudget:
-    """A hard limit on requests, those sent again included; counted before each is sent, by any number of threads."""
+    """Thread-safe limit on requests, retries included; each is counted before it is sent."""
 
     def __init__(self, limit: int, *, flag: str = "--judge-calls") -> None:
-        """`flag`: with which the user raises the limit."""
+        """`flag`: the flag that raises the limit."""
         self.limit = limit
         self.flag = flag
         self.used = 0
@@ -70,28 +70,28 @@ class CallBudget:
         """Counts one request.
 
         Raises:
-            OutOfCalls: there are none left; nothing was counted.
+            OutOfCalls: none is left.
         """
         with self._lock:
             if self.used >= self.limit:
                 raise OutOfCalls(
                     f"The limit of {self.limit:,} calls to the server is reached (retries count).",
-                    f"What was answered is kept: run the same command with a higher {self.flag} to go on.",
+                    f"Answers so far are kept: run the same command with a higher {self.flag} to continue.",
                 )
             self.used += 1
 
 
 class _Failed(NamedTuple):
-    """Why a request is sent again."""
+    """Why a request is retried."""
 
     why: str
     pause: float | None = None
-    """Seconds the server asked to wait."""
+    """Seconds to wait, by the server."""
     status: int | None = None
 
 
 class ChatServer:
-    """One server; any number of threads may ask it."""
+    """One server, shared by threads."""
 
     def __init__(
         self,
@@ -105,10 +105,10 @@ class ChatServer:
         calls: CallBudget,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`key_name`: where the user puts the key.
+        """`key_name`: the environment variable of the key.
 
         Raises:
-            BadInput: the URL is none.
+            BadInput: not a URL.
         """
         self.url = base_url(url)
         try:
@@ -139,7 +139,7 @@ class ChatServer:
         self._client.close()
 
     def stop(self) -> None:
-        """Lets requests that are under way finish, and sends no other."""
+        """Sends no new request; those under way finish."""
         self._stopped.set()
 
     def complete(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class ChatServer:
         return self._retried("POST", ENDPOINT, payload, is_completion, tries=self._tries)
 
     def models(self) -> list[str]:
-        """What the server says it serves (a server that loads on demand may name more or fewer).
+        """Ids of the models the server lists (a server that loads on demand may list more or fewer).
 
         Raises:
             ServerFault, OutOfCalls, Stopped: see `complete`.
@@ -160,7 +160,7 @@ class ChatServer:
         return [str(entry["id"]) for entry in found["data"] if isinstance(entry, dict) and "id" in entry]
 
     def reach(self) -> None:
-        """A look before long work: something answers there, and takes the key. It asks nothing, so it is no call.
+        """Checks, before long work, that a server answers and accepts the key; not counted as a call.
 
         Raises:
             ServerFault: it cannot be reached, or refuses the key.
@@ -171,13 +171,13 @@ class ChatServer:
             fault = f"{self.url} cannot be reached: {self._clean(str(error) or type(error).__name__)}."
             raise ServerFault(fault, "Is the server running, and is that its address?") from None
         except (httpx.TransportError, httpx.DecodingError):
-            return  # it is there; requests are tried several times and say more
+            return  # a server answered; later requests are retried and report more
         if status in (401, 403):
             raise self._refused(status, self._clean(complaint(body)))
 
     def has(self, model: str) -> bool:
-        """Whether it answers as a model of this name: one request for one token, repeated only where the connection
-        breaks (some servers close it behind a fault).
+        """Whether the server answers as this model: one request for one token, repeated once if the connection breaks
+        (some servers close it after an error).
 
         Raises:
             OutOfCalls: see `CallBudget`.
@@ -215,20 +215,20 @@ class ChatServer:
                 self._stopped.wait(self._pause(turn, failed.pause))
         raise ServerFault(
             f"{self.url} gave no usable answer in {tries} tries; at last: {failed.why}.",
-            "Is the server running, and has it that model? What was answered is kept: run the same command again.",
+            "Is the server running, and does it have that model? Answers are kept: run the same command again.",
             status=failed.status,
             message=failed.why,
         )
 
     def _pause(self, turn: int, asked: float | None) -> float:
-        """Seconds before the next try. Jitter keeps threads that failed together from coming back together."""
+        """Seconds before the next try, with jitter, so that threads do not retry together."""
         own = min(LONGEST_PAUSE, self._first_pause * 2**turn) * random.uniform(0.5, 1.0)
         return own if asked is None else max(own, min(LONGEST_PAUSE, asked))
 
     def _once(
         self, method: str, path: str, payload: dict[str, Any] | None, usable: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any] | _Failed:
-        """One request: the answer, or why to try again."""
+        """Sends one request: the answer, or why to retry."""
         try:
             status, headers, body = self._send(method, path, payload)
         except httpx.TimeoutException:
@@ -237,13 +237,13 @@ class ChatServer:
             return _Failed(self._clean(str(error) or type(error).__name__))
         message = self._clean(complaint(body))
         if status in RETRIED or status >= 500:
-            if "insufficient_quota" in message:  # told as "too many requests", and waiting does not fix it
+            if "insufficient_quota" in message:  # sent as "too many requests", but waiting does not help
                 raise self._refused(status, message)
             return _Failed(f"{status} {message}".strip(), retry_after(headers.get("retry-after")), status)
         if 300 <= status < 400:
-            place = self._clean(headers.get("location", "another place"))
-            fault = f"{self.url} redirects to {place}, which is not followed."
-            raise ServerFault(fault, "If you trust that place, give its URL.", status=status)
+            target = self._clean(headers.get("location", "another URL"))
+            fault = f"{self.url} redirects to {target}, which is not followed."
+            raise ServerFault(fault, "If you trust that server, give its URL.", status=status)
         if status >= 400:
             raise self._refused(status, message)
         answer = json_object(body)
@@ -252,7 +252,7 @@ class ChatServer:
         return answer if usable(answer) else _Failed(f"an answer without a completion: {message}")
 
     def _send(self, method: str, path: str, payload: dict[str, Any] | None) -> tuple[int, httpx.Headers, str]:
-        """(status, headers, text without the key). The deadline is for the whole: a server that drips ends too."""
+        """(status, headers, text without the key). The deadline covers the whole response."""
         deadline = time.monotonic() + self._timeout
         with self._client.stream(method, self.url + path, json=payload, auth=self._authorize) as response:
             body = bytearray()
@@ -266,7 +266,7 @@ class ChatServer:
             return response.status_code, response.headers, text if self._key is None else self._key.redact(text)
 
     def _authorize(self, request: httpx.Request) -> httpx.Request:
-        """Last before sending, so that no other place holds the header."""
+        """Adds the header just before sending, so that it is stored nowhere else."""
         if self._key is not None:
             request.headers["Authorization"] = self._key.header()
         return request
@@ -285,6 +285,6 @@ class ChatServer:
         return ServerFault(f"{self.url} answers {status}{words}", step, status=status, message=message)
 
     def _clean(self, text: str) -> str:
-        """One short line without the key."""
+        """One short line, without the key."""
         whole = text if self._key is None else self._key.redact(text)
         return " ".join(whole.split())[:_SHOWN]

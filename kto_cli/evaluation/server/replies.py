@@ -1,4 +1,4 @@
-"""Reading what a chat server sends back: its answer, its complaint, and how long it asks to be left alone."""
+"""Parses responses of a chat server: completion, error message, Retry-After."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def json_object(body: str) -> dict[str, Any] | None:
-    """A JSON object, or None."""
+    """The body as a JSON object, or None."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -18,7 +18,7 @@ def json_object(body: str) -> dict[str, Any] | None:
 
 
 def is_completion(answer: dict[str, Any]) -> bool:
-    """There is a message (its content may be empty)."""
+    """Whether it has a message (which may be empty)."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return False
@@ -26,13 +26,12 @@ def is_completion(answer: dict[str, Any]) -> bool:
 
 
 def is_list(answer: dict[str, Any]) -> bool:
-    """There is a list of models."""
+    """Whether it is a list of models."""
     return isinstance(answer.get("data"), list)
 
 
 def complaint(body: str) -> str:
-    """What the server says is wrong: {"error": {"message": ..., "code": ...}}, {"error": ...}, {"detail": ...}, or all
-    of a body of another form."""
+    """The error message of {"error": {"message": ..., "code": ...}}, {"error": ...}, {"detail": ...}; else the body."""
     answer = json_object(body)
     if answer is None:
         return body
@@ -43,7 +42,7 @@ def complaint(body: str) -> str:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds from now (RFC 9110, 10.2.3: a number of them, or a date); None where there is none that can be read."""
+    """Seconds from now (RFC 9110, 10.2.3: a number of them, or a date); None if unreadable."""
     if not value:
         return None
     try:
