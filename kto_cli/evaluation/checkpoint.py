@@ -12,7 +12,8 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
-from kto_cli.model.load import load_model, locate_model, open_source
+from kto_cli.model.load import load_model, open_source
+from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.training.run.checkpoints import refuse_slices
 from kto_cli.training.run.run_dir import RunDir, check_weights, is_model_folder, read_settings

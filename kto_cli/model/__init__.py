@@ -1,6 +1,9 @@
 """A causal language model: loaded, sharded, fed with tokens, asked for log-probs.
 
-load.py        models and tokenizers: found, fingerprinted, loaded
+locate.py      models found: local folders, the Hub
+folder.py      a model folder checked before it is loaded
+load.py        models and tokenizers: fingerprinted, loaded
+text_part.py   the text part of an image-text model
 lora.py        LoRA and DoRA adapters: added, saved, attached, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights
 layers.py      decoder layers compiled, or checkpointed

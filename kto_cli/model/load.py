@@ -1,4 +1,4 @@
-"""Models and tokenizers: found, fingerprinted, loaded."""
+"""Models and tokenizers: fingerprinted, loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel, first_line
-from kto_cli.model import lora
+from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer, read_config, weights_files
+from kto_cli.model.locate import locate_model
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
 
 FALLBACK_TEMPLATE = (
@@ -54,50 +55,14 @@ class ModelSource:
         return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
 
 
-def locate_model(name: str | None) -> tuple[str, Path]:
-    """(name, folder) of a local model, the built-in tiny model (None), or a model of the Hub, downloaded.
-
-    Raises:
-        BadModel: there is no such folder; it is not on the Hub, or the Hub cannot be reached.
-    """
-    if name is None:
-        return "built-in", files.sample_data() / "model"
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return name, folder
-    if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise BadModel(f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        return name, Path(snapshot_download(name, allow_patterns=patterns))
-    except HFValidationError as error:
-        raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
-    except HfHubHTTPError as error:
-        raise BadModel(
-            f"The Hub refused the model {name}: {first_line(error)}", "Check its name and your access."
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise BadModel(
-            f"There is no folder {name}, and the Hub cannot be reached to look for a model of that name.",
-            "Check the path, or give a local model folder.",
-        ) from error
-
-
 def fingerprint(folder: Path) -> str:
     """Hash of a model's content: its safetensors files and its config, without keys that change no number.
 
     Raises:
         BadModel: there are no safetensors weights or no config in the folder.
     """
-    config = _read_config(folder)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        other = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
-        hint = f"It has {other}; convert it to safetensors first." if other else "Is it a Hugging Face model folder?"
-        raise BadModel(f"{folder} holds no model weights (*.safetensors).", hint)
+    config = read_config(folder)
+    weights = weights_files(folder)
     digest = hashlib.sha256(
         json.dumps({k: v for k, v in config.items() if k not in _IGNORED_KEYS}, sort_keys=True).encode()
     )
@@ -107,27 +72,10 @@ def fingerprint(folder: Path) -> str:
 
 
 def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
-    """Locates and fingerprints a model; its 4-bit version has another fingerprint."""
+    """Locates, checks and fingerprints a model; its 4-bit version has another fingerprint."""
     name, folder = locate_model(name)
+    check_folder(folder, in_4bit=in_4bit)
     return ModelSource(name, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if lora.is_adapter(folder):
-        raise BadModel(
-            f"{folder} holds an adapter for {lora.base_of(folder)}, not a whole model.",
-            "Merge it into that model first (kto train --merge does, or peft's merge_and_unload).",
-        )
-    if not path.is_file():
-        raise BadModel(f"{folder} has no config.json.", "Is it a Hugging Face model folder?")
-    try:
-        config = files.read_json(path, "the model's config")
-    except BadInput as error:
-        raise BadModel(error.what, "Copy the model folder again.") from error
-    if not isinstance(config, dict):
-        raise BadModel(f"{path} is not a model config.", "Copy the model folder again.")
-    return config
 
 
 @contextlib.contextmanager
@@ -143,8 +91,11 @@ def gc_paused() -> Iterator[None]:
 
 
 @gc_paused()
-def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool) -> tuple[Any, bool]:
+def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code: bool | None) -> tuple[Any, bool]:
     """Loads a tokenizer with a chat template; returns also whether that is the fallback template.
+
+    Args:
+        trust_remote_code: run the tokenizer's own Python code; None: this command never does.
 
     Raises:
         BadModel: the folder has no usable tokenizer. BadInput: the template file cannot be read.
@@ -152,20 +103,72 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=bool(trust_remote_code)
+        )
     except Exception as error:
-        raise BadModel(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
+        if has_tokenizer(folder) or NEEDS_CODE in str(error):
+            raise _cannot_load("tokenizer", folder, error, trust_remote_code) from error
+        tokenizer = None
+    if tokenizer is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise BadModel(
+            f"{folder} has no tokenizer, or one without a vocabulary.",
+            "Copy tokenizer.json and tokenizer_config.json there from the model it was made from.",
+        )
     if chat_template is not None:
         try:
             tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"The chat template {chat_template} cannot be read: {first_line(error)}.") from error
+    elif tokenizer.chat_template is None:
+        tokenizer.chat_template = _processors_template(folder)
     if tokenizer.chat_template is not None:
+        _refuse_no_default(folder, tokenizer.chat_template)
         return tokenizer, False
     marked, plain = tokenizer("a").input_ids, tokenizer("a", add_special_tokens=False).input_ids
     adds_bos = len(marked) > len(plain) and marked[0] == tokenizer.bos_token_id
     tokenizer.chat_template = FALLBACK_TEMPLATE.replace("{{ BOS }}", "{{ bos_token }}" if adds_bos else "")
     return tokenizer, True
+
+
+def _processors_template(folder: Path) -> str | None:
+    """The template of chat_template.json, where the processors of older image-text models have it."""
+    path = folder / "chat_template.json"
+    found = files.read_json(path, "the chat template") if path.is_file() else None
+    template = found.get("chat_template") if isinstance(found, dict) else None
+    return template if isinstance(template, str) else None
+
+
+def _refuse_no_default(folder: Path, template: Any) -> None:
+    """transformers takes the template named default, where there are several."""
+    if isinstance(template, dict) and "default" not in template:
+        raise BadModel(
+            f"The tokenizer in {folder} has several chat templates ({', '.join(template)}), and none named default.",
+            "Give one with --chat-template FILE.",
+        )
+
+
+NEEDS_CODE = "trust_remote_code"
+"""Part of what transformers says of a model that comes with Python code of its own."""
+
+
+def _cannot_load(what: str, folder: Path, error: Exception, trust_remote_code: bool | None) -> BadModel:
+    """The error for a model or tokenizer that transformers cannot load, with the next step for its cause."""
+    if NEEDS_CODE in str(error):
+        code = ", ".join(sorted(path.name for path in folder.glob("*.py"))[:5]) or "not in the folder"
+        never = "This command never runs it; kto train --dry-run --trust-remote-code does."
+        return BadModel(
+            f"The {what} in {folder} comes with Python code of its own ({code}).",
+            never if trust_remote_code is None else "Read it; --trust-remote-code then runs it.",
+        )
+    causes = {
+        "does not recognize this architecture": "Update transformers, or is it a model with Python code of its own?",
+        "sentencepiece": "pip install sentencepiece tiktoken protobuf",
+        "toggled on": "Remove attn_implementation from its config.json.",
+        "Unrecognized configuration class": "kto trains what transformers loads as a causal language model.",
+    }
+    hint = next((step for words, step in causes.items() if words in str(error)), COPY_AGAIN)
+    return BadModel(f"The {what} in {folder} cannot be loaded: {first_line(error)}.", hint)
 
 
 @gc_paused()
@@ -190,6 +193,7 @@ def load_model(
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    check_folder(folder, in_4bit=in_4bit is not None)
     loaded: Any
     quantization = {} if in_4bit is None else {"quantization_config": four_bit_settings(in_4bit)}
     try:
@@ -205,16 +209,28 @@ def load_model(
     except Exception as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise
-        raise BadModel(
-            f"The model in {folder} cannot be loaded: {first_line(error)}", "Copy the model folder again."
-        ) from error
+        raise _cannot_load("model", folder, error, trust_remote_code) from error
     model, info = loaded
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
-        raise BadModel(f"The model in {folder} lacks weights: {names}.", "Copy the model folder again.")
+        raise BadModel(f"The model in {folder} lacks weights: {names}.", COPY_AGAIN)
     if in_4bit is not None:
         keep_differentiable(model)
     return model.eval()
+
+
+def load_config(folder: Path, *, trust_remote_code: bool | None) -> Any:
+    """The model's config as transformers has it.
+
+    Raises:
+        BadModel: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=bool(trust_remote_code))
+    except Exception as error:
+        raise _cannot_load("config", folder, error, trust_remote_code) from error
 
 
 def context_length(model_config: Any) -> int | None:

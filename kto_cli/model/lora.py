@@ -7,6 +7,7 @@ without a second copy of the model.
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +19,17 @@ from torch import nn
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel, first_line
 from kto_cli.common.train_config import ALL_LINEAR, TrainConfig
+from kto_cli.model.text_part import text_part
 
 CONFIG = "adapter_config.json"
-"""File that marks an adapter folder, in the absence of config.json."""
+"""File that marks an adapter folder, in the absence of a model's weights."""
 WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter, not a full model."""
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    """Whether the folder holds an adapter, not a full model. Some tools leave the base's config.json beside it."""
+    whole = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    return (folder / CONFIG).is_file() and not whole
 
 
 def is_adapted(model: Any) -> bool:
@@ -79,18 +82,21 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
 
 
 def _linear_layers(model: Any) -> dict[str, Any]:
-    """Linear layers of the model's body by full name.
+    """Linear layers of the model's text part by full name, without the output head.
 
     Layers inside a state-space mixer are excluded: the mixer reads their weights directly and would bypass adapters.
     """
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head, text = model.get_output_embeddings(), f"{text_part(model)}."
     mixers = tuple(f"{name}." for name, module in model.named_modules() if "MambaMixer" in type(module).__name__)
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head and not name.startswith(mixers)
+        if isinstance(module, (nn.Linear, Conv1D))
+        and module is not head
+        and not name.startswith(mixers)
+        and (text == "." or name.startswith(text))
     }
 
 
@@ -107,7 +113,9 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     assert config.lora_r is not None
-    layers = layers_to_adapt(model, config.lora_targets)
+    layers: list[str] | str = layers_to_adapt(model, config.lora_targets)
+    if text := text_part(model):  # names alone would hit layers of the vision tower too
+        layers = rf"{re.escape(text)}\.(?:.*\.)?(?:{'|'.join(map(re.escape, layers))})"
     options = LoraConfig(
         r=config.lora_r,
         lora_alpha=config.alpha,
@@ -141,6 +149,7 @@ def attach(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
+        _refuse_other_vocabulary(model, folder)
         options = PeftConfig.from_pretrained(str(folder), local_files_only=True)
         if options.is_prompt_learning:
             raise BadModel(
@@ -155,6 +164,25 @@ def attach(model: Any, folder: Path) -> Any:
             f"The adapter in {folder} cannot be loaded: {first_line(error)}.", "Is it for this model?"
         ) from error
     return adapted.eval()
+
+
+def _refuse_other_vocabulary(model: Any, folder: Path) -> None:
+    """An adapter that was trained after tokens were added holds larger embeddings than its base on disk has."""
+    from safetensors import safe_open
+
+    if not (folder / WEIGHTS).is_file():
+        return
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  (not a mapping)
+            layer, shape = name.removeprefix("base_model.model."), tuple(file.get_slice(name).get_shape())
+            if layer in own and len(shape) == 2 and own[layer] != shape:
+                raise BadModel(
+                    f"The adapter in {folder} holds {layer} for {shape[0]:,} tokens, and its base model has "
+                    f"{own[layer][0]:,}: it was trained after tokens were added.",
+                    "Save the base model with these tokens (resize_token_embeddings), or merge the adapter where it "
+                    "was trained.",
+                )
 
 
 def tensors(model: Any) -> dict[str, Any]:

@@ -337,7 +337,7 @@ MODEL_FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], ["no config.json", "model folder?"]),
     "a file": (
         lambda folder: (shutil.rmtree(folder), folder.write_text("hi")),
-        ["is not a model folder", "config.json"],
+        ["my/model is a file, not a model folder", "Give its folder"],
     ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), ["no model weights", "*.safetensors"]),
     "pickle only": (only_pickle, ["pytorch_model.bin", "convert it to safetensors"]),
@@ -347,7 +347,7 @@ MODEL_FAULTS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "config not JSON": (lambda folder: (folder / "config.json").write_text("{oops"), ["config.json", "Copy"]),
     "config a list": (lambda folder: (folder / "config.json").write_text("[1]"), ["config.json", "Copy"]),
     "config of no model": (lambda folder: (folder / "config.json").write_text('{"a": 1}'), ["my/model"]),
-    "no tokenizer": (without_tokenizer, ["tokenizer in", "cannot be loaded"]),
+    "no tokenizer": (without_tokenizer, ["has no tokenizer", "tokenizer.json"]),
     "tokenizer not JSON": (
         lambda folder: (folder / "tokenizer.json").write_text("{oops"),
         ["tokenizer in", "my/model"],

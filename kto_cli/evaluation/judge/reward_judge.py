@@ -91,7 +91,7 @@ class RewardJudge:
         self._texts: dict[Asked, tuple[Text, str]] = {}
 
     def _load_tokenizer(self) -> tuple[Any, bool]:
-        tokenizer, fallback = load.load_tokenizer(self.folder, chat_template=None, trust_remote_code=False)
+        tokenizer, fallback = load.load_tokenizer(self.folder, chat_template=None, trust_remote_code=None)
         in_pairs = fallback and tokenizer.sep_token is not None
         if in_pairs:
             self._say("The judge has no chat template: it reads prompt and answer as a pair of texts.")

@@ -22,7 +22,7 @@ from kto_cli.evaluation.judge.store import VerdictStore
 from kto_cli.evaluation.prompts import ValidationPrompts, free_name
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import key_for
-from kto_cli.model.load import locate_model
+from kto_cli.model.locate import locate_model
 
 BY_SCORE = "its score"
 """The criterion of a reward model."""

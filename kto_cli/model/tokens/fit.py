@@ -14,7 +14,8 @@ from typing import Any
 import numpy
 
 from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
-from kto_cli.model.load import context_length, greatest_length, load_tokenizer, locate_model
+from kto_cli.model.load import context_length, greatest_length, load_config, load_tokenizer
+from kto_cli.model.locate import locate_model
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
@@ -63,11 +64,9 @@ def encoder_of(model: str, max_length: int | None) -> Encoder:
     Raises:
         BadModel, BadInput: no such model, no usable tokenizer, or a longer length than the model takes.
     """
-    from transformers import AutoConfig
-
     _, folder = locate_model(model)
-    tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=False)
-    context = context_length(AutoConfig.from_pretrained(folder, local_files_only=True))
+    tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=None)
+    context = context_length(load_config(folder, trust_remote_code=None))
     return Encoder(tokenizer, max_length=greatest_length(max_length, context))
 
 
