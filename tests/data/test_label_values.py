@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def run(path: Path | str, out: Path, **options: Any) -> tuple[dict[str, Any], li
 
 def options_in(text: str) -> dict[str, str]:
     """The rules that a message proposes, as a shell would hand them over."""
-    words = shlex.split(text[text.index("--desirable") :])
+    words = shlex.split(text[text.index("--desirable '") :])
     return {"desirable": words[1], "undesirable": words[3]}
 
 
@@ -143,6 +144,8 @@ def test_many_values_and_prose_are_not_listed(tmp_path):
         ("rating", [1, -1, 0, 1], [1, 0, None, 1]),
         ("rating", ["👍", "👎", "👍🏽"], [1, 0, 1]),
         ("$x`y", ["good", "bad"], [1, 0]),
+        ("mixed", [True, "yes", False, "no"], [1, 1, 0, 0]),
+        ("mixed", [1, "yes", 0, "no"], [1, 1, 0, 0]),
     ],
 )
 def test_proposed_rules_pasted_as_they_are_label_right(tmp_path, kind, column, values, good):
@@ -152,11 +155,33 @@ def test_proposed_rules_pasted_as_they_are_label_right(tmp_path, kind, column, v
     )
     if is_negative(column):
         option = {"desirable": f"{column} == 'x'", "undesirable": f"{column} == 'y'"}
-    with pytest.raises(KtoError) as caught:
-        binarize(f"log:{path}", tmp_path / "out", **option)
-    rules = options_in(str(caught.value))
+    screen = Recorder()
+    try:
+        binarize(f"log:{path}", tmp_path / "first", screen, **option)
+        [proposal] = [note for note in screen.notes if "--desirable" in note]
+    except KtoError as error:
+        proposal = error.next_step or error.what
+    rules = options_in(proposal)
     run(f"log:{path}", tmp_path / "out", **rules)
     assert labels_of(tmp_path / "out") == {f"A{n}": bool(label) for n, label in enumerate(good) if label is not None}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rules_that_fit_no_value_are_met_with_rules_that_do(tmp_path, kind):
+    """`helpful == true` of "yes" is not applicable, "good" of "up" is nothing."""
+    for rule, opposite in (("helpful == true", "helpful == false"), ("helpful == 'good'", "helpful == 'bad'")):
+        path = log_of(tmp_path, ["yes", "no", "YES"], "helpful", kind)
+        with pytest.raises(BadData) as caught:
+            binarize(f"log:{path}", tmp_path / "out", desirable=rule, undesirable=opposite)
+        run(f"log:{path}", tmp_path / "out", overwrite=True, **options_in(str(caught.value)))
+        assert labels_of(tmp_path / "out") == {"A0": True, "A1": False, "A2": True}
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_nothing_is_proposed_where_the_rules_fit(tmp_path):
+    path = log_of(tmp_path, ["up", "down", "sideways", "up", ""])
+    _, notes = run(f"log:{path}", tmp_path / "out", desirable="thumb == 'up'", undesirable="thumb == 'down'")
+    assert not any("--desirable" in note for note in notes)
 
 
 def test_no_rules_are_proposed_for_values_without_a_certain_meaning(tmp_path):
@@ -344,6 +369,7 @@ def test_answers_that_are_json_stay_text(tmp_path):
     _, notes = run(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out")
     assert list(labels_of(tmp_path / "out")) == answers
     assert "Answers that are the JSON of a chat other than their prompt's, kept as text: 2." in notes
+    assert any(note.startswith("Answers that are the JSON of an object, kept as text") for note in notes)
 
 
 def test_a_truncated_chat_is_rejected(tmp_path):

@@ -25,6 +25,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from kto_cli.data.formats.cell_text import structure_of
 from kto_cli.data.formats.counts import count_label
 from kto_cli.data.formats.records import RowFault
 
@@ -142,6 +143,7 @@ def spell_cell(cell: Any) -> str:
 
 def way_in(value: Any, column: str) -> str:
     """Hint for a cell that has parts: the path of one of them."""
+    value = structure_of(value) if isinstance(value, str) else value
     if isinstance(value, dict) and value:
         fields = [str(name) for name in value][:5]
         return f"; it has the fields {', '.join(fields)}: name one, as in {column}.{fields[0]}"

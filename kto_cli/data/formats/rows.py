@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from kto_cli.data.formats.cell_text import KEPT_AS_TEXT, READ_AS_CHAT, chat_in_text, turns_of
+from kto_cli.data.formats.cell_text import (
+    JSON_ANSWER,
+    JSON_PROMPT,
+    KEPT_AS_TEXT,
+    READ_AS_CHAT,
+    chat_in_text,
+    structure_of,
+    turns_of,
+)
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import as_prompt, messages_of
 from kto_cli.data.formats.labels import label_value
@@ -42,6 +50,7 @@ def prompt_of(value: Any, as_text: bool) -> Text:
     if isinstance(value, str) and chat_in_text(value, "the prompt") is None:
         if not check_text(value, "the prompt").strip():
             raise RowFault("empty_prompt", "the prompt is empty")
+        count_object(value, JSON_PROMPT)
         return as_prompt(value, as_text)
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
@@ -65,6 +74,7 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
     if isinstance(value, str):
         if not check_text(value, what).strip():
             raise RowFault("empty_answer", f"{what} is empty")
+        count_object(value, JSON_ANSWER)
         return value if isinstance(prompt, str) else (message("assistant", value),)
     if isinstance(prompt, str):
         raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
@@ -80,6 +90,12 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
     if not chat[0]["content"].strip():
         raise RowFault("empty_answer", f"{what} is empty")
     return chat
+
+
+def count_object(text: str, note: str) -> None:
+    """Counts a text that is the source of an object: a log may hold the text in a field of it."""
+    if text.lstrip().startswith("{") and isinstance(structure_of(text), dict):
+        count(note)
 
 
 def answer_in_text(text: str, prompt: Text, what: str) -> tuple[Message, ...] | None:

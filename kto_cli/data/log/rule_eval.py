@@ -222,12 +222,13 @@ def text_in_cell(cell: Any) -> str | None:
 
 
 def prose_in_cell(cell: Any) -> str | None:
-    """Text of a cell in lower case, or None."""
-    return cell.casefold() if isinstance(cell, str) else None
+    """Text of a cell in lower case, or None; the text of a list is that list (`items_in_cell`)."""
+    return cell.casefold() if isinstance(cell, str) and not isinstance(structure_of(cell), list) else None
 
 
 def items_in_cell(cell: Any) -> list[str] | None:
-    """Folded items of a list of texts, numbers and booleans, or None."""
-    if not isinstance(cell, (list, tuple)) or any(isinstance(item, (list, tuple, dict)) for item in cell):
+    """Folded items of a list of texts, numbers and booleans, or of its JSON; None for anything else."""
+    items = structure_of(cell) if isinstance(cell, str) else cell
+    if not isinstance(items, (list, tuple)) or any(isinstance(item, (list, tuple, dict)) for item in items):
         return None
-    return [fold(str(item)) for item in cell if item is not None]
+    return [fold(str(item)) for item in items if item is not None]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.column_names import is_negative
-from kto_cli.data.formats.counts import OTHER_VALUES, Counts
+from kto_cli.data.formats.counts import OTHER_VALUES, Counts, LabelCell
 from kto_cli.data.formats.labels import BY_NUMBER, DESIRABLE, UNDESIRABLE, fold
 from kto_cli.data.log.columns import rules_of
 from kto_cli.data.log.labels import NUMBERS
@@ -20,6 +20,8 @@ MOST_SHOWN = 12
 """Values of a column that are listed."""
 FAULTS = {"label_not_accepted", "score_not_a_number", "rule_not_applicable", "matches_both"}
 """Outcomes that are listed first among very many values."""
+UNMATCHED = FAULTS | {"matches_neither"}
+"""Outcomes of a value that rules may be proposed for."""
 WORD = re.compile(r'"[^\W\d](?:[\w\'/+-]| (?! |"))*"')
 """A quoted value that is clear without its quotes."""
 GOOD = frozenset(
@@ -136,14 +138,21 @@ OPTIONS = ("--desirable", "--undesirable")
 
 
 def proposed_rules(counts: Counts) -> str | None:
-    """The options --desirable and --undesirable for a column some of whose values had no label.
+    """The options --desirable and --undesirable for a column with a value of certain meaning that had no label.
 
-    None if there is no such column, or its values have no certain meaning for both.
+    None if there is no such column, or it has no values for one of the two.
     """
-    unmatched = {cell.column for cell in counts.labels if cell.outcome in ("label_not_accepted", "matches_neither")}
-    unmatched |= {cell.column for cell in counts.labels if cell.outcome == BY_NUMBER and cell.value in ("-1", '"-1"')}
-    for column in (cell.column for cell in counts.labels if cell.column in unmatched):
-        good, bad = (_values_of(counts, column, words) for words in (GOOD, BAD))
+    for column in dict.fromkeys(cell.column for cell in counts.labels):
+        cells = {cell: rows for cell, rows in counts.labels.items() if cell.column == column}
+        numbers = {fold(text_of(cell.value)) for cell in cells if cell.outcome == BY_NUMBER}
+        ratings = {"-1", "1"} if "-1" in numbers else set()
+        bad_words = BAD if ratings else BAD | {"0"}
+        meant = GOOD | bad_words
+        if not any(
+            means(cell, meant) and (cell.outcome in UNMATCHED or fold(text_of(cell.value)) in ratings) for cell in cells
+        ):
+            continue
+        good, bad = (_spellings(cells, words) for words in (GOOD, bad_words))
         if is_negative(column):
             good, bad = bad, good
         if good and bad:
@@ -152,15 +161,21 @@ def proposed_rules(counts: Counts) -> str | None:
     return None
 
 
-def _values_of(counts: Counts, column: str, words: frozenset[str]) -> list[str]:
-    """Values of a column that mean one of the words, the most frequent spelling of each, as a rule writes them."""
+def means(cell: LabelCell, words: Set[str]) -> bool:
+    """Whether a value is one of the words, in any spelling."""
+    folded = fold(text_of(cell.value))
+    return folded in words or re.sub(r"[\s_-]+", " ", folded) in words
+
+
+def _spellings(cells: dict[LabelCell, int], words: Set[str]) -> list[str]:
+    """Values that mean one of the words, the most frequent spelling of each, as a rule writes them."""
     found: dict[tuple[bool, str], Counter[str]] = defaultdict(Counter)
-    for cell, rows in counts.labels.items():
-        folded = fold(text_of(cell.value))
-        if cell.column == column and {folded, re.sub(r"[\s_-]+", " ", folded)} & words:
+    for cell, rows in cells.items():
+        if means(cell, words):
+            folded = fold(text_of(cell.value))
             # numbers are compared as numbers, whether the file has 1 or "1"
-            number = folded.lstrip("+-").isdigit()
-            found[number, folded][str(int(folded)) if number else cell.value] += rows
+            number = folded.lstrip("-").isdigit()
+            found[number, folded][folded if number else cell.value] += rows
     return [spellings.most_common(1)[0][0] for spellings in found.values()]
 
 
