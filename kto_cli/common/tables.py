@@ -88,11 +88,11 @@ def metrics_table(screen: Screen, title: str, metrics: dict[str, Any]) -> None:
     rows = []
     for name, label in LABELS.items():
         if name in metrics:
-            if name == "auc":
-                label += f" (p {number(metrics['auc_p'])})"
+            if name == "auc" and not math.isnan(metrics["auc_p"]):
+                label += f" (p {metrics['auc_p']:.2g})"
             if name == "auc_length":
                 label += f" ({metrics['auc_length_direction']} is desirable)"
-            if name == "kl":
+            if name == "kl" and not math.isnan(metrics["kl_se"]):
                 label += f", SE {number(metrics['kl_se'])}"
             rows.append([label, metrics[name], span(metrics[f"{name}_interval"])])
     screen.table(title, ["", "value", "90 % interval"], rows)

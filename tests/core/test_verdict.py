@@ -221,7 +221,13 @@ def test_lines_that_lack_numbers_say_nothing():
 
 @pytest.mark.parametrize(
     ("desirable", "undesirable", "high", "warned"),
-    [(-1.1, -1.1, -0.1, True), (-0.9, -5.0, -0.1, False), (-5.0, -0.9, -0.1, False), (-1.1, -1.1, 0.1, False)],
+    [
+        (-1.1, -1.1, -0.1, True),
+        (-0.9, -5.0, -0.1, False),
+        (-5.0, -0.9, -0.1, False),
+        (-1.1, -1.1, 0.1, False),
+        (-5.0, math.nan, -0.1, False),  # no undesirable rows
+    ],
 )
 def test_both_classes_fell(desirable: float, undesirable: float, high: float, warned: bool):
     """By a nat each, whatever beta is, and surely: with the interval of the desirable rows below 0."""

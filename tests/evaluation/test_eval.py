@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -233,3 +234,22 @@ def test_curves_of_a_run_say_nothing_of_other_rows(run, mixed, workplace):
     assert call("binarize", "other.jsonl", "--out", "other", "--validation", 0.5).code == 0
     other = call("eval", run / "a", "--data", "other", "--samples", 0, "--json").json
     assert (own["verdict"], other["verdict"]) == ("overfit", "learned")
+
+
+def test_validation_rows_of_one_class_show_no_nan(pico, workplace):
+    """On the screen, in the warnings and on the card: a dash, or nothing."""
+    rows = [{"prompt": f"What is {n} + {n}?", "completion": f"It is {2 * n}.", "label": n % 2 == 0} for n in range(30)]
+    write_lines(workplace / "log.jsonl", rows)
+    for seed in range(20):  # until both validation rows are of one class
+        words = ("--out", f"set{seed}", "--validation", 0.07, "--seed", seed)
+        made = call("binarize", "log.jsonl", *words, "--json").json
+        if len({row.label for part in read_batches(Path(f"set{seed}/validation.parquet")) for row in part}) == 1:
+            break
+    assert made["rows_in"] == 30
+    words = ("--data", f"set{seed}", "--model", pico, "--max-steps", 2, "--learning-rate", 0.1, *DOWN)
+    outputs = [call("train", *words, "--out", "run", "--no-curves"), call("eval", "run", "--samples", 0)]
+    for ran in outputs:
+        assert ran.code == 0, ran.err
+        assert not re.search(r"\bnan\b|- to -", ran.out + ran.err), ran.out + ran.err
+    for name in ("README.md", "eval/report.html"):
+        assert not re.search(r"\bnan\b|- to -", (workplace / "run" / name).read_text(encoding="utf-8")), name

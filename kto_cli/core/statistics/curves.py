@@ -23,7 +23,7 @@ def row_warnings(found: dict[str, Any] | None) -> list[str]:
         return []
     warnings = []
     fallen = found["log_ratio_desirable"], found["log_ratio_undesirable"]
-    if max(fallen) < FELL and found["log_ratio_desirable_interval"][1] < 0:
+    if _fell(*fallen) and found["log_ratio_desirable_interval"][1] < 0:
         warnings.append(both_fell(*fallen, found["log_ratio_per_token_desirable"]))
     lost = found["lost_rows"]
     if lost and lost < found["desirable"] / 4:
@@ -33,6 +33,11 @@ def row_warnings(found: dict[str, Any] | None) -> list[str]:
             "rows that moved most)."
         )
     return warnings
+
+
+def _fell(desirable: float, undesirable: float) -> bool:
+    """Whether both classes did; one without rows, which is NaN, did not."""
+    return desirable < FELL and undesirable < FELL
 
 
 def both_fell(desirable: float, undesirable: float, per_token: float = math.nan) -> str:
@@ -57,7 +62,7 @@ def curve_warnings(
     desirable, undesirable = (_mean(last, f"reward_{name}") / beta for name in ("desirable", "undesirable"))
     if validation:
         desirable = validation["log_ratio_desirable"]
-    elif max(desirable, undesirable) < FELL:
+    elif _fell(desirable, undesirable):
         warnings.append(both_fell(desirable, undesirable))
     z_refs = _known(steps[1:], "z_ref")  # step 1 is always at 0
     clamped = sum(value == 0 for value in z_refs) / max(1, len(z_refs))

@@ -74,7 +74,8 @@ def share_chart(evidence: Evidence) -> Chart | None:
     return interval_chart(
         "shares",
         "How well rewards tell the classes apart",
-        "Marks are estimates, bars their 90 % intervals. An AUC no better than that of length alone shows nothing.",
+        "Marks are estimates, bars their 90 % intervals. Where the AUC of length alone is high too, see the margin "
+        "between equal lengths.",
         known,
         line=0.5,
         axis="0.5 is guessing",

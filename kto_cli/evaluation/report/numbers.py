@@ -22,16 +22,12 @@ MEANINGS = {
     "reward_desirable": "beta x (log-prob by the model - log-prob by the reference), mean over desirable answers",
     "reward_undesirable": "the same over undesirable answers",
     "margin": "desirable reward minus undesirable reward; above 0 is the right direction",
-    "margin_nats": "the same in nats, without the tenth of the rows at either end: few rows cannot move it far",
-    "margin_equal_length": "the same between answers of equal length, after a curve in length is taken out",
+    "margin_nats": "desirable log-ratio minus undesirable one, without the tenth of the rows at either end of a class",
+    "margin_equal_length": "what is left of the margin between answers of equal length",
     "auc_p": "how often labels given out by chance, prompt by prompt, have such an AUC",
     "auc_least_p": "the least that p can be with so few rows",
     "moved_nats": "how far the log-prob of a typical row moved, up or down",
-    "kl_trimmed": "mean log-ratio of completions of other prompts, without outliers",
-    "log_ratio_desirable": "mean log-ratio, without outliers",
-    "log_ratio_undesirable": "the same for undesirable answers",
     "lost_rows": "desirable answers that lost more than half a nat a token",
-    "not_finite": "rows whose log-prob is no finite number",
     "accuracy": "share of rows on the right side of z_ref: desirable above it, undesirable below",
     "auc": "chance that a desirable answer is rewarded above an undesirable one; 0.5 is guessing",
     "auc_length": "the same chance if answers were ranked by their length alone",
@@ -54,7 +50,7 @@ NAMES = {
     **LABELS,
     "z_ref_se": "z_ref, standard error",
     "auc_length_direction": "liked by length",
-    "auc_p": "AUC, p (by chance)",
+    "auc_p": "AUC, p",
     "auc_least_p": "least p that the rows allow",
     "moved_nats": "moved (nats)",
     "kl_trimmed": "log-ratio on mismatched completions (nats, without outliers)",
@@ -203,9 +199,9 @@ def _entries(value: dict[str, Any], name: str, key: str) -> list[Entry]:
 
 
 def _intervals(value: dict[str, Any], name: str) -> str:
-    """The intervals of a number, Wilson's labelled."""
-    found = ((ending, interval_text(value.get(name + ending))) for ending in ENDINGS)
-    return "; ".join(ENDINGS[ending] + text for ending, text in found if text)
+    """The interval of a number: that over prompts, else one of another kind by its name."""
+    found = (ENDINGS[ending] + text for ending in ENDINGS if (text := interval_text(value.get(name + ending))))
+    return next(found, "")
 
 
 def cell(value: dict[str, Any], name: str) -> str:

@@ -28,7 +28,7 @@ from kto_cli.evaluation.report.summary import questions
 from kto_cli.evaluation.report.win_rate import win_rate_section
 
 NAME = "report.html"
-HEADLINES = (("auc",), ("margin",), ("reward_desirable",), ("kl", "z_ref"))
+HEADLINES = (("auc",), ("margin_nats", "margin"), ("reward_desirable",), ("kl", "z_ref"))
 """Groups of keys; of each the first that is known."""
 OUTSIDE_SECTIONS = ("checkpoint", "weights", "of", "reference", "data", "beta", "lambda_d", "lambda_u", "metrics")
 """Keys of metrics.json that are shown elsewhere on the page."""
