@@ -41,10 +41,10 @@ PANELS = (
     ),
     Panel(
         "z_ref",
-        "z_ref: distance from the reference",
+        "z_ref: log-ratio of other prompts' answers",
         "z_ref, nats",
-        "KL estimate in nats: mean log-ratio on mismatched completions, clamped at 0. The band is the mean before "
-        "the clamp, plus and minus one standard error.",
+        "Mean log-ratio on mismatched completions in nats, clamped at 0: an estimate of the KL. The band is the mean "
+        "before the clamp, plus and minus one standard error.",
         (("training", "z_ref"),),
         (("validation", "z_ref"),),
         level=0,

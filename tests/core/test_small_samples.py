@@ -13,10 +13,12 @@ import torch
 from scipy import stats
 from support.verdict_study import Draw, half, rows_of
 
+from kto_cli.core.losses import LossSettings
+from kto_cli.core.statistics import estimates, permutation
 from kto_cli.core.statistics.auc import (
     all_pairs,
     auc,
-    auc_interval,
+    auc_share,
     auc_variance,
     similar_length_counts,
     similar_length_pairs,
@@ -28,11 +30,12 @@ from kto_cli.core.statistics.intervals import (
     copies_in_class,
     mean_interval,
     resample_weights,
-    score_interval,
+    share_of,
     share_variance,
     student,
     wilson,
 )
+from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
 from kto_cli.core.statistics.robust import Trimmed, within_fences
 
@@ -109,8 +112,31 @@ def test_student_is_scipys(freedom: int):
 def test_a_score_interval_of_independent_rows_is_wilsons():
     for won in (0, 3, 10):
         variance = partial(share_variance, trials=10)
-        found = score_interval(won / 10, torch.zeros(0), variance, prompts=10, copies=1.0)
-        assert found == pytest.approx(wilson(won, 10), abs=1e-9)
+        found = share_of(won / 10, torch.zeros(0), variance, prompts=10, copies=1.0)
+        assert found.interval() == pytest.approx(wilson(won, 10), abs=1e-9)
+
+
+def test_p_of_a_share_is_that_of_its_score():
+    """8 of 10 trials: (0.8 - 0.5) / sqrt(0.25 / 10) = 1.897 standard deviations; four copies of each halve it."""
+    variance = partial(share_variance, trials=10)
+    once, copied = (share_of(0.8, torch.zeros(0), variance, prompts=1, copies=each) for each in (1.0, 4.0))
+    assert once.chance() == pytest.approx(1 - NormalDist().cdf(1.897), abs=1e-4)
+    assert copied.chance() == pytest.approx(1 - NormalDist().cdf(0.9487), abs=1e-4)
+
+
+def test_where_one_class_varies_more_p_is_that_of_the_interval(monkeypatch):
+    """10 undesirable rows with five times the spread of 90 desirable ones: the permutation test takes all for alike and
+    finds p under 0.025 too often. The larger of both is, of 60 samples of noise, 1.5 times; 6 or more times have
+    a chance of 0.4 %."""
+    monkeypatch.setattr(estimates, "RESAMPLES", 100)
+    monkeypatch.setattr(permutation, "PERMUTATIONS", 400)
+    labels, often = torch.arange(100) >= 10, [0, 0]
+    for seed in range(60):
+        made = rows_of(torch.where(labels, 1.0, 5.0) * Draw(seed).normal(100), labels, torch.full((100,), 9))
+        permuted = chance_of_auc(made.log_ratios, labels, torch.arange(100))
+        both = validation_metrics(made, LossSettings(0.1, 1, 1))["auc_p"]
+        often = [often[0] + (permuted <= 0.025), often[1] + (both <= 0.025)]
+    assert often[1] < min(6, often[0])
 
 
 def test_variance_of_an_auc_at_chance_is_mann_whitneys():
@@ -136,7 +162,7 @@ def test_pairs_of_similar_length_and_couples_of_them_with_a_row_in_common():
 def area_and_interval(values: torch.Tensor, labels: torch.Tensor, prompts: torch.Tensor) -> list[float]:
     clusters, count = cluster_numbers(prompts.tolist())
     drawn = torch.cat([weighted_auc(values, labels, weights) for weights in resample_weights(clusters, count, 200, 0)])
-    return auc_interval(auc(values, labels), drawn, labels, clusters)
+    return auc_share(auc(values, labels), drawn, labels, clusters).interval()
 
 
 def test_four_rows_in_perfect_order_say_little():

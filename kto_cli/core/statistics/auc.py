@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.intervals import copies_in_class, score_interval
+from kto_cli.core.statistics.intervals import Share, copies_in_class, share_of
 
 # Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
 # ratios differ for historical reasons ("a fifth" of the shorter text, "a fifth" of the longer text); one ratio for both
@@ -85,11 +85,11 @@ def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
     return (up * beaten).sum(1) / (up.sum(1) * down.sum(1))
 
 
-def auc_interval(area: float, drawn: Tensor, desirable: Tensor, clusters: Tensor) -> list[float]:
-    """90 % interval of the AUC of all rows from its [resamples] (`score_interval`)."""
+def auc_share(area: float, drawn: Tensor, desirable: Tensor, clusters: Tensor) -> Share:
+    """The AUC of all rows with its [resamples], for its interval."""
     prompts = min(len(clusters[desirable].unique()), len(clusters[~desirable].unique()))
     variance = partial(auc_variance, counts=all_pairs(desirable))
-    return score_interval(area, drawn, variance, prompts=prompts, copies=copies_in_class(desirable, clusters))
+    return share_of(area, drawn, variance, prompts=prompts, copies=copies_in_class(desirable, clusters))
 
 
 class PairCounts(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, sigmoid
 
 from kto_cli.core.losses import label_signs, saturation
-from kto_cli.core.statistics.auc import auc_interval, rank_scores, ranked_auc
+from kto_cli.core.statistics.auc import auc_share, rank_scores, ranked_auc
 from kto_cli.core.statistics.estimates import resamples_for
 from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW
@@ -125,7 +125,7 @@ def _margin_and_area(rewards: Tensor, desirable: Tensor, prompts: Sequence[str],
         "margin": margin,
         "margin_interval": mean_interval(margin, margins, min(prompts_of_class)),
         "auc": area,
-        "auc_interval": auc_interval(area, areas, desirable, clusters),
+        "auc_interval": auc_share(area, areas, desirable, clusters).interval(),
     }
 
 

@@ -21,11 +21,12 @@ from kto_cli.core.statistics.auc import (
 )
 from kto_cli.core.statistics.intervals import (
     RESAMPLES,
+    Share,
     cluster_numbers,
     copies_in,
     copies_in_class,
     mean_interval,
-    score_interval,
+    share_of,
     share_variance,
 )
 from kto_cli.core.statistics.robust import Trimmed
@@ -34,8 +35,7 @@ from kto_cli.core.statistics.scores import Scores
 ROW_BUDGET = 10_000_000
 """Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
 NEVER_NEGATIVE = ("loss", "z_ref", "moved_nats")
-BY_CLASS = ("reward", "log_ratio", "log_ratio_per_token")
-"""Estimates that each class has."""
+SHARES = ("accuracy", "paired_accuracy", "auc", "auc_length", "auc_length_matched", "auc_length_adjusted")
 
 
 class Estimator:
@@ -108,21 +108,25 @@ class Estimator:
             "accuracy": (weights * correct).sum(1) / weights.sum(1),
         }
 
-    def interval(self, name: str, value: float, drawn: Tensor) -> list[float]:
-        """The 90 % interval of an estimate from its [resamples]."""
-        smaller = min(self.class_prompts.values())
+    def share(self, name: str, value: float, drawn: Tensor) -> Share:
+        """An AUC or accuracy with its [resamples]."""
         if name == "accuracy":
             variance = partial(share_variance, trials=len(self.desirable))
-            return score_interval(value, drawn, variance, prompts=self.prompts, copies=self.copies)
+            return share_of(value, drawn, variance, prompts=self.prompts, copies=self.copies)
         if name == "paired_accuracy":
             variance = partial(share_variance, trials=len(self.pairs))
-            return score_interval(value, drawn, variance, prompts=self.pair_prompts, copies=self.pair_copies)
-        if name.startswith("auc"):
-            counts = similar_length_counts(self.alike) if name == "auc_length_matched" else all_pairs(self.desirable)
-            variance = partial(auc_variance, counts=counts)
-            return score_interval(value, drawn, variance, prompts=smaller, copies=self.class_copies)
-        of_class = name.rpartition("_")[2]
-        prompts = smaller if name.startswith("margin") else self.class_prompts.get(of_class, self.prompts)
+            return share_of(value, drawn, variance, prompts=self.pair_prompts, copies=self.pair_copies)
+        counts = similar_length_counts(self.alike) if name == "auc_length_matched" else all_pairs(self.desirable)
+        variance, prompts = partial(auc_variance, counts=counts), min(self.class_prompts.values())
+        return share_of(value, drawn, variance, prompts=prompts, copies=self.class_copies)
+
+    def interval(self, name: str, value: float, drawn: Tensor) -> list[float]:
+        """The 90 % interval of an estimate from its [resamples]."""
+        if name in SHARES:
+            return self.share(name, value, drawn).interval()
+        prompts = self.class_prompts.get(name.rpartition("_")[2], self.prompts)
+        if name.startswith("margin"):
+            prompts = min(self.class_prompts.values())
         low, high = mean_interval(value, drawn, prompts)
         return [max(0.0, low) if name in NEVER_NEGATIVE else low, high]
 

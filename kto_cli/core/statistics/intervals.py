@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,43 +77,55 @@ def mean_interval(estimate: float, drawn: Tensor, prompts: int) -> list[float]:
     return [estimate + factor * (edge - estimate) for edge in percentiles(drawn)]
 
 
-def score_interval(
-    share: float, drawn: Tensor, variance: Callable[[float], float], *, prompts: int, copies: float
-) -> list[float]:
-    """Interval of a share or an AUC: all values x with |share - x| <= 1.645 sqrt(k * variance(x)).
+class Share(NamedTuple):
+    """A share or an AUC, and what is known of its variance."""
 
-    It has a width where all resamples agree, as the variance is that of x, not of what was observed (Wilson 1927;
-    Newcombe 2006, Statistics in Medicine 25, method 5, for AUCs). k is the bootstrap's variance over variance(share),
-    which takes in that rows of one prompt are alike. Near 0 and 1 and for few prompts the bootstrap knows little of it:
-    k is a mean of that ratio and of `copies`, its value if all rows of a prompt were copies.
+    value: float
+    variance: Callable[[float], float]
+    """Of the estimate for independent rows, if the true value is x."""
+    ratio: float
+    """The variance of the estimate over that; takes in that rows of one prompt are alike."""
 
-    Args:
-        drawn: [resamples]. variance: of the estimate for independent rows, if the true value is x.
-        copies: rows for each prompt.
+    def interval(self) -> list[float]:
+        """90 % score interval: all x with |value - x| <= 1.645 sqrt(ratio * variance(x)); NaN where the value is.
 
-    Returns:
-        [low, high] in [0, 1]; NaN where the share is.
-    """
-    if math.isnan(share):
-        return [math.nan, math.nan]
-    known, expected = drawn[drawn.isfinite()], variance(share)
-    knows = 4 * share * (1 - share) * prompts
-    ratio = copies
-    if knows > 0 and expected > 0 and len(known) > 1 and prompts > 1:
-        found = known.var().item() * prompts / (prompts - 1) / expected
-        ratio = (knows * found + FEW_PROMPTS * copies) / (knows + FEW_PROMPTS)
+        It has a width where all resamples agree, as the variance is that of x, not of what was observed (Wilson 1927;
+        Newcombe 2006, Statistics in Medicine 25, method 5, for AUCs).
+        """
+        if math.isnan(self.value):
+            return [math.nan, math.nan]
+        return [self._edge(0.0), self._edge(1.0)]
 
-    def edge(end: float) -> float:
-        inside, outside = share, end
+    def _edge(self, end: float) -> float:
+        inside, outside = self.value, end
         for _ in range(50):
             middle = (inside + outside) / 2
-            if (share - middle) ** 2 <= NORMAL**2 * ratio * variance(middle):
+            if (self.value - middle) ** 2 <= NORMAL**2 * self.ratio * self.variance(middle):
                 inside = middle
             else:
                 outside = middle
         return inside
 
-    return [edge(0.0), edge(1.0)]
+    def chance(self) -> float:
+        """One-sided p of a value this high if the true one is 0.5, by the same normal approximation."""
+        return 1 - NormalDist().cdf((self.value - 0.5) / math.sqrt(self.ratio * self.variance(0.5)))
+
+
+def share_of(value: float, drawn: Tensor, variance: Callable[[float], float], *, prompts: int, copies: float) -> Share:
+    """A share with its [resamples] of a bootstrap over prompts, from which the variance ratio is.
+
+    Near 0 and 1 and for few prompts the bootstrap knows little of the variance: the ratio is a mean of the one it gives
+    and of `copies`, what it is if all rows of a prompt are copies.
+
+    Args:
+        variance: see `Share`. copies: rows for each independent one, if so.
+    """
+    known = drawn[drawn.isfinite()]
+    knows = 4 * value * (1 - value) * prompts
+    if not knows > 0 or not variance(value) > 0 or len(known) < 2 or prompts < 2:
+        return Share(value, variance, copies)
+    found = known.var().item() * prompts / (prompts - 1) / variance(value)
+    return Share(value, variance, (knows * found + FEW_PROMPTS * copies) / (knows + FEW_PROMPTS))
 
 
 def share_variance(share: float, trials: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
 from kto_cli.core.statistics.equal_length import margin_at_equal_length
 from kto_cli.core.statistics.estimates import Estimator, length_direction, resamples_for
-from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, resample_weights, wilson
+from kto_cli.core.statistics.intervals import Share, cluster_numbers, clustered_error, resample_weights, wilson
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
 from kto_cli.core.statistics.scores import Scores, class_means
 
@@ -67,7 +68,7 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         `rows`, `desirable`, `undesirable`, `prompts`, `resamples` (of the bootstrap), `not_finite` (rows whose
         log-ratio is no finite number); `NAME` and `NAME_interval` for the names in `Estimator`; accuracy_wilson and
         (rows in pairs) paired_accuracy_wilson; z_ref_se and kl_se (one number, clustered by prompt); auc_p and
-        auc_least_p (`permutation.py`); margin_equal_length with its interval (nats, `equal_length.py`);
+        auc_least_p (`_chance`, `permutation.py`); margin_equal_length with its interval (nats, `equal_length.py`);
         completion_tokens (mean); lost_rows, desirable rows that lost much (`LOST_PER_TOKEN`).
     """
     desirable, ratios = scores.desirable, scores.log_ratios.double()
@@ -90,15 +91,24 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         "z_ref_se": error,
         "kl_se": error,
         "auc_length_direction": length_direction(scores),
-        "auc_p": chance_of_auc(ratios, desirable, clusters, seed=seed),
         "auc_least_p": least_chance(desirable, clusters),
         "margin_equal_length": equal.margin,
         "margin_equal_length_interval": equal.interval,
     }
-    for name, value in estimate(torch.ones(1, len(desirable), dtype=torch.float64)).items():
-        result[name] = value.item()
-        result[f"{name}_interval"] = estimate.interval(name, value.item(), torch.cat([part[name] for part in parts]))
+    whole = estimate(torch.ones(1, len(desirable), dtype=torch.float64))
+    found = {name: (value.item(), torch.cat([part[name] for part in parts])) for name, value in whole.items()}
+    for name, (value, drawn) in found.items():
+        result[name], result[f"{name}_interval"] = value, estimate.interval(name, value, drawn)
+    result["auc_p"] = _chance(estimate.share("auc", *found["auc"]), ratios, desirable, clusters, seed)
     for name, trials in (("accuracy", len(desirable)), ("paired_accuracy", len(estimate.pairs))):
         if name in result:
             result[f"{name}_wilson"] = wilson(float(result[name]) * trials, trials)  # type: ignore[arg-type]
     return result
+
+
+def _chance(area: Share, ratios: Tensor, desirable: Tensor, clusters: Tensor, seed: int) -> float:
+    """One-sided p of the AUC, the larger of two: the permutation test is exact for few rows where both classes vary
+    alike, the interval holds for many rows where one varies more. NaN where a class has no rows.
+    """
+    permuted = chance_of_auc(ratios, desirable, clusters, seed=seed)
+    return permuted if math.isnan(permuted) else max(permuted, area.chance())

@@ -137,7 +137,7 @@ def _barely_moved(found: Numbers, steps: Steps, beta: float) -> str | None:
 
 def _sure(found: Numbers) -> bool:
     """Whether the AUC is above 0.5 beyond chance; NaN is not."""
-    return bool(found["auc_p"] <= SURE and found["auc_interval"][0] > 0.5)
+    return bool(found["auc_p"] <= SURE)
 
 
 def _unclear(found: Numbers, steps: Steps, beta: float) -> str | None:

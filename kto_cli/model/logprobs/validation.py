@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kto_cli.core.statistics.auc import auc, auc_interval, weighted_auc
+from kto_cli.core.statistics.auc import auc, auc_share, weighted_auc
 from kto_cli.core.statistics.intervals import cluster_numbers, resample_weights
 from kto_cli.core.statistics.scores import Scores, class_means
 from kto_cli.model.logprobs.forward import DistributedScorer
@@ -63,5 +63,5 @@ def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> 
         "reward_undesirable": down,
         "margin": up - down,
         "auc": area,
-        "auc_interval": auc_interval(area, torch.cat(areas), scores.desirable, clusters),
+        "auc_interval": auc_share(area, torch.cat(areas), scores.desirable, clusters).interval(),
     }
