@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +22,7 @@ from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.train import train
 from kto_cli.common.errors import BadFlag, Interrupted, KtoError
+from kto_cli.common.phase import KEPT
 from kto_cli.common.screen import print_error
 
 OLD_FLAGS = {"holdout": "validation", "mend": "fix", "cut": "threshold"}
@@ -32,16 +36,15 @@ class Commands(TyperGroup):
         """A command's result.
 
         Raises:
-            Interrupted: Ctrl-C.
+            Interrupted: Ctrl-C or SIGTERM.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
         try:
-            return super().invoke(ctx)
+            with sigterm_as_interrupt():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Interrupted(
-                "Stopped. What was finished is kept; run the same command again (train: with --resume)."
-            ) from None
+            raise Interrupted(f"Stopped. {KEPT}") from None
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
         """Runs a command and exits: 0, 1 (bad input), 2 (bad flags), 130 (Ctrl-C); a bug keeps its traceback."""
@@ -57,6 +60,26 @@ class Commands(TyperGroup):
         except (KtoError, Interrupted) as error:
             status = print_error(error, as_json=as_json)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Context manager in which SIGTERM stops a command as Ctrl-C does, with a line that says what is kept.
+
+    Of a launch in its first process alone: the launcher ends the others so.
+    """
+    if threading.current_thread() is not threading.main_thread() or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def bad_flag(error: UsageError) -> BadFlag:

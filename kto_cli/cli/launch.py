@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
 
 
@@ -58,11 +59,9 @@ def number_asked_for(command: Sequence[str], name: str) -> int:
 
 
 def _number_in_file(path: str, name: str) -> int:
-    import yaml
-
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        settings = read_yaml(Path(path), "accelerate's config")
+    except BadInput:  # accelerate itself reads it and says what is wrong
         return 1
     value = settings.get(name) if isinstance(settings, dict) else None
     return value if isinstance(value, int) else 1

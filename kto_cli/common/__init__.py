@@ -1,13 +1,17 @@
 """Settings of each command, errors, files, cache and terminal; imports nothing of kto and nothing heavy.
 
 errors.py            exceptions that a user can act on, each with its exit status
-files.py             atomic writes, checksums, locks, JSON; the built-in sample
+read.py              the door for reading files: JSON, YAML, Parquet, tensors; every failure in one line
+files.py             atomic writes of files and folders, checksums; the built-in sample
+owner.py             one owner of a folder at a time
+seals.py             JSON objects that carry their own checksum
 cache.py             the cache folder and its append-only files
 model_config.py      settings shared by `kto precompute`, `kto train` and `kto eval`
 train_config.py      settings of `kto train`; config files
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
 screen.py            the only module that prints: results to stdout, progress and messages to stderr
+phase.py             where a long phase is, and what a stop keeps
 tables.py            the line of a step and the table of metrics
 words.py             words for the screen: numbers with their nouns
 text_chart.py        one chart as lines of text

@@ -7,13 +7,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
 from kto_cli.common.model_config import ModelConfig
+from kto_cli.common.owner import Occupied, owning
+from kto_cli.common.read import parse_json, read_bytes
 
 
 class AppendFile:
@@ -24,8 +27,8 @@ class AppendFile:
         self._ending = ending
         self._path: Path | None = None
 
-    def append(self, data: bytes) -> None:
-        """Appends all the bytes or none, safe against a power cut.
+    def append(self, data: bytes) -> Path:
+        """Appends all the bytes or none, safe against a power cut; returns the file.
 
         Raises:
             DiskFull: no space left. BadInput: the cache folder cannot be created.
@@ -34,7 +37,7 @@ class AppendFile:
         if path is None:
             make_cache_folder(self.folder)
             path = self._path = new_path(self.folder, self._ending)
-        with saying_disk_full(self.folder), path.open("ab") as file:
+        with naming_the_cache(), saying_disk_full(self.folder), path.open("ab") as file:
             start = file.tell()
             try:
                 file.write(data)
@@ -45,6 +48,7 @@ class AppendFile:
                 raise
         if created:
             sync_folder(self.folder)
+        return path
 
 
 class RecordStore:
@@ -75,11 +79,16 @@ class RecordStore:
     def read(self) -> list[tuple[str, Any]]:
         """All valid records (key, value), files in the order of their creation."""
         self.damaged = 0
-        lines = [
-            line for path in sorted(self.folder.glob("*.jsonl")) for line in path.read_bytes().split(b"\n") if line
-        ]
-        found = [record for record in map(self._valid, lines) if record is not None]
-        self.damaged = len(lines) - len(found)
+        found = []
+        for path in sorted(self.folder.glob("*.jsonl")):
+            try:
+                lines = [line for line in read_bytes(path, "records of the cache").split(b"\n") if line]
+            except BadInput:
+                self.damaged += 1
+                continue
+            sound = [record for record in map(self._valid, lines) if record is not None]
+            self.damaged += len(lines) - len(sound)
+            found += sound
         return found
 
     def append(self, records: Iterable[tuple[str, Any]]) -> None:
@@ -102,10 +111,10 @@ class RecordStore:
 
     def _valid(self, line: bytes) -> tuple[str, Any] | None:
         try:
-            record = json.loads(line)
+            record = parse_json(line.decode("utf-8"))
             key, value = record["key"], record["value"]
             return (key, value) if record["check"] == self._check(key, value) else None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             return None
 
 
@@ -120,10 +129,36 @@ def make_cache_folder(folder: Path) -> None:
     Raises:
         BadInput: it cannot be created.
     """
-    try:
+    with naming_the_cache():
         make_folder(folder)
+
+
+@contextmanager
+def naming_the_cache() -> Iterator[None]:
+    """Context manager that adds to an error of writing that it is the cache's, and how to use another.
+
+    Raises:
+        BadInput: the cache cannot be used.
+    """
+    try:
+        yield
+    except Occupied:
+        raise
     except BadInput as error:
         raise BadInput(f"The cache folder cannot be used. {error.what}", "Give another with --cache DIR.") from error
+
+
+@contextmanager
+def owning_in_cache(lock: Path, folder: Path, doing: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Context manager that one process at a time enters; others wait, and `say` who is waited for.
+
+    Raises:
+        BadInput: the cache cannot be written to.
+    """
+    with ExitStack() as held:
+        with naming_the_cache():
+            held.enter_context(owning(lock, folder, doing, waiting=say, warn=say))
+        yield
 
 
 def default_cache() -> Path:

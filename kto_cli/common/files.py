@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, locks, content hashes, JSON; the built-in sample data."""
+"""Atomic writes of files and folders, content hashes; the built-in sample data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,26 +15,46 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kto_cli.common.errors import BadInput, DiskFull
+from kto_cli.common.errors import BadInput, DiskFull, KtoError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or a limit on the size of a file (ulimit -f)."""
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ESTALE)
 
 
 @contextmanager
 def saying_disk_full(where: Path) -> Iterator[None]:
-    """Context manager that turns "no space left", from any library, into one clear error.
+    """Context manager that turns what an operating system refuses to write, through any library, into one clear error.
 
     Raises:
-        DiskFull: the device that holds `where` is full.
+        DiskFull: the device that holds `where` is full. BadInput: it cannot be written to.
     """
     try:
         yield
+    except KtoError:
+        raise
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error) or "os error 28" in str(error):
+        number = _error_number(error)
+        if number in _FULL:
+            reason = "No space left on the device" if number != errno.EFBIG else "The limit on file sizes is reached"
             raise DiskFull(
-                f"No space left on the device while writing {where}.",
+                f"{reason} while writing {where}.",
                 "Nothing finished is lost; free some space and run the same command again.",
             ) from error
+        if number in _NOT_WRITABLE:
+            path = getattr(error, "filename", None) or where
+            raise BadInput(f"{path} cannot be written: {os.strerror(number)}.", "Give another path.") from error
         raise
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's number of an error; libraries in Rust give it in words only, those in C++ sometimes."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = re.search(r"(?:os error|errno:?) (\d+)", str(error))
+    if found:
+        return int(found[1])
+    return errno.ENOSPC if "No space left" in str(error) else None
 
 
 def make_folder(folder: Path, *, asked: Path | None = None) -> None:
@@ -45,13 +66,15 @@ def make_folder(folder: Path, *, asked: Path | None = None) -> None:
     Raises:
         BadInput: it cannot be created. DiskFull: no space left.
     """
-    with saying_disk_full(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
-            raise BadInput(
-                f"The folder {asked or folder} cannot be created: {error.strerror}.", "Give another path."
-            ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        with saying_disk_full(folder):
+            if error.errno in _FULL:
+                raise
+        raise BadInput(
+            f"The folder {asked or folder} cannot be created: {error.strerror}.", "Give another path."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -95,41 +118,72 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """Context manager that yields a temporary folder to fill; on success it replaces `folder`.
 
     Files are synced before the rename, so a folder with its final name is complete. An earlier folder is removed only
-    after that. A failure leaves nothing behind, no new parent folders either.
+    after that; if the process is killed between the two renames, `restore_folder` puts it back. A failure leaves
+    nothing behind, no new parent folders either. The caller sees to it that nobody else writes there (owner.py).
 
     Raises:
-        BadInput: another process is writing it. DiskFull: no space left; an earlier folder is unchanged.
+        DiskFull: no space left; an earlier folder is unchanged.
     """
     created = [above for above in folder.parents if not os.path.lexists(above)]
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    retired = folder.with_name(f".{folder.name}.old")
-    with saying_disk_full(folder), _removing_empty(created), _claimed(temporary, folder):
-        _restore(retired, folder)
-        yield temporary
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                sync_file(path)
-        sync_folder(temporary)
-        shutil.rmtree(retired, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, retired)
+    temporary, retired = being_written(folder), being_replaced(folder)
+    with saying_disk_full(folder), removing_empty(created):
+        restore_folder(folder)
+        remove(temporary)
+        make_folder(temporary, asked=folder)
         try:
-            os.replace(temporary, folder)
-        except OSError:
-            _restore(retired, folder)
-            raise
-        sync_folder(folder.parent)
-        shutil.rmtree(retired, ignore_errors=True)
+            yield temporary
+            _put_in_place(temporary, folder, retired)
+        finally:
+            remove(temporary)
 
 
-def _restore(retired: Path, folder: Path) -> None:
-    """Restores the earlier folder if a process was killed between the two renames."""
-    if retired.exists() and not folder.exists():
+def _put_in_place(temporary: Path, folder: Path, retired: Path) -> None:
+    for path in sorted(temporary.rglob("*")):
+        if path.is_file():
+            sync_file(path)
+    sync_folder(temporary)
+    remove(retired)
+    if os.path.lexists(folder):
+        os.replace(folder, retired)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
         os.replace(retired, folder)
+        raise
+    sync_folder(folder.parent)
+    remove(retired)
+
+
+def being_written(folder: Path) -> Path:
+    """The name of a folder until it is complete."""
+    return folder.with_name(f".{folder.name}.tmp")
+
+
+def being_replaced(folder: Path) -> Path:
+    """The name of an earlier folder while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def restore_folder(folder: Path) -> bool:
+    """Puts an earlier folder back if a process was killed between the two renames of `replacing_folder`."""
+    retired = being_replaced(folder)
+    if os.path.lexists(folder) or not retired.is_dir():
+        return False
+    with saying_disk_full(folder):
+        os.replace(retired, folder)
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _removing_empty(folders: list[Path]) -> Iterator[None]:
+def removing_empty(folders: list[Path]) -> Iterator[None]:
     """Context manager that removes those of the folders, innermost first, that are empty at the end."""
     try:
         yield
@@ -139,73 +193,18 @@ def _removing_empty(folders: list[Path]) -> Iterator[None]:
                 folder.rmdir()
 
 
-@contextmanager
-def _claimed(temporary: Path, folder: Path) -> Iterator[None]:
-    """Context manager that creates and locks `temporary` for this process, and removes it at the end.
-
-    The remains of a killed process are removed first; the lock protects those of a living one.
-    """
-    if temporary.exists():
-        with _folder_lock(temporary, folder):
-            shutil.rmtree(temporary, ignore_errors=True)
-    make_folder(temporary, asked=folder)
-    with _folder_lock(temporary, folder):
-        try:
-            yield
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _folder_lock(temporary: Path, folder: Path) -> Iterator[None]:
-    """Context manager that locks a folder, until the process ends at the latest (on systems with file locks)."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    handle = os.open(temporary, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"Another process is writing {folder}.", "Wait for it, or give another folder.") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Context manager that one process enters at a time. The lock file `path` stays (on systems with file locks)."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def give_usual_mode(paths: Iterable[Path]) -> None:
+    """Lets others read files as far as the umask allows: safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in paths:
+        path.chmod(0o666 & ~mask)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Reads a JSON file; `what` describes it in the error.
-
-    Raises:
-        BadInput: it is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} is missing ({what}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is damaged ({what}): {error}.") from error
 
 
 def finite(value: Any) -> Any:

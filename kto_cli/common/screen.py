@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from kto_cli.common.errors import Interrupted, KtoError
 from kto_cli.common.files import finite
+from kto_cli.common.phase import Phase
 from kto_cli.common.text_chart import Row
 
 ROLES = {
@@ -85,7 +86,8 @@ class Screen:
         """Whether curves are drawn, if the terminal can."""
         self._out = Console(quiet=quiet or as_json, highlight=False)
         self._err = Console(stderr=True, quiet=quiet, highlight=False)
-        self._progress: Progress | None = None
+        self._phase: Phase | None = None
+        self._advance: Callable[[int], None] | None = None
 
     # --- stderr: notes and progress -----------------------------------------------------------
 
@@ -103,8 +105,26 @@ class Screen:
         self._err.print(f"\n[bold]{visible(text)}[/]")
 
     @contextmanager
-    def progress(self, what: str, total: int | None, *, done: int = 0) -> Iterator[Progress]:
-        """A progress bar on stderr if that is a terminal, advanced by `tick`; the total may be unknown."""
+    def progress(self, what: str, total: int | None, *, done: int = 0, keeps: str = "") -> Iterator[None]:
+        """A phase advanced by `tick`: a progress bar on stderr if that is a terminal, else a line twice a minute.
+
+        Args:
+            total: may be unknown. keeps: what is kept if the phase is stopped.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; says what is kept.
+        """
+        phase, outer = Phase(what, total, done, keeps), self._phase
+        drawn = self._bar(phase) if self._err.is_terminal else phase.told(self.note)
+        self._phase = phase
+        try:
+            with phase.stoppable(), nullcontext() if self.quiet else drawn:
+                yield
+        finally:
+            self._phase = outer
+
+    @contextmanager
+    def _bar(self, phase: Phase) -> Iterator[None]:
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -112,20 +132,21 @@ class Screen:
             TimeRemainingColumn(),
             console=self._err,
             transient=True,
-            disable=self.quiet or not self._err.is_terminal,
         )
+        task = bar.add_task(visible(phase.what), total=phase.total, completed=phase.done)
         with bar:
-            self._progress = bar
-            bar.add_task(visible(what), total=total, completed=done)
+            self._advance = lambda count: bar.advance(task, count)
             try:
-                yield bar
+                yield
             finally:
-                self._progress = None
+                self._advance = None
 
     def tick(self, count: int = 1) -> None:
-        """Advances the open progress bar."""
-        if self._progress is not None:
-            self._progress.advance(self._progress.task_ids[-1], count)
+        """Advances the open phase."""
+        if self._phase is not None:
+            self._phase.done += count
+        if self._advance is not None:
+            self._advance(count)
 
     @property
     def draws_curves(self) -> bool:

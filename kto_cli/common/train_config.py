@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.model_config import ModelConfig, require
+from kto_cli.common.read import read_yaml
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
@@ -179,10 +180,19 @@ def _typed(kind: str, value: Any, where: str) -> Any:
                 return number
             if math.isfinite(number) and number == int(number):
                 return int(number)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     wanted = {"str": "text", "bool": "true or false", "float": "a number", "int": "a whole number"}[kind]
-    raise BadInput(f"{where} is {value!r}.", f"It must be {wanted}.")
+    raise BadInput(f"{where} is {_short(value)}.", f"It must be {wanted}.")
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, in at most 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or nested too deeply
+        text = f"a long {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -191,14 +201,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: it is missing, is neither YAML nor JSON, or holds no settings.
     """
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"The config file {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"The config file {path} is neither YAML nor JSON: {' '.join(str(error).split())}.") from error
+    value = read_yaml(path, "the config file")
     if not isinstance(value, dict):
         raise BadInput(f"The config file {path} holds no settings.", "Write lines such as `beta: 0.1`.")
     train = value.get("train", value)

@@ -14,15 +14,20 @@ Prompt and completion are both texts, or both lists of {role, content}; label is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kto_cli.common.binarize_config import FORMATS
-from kto_cli.common.errors import BadInput, first_line
-from kto_cli.common.files import file_sha256, read_json, text_hash
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import being_replaced, file_sha256, remove, restore_folder, text_hash
+from kto_cli.common.owner import beside, owning
+from kto_cli.common.read import parquet_file, read_json, read_object, reading
+from kto_cli.common.seals import unsealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,6 +45,7 @@ TRAIN, VALIDATION, REJECTS, FINDINGS, CARD, MANIFEST = (
 FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS, CARD)
 LONGEST_NAME = 240
 """Maximum bytes of the folder's name: file systems allow 255, and a temporary name is longer."""
+WHAT = "rows of a dataset"
 AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
 
@@ -126,10 +132,9 @@ def schema(chat: bool) -> pa.Schema:
 def is_ours(folder: Path) -> bool:
     """Whether `kto binarize` wrote the folder, by its manifest."""
     try:
-        manifest = read_json(folder / MANIFEST, "the manifest")
-    except (BadInput, OSError):
+        return read_object(folder / MANIFEST, "the manifest").get("format") == FORMAT
+    except BadInput:
         return False
-    return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
 
 def check_out(folder: Path, *, overwrite: bool) -> None:
@@ -142,6 +147,7 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
         raise BadInput(f"A folder name of {len(folder.name)} characters is too long.", "Choose a shorter --out.")
     if os.path.isfile(folder) or folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise BadInput(f"{folder} cannot be the output folder.", "Choose a new folder with --out.")
+    restored(folder)
     if not os.path.exists(folder) or not any(folder.iterdir()):  # pathlib's exists raises for a name that is too long
         return
     if not is_ours(folder):
@@ -171,16 +177,18 @@ def read_columns(path: Path, names: Sequence[str], size: int = 1024) -> Iterator
         BadInput: as `count_rows`, or the content cannot be read.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     count_rows(path)
     pa.set_memory_pool(pa.system_memory_pool())  # the default pool does not return freed memory: three times as much
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=size, columns=list(names)):
-                yield {name: _values(batch.column(name)) for name in names}
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+    with parquet_file(path, WHAT) as file:
+        batches = file.iter_batches(batch_size=size, columns=list(names))
+        while True:
+            with again_on_damage(), reading(path, WHAT):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                values = {name: _values(batch.column(name)) for name in names}
+            yield values
 
 
 def count_rows(path: Path) -> int:
@@ -189,23 +197,20 @@ def count_rows(path: Path) -> int:
     Raises:
         BadInput: it is missing, damaged or has other columns.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
+    with again_on_damage(), parquet_file(path, WHAT) as file, reading(path, WHAT):
+        if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
+            found = ", ".join(file.schema_arrow.names)
+            raise BadInput(f"{path} has other columns or types than those of kto ({found}).", AGAIN)
+        return int(file.metadata.num_rows)
 
+
+@contextmanager
+def again_on_damage() -> Iterator[None]:
+    """Context manager that adds to an error how a dataset is made again."""
     try:
-        with parquet.ParquetFile(path) as file:
-            if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
-                found = ", ".join(file.schema_arrow.names)
-                raise BadInput(f"{path} has other columns or types than those of kto ({found}).", AGAIN)
-            return file.metadata.num_rows
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing.", AGAIN) from error
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> BadInput:
-    return BadInput(f"{path} is damaged ({first_line(error)}).", AGAIN)
+        yield
+    except BadInput as error:
+        raise BadInput(error.what, AGAIN) from error
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -228,12 +233,19 @@ def load_data_dir(folder: Path) -> DataDir:
         BadInput: the folder, the manifest or a file is missing, damaged, changed or not of kto.
     """
     folder = Path(folder)
+    restored(folder)
+    if re.fullmatch(r"\..+\.(tmp|old)", folder.name):
+        raise BadInput(f"{folder} is what a killed kto binarize left, not a dataset.", AGAIN)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise BadInput(f"{folder} {what}.", FIRST)
-    manifest = read_json(folder / MANIFEST, "the manifest of a dataset; kto binarize writes it")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    what = "the manifest of a dataset; kto binarize writes it"
+    found = read_json(folder / MANIFEST, what)
+    manifest, intact = unsealed(found) if isinstance(found, dict) else ({}, None)
+    if manifest.get("format") != FORMAT:
         raise BadInput(f"{folder / MANIFEST} is not the manifest of a dataset of kto binarize.", FIRST)
+    if intact is False:
+        raise BadInput(f"{folder / MANIFEST} is damaged or was changed by hand: its checksum differs.", AGAIN)
     if manifest.get("version") != VERSION:
         what = f"{folder} has format version {manifest.get('version')}; this version of kto reads {VERSION}."
         raise BadInput(what, AGAIN)
@@ -255,13 +267,16 @@ def find_data_dir(path: str | None) -> Path:
         BadInput: there is none, or several.
     """
     if path is not None:
+        restored(Path(path))
         if not Path(path).is_dir():
             raise BadInput(f"{path} is not a folder.", "Give --data a folder that kto binarize wrote.")
-        below = ", ".join(str(manifest.parent) for manifest in sorted(Path(path).glob(f"*/{MANIFEST}")))
+        below = ", ".join(str(manifest.parent) for manifest in _manifests_below(Path(path)))
         if below and not (Path(path) / MANIFEST).is_file():
             raise BadInput(f"{path} is not a dataset, but contains some: {below}.", "Name one with --data.")
         return Path(path)
-    found = sorted(manifest.parent for manifest in Path("data").glob(f"*/{MANIFEST}"))
+    for left in Path("data").glob(being_replaced(Path("*")).name):
+        restored(left.with_name(left.name[1:-4]))
+    found = [manifest.parent for manifest in _manifests_below(Path("data"))]
     if not found:
         step = "Run kto binarize hh-rlhf first, or name a dataset with --data."
         raise BadInput("There is no dataset in data/.", step)
@@ -269,3 +284,28 @@ def find_data_dir(path: str | None) -> Path:
         listed = ", ".join(map(str, found))
         raise BadInput(f"data/ has several datasets: {listed}.", "Name one with --data.")
     return found[0]
+
+
+def _manifests_below(folder: Path) -> list[Path]:
+    """Manifests of the datasets in a folder, without hidden folders, which are not complete."""
+    return sorted(path for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+
+
+def restored(folder: Path) -> None:
+    """Puts a dataset back if a `kto binarize --overwrite` was killed between its two renames.
+
+    What one leaves that was killed after them is removed, as it would else come back once the dataset is deleted.
+
+    Raises:
+        BadInput: the dataset cannot be put back.
+    """
+    if not folder.name or not being_replaced(folder).is_dir():
+        return
+    try:
+        # one that is alive is about to put the new dataset in place
+        with owning(beside(folder), folder, "writing", waiting=lambda _: None):
+            if not restore_folder(folder):
+                remove(being_replaced(folder))
+    except BadInput:
+        if not folder.is_dir():
+            raise

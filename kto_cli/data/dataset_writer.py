@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from kto_cli.common.files import file_sha256, finite, replacing_folder, write_json
+from kto_cli.common.files import file_sha256, finite, replacing_folder
+from kto_cli.common.owner import beside, owning
+from kto_cli.common.seals import write_sealed
 from kto_cli.common.words import plural
 from kto_cli.data.dataset import (
     CARD,
@@ -114,12 +116,15 @@ def writing_data_dir(folder: Path, *, overwrite: bool, chat: bool) -> Iterator[D
         DiskFull: no space left; an earlier dataset is unchanged.
     """
     check_out(folder, overwrite=overwrite)
-    with replacing_folder(folder.resolve()) as temporary:
-        writer = DataWriter(temporary, chat)
-        try:
-            yield writer
-        finally:
-            writer.abandon()
+    place = folder.resolve()
+    with owning(beside(place), folder, "writing"):
+        check_out(folder, overwrite=overwrite)  # once more: another process may have written it until now
+        with replacing_folder(place) as temporary:
+            writer = DataWriter(temporary, chat)
+            try:
+                yield writer
+            finally:
+                writer.abandon()
 
 
 def finish(writer: DataWriter, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def finish(writer: DataWriter, manifest: dict[str, Any]) -> dict[str, Any]:
     (writer.folder / CARD).write_text(card(writer.folder), encoding="utf-8")
     hashes = {name: file_sha256(writer.folder / name) for name in FILES}
     complete = {"format": FORMAT, "version": VERSION, **manifest, "files": hashes}
-    write_json(writer.folder / MANIFEST, complete)
+    write_sealed(writer.folder / MANIFEST, complete)
     return complete
 
 

@@ -15,8 +15,9 @@ from kto_cli.model import lora
 from kto_cli.model.load import load_model, open_source
 from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.written_files import check_files, is_model_folder
 from kto_cli.training.run.checkpoints import refuse_slices
-from kto_cli.training.run.run_dir import RunDir, check_weights, is_model_folder, read_settings
+from kto_cli.training.run.run_dir import RunDir, read_settings
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,25 @@ class Checkpoint:
     folder: Path
     run: Path | None
     """The run directory it belongs to: its own folder, or the run whose step it is; None for any other model."""
+    notes: tuple[str, ...] = ()
+    """What differs from what kto wrote and decides no number."""
 
     @classmethod
     def find(cls, name: str) -> Checkpoint:
-        """The checkpoint of a path or Hub id, its weights compared with their checksums.
+        """The checkpoint of a path or Hub id, its files compared with their checksums.
 
         Raises:
-            BadInput: there is none, it is not finished, or its weights are damaged.
+            BadInput: there is none, it is not finished, or a file of it is damaged.
         """
         if name == TrainConfig.out and not Path(name).exists():
             raise BadInput(f"There is no {name} here yet.", "`kto train` writes it.")
         name, folder = locate_model(name)
         if not is_model_folder(folder):
             raise _unfinished(folder)
-        check_weights(folder)
+        notes = check_files(folder)
         refuse_slices(folder)
         candidates = (folder, folder.resolve().parent.parent)
-        return cls(name, folder, next((each for each in candidates if RunDir(each).started), None))
+        return cls(name, folder, next((each for each in candidates if RunDir(each).started), None), tuple(notes))
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:

@@ -66,6 +66,8 @@ def open_session(
         KtoError: as `evaluate.run`.
     """
     checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
+    for text in checkpoint.notes:
+        screen.warn(text)
     config, chosen = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
     if is_url(config.engine):

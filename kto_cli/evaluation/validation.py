@@ -20,7 +20,7 @@ from kto_cli.core.statistics.calibration import calibration
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.data.dataset import VALIDATION, DataDir, Row, read_batches, read_columns
-from kto_cli.evaluation.files import METRICS, ROWS
+from kto_cli.evaluation.files import METRICS, ROWS, write_object
 from kto_cli.model.tokens.store import EncodedRows
 
 MISLABELLED, MOVERS = 50, 10
@@ -131,4 +131,4 @@ def write(out: Path, facts: dict[str, Any], table: Any) -> None:
         files.make_folder(out)
         with files.replacing(out / ROWS) as temporary:
             pyarrow.parquet.write_table(table, temporary)
-        files.write_json(out / METRICS, facts)
+    write_object(out, METRICS, facts, beside=[ROWS])

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.common.read import read_json
 from kto_cli.model import lora
+from kto_cli.model.written_files import check_files
 
 INDEX = "model.safetensors.index.json"
 POINTER = b"version https://git-lfs"
@@ -32,7 +33,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadModel(f"{folder} has no config.json.", "Is it a Hugging Face model folder?")
     try:
-        config = files.read_json(path, "the model's config")
+        config = read_json(path, "the model's config", constants=True)
     except BadInput as error:
         raise BadModel(error.what, COPY_AGAIN) from error
     if not isinstance(config, dict):
@@ -47,7 +48,7 @@ def check_folder(folder: Path, *, in_4bit: bool = False) -> None:
         in_4bit: adapters are trained over weights of 4 bits.
 
     Raises:
-        BadModel: says what it holds instead, or lacks, and what to do.
+        BadModel: says what it holds instead, or lacks, and what to do. BadInput: kto wrote it, and a file has changed.
     """
     config = read_config(folder)
     _refuse_two_models(folder)
@@ -57,6 +58,7 @@ def check_folder(folder: Path, *, in_4bit: bool = False) -> None:
         raise BadModel(f"{path} is a Git LFS pointer, not the file itself.", "Run `git lfs pull` in the folder.")
     weights_files(folder)
     _refuse_missing_shards(folder)
+    check_files(folder)
 
 
 def _refuse_two_models(folder: Path) -> None:
@@ -125,7 +127,7 @@ def weights_files(folder: Path) -> list[Path]:
 def _refuse_missing_shards(folder: Path) -> None:
     if not (folder / INDEX).is_file():
         return
-    index = files.read_json(folder / INDEX, "the index of the weights")
+    index = read_json(folder / INDEX, "the index of the weights")
     named = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
     if missing := sorted(name for name in named if not (folder / name).is_file()):
         raise BadModel(

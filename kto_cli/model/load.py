@@ -15,6 +15,7 @@ import torch
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel, first_line
+from kto_cli.common.read import read_json, read_text
 from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer, read_config, weights_files
 from kto_cli.model.locate import locate_model
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
@@ -116,10 +117,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
             "Copy tokenizer.json and tokenizer_config.json there from the model it was made from.",
         )
     if chat_template is not None:
-        try:
-            tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"The chat template {chat_template} cannot be read: {first_line(error)}.") from error
+        tokenizer.chat_template = read_text(Path(chat_template), "the chat template")
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = _processors_template(folder)
     if tokenizer.chat_template is not None:
@@ -134,7 +132,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None, trust_remote_code
 def _processors_template(folder: Path) -> str | None:
     """The template of chat_template.json, where the processors of older image-text models have it."""
     path = folder / "chat_template.json"
-    found = files.read_json(path, "the chat template") if path.is_file() else None
+    found = read_json(path, "the chat template") if path.is_file() else None
     template = found.get("chat_template") if isinstance(found, dict) else None
     return template if isinstance(template, str) else None
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel, first_line
+from kto_cli.common.read import open_tensors, read_json
 from kto_cli.common.train_config import ALL_LINEAR, TrainConfig
 from kto_cli.model.text_part import text_part
 
@@ -44,7 +44,7 @@ def base_of(folder: Path) -> str:
         BadModel: its config is damaged or names no base model.
     """
     try:
-        config = files.read_json(folder / CONFIG, "the adapter's config")
+        config = read_json(folder / CONFIG, "the adapter's config", constants=True)
     except BadInput as error:
         raise BadModel(error.what, "Copy the adapter folder again.") from error
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
@@ -168,12 +168,10 @@ def attach(model: Any, folder: Path) -> Any:
 
 def _refuse_other_vocabulary(model: Any, folder: Path) -> None:
     """An adapter that was trained after tokens were added holds larger embeddings than its base on disk has."""
-    from safetensors import safe_open
-
     if not (folder / WEIGHTS).is_file():
         return
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with open_tensors(folder / WEIGHTS, "the adapters") as file:
         for name in file.keys():  # noqa: SIM118  (not a mapping)
             layer, shape = name.removeprefix("base_model.model."), tuple(file.get_slice(name).get_shape())
             if layer in own and len(shape) == 2 and own[layer] != shape:

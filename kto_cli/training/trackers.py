@@ -21,6 +21,7 @@ from typing import Any
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
+from kto_cli.common.seals import read_sealed, write_sealed
 
 FOLDER = "tracking"
 """In the run directory."""
@@ -122,7 +123,7 @@ def tracking(
         for thread in threads:
             _report_opened(thread, screen)
     run_names = {thread.name: thread.opened.run_name for thread in threads if thread.opened}
-    files.write_json(tracked.folder / "runs.json", {**tracked.known, **run_names})
+    write_sealed(tracked.folder / "runs.json", {**tracked.known, **run_names})
     warned: set[str] = set()
 
     def log(record: Mapping[str, Any]) -> None:
@@ -142,7 +143,17 @@ def tracking(
 
 
 def _known(path: Path) -> dict[str, str]:
-    return files.read_json(path, "the names of this run at its trackers") if path.is_file() else {}
+    """The names of this run at its trackers.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return read_sealed(path, "the names of this run at its trackers")
+    except BadInput as error:
+        raise BadInput(error.what, "Remove it; the run then gets new names there.") from error
 
 
 def _report_opened(thread: TrackerThread, screen: Screen) -> None:

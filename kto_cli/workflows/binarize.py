@@ -34,6 +34,7 @@ from kto_cli.data.select import Chosen, choose, default_name
 if TYPE_CHECKING:
     from kto_cli.model.tokens.encoder import Encoder
 
+NOTHING_WRITTEN = "Nothing was written; an earlier dataset is as it was."
 NO_ROWS, NOT_WRITTEN = "No training rows are left.", "Nothing was written."
 
 
@@ -64,7 +65,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         columns = spool.columns()
         for text in separate_openings(columns, spool, config.validation):
             screen.note(text)
-        assigned = assign(columns, sources, config)
+        with screen.progress("finding duplicates, splitting", None, keeps=NOTHING_WRITTEN):
+            assigned = assign(columns, sources, config)
         for text in assigned.warnings:
             screen.warn(text)
         for text in assigned.notes:
@@ -75,7 +77,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.note(text)
         if step := next_step(unused.decisions, sources):
             screen.note(step)
-        write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])
+        with screen.progress("writing", None, keeps=NOTHING_WRITTEN):
+            write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])
         result = account(columns, assigned, unused.counts, unused.records, sources)
         del columns, assigned
         writer.close_tables()
@@ -139,7 +142,7 @@ class Unused:
 def read(sources: list[Chosen], config: BinarizeConfig, spool: Spool, writer: DataWriter, screen: Screen) -> Unused:
     """Reads all files into the spool; input that gives no rows is written to rejects.jsonl at once."""
     unused = Unused()
-    with screen.progress("reading", None):
+    with screen.progress("reading", None, keeps=NOTHING_WRITTEN):
         for block, rows in parsed_blocks(blocks(sources, config, screen.note), config.workers):
             for one in rows.unused:
                 kind = REJECTED if isinstance(one, Reject) else DROPPED
@@ -172,7 +175,7 @@ def check_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict
     """Findings on rows that are too long for the model; each row is also a line of findings.jsonl."""
     from kto_cli.model.tokens.fit import examine_fit
 
-    with screen.progress("checking lengths", None):
+    with screen.progress("checking lengths", None, keeps=NOTHING_WRITTEN):
         fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)
     too_long, rows = sum(fit.counts.values()), plural(fit.rows, "row")
     screen.note(f"Lengths: {too_long:,} of {rows} do not fit in {fit.max_length:,} tokens.")

@@ -137,7 +137,7 @@ def _policy_scorer(session: Session) -> CompletionScorer:
 
 def _score(policy: CompletionScorer, session: Session, references: ReferenceLogps) -> Scores:
     rows = session.prepared.validation
-    with session.screen.progress("validation rows", 2 * len(rows)):
+    with session.screen.progress("validation rows", 2 * len(rows), keeps="Earlier results are as they were."):
         scorer = DistributedScorer(session.accelerator, policy, token_budget=session.prepared.token_budget)
         return score_rows(scorer, rows, references, tick=session.screen.tick)
 

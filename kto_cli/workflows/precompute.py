@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from kto_cli.common.errors import Interrupted
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator, warn_if_built_in
@@ -28,10 +27,7 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     warn_if_built_in(config, screen)
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
-    try:
-        _, use = reference_logps(prepared, prepared.train + prepared.validation, scorer, config, accelerator, screen)
-    except KeyboardInterrupt:
-        raise Interrupted("Stopped; what was computed is stored. Run the same command again to continue.") from None
+    _, use = reference_logps(prepared, prepared.train + prepared.validation, scorer, config, accelerator, screen)
     seconds = time.perf_counter() - began
     screen.table(
         f"Reference log-probs of {prepared.source.name}",

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kto_cli.common import files
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
+from kto_cli.common.seals import write_sealed
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import lora
 from kto_cli.model.distributed.gathering import gathered_weights
+from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
@@ -52,10 +53,27 @@ def run(
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     directory = RunDir(Path(config.out))
     accelerator.wait_for_everyone()
-    if stored is None:
-        if resume:
-            screen.note(f"{directory.folder} has no run to resume: starting a new one.")
+    if stored is None and not directory.lock.exists():  # of a locked folder the owner says more
         directory.refuse_unless_free()
+    with owned(accelerator, directory.lock, directory.folder, "training in", screen.warn):
+        # once more: another process may have trained there until now
+        config, stored = resolve_options(flags, config_file=config_file, resume=resume)
+        if stored is None:
+            directory.refuse_unless_free()
+            if resume:
+                screen.note(f"{directory.folder} has no run to resume: starting a new one.")
+        return _train(config, stored, directory, accelerator, screen, on_record)
+
+
+def _train(
+    config: TrainConfig,
+    stored: dict[str, Any] | None,
+    directory: RunDir,
+    accelerator: Any,
+    screen: Screen,
+    on_record: Callable[[Mapping[str, Any]], None] | None,
+) -> dict[str, Any]:
+    """The run, in a folder that this launch owns."""
     prepared = prepare(config, accelerator, screen)
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
@@ -99,15 +117,14 @@ def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | No
         _resume(this_run, screen)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        files.make_folder(directory.folder)
-        files.write_json(directory.config, described if stored is None else stored)
-        directory.keep_metrics_up_to(this_run.counters.step)
+        directory.remove_partial_files()
+        write_sealed(directory.config, described if stored is None else stored)
+        if fault := directory.keep_metrics_up_to(this_run.counters.step):
+            screen.warn(fault)
 
 
 def _resume(this_run: Run, screen: Screen) -> None:
     """Loads the newest valid checkpoint; without one, the run starts from its first step."""
-    if this_run.engine.accelerator.is_main_process:
-        this_run.directory.remove_partial_files()
     folder, state, faults = latest_valid_step(this_run.directory, this_run.engine.accelerator)
     for fault in faults:
         screen.warn(f"{fault} Falling back to the checkpoint before it.")
@@ -125,7 +142,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     settings, directory = this_run.settings, this_run.directory
     validation = None
     if this_run.validation:
-        with screen.progress("validation rows", 2 * len(this_run.validation)):
+        with screen.progress("validation rows", 2 * len(this_run.validation), keeps=_continues(directory)):
             scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
         validation = validation_metrics(scores, settings.loss)
     verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
@@ -146,6 +163,12 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         "sentence": verdict.sentence,
         "warnings": verdict.warnings,
     }
+
+
+def _continues(directory: RunDir) -> str:
+    steps = directory.step_folders()
+    last = f"The last checkpoint is {steps[-1]}." if steps else "No checkpoint was written yet."
+    return f"{last} Continue with: kto train --resume --out {directory.folder}"
 
 
 def _show(

@@ -178,8 +178,8 @@ def test_minus_one_makes_every_number_doubtful_and_the_rest_is_kept(kto: Command
         (["--max-length", "4"], ["--max-length 4"]),
         (["--max-length", "4096"], ["--max-length 4096", "256 tokens", "Use 256 or less"]),
         (["--max-length", "8"], ["None of the 32 rows fits into 8 tokens", "--max-length"]),
-        (["--chat-template", "missing.jinja"], ["missing.jinja", "cannot be read"]),
-        (["--config", "missing.yaml"], ["missing.yaml", "cannot be read"]),
+        (["--chat-template", "missing.jinja"], ["missing.jinja", "is missing"]),
+        (["--config", "missing.yaml"], ["missing.yaml", "is missing"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
 )

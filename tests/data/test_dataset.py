@@ -15,9 +15,10 @@ from kto_cli.common import files
 from kto_cli.common.binarize_config import FORMATS
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import replacing_folder
+from kto_cli.common.seals import read_sealed, write_sealed
 from kto_cli.data import dataset, dataset_writer
 from kto_cli.data.dataset import Row, find_data_dir, load_data_dir
-from kto_cli.data.dataset_writer import write_data_dir
+from kto_cli.data.dataset_writer import finish, write_data_dir, writing_data_dir
 
 
 def row(number: int, *, label: bool = True, chat: bool = True) -> Row:
@@ -191,9 +192,9 @@ def flip(folder: Path) -> None:
 def forge(folder: Path, name: str, data: bytes) -> None:
     """Damage that the manifest agrees with, so that the reader itself has to find it."""
     (folder / name).write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_sealed(folder / "manifest.json", "the manifest")
     manifest["files"][name] = dataset.file_sha256(folder / name)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(folder / "manifest.json", manifest)
 
 
 def other_columns(folder: Path) -> None:
@@ -274,15 +275,16 @@ def test_a_rename_that_fails_brings_the_earlier_dataset_back(tmp_path, monkeypat
         rename(source, target)
 
     monkeypatch.setattr(files.os, "replace", failing)
-    with pytest.raises(PermissionError):
+    with pytest.raises(BadInput, match="Permission denied"):
         write(tmp_path / "set", overwrite=True, count=8)
     assert len(load_data_dir(tmp_path / "set").train) == 4
 
 
 def test_two_processes_never_write_one_folder(tmp_path):
     """The second is told so, and the first goes on."""
-    with replacing_folder(tmp_path / "set") as first:
-        (first / "file").write_text("whole")
-        with pytest.raises(BadInput, match="Another process is writing"), replacing_folder(tmp_path / "set"):
-            raise AssertionError("never here")
-    assert (tmp_path / "set/file").read_text() == "whole"
+    with writing_data_dir(tmp_path / "set", overwrite=False, chat=True) as first:
+        with pytest.raises(BadInput, match=rf"Another process is writing .*set: process {os.getpid()} on "):
+            write(tmp_path / "set")
+        finish(first, {"note": "whole"})
+    assert load_data_dir(tmp_path / "set").manifest["note"] == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"], "no lock is left"

@@ -28,7 +28,7 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 TWO = "torch.distributed.run --standalone --nproc_per_node 2"
 STEP = REPOSITORY / "tests" / "support" / "one_step.py"
-TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
+TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds", "seal"}
 
 
 def check_steps(place: Path, *, sharded: bool) -> None:

@@ -16,7 +16,8 @@ import pytest
 from conftest import call, make_dataset, spawn
 
 STEPS = 24
-TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
+TIMINGS = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds", "seal"}
+"""What a clock measured, and the checksum of the line."""
 
 
 @pytest.fixture(scope="module")

@@ -250,7 +250,13 @@ def same_as_unbroken(run: Path, finished: Path) -> None:
     assert names(run) == FINISHED
     assert names(run / "steps") == names(finished / "steps")
     assert sha(run / "model.safetensors") == sha(finished / "model.safetensors")
-    clocks = {"seconds", "rows_per_second", "tokens_per_second", "eta_seconds"}
+    clocks = {
+        "seconds",
+        "rows_per_second",
+        "tokens_per_second",
+        "eta_seconds",
+        "seal",
+    }
     lines, expected = (
         [
             {name: value for name, value in json.loads(line).items() if name not in clocks}

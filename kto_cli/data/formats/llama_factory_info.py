@@ -6,7 +6,6 @@ https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md. An entry with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.read import read_json
 from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.readers.open_file import printable
@@ -61,10 +61,7 @@ def read_info(path: Path) -> dict[str, dict[str, Any]]:
         BadInput: the file cannot be read, or has another structure.
     """
     shown = printable(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{shown} cannot be read ({error}).", "Fix it, or move it away.") from error
+    values = read_json(path, "descriptions of data sets")
     if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
         raise BadInput(
             f"{shown} does not map names to descriptions.", f"See {INFO} in the data README of LLaMA-Factory."

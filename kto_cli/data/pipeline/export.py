@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, count_rows, read_batches
+from kto_cli.common.read import parquet_file
+from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, Text, count_rows, read_batches
 
 SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """Split -> its Parquet file."""
@@ -145,6 +146,6 @@ def write_info(folder: Path, data: Path, name: str, splits: Iterable[str]) -> No
 def holds_chats(data: Path) -> bool:
     """Whether the rows of a dataset are chats, by the schema of its files."""
     import pyarrow as pa
-    from pyarrow import parquet
 
-    return pa.types.is_list(parquet.read_schema(data / TRAIN).field("prompt").type)
+    with parquet_file(data / TRAIN, WHAT) as file:
+        return pa.types.is_list(file.schema_arrow.field("prompt").type)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.read import twice
 from kto_cli.data.readers import jsonl
-from kto_cli.data.readers.jsonl import Record, as_record, twice
+from kto_cli.data.readers.jsonl import Record, as_record
 from kto_cli.data.readers.open_file import Reached, open_text, printable
 
 BLOCK = 2**20

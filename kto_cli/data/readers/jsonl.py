@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.read import DuplicateKey, parse_json
 from kto_cli.data.readers.open_file import Reached, open_bytes, open_text, printable
 
 __all__ = ["MAX_LINE", "UNPARSED", "Record", "line_records", "open_bytes", "parse_json", "parsed"]
@@ -44,10 +45,6 @@ class Record:
     """Original text."""
     reason: str = ""
     detail: str = ""
-
-
-class DuplicateKey(ValueError):
-    """A JSON object has one key twice."""
 
 
 def bounded_lines(text: io.TextIOWrapper, name: str) -> Iterator[tuple[str, bool]]:
@@ -86,43 +83,6 @@ def line_records(path: Path, name: str) -> Iterator[Record]:
             elif not line.isspace():
                 yield Record(f"{name}:{number}", None, line.rstrip("\r\n"), UNPARSED)
             reached.count = number
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON object with these keys and values.
-
-    Raises:
-        DuplicateKey: a key occurs twice.
-    """
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise DuplicateKey(twice(pairs))
-    return values
-
-
-def twice(pairs: list[tuple[str, Any]]) -> str:
-    """Sentence that names the first key that occurs twice."""
-    seen: set[str] = set()
-    key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-    return f"the key {key[:40]!r} is given twice"
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=unique)
-
-
-def parse_json(text: str) -> Any:
-    """Value of a JSON text; NaN and Infinity are numbers, as in Python's json.
-
-    Raises:
-        DuplicateKey: an object has one key twice.
-        ValueError: not JSON, nested too deeply, or a number too long.
-    """
-    try:
-        return DECODER.decode(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos + 1:,}") from error
 
 
 def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = None) -> Record:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
@@ -84,7 +85,7 @@ class Answering:
             decoding=self.decoding,
         )
         mine = range(accelerator.process_index, len(questions), accelerator.num_processes)
-        with screen.progress(f"answers of {called}", len(mine)):
+        with screen.progress(f"answers of {called}", len(mine), keeps=STORED):
             found = answer_all(engine, [questions[index] for index in mine], self.decoding, store, tick=screen.tick)
         self.answers[name] = self._gathered(dict(zip(mine, found, strict=True)))
 
@@ -128,7 +129,7 @@ class Answering:
         if targets := self._targets():
             answers[TARGET] = targets
         found = describe(answers, self.decoding, self.config.engine)
-        write_part(out, GENERATIONS, of, found)
+        write_part(out, GENERATIONS, of, found, beside=[SAMPLES])
         return {"generations": found}
 
     def _targets(self) -> list[Answer]:

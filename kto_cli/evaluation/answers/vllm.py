@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kto_cli.common import files
 from kto_cli.common.errors import BadInput, BadModel, first_line
+from kto_cli.common.read import read_json
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
 AT_ONCE = 256
@@ -104,7 +104,7 @@ def _rank_for_vllm(subject: AnsweringModel) -> int:
     Raises:
         BadModel: vLLM cannot serve this adapter.
     """
-    settings = files.read_json(subject.folder / "adapter_config.json", "the adapter's config")
+    settings = read_json(subject.folder / "adapter_config.json", "the adapter's config", constants=True)
     kind, rank = settings.get("peft_type", "LORA"), int(settings.get("r", 16))
     if kind != "LORA" or settings.get("use_dora"):
         raise BadModel(f"vLLM serves plain LoRA adapters; {subject.name} is another kind.", "Use --engine auto.")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.common import files
+from kto_cli.common.errors import BadInput
+from kto_cli.common.seals import read_sealed, write_sealed
 from kto_cli.core.statistics.intervals import RESAMPLES
 from kto_cli.evaluation.benchmarks.loading import documents_of, load_task, refuse_short_context, shots_of
 from kto_cli.evaluation.benchmarks.plan import Asked, Plan
@@ -126,8 +128,12 @@ def _result(
     asked, documents = ready.asked, documents_of(ready.loaded, settings.limit)
     cached = cache and cache / f"{_key(ready, documents, plan, subject, settings)}.json"
     if cached and cached.exists():
-        say(f"{asked.name}: result of an earlier run, from the cache.")
-        return files.read_json(cached, "the cached result of a benchmark")["result"]
+        try:
+            result: dict[str, Any] = read_sealed(cached, "the cached result of a benchmark")["result"]
+            say(f"{asked.name}: result of an earlier run, from the cache.")
+            return result
+        except (BadInput, KeyError):
+            say(f"{asked.name}: the cached result of an earlier run is damaged ({cached}); it is computed again.")
     count = sum(map(len, documents.values()))
     warning = "; executes code that the model writes" if asked.runs_code else ""
     say(f"{asked.name}: lm-eval's {ready.task}, {shots_of(ready.loaded)}, {count:,} documents{warning}.")
@@ -139,7 +145,7 @@ def _result(
     result |= {"lm_eval_name": ready.task, "chat_template": subject.own_template, "truncated": truncated}
     result = files.finite(result)
     if cached:
-        files.write_json(cached, {"layout": LAYOUT, "result": result})
+        write_sealed(cached, {"layout": LAYOUT, "result": result})
     return result
 
 

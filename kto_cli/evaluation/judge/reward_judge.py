@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kto_cli.common.errors import BadModel, first_line
-from kto_cli.common.files import read_json
+from kto_cli.common.read import read_json
 from kto_cli.data.dataset import Text, joined
 from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
@@ -80,7 +80,7 @@ class RewardJudge:
         self._say = say
         self._print = load.fingerprint(folder)
         self._dtype = dtype
-        config = read_json(folder / "config.json", "the judge's config")
+        config = read_json(folder / "config.json", "the judge's config", constants=True)
         self.weights = torch.tensor(score_weights(config, folder), dtype=torch.float64)
         self.tokenizer, self.in_pairs = self._load_tokenizer()
         self.model = _load(folder, dtype).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.phase import STORED
+from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
 from kto_cli.data.dataset import last_turn
@@ -62,12 +63,7 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
         BadInput: it is not such a file, or it answers none of the prompts.
     """
     wanted = 'a list of {"instruction", "output"}, as AlpacaEval writes it'
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.", f"--against takes {wanted}.") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON: {error}.", f"--against takes {wanted}.") from error
+    rows = read_json(path, f"--against takes {wanted}")
     sound = isinstance(rows, list) and all(
         isinstance(row, dict) and isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str)
         for row in rows
@@ -116,7 +112,7 @@ def judge_answers(
     needed = estimate(judge, comparisons, store)
     _say_what_it_takes(needed, store, config, screen)
     needed.refuse_above(config.judge_calls)
-    with screen.progress(f"verdicts on {model.name}", needed.calls or 2 * len(comparisons)):
+    with screen.progress(f"verdicts on {model.name}", needed.calls or 2 * len(comparisons), keeps=STORED):
         verdicts = judge_all(judge, comparisons, store, workers=config.judge_workers, tick=screen.tick)
     found = win_rates(judgements(comparisons, verdicts))
     facts = {
@@ -189,7 +185,7 @@ def write_comparisons(
     ]
     write_lines(out, JUDGED_ANSWERS, lines)
     export(out / ALPACA_EVAL, comparisons, verdicts, **names)
-    write_part(out, WIN_RATE, of, found)
+    write_part(out, WIN_RATE, of, found, beside=[JUDGED_ANSWERS])
 
 
 def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:

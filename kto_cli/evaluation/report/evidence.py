@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -12,9 +11,11 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.errors import BadInput
 from kto_cli.common.files import text_hash
+from kto_cli.common.read import parse_json, read_parquet, read_text
 from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION, last_turn
-from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, read_object, read_part
+from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, WHAT, faults, read_part, read_result
 from kto_cli.training.run.run_dir import RunDir
 
 Columns = dict[str, NDArray[Any]]
@@ -72,8 +73,8 @@ class Evidence:
 
 def gather(out: Path, home: Path | None) -> Evidence:
     """Reads the results in `out` and the run in `home`."""
-    results = read_object(out / METRICS)
-    settings = read_object(RunDir(home).config) if home else {}
+    results, damaged = read_result(out / METRICS), faults(out)
+    settings = read_result(RunDir(home).config) if home else {}
     manifest, note = _manifest(results, settings)
     return Evidence(
         called=str(results.get("checkpoint") or (home or out).name),
@@ -82,8 +83,8 @@ def gather(out: Path, home: Path | None) -> Evidence:
         steps=steps_of(home, out) if home else [],
         manifest=manifest,
         data_note=note,
-        rows=_rows(out / ROWS),
-        samples=_samples(out / SAMPLES),
+        rows=None if ROWS in damaged else _rows(out / ROWS),
+        samples=[] if SAMPLES in damaged else _samples(out / SAMPLES),
         parts={name: read_part(out, name, results.get("of")) for name in PARTS},
         results_folder=out.relative_to(home).as_posix() if home and out.is_relative_to(home) else out.name,
     )
@@ -121,9 +122,10 @@ def with_nan(value: Any) -> Any:
 
 def steps_of(home: Path, out: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl of the run in `home` that hold a step; those of an evaluated step end with it."""
-    lines = [
-        line for line in RunDir(home).read_metrics() if isinstance(line, dict) and isinstance(line.get("step"), int)
-    ]
+    try:
+        lines = RunDir(home).read_metrics()
+    except BadInput:
+        return []
     named = re.fullmatch(r"step-(\d+)", out.name)
     return [line for line in lines if not named or line["step"] <= int(named[1])]
 
@@ -134,7 +136,7 @@ def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[s
     folder = data.get("folder")
     if not isinstance(folder, str):
         return {}, "The results do not say which dataset they are of, so its audit is not shown."
-    manifest = read_object(Path(folder) / MANIFEST)
+    manifest = read_result(Path(folder) / MANIFEST)
     if not manifest:
         return {}, f"The dataset {folder} is not there any more, so its audit is not shown."
     hashes = part(manifest, "files")
@@ -146,12 +148,9 @@ def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[s
 
 def _rows(path: Path) -> Columns | None:
     """The columns that are needed; None where the file, one of them, or every row is missing."""
-    import pyarrow
-    from pyarrow import parquet
-
     try:
-        table = parquet.read_table(path, columns=list(NEEDED))
-    except (OSError, pyarrow.ArrowException):
+        table = read_parquet(path, WHAT, columns=list(NEEDED))
+    except BadInput:
         return None
     if not table.num_rows or set(table.column_names) != set(NEEDED):
         return None
@@ -161,13 +160,13 @@ def _rows(path: Path) -> Columns | None:
 def _samples(path: Path) -> list[dict[str, str]]:
     """Lines that are objects with a prompt; values that are not texts are dropped."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError):
+        lines = read_text(path, WHAT).split("\n")
+    except BadInput:
         return []
     found = []
     for line in lines:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             continue
         if isinstance(value, dict) and "prompt" in value:
@@ -177,16 +176,12 @@ def _samples(path: Path) -> list[dict[str, str]]:
 
 def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
     """Id -> (the end of the prompt, the completion) of validation rows, as far as the dataset is there."""
-    import pyarrow
-    from pyarrow import parquet
-
     if not isinstance(folder, str) or not ids:
         return {}
+    columns, wanted = ["id", "prompt", "completion"], [("id", "in", ids)]
     try:
-        table = parquet.read_table(
-            Path(folder) / VALIDATION, columns=["id", "prompt", "completion"], filters=[("id", "in", ids)]
-        ).to_pylist()
-    except (OSError, pyarrow.ArrowException):
+        table = read_parquet(Path(folder) / VALIDATION, "validation rows", columns=columns, filters=wanted).to_pylist()
+    except BadInput:
         return {}
     return {row["id"]: (last_turn(row["prompt"]), last_turn(row["completion"])) for row in table}
 

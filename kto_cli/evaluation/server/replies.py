@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import time
 from typing import Any
+
+from kto_cli.common.read import parse_json
 
 
 def json_object(body: str) -> dict[str, Any] | None:
     """The body as a JSON object, or None."""
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = parse_json(body)
+    except ValueError:
         return None
     return answer if isinstance(answer, dict) else None
 

@@ -102,7 +102,8 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         BadInput, BadData, BadModel: see what each part asks for.
     """
     data = load_data_dir(find_data_dir(config.data))
-    source = open_source(config.model, in_4bit=config.load_in_4bit)
+    with screen.progress("reading the model's files", None):
+        source = open_source(config.model, in_4bit=config.load_in_4bit)
     tokenizer, fallback = load_tokenizer(
         source.folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
@@ -113,9 +114,10 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         )
     precision = choose_precision(config.dtype, accelerator.device)
     in_4bit = precision.compute if config.load_in_4bit else None
-    model = load_model(
-        source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
-    )
+    with screen.progress("loading the model", None):
+        model = load_model(
+            source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
+        )
     max_length = greatest_length(config.max_length, context_length(model.config))
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model))
     cache = cache_folder(config)

@@ -13,6 +13,7 @@ from torch import Tensor
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import Diverged
 from kto_cli.common.model_config import ModelConfig
+from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.core.batches import micro_batches, sequence_lengths
 from kto_cli.model.logprobs.forward import DistributedScorer
@@ -61,22 +62,30 @@ def reference_logps(
     """
     cache = open_cache(prepared, config)
     keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
+
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
-    values = torch.zeros(len(keys), dtype=torch.float64)
-    if accelerator.is_main_process:
-        values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
-    if accelerator.num_processes > 1:
-        values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
+    def stored() -> Tensor:
+        values = torch.zeros(len(keys), dtype=torch.float64)
+        if accelerator.is_main_process:
+            values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
+        if accelerator.num_processes > 1:
+            values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
+        return values
+
+    values = stored()
     for name in cache.fixed:
         screen.warn(
             f"The reference cache had a truncated or damaged file ({cache.folder / name}); "
-            "it was removed, and its values are computed again."
+            "its values are computed again."
         )
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         sequences = rows.sequences.take(first[missing])
         distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
-        values[missing] = _compute(keys[missing], sequences, distributed, cache, screen)
+        computed = _compute(keys[missing], sequences, distributed, cache, screen)
+        # what is stored counts, so that a resumed run reads the same: another process may have stored it first
+        values = stored()
+        values[missing] = torch.where(values[missing].isnan(), computed, values[missing])
     both = values[torch.from_numpy(inverse)].float()
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
     return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
@@ -125,5 +134,5 @@ def _compute(
     (batches,) = micro_batches(sequence_lengths(sequences), token_budget=scorer.token_budget, packed=scorer.packs)
     accelerator = scorer.accelerator
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
-    with screen.progress("reference log-probs", mine):
+    with screen.progress("reference log-probs", mine, keeps=STORED):
         return scorer.log_probs(sequences, batches=batches, done=store).double()

@@ -15,14 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.common.cache import AppendFile, new_path
-from kto_cli.common.files import replacing
+from kto_cli.common.cache import AppendFile, make_cache_folder, new_path, owning_in_cache
+from kto_cli.common.errors import BadInput, DiskFull
+from kto_cli.common.files import remove, replacing
+from kto_cli.common.owner import LOCK, owning
+from kto_cli.common.read import read_bytes
 
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
@@ -36,6 +41,9 @@ class ReferenceCache:
         self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
         self._segment = AppendFile(self.folder, ".segment")
+        self._sizes: dict[str, int] = {}
+        """Bytes of each segment that were read or written."""
+        self._others: set[bytes] = set()
         self.fixed: list[str] = []
         """Segments in which a torn or damaged frame was found."""
 
@@ -51,25 +59,68 @@ class ReferenceCache:
         logps, tokens = numpy.full(len(keys), numpy.nan), numpy.zeros(len(keys), "i8")
         if not self.folder.is_dir() or not len(keys):
             return logps, tokens
-        for path in sorted(self.folder.glob("*.segment")):
-            frames, sound = self._frames(path.read_bytes())
-            if not sound:
-                self._fix(path, frames)
-            records = numpy.frombuffer(b"".join(frames), _RECORD)
-            places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
-            wanted = keys[places] == records["key"]
-            logps[places[wanted]] = records["logp"][wanted]
-            tokens[places[wanted]] = records["tokens"][wanted]
+        with self._lock_if_writable() as writable:
+            for path in sorted(self.folder.glob("*.segment")):
+                records = self._records(path, fix=writable)
+                places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
+                # of several values of a sequence the first is the one that was used
+                wanted = (keys[places] == records["key"]) & numpy.isnan(logps[places])
+                logps[places[wanted][::-1]] = records["logp"][wanted][::-1]
+                tokens[places[wanted][::-1]] = records["tokens"][wanted][::-1]
         return logps, tokens
 
     def append(self, values: Sequence[tuple[bytes, float, int]]) -> None:
         """Stores one micro-batch of (key, logp, tokens), whole or not at all, safe against a power cut.
 
+        What another process has stored since the last `read` stays as it is: who computes at the same time must
+        `read` again and use what is stored.
+
         Raises:
             DiskFull: no space left. BadInput: the cache folder cannot be written to.
         """
-        payload = numpy.array([(numpy.void(key), logp, tokens) for key, logp, tokens in values], _RECORD).tobytes()
-        self._segment.append(self._frame(payload))
+        make_cache_folder(self.folder)
+        with owning_in_cache(self.folder / LOCK, self.folder, "", _say_nothing):
+            known = self._stored_since()
+            new = [(numpy.void(key), logp, tokens) for key, logp, tokens in values if bytes(key) not in known]
+            if new:
+                path = self._segment.append(self._frame(numpy.array(new, _RECORD).tobytes()))
+                self._sizes[path.name] = path.stat().st_size
+
+    @contextmanager
+    def _lock_if_writable(self) -> Iterator[bool]:
+        """The lock of all writers; without it where nothing can be written, so that a read-only cache is read."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(owning(self.folder / LOCK, self.folder, "", waiting=_say_nothing))
+                writable = True
+            except (BadInput, DiskFull):
+                writable = False
+            yield writable
+
+    def _records(self, path: Path, *, fix: bool) -> NDArray[Any]:
+        """The sound records of a segment."""
+        try:
+            data = read_bytes(path, "reference log-probs")
+        except BadInput:
+            data = b"?"  # no frame, and not sound
+        frames, sound = self._frames(data)
+        self._sizes[path.name] = len(data)
+        if not sound:
+            self.fixed.append(path.name)
+            if fix:
+                self._fix(path, frames)
+        return numpy.frombuffer(b"".join(frames), _RECORD)
+
+    def _stored_since(self) -> set[bytes]:
+        """Keys that other processes have stored since the last `read` or `append`."""
+        for path in sorted(self.folder.glob("*.segment")):
+            seen = self._sizes.get(path.name, 0)
+            if path.is_file() and path.stat().st_size > seen:
+                data = read_bytes(path, "reference log-probs")
+                self._sizes[path.name] = len(data)
+                for payload in self._frames(data[seen:])[0]:
+                    self._others |= {record.tobytes() for record in numpy.frombuffer(payload, _RECORD)["key"]}
+        return self._others
 
     def _frame(self, payload: bytes) -> bytes:
         frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
@@ -104,8 +155,11 @@ class ReferenceCache:
 
     def _fix(self, path: Path, payloads: list[bytes]) -> None:
         """Copies a segment's sound frames to a new one and removes it."""
-        self.fixed.append(path.name)
         if payloads:
             with replacing(new_path(path.parent, "-fixed.segment")) as temporary:
                 temporary.write_bytes(b"".join(self._frame(payload) for payload in payloads))
-        path.unlink(missing_ok=True)
+        remove(path)
+
+
+def _say_nothing(text: str) -> None:
+    """Another process has the lock for a moment only."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common import files
-from kto_cli.common.cache import make_cache_folder
+from kto_cli.common.cache import make_cache_folder, owning_in_cache
 from kto_cli.common.errors import BadInput
+from kto_cli.common.owner import beside
 from kto_cli.common.screen import Screen
-from kto_cli.data.dataset import DataDir, count_rows, read_columns
+from kto_cli.data.dataset import TRAIN, DataDir, count_rows, read_columns
 from kto_cli.model.tokens.build_store import write_store
 from kto_cli.model.tokens.encoder import Encoder, EncodingReport
 from kto_cli.model.tokens.store import MANIFEST, VERSION, EncodedRows, TokenStore
@@ -32,6 +33,7 @@ _TOKENIZER_FILES = (
     "*.model",
     "*.py",
 )
+UNCHANGED = "The dataset is unchanged; the same command tokenizes it again."
 _BATCH = 512
 """Rows read at once."""
 
@@ -53,7 +55,7 @@ def tokenized_rows(
     if not total:
         return EncodedRows(), EncodingReport()
     folder = root / "tokens" / store_name(data.fingerprint, file, encoder, tokenizer_folder)
-    write = partial(_write, data.folder / file, total, encoder, screen, "training" if "train" in file else "validation")
+    write = partial(_write, data, file, total, encoder, screen)
     try:
         if accelerator.is_local_main_process:
             open_or_write(folder, write, screen)
@@ -94,7 +96,7 @@ def open_or_write(folder: Path, write: Any, screen: Screen) -> tuple[TokenStore,
         except BadInput as error:
             screen.warn(f"The tokenized rows in the cache cannot be used ({error.what}) They are tokenized again.")
     make_cache_folder(folder.parent)
-    with files.locked(folder.with_name(f".{folder.name}.lock")):
+    with owning_in_cache(beside(folder), folder, "tokenizing rows into", screen.note):
         try:
             return open_store(folder)  # another process may have written it meanwhile
         except BadInput:
@@ -103,6 +105,14 @@ def open_or_write(folder: Path, write: Any, screen: Screen) -> tuple[TokenStore,
     return open_store(folder)
 
 
-def _write(path: Path, total: int, encoder: Encoder, screen: Screen, what: str, folder: Path) -> None:
-    with screen.progress(f"tokenizing {what} rows", total):
+def _write(data: DataDir, file: str, total: int, encoder: Encoder, screen: Screen, folder: Path) -> None:
+    """Tokenizes rows into an empty folder.
+
+    Raises:
+        BadInput: the dataset was replaced meanwhile.
+    """
+    path, what = data.folder / file, "training" if file == TRAIN else "validation"
+    with screen.progress(f"tokenizing {what} rows", total, keeps=UNCHANGED):
         write_store(folder, partial(read_columns, path, size=_BATCH), encoder, tick=screen.tick)
+    if files.file_sha256(path) != data.manifest["files"][file]:
+        raise BadInput(f"{path} was replaced while it was read.", "Run the same command again.")

@@ -18,12 +18,14 @@ from typing import Any, overload
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.read import open_binary, read_array
 from kto_cli.core.batches import SequenceLengths
 from kto_cli.core.rows import EncodedRow, TokenSequence
 
-VERSION = 4
+VERSION = 5
 """Increases when the format or the tokenization changes."""
 TOKENS, STARTS, MANIFEST = "tokens.bin", "starts.npy", "store.json"
+WHAT = "tokenized rows"
 COLUMNS = {
     "id": "id of the row",
     "prompt_id": "id of its prompt in the dataset",
@@ -45,9 +47,9 @@ class StoredTexts:
     """The distinct prompts and completions of a store."""
 
     def __init__(self, folder: Path) -> None:
-        self._starts = numpy.load(folder / STARTS, mmap_mode="r")
+        self._starts = read_array(folder / STARTS, WHAT)
         # Read, not memory-mapped: the pages of a map count as memory of this process until others need them.
-        self._file = (folder / TOKENS).open("rb", buffering=0)
+        self._file = open_binary(folder / TOKENS, WHAT)
 
     def tokens(self, text: int, count: int | None = None) -> NDArray[numpy.uint32]:
         """The first `count` token ids of a text; None: all."""
@@ -61,7 +63,7 @@ class TokenStore:
     """An opened store."""
 
     def __init__(self, folder: Path) -> None:
-        self.columns = {name: numpy.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+        self.columns = {name: read_array(folder / f"{name}.npy", WHAT) for name in COLUMNS}
         self.texts = StoredTexts(folder)
 
     def __len__(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from array import array
 from collections import Counter
@@ -15,9 +14,10 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import file_sha256, read_json, text_hash, write_json
+from kto_cli.common.files import file_sha256
+from kto_cli.common.seals import read_sealed, write_sealed
 from kto_cli.model.tokens.encoder import EncodingReport
-from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, StoredTexts, TokenStore
+from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, WHAT, StoredTexts, TokenStore
 
 NATIVE = sys.byteorder == "little" and array("I").itemsize == 4
 """Whether this machine's unsigned integers have the format of tokens.bin."""
@@ -81,7 +81,7 @@ def seal(folder: Path, columns: Mapping[str, NDArray[Any]], report: EncodingRepo
     hashes = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     facts = {**vars(report), "dropped": dict(report.dropped)}
     manifest = {"version": VERSION, "report": facts, "files": hashes}
-    write_json(folder / MANIFEST, {**manifest, "seal": text_hash(json.dumps(manifest, sort_keys=True))})
+    write_sealed(folder / MANIFEST, manifest)
 
 
 def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
@@ -90,10 +90,7 @@ def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
     Raises:
         BadInput: a file is missing or damaged.
     """
-    manifest = read_json(folder / MANIFEST, "tokenized rows")
-    seal = manifest.pop("seal", None) if isinstance(manifest, dict) else None
-    if seal != text_hash(json.dumps(manifest, sort_keys=True)):
-        raise BadInput(f"{folder / MANIFEST} is damaged.")
+    manifest = read_sealed(folder / MANIFEST, WHAT)
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.is_file() or file_sha256(path) != expected:

@@ -7,12 +7,14 @@ and FSDP2 can load both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.read import read_tensors
 from kto_cli.model import lora
 from kto_cli.model.distributed import gathering, processes
 from kto_cli.model.distributed.gathering import ReadRows
@@ -119,15 +121,13 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
         names = slices.names("optimizer.")
         gathering.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
         return
-    from safetensors.torch import load_file
-
     if lora.is_adapted(model):
-        own, weights = lora.tensors(model), load_file(folder / lora.WEIGHTS)
+        own, weights = lora.tensors(model), read_tensors(folder / lora.WEIGHTS, "the adapters")
     else:
         own = model.state_dict(keep_vars=True)
         weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
     gathering.put_weights({name: own[name] for name in weights}, _rows_of(weights))
-    moments = load_file(folder / "optimizer.safetensors")
+    moments = read_tensors(folder / "optimizer.safetensors", "the optimizer's state")
     gathering.put_moments(optimizer, list(moments), _rows_of(moments))
 
 
@@ -144,7 +144,7 @@ def refuse_slices(folder: Path) -> None:
         )
 
 
-def _rows_of(tensors: dict[str, Tensor]) -> ReadRows:
+def _rows_of(tensors: Mapping[str, Tensor]) -> ReadRows:
     def read(name: str, start: int, stop: int) -> Tensor:
         tensor = tensors[name]
         return tensor[start:stop] if tensor.ndim else tensor

@@ -6,7 +6,6 @@ write again: processor configs, vocabularies in the formats of other libraries, 
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ from typing import Any
 
 import torch
 
-from kto_cli.common.errors import BadModel, DiskFull, first_line
+from kto_cli.common.errors import BadInput, BadModel, DiskFull, first_line
 from kto_cli.common.files import saying_disk_full
+from kto_cli.common.read import read_json
 from kto_cli.model import lora
 
 BELONGING = (
@@ -103,8 +103,8 @@ def has_code(folder: Path) -> bool:
 def _configs(folder: Path) -> Iterator[dict[str, Any]]:
     for path in folder.glob("*config.json"):
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            config = read_json(path, "a config of the model", constants=True)
+        except BadInput:
             continue  # what needs this file says so
         if isinstance(config, dict):
             yield config

@@ -3,17 +3,20 @@
 config.json, model.safetensors, tokenizer ...   the finished model; config.json comes last and says "finished"
                                                 (of a LoRA run: adapter_config.json, adapter_model.safetensors)
 kto_config.json                                 settings, versions, fingerprints; re-runs the run
-metrics.jsonl                                   one line per step
+metrics.jsonl                                   one line per step, each with a checksum
 steps/step-000200/                              a model folder with optimizer.safetensors and state.json
 README.md                                       model card
 tracking/                                       of `--track`: TensorBoard's and wandb's files, names of the run
 eval/                                           written by `kto eval`
+.lock                                           while a process trains: which one
+
+kto_config.json and state.json are sealed and hold the checksums of all files of the finished model and of a checkpoint.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +28,12 @@ import torch
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
-from kto_cli.model import lora
+from kto_cli.common.owner import LOCK
+from kto_cli.common.seals import read_sealed, write_sealed
+from kto_cli.model.written_files import LAST_FILES, SETTINGS, STATE, is_model_folder, read_state
+from kto_cli.training.run.metrics_file import append_line, read_lines, sync, write_lines
 from kto_cli.training.run.model_folder import ModelWriter
 
-LAST_FILES = ("config.json", lora.CONFIG)
-"""Written last, of a model or of an adapter: its presence means that all other files are there."""
 KEPT_STEPS = 2
 """Checkpoints that stay: the last, and the one before it as a reserve."""
 
@@ -43,7 +47,7 @@ class RunDir:
     @property
     def config(self) -> Path:
         """Settings and fingerprints."""
-        return self.folder / "kto_config.json"
+        return self.folder / SETTINGS
 
     @property
     def metrics(self) -> Path:
@@ -54,6 +58,11 @@ class RunDir:
     def steps(self) -> Path:
         """Checkpoints to resume from."""
         return self.folder / "steps"
+
+    @property
+    def lock(self) -> Path:
+        """Lock file of the process that trains here."""
+        return self.folder / LOCK
 
     @property
     def started(self) -> bool:
@@ -87,33 +96,29 @@ class RunDir:
                 f"{self.folder} holds an unfinished run.",
                 f"Resume it with `kto train --resume --out {self.folder}`, or use another folder with --out.",
             )
-        if any(self.folder.iterdir()):
+        if any(not _is_left_over(path.name) for path in self.folder.iterdir()):
             raise BadInput(f"The output folder {self.folder} is not empty.", "Use another folder with --out.")
 
     # --- metrics ---------------------------------------------------------------------------
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Appends one step's numbers."""
-        with files.saying_disk_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(files.json_lines([line]))
+        append_line(self.metrics, line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All complete lines; a truncated last line (of a killed run) is skipped."""
-        if not self.metrics.exists():
-            return []
-        lines = []
-        for text in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-        return lines
+        """All sound lines.
 
-    def keep_metrics_up_to(self, step: int) -> None:
-        """Drops the lines of later steps, which will be written again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        with files.replacing(self.metrics) as temporary:
-            temporary.write_text(files.json_lines(kept), encoding="utf-8")
+        Raises:
+            BadInput: the file cannot be read.
+        """
+        return read_lines(self.metrics).lines
+
+    def keep_metrics_up_to(self, step: int) -> str:
+        """Drops the lines of later steps, which will be written again; returns what is wrong with the others."""
+        found = read_lines(self.metrics)
+        kept = [line for line in found.lines if line["step"] <= step]
+        write_lines(self.metrics, kept)
+        return found.fault(self.metrics, step)
 
     # --- checkpoints -----------------------------------------------------------------------
 
@@ -131,12 +136,14 @@ class RunDir:
         Raises:
             DiskFull: no space left; earlier checkpoints are untouched.
         """
+        sync(self.metrics)
         with files.replacing_folder(self.step_folder(step)) as folder:
             hashes: dict[str, str] = {}
             yield folder, hashes
-            written = files.files_below(folder).items()
-            hashes |= {name: files.file_sha256(path) for name, path in written if name not in hashes}
-            files.write_json(folder / "state.json", {"step": step, **counters, "files": dict(sorted(hashes.items()))})
+            written = files.files_below(folder)
+            files.give_usual_mode(written.values())
+            hashes |= {name: files.file_sha256(path) for name, path in written.items() if name not in hashes}
+            write_sealed(folder / STATE, {"step": step, **counters, "files": dict(sorted(hashes.items()))})
         for old in self.step_folders()[:-KEPT_STEPS]:
             os.replace(old, leaving := old.with_name(f".{old.name}.old"))
             shutil.rmtree(leaving)
@@ -144,7 +151,7 @@ class RunDir:
     def remove_partial_files(self) -> None:
         """Removes what a killed process left half-written; files with their final names are always complete."""
         for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            files.remove(left)
 
     def step_folders(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -177,13 +184,13 @@ class RunDir:
         self.remove_partial_files()
         staging = self.folder / ".finished.tmp"
         with files.saying_disk_full(self.folder):
-            shutil.rmtree(staging, ignore_errors=True)
             files.make_folder(staging)
             writer.write(staging, model, weights)
             (staging / "README.md").write_text(card, encoding="utf-8")
             written = files.files_below(staging)
-            hashes = {name: files.file_sha256(path) for name, path in written.items() if path.suffix == ".safetensors"}
-            files.write_json(self.config, {**read_settings(self), "finished": {"files": hashes}})
+            files.give_usual_mode(written.values())
+            hashes = {name: files.file_sha256(path) for name, path in written.items()}
+            write_sealed(self.config, {**read_settings(self), "finished": {"files": hashes}})
             for name in sorted(written, key=lambda name: (name in LAST_FILES, name)):
                 files.sync_file(staging / name)
                 (self.folder / name).parent.mkdir(exist_ok=True)
@@ -198,7 +205,7 @@ def read_settings(directory: RunDir) -> dict[str, Any]:
     Raises:
         BadInput: it is damaged or was changed by hand.
     """
-    stored = files.read_json(directory.config, "the run's settings")
+    stored = read_sealed(directory.config, "the run's settings")
     parts: dict[str, tuple[str, ...]] = {
         "train": ("data", "model", "beta", "chat_template"),
         "chosen": ("max_length", "dtype", "lambda_d", "lambda_u"),
@@ -206,7 +213,7 @@ def read_settings(directory: RunDir) -> dict[str, Any]:
         "reference": ("folder", "fingerprint"),
     }
     for part, keys in parts.items():
-        section = stored.get(part) if isinstance(stored, dict) else None
+        section = stored.get(part)
         if not isinstance(section, dict) or any(key not in section for key in keys):
             raise BadInput(
                 f"{directory.config} is not what kto wrote: its part {part!r} is missing or incomplete.",
@@ -215,38 +222,6 @@ def read_settings(directory: RunDir) -> dict[str, Any]:
     return stored
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The state.json of a checkpoint, after comparing every file with its checksum.
-
-    Raises:
-        BadInput: a file is missing or not as it was written; names it.
-    """
-    state = files.read_json(folder / "state.json", "a checkpoint's state")
-    _compare(folder, state.get("files", {}))
-    return state
-
-
-def check_weights(folder: Path) -> None:
-    """Compares the weights of a finished run or of a step with their checksums; other folders have none.
-
-    Raises:
-        BadInput: a file is missing or not as it was written; names it.
-    """
-    if (folder / "state.json").is_file():
-        read_state(folder)
-    elif RunDir(folder).finished:
-        _compare(folder, read_settings(RunDir(folder)).get("finished", {}).get("files", {}))
-
-
-def _compare(folder: Path, hashes: dict[str, str]) -> None:
-    for name, expected in hashes.items():
-        path = folder / name
-        if not path.is_file():
-            raise BadInput(f"{path} is missing from the checkpoint.")
-        if files.weights_sha256(path) != expected:
-            raise BadInput(f"{path} is damaged: its checksum differs.")
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether the folder has a complete model or an adapter."""
-    return any((folder / name).is_file() for name in LAST_FILES)
+def _is_left_over(name: str) -> bool:
+    """Whether a file in a folder without kto_config.json is what a run leaves that was killed at its very start."""
+    return name == LOCK or re.fullmatch(r"\.kto_config\.json\.\d+\.tmp", name) is not None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.common import files
+from kto_cli.common.read import open_tensors
 
 PATTERN = "state-*-of-*.safetensors"
 
@@ -63,11 +64,9 @@ class Slices:
     """A checkpoint in slices, read by rows."""
 
     def __init__(self, folder: Path) -> None:
-        from safetensors import safe_open
-
         self._parts: dict[str, list[_Stored]] = {}
         for path in sorted(folder.glob(PATTERN)):
-            file = safe_open(path, framework="pt")
+            file = open_tensors(path, "a slice of a checkpoint")
             for name, first in (file.metadata() or {}).items():
                 shape = file.get_slice(name).get_shape()
                 self._parts.setdefault(name, []).append(_Stored(file, int(first), shape[0] if shape else 1))
