@@ -234,8 +234,17 @@ def undrawn(monkeypatch):
 # --- hostile and missing parts -----------------------------------------------------------------
 
 
+def without_seals(folder: Path) -> None:
+    """The JSON files of a folder as an earlier kto wrote them, so that a test can change what they say."""
+    for path in folder.glob("*.json"):
+        value = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value[key] for key in value if key not in ("seal", "checksums")}))
+
+
 def make_hostile(run: Path, data: Path) -> None:
     """Every file says something that HTML would act on."""
+    without_seals(run / "eval")
+    without_seals(data)
     samples = [{"id": text, "prompt": text, "reference": "x", "policy": text} for text in HOSTILE]
     (run / "eval/samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples), encoding="utf-8")
     results = json.loads((run / "eval/metrics.json").read_text())
@@ -294,6 +303,7 @@ def test_what_is_missing_or_damaged_is_dropped_with_a_sentence(copied, undrawn, 
 
 
 def test_an_audit_of_other_rows_is_not_shown(copied, undrawn, tmp_path):
+    without_seals(copied / "eval")
     results = json.loads((copied / "eval/metrics.json").read_text())
     folder = results["data"]["folder"]
     assert "lines were read" in remade(copied)
@@ -488,6 +498,7 @@ def add_parts(run: Path, word: str) -> dict[str, dict[str, Any]]:
     """Every part there can be beside an evaluation, as `kto eval` makes it, with `word` wherever a name or an answer
     from outside may stand: an answer of another checkpoint, judge, benchmarks, the other checkpoint compared with."""
     out = run / "eval"
+    without_seals(out)
     of = json.loads((out / "metrics.json").read_text())["of"]
     answers = {
         "reference": [Answer("It is so and it is so and it is so.", 9, False), Answer("No.", 2, True)],
