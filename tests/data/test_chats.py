@@ -70,9 +70,9 @@ def test_roles_of_assistants(role):
         (said("assistant", [{"type": "tool_use", "name": "f", "input": {}}]), "tools_not_accepted"),
         (said("user", [{"type": "tool_result", "content": "18"}]), "tools_not_accepted"),
         (said("assistant", [{"functionCall": {"name": "f"}}]), "tools_not_accepted"),
-        (said("tool", "18 degrees"), "tools_not_accepted"),
-        ({"from": "observation", "value": "18"}, "tools_not_accepted"),
-        ({"type": "function_call", "name": "f", "arguments": "{}"}, "tools_not_accepted"),
+        (said("tool", "18 degrees"), "role_not_accepted"),
+        ({"from": "observation", "value": "18"}, "role_not_accepted"),
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "role_not_accepted"),
         (said("user", "Look", images=["a.png"]), "media_not_accepted"),
         (said("user", "Look", attachments=[{"name": "a.pdf"}]), "media_not_accepted"),
         (said("user", [{"type": "image_url", "image_url": {"url": "x"}}]), "media_not_accepted"),
@@ -102,13 +102,13 @@ def test_other_fields_are_counted_by_name():
             short([said("user", "Hi", name="Ann", id=3, note=""), said("assistant", "Hello", weight=1)])
             == "u:Hi a:Hello"
         )
-    assert dict(counts.notes) == {"message fields left out: id, name, weight": 1}
+    assert dict(counts.notes) == {"chats whose message fields id, name, weight are left out": 1}
 
 
 def parts(*messages: dict[str, Any], rated: str | None = None) -> tuple[str, list[str]]:
     """Prompt and answer of a chat in short, and the changes that were counted."""
     with counting() as counts:
-        prompt, answer = whole_chat(read_turns(messages, "the chat"), "the chat", rated)
+        prompt, answer = whole_chat(read_turns(messages, "the chat"), "the chat", rated, is_labelled=True)
     changes = [name for name in vars(chats) if name.isupper() and counts.notes[getattr(chats, name)]]
     text = " ".join(f"{turn['role'][0]}:{turn['content']}" for turn in prompt)
     return f"{text} > {answer['content']}", sorted(changes)
@@ -124,7 +124,7 @@ SYSTEM = said("system", "Be nice")
     [
         ([HI, GREEN], "u:Hi > Green", []),
         ([SYSTEM, HI, GREEN], "s:Be nice u:Hi > Green", []),
-        ([said("system", ""), HI, GREEN], "u:Hi > Green", []),
+        ([said("system", ""), HI, GREEN], "u:Hi > Green", ["NO_SYSTEM"]),
         ([SYSTEM, said("developer", "Be brief"), HI, GREEN], "s:Be nice\n\nBe brief u:Hi > Green", ["JOINED"]),
         ([GREET, MORE, GREEN], "u:Any tea? > Green", ["GREETING"]),
         ([SYSTEM, GREET, GREET, MORE, GREEN], "s:Be nice u:Any tea? > Green", ["GREETING"]),
@@ -147,7 +147,8 @@ def test_chats_as_they_happen(messages, expected, changes):
 @pytest.mark.parametrize(
     ("messages", "why"),
     [
-        ([HI], "roles_do_not_alternate"),
+        ([HI], "answer_not_one_turn"),
+        ([], "roles_do_not_alternate"),
         ([GREEN], "roles_do_not_alternate"),
         ([GREEN, HI], "roles_do_not_alternate"),
         ([SYSTEM, GREEN], "roles_do_not_alternate"),
@@ -191,7 +192,6 @@ def test_a_score_of_a_model_is_no_rating():
     ("prompt", "answer", "expected"),
     [
         ([MORE], [GREEN], "Green"),
-        ([MORE], [GREEN, BLACK], "Green\n\nBlack"),
         ([MORE], [GREEN, THANKS], "Green"),
         ([MORE], [MORE, GREEN], "Green"),
         ([HI, MORE], [HI, MORE, GREEN, THANKS], "Green"),
@@ -203,7 +203,7 @@ def test_answers_in_messages(prompt, answer, expected):
     assert answer_turn(read_turns(answer, "completion"), asked, "completion")["content"] == expected
 
 
-@pytest.mark.parametrize("answer", [[HI, GREEN], [GREEN, THANKS, BLACK], [THANKS], [MORE]])
+@pytest.mark.parametrize("answer", [[HI, GREEN], [GREEN, BLACK], [GREEN, THANKS, BLACK], [THANKS], [MORE]])
 def test_answers_of_several_turns_are_refused(answer):
     asked = as_messages(read_turns([MORE], "the prompt"))
     assert reason(answer_turn, read_turns(answer, "completion"), asked, "completion") == "answer_not_one_turn"

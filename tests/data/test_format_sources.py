@@ -426,8 +426,7 @@ def test_llama_factory_texts_stay_texts_where_asked():
             1,
         ),
         ({"messages": [{"role": "tool", "content": "Q"}, bot("A")], "label": True}, "role_not_accepted", 1),
-        ({"conversations": [human("Q"), gpt("A"), human("R")], "kto_tag": True}, "roles_do_not_alternate", 1),
-        ({"conversations": [human("Q"), gpt("A"), gpt("B")], "kto_tag": True}, "roles_do_not_alternate", 1),
+        ({"conversations": [gpt("A"), human("R")], "kto_tag": True}, "roles_do_not_alternate", 1),
         ({"conversations": [human("Q"), human("A")], "kto_tag": True}, "answer_not_one_turn", 1),
         ({"conversations": [human("Q"), gpt(" ")], "kto_tag": True}, "empty_answer", 1),
         (

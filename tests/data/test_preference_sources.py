@@ -638,7 +638,7 @@ PREFERENCE = {
         ({"rejected": [user("Q"), bot(" ")]}, "empty_answer"),
         ({"rejected": [user("Q")]}, "answer_not_one_turn"),
         ({"rejected": None}, "missing_field"),
-        ({"rejected": []}, "not_messages"),
+        ({"rejected": []}, "roles_do_not_alternate"),
         ({"rejected": "B"}, "not_messages"),
         ({"chosen": [bot("A")], "rejected": [bot("B")]}, "roles_do_not_alternate"),
     ],

@@ -172,7 +172,6 @@ P = [user("Q")]
         ({"prompt": [], "completion": "A", "label": True}, "roles_do_not_alternate"),
         ({"prompt": [bot("Q")], "completion": "A", "label": True}, "roles_do_not_alternate"),
         ({"prompt": [user("Q"), bot("A")], "completion": "A", "label": True}, "roles_do_not_alternate"),
-        ({"prompt": [user("Q"), user("R")], "completion": "A", "label": True}, "roles_do_not_alternate"),
         (
             {"prompt": [*P, {"role": "system", "content": "S"}], "completion": "A", "label": True},
             "roles_do_not_alternate",
@@ -181,7 +180,7 @@ P = [user("Q")]
             {"prompt": [{"role": "tool", "content": "S"}, *P], "completion": "A", "label": True},
             "role_not_accepted",
         ),
-        ({"prompt": [{"role": "system", "content": ""}, *P], "completion": "A", "label": True}, "empty_turn"),
+        ({"prompt": [user(""), *P], "completion": "A", "label": True}, "empty_turn"),
         ({"prompt": "Q\udc80", "completion": "A", "label": True}, "bad_text"),
         ({"messages": [], "label": True}, "roles_do_not_alternate"),
     ],

@@ -23,17 +23,23 @@ from kto_cli.data.formats.messages import Turn, as_messages
 from kto_cli.data.formats.records import Message, RowFault, check_chat, spell
 
 JOINED = "chats with neighbouring messages of one role, joined"
-GREETING = "chats that begin with the assistant: left out up to the first user turn"
-LAST_WORD = "chats that go on after the rated answer: left out from there on"
-SEVERAL = "chats with several answers: the label is taken for the last one"
-REASONING = "chats with reasoning in earlier answers, in a field of its own: left out"
+GREETING = "chats whose messages of the assistant before the first user turn are left out"
+LAST_WORD = "chats whose messages after the rated answer are left out"
+SEVERAL = "chats with several answers, where the label is taken for the last one"
+NO_SYSTEM = "chats whose empty system message is left out"
+REASONING = "chats whose reasoning, in a field of its own in earlier answers, is left out"
+RATED_COLUMNS = ("rated_message_id", "message_id", "messageId", "meta", "metadata")
+"""Columns that may say which message was rated."""
 
 
-def whole_chat(turns: Sequence[Turn], what: str, rated: str | None = None) -> tuple[tuple[Message, ...], Message]:
+def whole_chat(
+    turns: Sequence[Turn], what: str, rated: str | None = None, *, is_labelled: bool = False
+) -> tuple[tuple[Message, ...], Message]:
     """Prompt and answer of a chat: the answer is the rated message, or the last of the assistant.
 
     Args:
         rated: id of the rated message, if the record names one.
+        is_labelled: it has one label, which may be of any of its answers.
 
     Raises:
         RowFault: see the module's docstring.
@@ -41,9 +47,11 @@ def whole_chat(turns: Sequence[Turn], what: str, rated: str | None = None) -> tu
     end = rated_index(turns, what, rated)
     if end is None:
         end = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
-        if sum(turn.role == "assistant" for turn in in_turn(turns, quiet=True)) > 1:
+        if is_labelled and sum(turn.role == "assistant" for turn in in_turn(turns, quiet=True)) > 1:
             count(SEVERAL)
-    if end < 0 or not any(turn.role == "user" for turn in turns[:end]):
+    if turns and end < 0:
+        raise RowFault("answer_not_one_turn", f"the roles of {what} are {roles(turns)}: no answer of the assistant")
+    if not any(turn.role == "user" for turn in turns[: max(end, 0)]):
         raise RowFault("roles_do_not_alternate", f"the roles of {what} are {roles(turns)}: no answer to a user turn")
     if end < len(turns) - 1:
         count(LAST_WORD)
@@ -76,6 +84,8 @@ def in_turn(turns: Sequence[Turn], *, quiet: bool = False) -> list[Turn]:
         RowFault: `empty_turn`, before it is joined with another.
     """
     kept = [turn for turn in turns if turn.role != "system" or turn.content.strip()]
+    if len(kept) < len(turns) and not quiet:
+        count(NO_SYSTEM)
     first = next((index for index, turn in enumerate(kept) if turn.role == "user"), len(kept))
     start = [turn for turn in kept[:first] if turn.role != "assistant"]
     if first < len(kept) and len(start) < first:
@@ -122,6 +132,8 @@ def answer_turn(turns: Sequence[Turn], prompt: tuple[Message, ...], what: str) -
     Raises:
         RowFault: see the module's docstring.
     """
+    if not turns:
+        raise RowFault("empty_answer", f"{what} has no message")
     kept = list(turns)
     while kept and kept[-1].role == "user":
         kept.pop()
@@ -130,10 +142,10 @@ def answer_turn(turns: Sequence[Turn], prompt: tuple[Message, ...], what: str) -
     if any(turn.role == "user" for turn in kept):
         *asked, last = in_turn(kept, quiet=True)
         kept = [last] if as_messages(asked) == prompt else kept
-    if {turn.role for turn in kept} != {"assistant"}:
+    if [turn.role for turn in kept] != ["assistant"]:
         fault = f"{what} after the prompt has the roles {roles(turns)}, not one assistant turn"
         raise RowFault("answer_not_one_turn", fault)
-    return as_answer(in_turn(kept)[0], what)
+    return as_answer(kept[0], what)
 
 
 def as_answer(turn: Turn, what: str) -> Message:
@@ -153,6 +165,30 @@ def as_answer(turn: Turn, what: str) -> Message:
 def roles(turns: Sequence[Turn]) -> str:
     """Roles of turns as text."""
     return spell([turn.role for turn in turns])
+
+
+def rated_id(values: Mapping[str, Any]) -> str | None:
+    """Id of the message that a record says was rated, as Open WebUI does in `meta.message_id`."""
+    for holder in (values, values.get("meta"), values.get("metadata")):
+        if not isinstance(holder, Mapping):
+            continue
+        for name in RATED_COLUMNS[:3]:
+            if isinstance(found := holder.get(name), (str, int)) and found != "":
+                return str(found)
+    return None
+
+
+def thread_of(value: Any, rated: str | None) -> Any:
+    """Messages that lead to the rated one, of messages stored as a tree by id (Open WebUI); other values unchanged."""
+    if not isinstance(value, dict):
+        return value
+    inner = value.get("history")
+    history: dict[str, Any] = inner if isinstance(inner, dict) else value
+    inner = history.get("messages")
+    tree: dict[str, Any] = inner if isinstance(inner, dict) else history
+    if not tree or not all(isinstance(turn, dict) and "parentId" in turn for turn in tree.values()):
+        return value
+    return branch(tree, rated if rated in tree else history.get("currentId")) or value
 
 
 def branch(messages: Mapping[str, Any], last: str | None) -> list[Any]:

@@ -32,7 +32,15 @@ class Counts:
     """Decisions on the records of a block, or of all blocks of a source."""
 
     notes: Counter[str] = field(default_factory=Counter)
+    of_record: set[str] = field(default_factory=set)
+    """Notes on the record that is being read; they count if it gives rows."""
     labels: Counter[LabelCell] = field(default_factory=Counter)
+
+    def end_record(self, *, is_used: bool) -> None:
+        """Counts the notes on a record, each once."""
+        if self.of_record:
+            self.notes.update(self.of_record if is_used else ())
+            self.of_record.clear()
 
     def add(self, other: Counts) -> None:
         """Adds the counts of another block."""
@@ -56,12 +64,13 @@ def counting() -> Iterator[Counts]:
         yield counts
     finally:
         _counts.reset(token)
+        counts.end_record(is_used=True)
 
 
 def count(note: str) -> None:
-    """Counts one record for a note."""
+    """Counts the record for a note, once; see `Counts.end_record`."""
     if (counts := _counts.get()) is not None:
-        counts.notes[note] += 1
+        counts.of_record.add(note)
 
 
 def count_label(column: str, value: str, outcome: str) -> None:

@@ -11,7 +11,8 @@ from kto_cli.data.dataset import joined
 from kto_cli.data.formats.cell_text import READ_AS_CHAT, chat_in, chat_in_text
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.labels import as_number, finite, spell_cell, way_in
-from kto_cli.data.formats.records import Message, Pair, RowFault, Text, check_text, message, root
+from kto_cli.data.formats.messages import Turn, read_turns
+from kto_cli.data.formats.records import Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import printable
 
@@ -85,39 +86,21 @@ def words(text: Text) -> str:
     return joined(text).strip()
 
 
-def turns(values: dict[str, Any], name: str) -> tuple[Message, ...]:
-    """Chat messages in field `name`, with role and content only.
+def chat_turns(value: Any, what: str) -> list[Turn]:
+    """Messages of a chat: a list, one message, or the text of either.
 
     Raises:
-        RowFault: `missing_field`, `not_messages`, `not_text` or `bad_text`.
-    """
-    value = needed(values, name)
-    if isinstance(value, (list, tuple)) and not value:
-        raise RowFault("not_messages", f"{name} is an empty list")
-    return messages_of(value, name)
-
-
-def messages_of(value: Any, what: str) -> tuple[Message, ...]:
-    """Chat messages from `value` (a list, one message, or the text of either), with role and content only.
-
-    Raises:
-        RowFault: `value` is not a list of messages.
+        RowFault: `value` is no chat, or a message cannot be read (messages.py).
     """
     if isinstance(value, str) and (chat := chat_in_text(value, what)) is not None:
         count(READ_AS_CHAT)
         value = chat
     elif isinstance(value, dict):
         value = chat_in(value) or value
-    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, (dict, Turn)) for turn in value):
         wanted = "not a list" if isinstance(value, str) else "neither text nor a list"
         raise RowFault("not_messages", f"{what} is {kind_of(value)}, {wanted} of messages{way_in(value, what)}")
-    return tuple(
-        message(
-            check_text(turn.get("role"), f"a role in {what}"),
-            check_text(turn.get("content"), f"a content in {what}"),
-        )
-        for turn in value
-    )
+    return read_turns(value, what)
 
 
 def kind_of(value: Any) -> str:

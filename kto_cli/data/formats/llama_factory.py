@@ -20,24 +20,22 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag, BadInput
+from kto_cli.data.formats.fields import chat_turns
 from kto_cli.data.formats.llama_factory_info import (
     INFO,
-    MESSAGES_TAGS,
-    TAGS,
     ColumnMap,
     column_map,
     described_files,
     guessed_map,
     with_splits,
 )
-from kto_cli.data.formats.records import Message, Result, RowFault, Text, check_text, message
+from kto_cli.data.formats.messages import MORE_THAN_TEXT, Turn, refuse_more_than_text
+from kto_cli.data.formats.records import Result, RowFault, Text, check_text, message
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import printable
 
-MORE_THAN_TEXT = ("tools", "images", "videos", "audios")
-NOTHING: tuple[Any, ...] = (None, "", "[]", [], ())
 WANTED = "conversations (or instruction) with kto_tag, or with chosen and rejected"
 PATTERNS = ("*.json", "*.jsonl")
 
@@ -135,10 +133,7 @@ def row_of(values: Mapping[str, Any], layout: ColumnMap) -> dict[str, Any]:
         RowFault: it has more than text, or does not fit its column map.
     """
     cells = {key: values.get(name) for key, name in layout.columns.items()}
-    for name in MORE_THAN_TEXT:
-        if cells.get(name) not in NOTHING:
-            reason = "tools_not_accepted" if name == "tools" else "media_not_accepted"
-            raise RowFault(reason, f"the prompt also has {name}, which kto cannot use")
+    refuse_more_than_text(cells)
     if layout.chat:
         return chat_row(cells, layout)
     row: dict[str, Any] = {"prompt": alpaca_prompt(cells)}
@@ -152,14 +147,12 @@ def chat_row(cells: Mapping[str, Any], layout: ColumnMap) -> dict[str, Any]:
     if cells.get("messages") is None:
         raise RowFault("missing_field", f"no {layout.columns.get('messages', 'conversations')}")
     chat = chat_of(cells["messages"], layout, "the conversation")
-    if chat[:1] and chat[0]["role"] == "system":
-        if not chat[0]["content"]:  # in LLaMA-Factory an empty text means no system prompt
-            chat = chat[1:]
-    elif system := system_of(cells):
-        chat = (message("system", system), *chat)
+    system = system_of(cells)
+    if system and not any(turn.role == "system" for turn in chat[:1]):
+        chat = [Turn("system", system), *chat]
     if layout.ranking:
         return {"prompt": chat, **{side: answer(cells.get(side), layout, side) for side in ("chosen", "rejected")}}
-    return {"prompt": chat[:-1], "completion": chat[-1:], "label": cells.get("kto_tag")}
+    return {"messages": chat, "label": cells.get("kto_tag")}
 
 
 def answer(value: Any, layout: ColumnMap, what: str) -> Any:
@@ -169,29 +162,26 @@ def answer(value: Any, layout: ColumnMap, what: str) -> Any:
     return value if value is None or isinstance(value, str) else chat_of(value, layout, what)
 
 
-def chat_of(value: Any, layout: ColumnMap, what: str) -> tuple[Message, ...]:
-    """Messages with the roles user, assistant and system.
+def chat_of(value: Any, layout: ColumnMap, what: str) -> list[Turn]:
+    """Messages, with the roles and names of fields that a dataset_info.json gives, else with those that are known.
 
     Raises:
-        RowFault: not a list of messages, or another role.
+        RowFault: not a list of messages, or another role; see messages.py.
     """
-    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
-        raise RowFault("not_messages", f"{what} is not a list of messages")
     tags = layout.tags
-    if not tags:
-        tags = MESSAGES_TAGS if value and "role" in value[0] else TAGS
+    if not tags or not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
+        return chat_turns(value, what)
     roles = {tags.get(f"{role}_tag"): role for role in ("user", "assistant", "system")}
+    role_tag, content_tag = tags.get("role_tag", "from"), tags.get("content_tag", "value")
     chat = []
     for turn in value:
-        if turn.get("tool_calls"):
-            raise RowFault("tools_not_accepted", f"a message of {what} calls tools, which its content does not include")
-        tag = check_text(turn.get(tags.get("role_tag", "from")), f"a role in {what}")
-        content = check_text(turn.get(tags.get("content_tag", "value")), f"a content in {what}")
+        tag = check_text(turn.get(role_tag), f"a role in {what}")
         if tag not in roles:
             accepted = ", ".join(role for role in roles if role)
             raise RowFault("role_not_accepted", f"role {tag[:40]!r} is not one of {accepted}")
-        chat.append(message(roles[tag], content))
-    return tuple(chat)
+        other = {name: field for name, field in turn.items() if name not in (role_tag, content_tag)}
+        chat.append({**other, "role": roles[tag], "content": turn.get(content_tag)})
+    return chat_turns(chat, what)
 
 
 def system_of(cells: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@
 
 A message is more than its role and text. What the answer depends on and kto cannot give to a model rejects the row:
 
+    role_not_accepted         a tool's message, or one of an unknown role
     tools_not_accepted        calls of tools, and their results
     media_not_accepted        images, audio, video, files
     part_not_accepted         a part of another kind
@@ -16,7 +17,7 @@ All other fields are left out and counted by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kto_cli.data.formats.counts import count
@@ -68,6 +69,9 @@ TEXT_PARTS = frozenset(("text", "input_text", "output_text"))
 REASONING_PARTS = frozenset(("thinking", "redacted_thinking", "reasoning", "think", "thought"))
 MEDIA_PARTS = ("image", "audio", "video", "file", "document", "media")
 NOTHING: tuple[Any, ...] = (None, "", "[]", "{}", [], {}, ())
+"""Values of a field that say nothing."""
+MORE_THAN_TEXT = ("tools", "functions", "images", "image", "videos", "video", "audios", "audio")
+"""Columns beside a chat that its answer depends on."""
 
 
 class Turn(NamedTuple):
@@ -82,24 +86,32 @@ class Turn(NamedTuple):
     """Name of a field with reasoning."""
 
 
-def read_turns(value: Any, what: str) -> list[Turn]:
-    """Messages of a list; `what` names it in messages.
+def read_turns(value: Sequence[Mapping[str, Any] | Turn], what: str) -> list[Turn]:
+    """Messages of a list, called `what` in the reasons of rejects; those that were read before stay as they are.
 
     Raises:
-        RowFault: see the module's docstring; `not_messages`, `not_text`, `bad_text`, `role_not_accepted`.
+        RowFault: see the module's docstring; `not_text`, `bad_text`, `role_not_accepted`.
     """
-    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, (dict, Turn)) for turn in value):
-        raise RowFault("not_messages", f"{what} is neither text nor a list of messages")
-    if not value:
-        raise RowFault("not_messages", f"{what} is an empty list")
     left_out: set[str] = set()
     turns = [turn if isinstance(turn, Turn) else read_turn(unwrapped(turn), what, left_out) for turn in value]
     if left_out:
-        count(f"message fields left out: {', '.join(sorted(left_out))}")
+        count(f"chats whose message fields {', '.join(sorted(left_out))} are left out")
     return turns
 
 
-def as_messages(turns: list[Turn]) -> tuple[Message, ...]:
+def refuse_more_than_text(cells: Mapping[str, Any]) -> None:
+    """Rejects a row with tools, images or sound beside its texts: the text alone is not the prompt that was answered.
+
+    Raises:
+        RowFault: `tools_not_accepted` or `media_not_accepted`.
+    """
+    for name in MORE_THAN_TEXT:
+        if cells.get(name) not in NOTHING:
+            reason = "tools_not_accepted" if name in ("tools", "functions") else "media_not_accepted"
+            raise RowFault(reason, f"the prompt also has {name}, which kto cannot use")
+
+
+def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
     """Turns as messages of role and content."""
     return tuple(message(turn.role, turn.content) for turn in turns)
 
@@ -154,7 +166,7 @@ def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
     """(field of a message's role, its role).
 
     Raises:
-        RowFault: `tools_not_accepted`, `role_not_accepted`; `not_text` if there is none.
+        RowFault: `role_not_accepted`; `not_text` if there is none.
     """
     if "role" not in values and isinstance(values.get("isCreatedByUser"), bool):  # LibreChat
         return "isCreatedByUser", "user" if values["isCreatedByUser"] else "assistant"
@@ -167,8 +179,11 @@ def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
     if folded in ROLES:
         return key, ROLES[folded]
     if folded in TOOL_ROLES:
-        raise RowFault("tools_not_accepted", f"{what} has a message of the role {given[:40]!r}: kto cannot use tools")
-    raise RowFault("role_not_accepted", f"role {given[:40]!r} is none of {', '.join(ROLES)}")
+        raise RowFault("role_not_accepted", f"{what} has a message of the role {given[:40]!r}: kto cannot use tools")
+    accepted = ", ".join(dict.fromkeys(ROLES.values()))
+    raise RowFault(
+        "role_not_accepted", f"role {given[:40]!r} is not one of {accepted} (nor human, gpt, ai, bot, model)"
+    )
 
 
 def text_of(value: Any, what: str) -> tuple[str | None, str]:
@@ -205,6 +220,8 @@ def part_text(part: Any, what: str) -> str | None:
         text = text.get("value")
     if kind in TEXT_PARTS and isinstance(text, str):
         return text
+    if kind in TEXT_PARTS and all(value in NOTHING for name, value in part.items() if name not in ("type", "text")):
+        raise RowFault("not_text", f"{what} has a part without text")
     if kind == "refusal":
         return check_text(part.get("refusal"), f"a refusal in {what}")
     if kind in REASONING_PARTS:

@@ -2,14 +2,17 @@
 
 missing_field, not_text, bad_text, not_messages      the cell
 empty_prompt, empty_answer, empty_turn               a text
-role_not_accepted, roles_do_not_alternate            the prompt's messages
-answer_not_one_turn                                  an answer with several messages, or not the assistant's
+role_not_accepted, tools_not_accepted, media_not_accepted, part_not_accepted, reasoning_not_accepted
+                                                     a message (messages.py)
+roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing
+                                                     a chat (chats.py)
 prompts_differ, answers_identical                    the two sides of a pair
 label_missing, label_not_binary, label_not_accepted  the label (labels.py)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_cli.data.formats.cell_text import (
@@ -21,22 +24,12 @@ from kto_cli.data.formats.cell_text import (
     structure_of,
     turns_of,
 )
+from kto_cli.data.formats.chats import answer_turn, prompt_chat, rated_id, thread_of, whole_chat
 from kto_cli.data.formats.counts import count
-from kto_cli.data.formats.fields import as_prompt, messages_of
+from kto_cli.data.formats.fields import as_prompt, chat_turns
 from kto_cli.data.formats.labels import label_value
-from kto_cli.data.formats.records import (
-    Message,
-    Output,
-    Pair,
-    RowFault,
-    Scored,
-    Text,
-    check_chat,
-    check_text,
-    message,
-    root,
-    spell,
-)
+from kto_cli.data.formats.messages import Turn, as_messages, read_turns, refuse_more_than_text
+from kto_cli.data.formats.records import Message, Output, Pair, RowFault, Scored, Text, check_text, message, root
 
 
 def prompt_of(value: Any, as_text: bool) -> Text:
@@ -54,9 +47,7 @@ def prompt_of(value: Any, as_text: bool) -> Text:
         return as_prompt(value, as_text)
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
-    chat = messages_of(value, "the prompt")
-    check_chat(chat)
-    return chat
+    return prompt_chat(chat_turns(value, "the prompt"))
 
 
 def answer_of(value: Any, prompt: Text, what: str) -> Text:
@@ -78,18 +69,7 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
         return value if isinstance(prompt, str) else (message("assistant", value),)
     if isinstance(prompt, str):
         raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
-    chat = messages_of(value, what)
-    if chat[: len(prompt)] == prompt:
-        chat = chat[len(prompt) :]
-    if not chat:
-        raise RowFault("empty_answer", f"{what} has no message")
-    if len(chat) > 1 or chat[0]["role"] != "assistant":
-        roles = spell([turn["role"] for turn in chat])
-        fault = f"{what} after the prompt has the roles {roles}, not one assistant turn"
-        raise RowFault("answer_not_one_turn", fault)
-    if not chat[0]["content"].strip():
-        raise RowFault("empty_answer", f"{what} is empty")
-    return chat
+    return (answer_turn(chat_turns(value, what), prompt, what),)
 
 
 def count_object(text: str, note: str) -> None:
@@ -98,37 +78,55 @@ def count_object(text: str, note: str) -> None:
         count(note)
 
 
-def answer_in_text(text: str, prompt: Text, what: str) -> tuple[Message, ...] | None:
+def answer_in_text(text: str, prompt: Text, what: str) -> list[Turn] | None:
     """Chat that a text is the source of, if it is one assistant message or starts with the prompt."""
     if (found := chat_in_text(text, what)) is None:
         return None
-    chat = messages_of(found, what)
-    fits = chat[-1]["role"] == "assistant" and (len(chat) == 1 or isinstance(prompt, str) or chat[:-1] == prompt)
+    chat = read_turns(found, what)
+    fits = chat[-1].role == "assistant" and (
+        len(chat) == 1 or isinstance(prompt, str) or as_messages(chat[:-1]) == prompt
+    )
     count(READ_AS_CHAT if fits else KEPT_AS_TEXT)
     return chat if fits else None
 
 
-def shared_prompt(values: dict[str, Any]) -> tuple[Message, ...]:
-    """Prompt of a pair of chats: all messages but the last, which must be equal in both.
+def shared_prompt(one: Any, other: Any, names: Sequence[str] = ("chosen", "rejected")) -> tuple[Message, ...]:
+    """Prompt of two whole chats: all before their answers, which must be equal in both.
 
     Raises:
-        RowFault: an answer is missing or is text, or the two differ before their last message.
+        RowFault: a chat is missing or is text, or the two differ before their answers.
     """
-    for side in ("chosen", "rejected"):
-        if values.get(side) is None:
-            raise RowFault("missing_field", f"no {side}")
-        if isinstance(values[side], str) and chat_in_text(values[side], side) is None:
-            raise RowFault("missing_field", f"no prompt, and {side} is text, which does not include it")
-    chosen, worse = messages_of(values["chosen"], "chosen"), messages_of(values["rejected"], "rejected")
-    if chosen[:-1] != worse[:-1]:
-        raise RowFault("prompts_differ", "chosen and rejected differ before their last message")
-    return chosen[:-1]
+    for value, name in zip((one, other), names, strict=True):
+        if value is None:
+            raise RowFault("missing_field", f"no {name}")
+        if isinstance(value, str) and chat_in_text(value, name) is None:
+            raise RowFault("missing_field", f"no prompt, and {name} is text, which does not include it")
+    asked, again = (
+        whole_chat(chat_turns(value, name), name)[0] for value, name in zip((one, other), names, strict=True)
+    )
+    if asked != again:
+        raise RowFault("prompts_differ", f"{names[0]} and {names[1]} differ before their last message")
+    return asked
+
+
+def chat_and_answer(value: Any, what: str, values: Mapping[str, Any], as_text: bool) -> tuple[Text, Text]:
+    """Prompt and answer of a whole chat; the row it is in may say which message was rated.
+
+    Raises:
+        RowFault: see chats.py; a chat with --text.
+    """
+    if as_text:
+        raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
+    rated = rated_id(values)
+    prompt, answer = whole_chat(chat_turns(thread_of(value, rated), what), what, rated, is_labelled=True)
+    return prompt, (answer,)
 
 
 def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
     """Pair from `chosen`, `rejected` and an optional `prompt`; RowFault if the row is not a valid one."""
+    refuse_more_than_text(values)
     given, sides = turns_of(values.get("prompt"), [values.get("chosen"), values.get("rejected")])
-    prompt = prompt_of(shared_prompt(values) if given is None else given, as_text)
+    prompt = prompt_of(shared_prompt(*sides) if given is None else given, as_text)
     chosen, worse = (answer_of(value, prompt, name) for name, value in zip(("chosen", "rejected"), sides, strict=True))
     if chosen == worse:
         raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
@@ -142,12 +140,13 @@ def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | No
         RowFault: the row is not a valid one.
     """
     label = label_value(values.get("label"))
+    refuse_more_than_text(values)
     if values.get("messages") is not None and values.get("completion") is None:
-        chat = messages_of(values["messages"], "messages")
-        values = {"prompt": chat[:-1], "completion": chat[-1:]}
-    given, [answer] = turns_of(values.get("prompt"), [values.get("completion")])
-    prompt = prompt_of(given, as_text)
-    completion = answer_of(answer, prompt, "completion")
+        prompt, completion = chat_and_answer(values["messages"], "messages", values, as_text)
+    else:
+        given, [answer] = turns_of(values.get("prompt"), [values.get("completion")])
+        prompt = prompt_of(given, as_text)
+        completion = answer_of(answer, prompt, "completion")
     if isinstance(label, bool):
         return Output(prompt, completion, label, origin, root(prompt), split)
     return Scored(prompt, completion, label, origin, root(prompt), split, by_label=True)

@@ -7,6 +7,7 @@
 https://huggingface.co/docs/trl/dataset_formats (`messages` with a label is an addition of kto). Each of prompt, chosen,
 rejected and completion is a text or a list of chat messages {role, content}. An answer in messages may repeat the
 prompt before it. In a pair of chats without `prompt`, the messages that chosen and rejected share are the prompt.
+Chats are read as they happen (chats.py); the message that was rated may be named by `message_id` or `meta.message_id`.
 A text prompt is one user turn and its answer one assistant turn, unless --text is given. Other columns are ignored,
 with a note that names them.
 """
@@ -22,6 +23,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.column_names import known, look_like_data
+from kto_cli.data.formats.messages import MORE_THAN_TEXT
 from kto_cli.data.formats.records import Result
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
@@ -34,7 +36,11 @@ KINDS = {
     "unpaired": ("prompt", "completion", "label"),
     "messages": ("messages", "label"),
 }
-WANTED = ("prompt", "chosen", "rejected", "completion", "label", "messages")
+WANTED = (
+    *("prompt", "chosen", "rejected", "completion", "label", "messages"),
+    *MORE_THAN_TEXT,
+    *("message_id", "meta"),  # which message of a chat was rated (chats.py)
+)
 EXPECTED = "paired rows (prompt, chosen, rejected) or unpaired rows (prompt, completion, label)"
 SIGNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "shp": (("history", "human_ref_A", "human_ref_B"),),
@@ -108,7 +114,7 @@ def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iter
 
 def column_notes(kind: str, columns: Sequence[str]) -> list[str]:
     """Note on the ignored columns, if there are any."""
-    read = WANTED if kind != "paired" else (*KINDS[kind], "prompt")
+    read = WANTED if kind != "paired" else (*KINDS[kind], "prompt", *MORE_THAN_TEXT)
     extra = [column for column in columns if column not in read]
     return [f"Columns ignored: {', '.join(extra)}."] if extra else []
 

@@ -36,8 +36,9 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag
 from kto_cli.data.formats import fields, listing
+from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.labels import is_missing
-from kto_cli.data.formats.records import Dropped, Message, Pair, Reject, Result, RowFault, Scored, check_chat, root
+from kto_cli.data.formats.records import Dropped, Pair, Reject, Result, RowFault, Scored, root
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -157,19 +158,6 @@ def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
         yield Scored(prompt, fields.as_answer(response, config.text), found, origin, root(prompt))
 
 
-def answer(side: tuple[Message, ...], name: str) -> Message:
-    """Last turn of one side of a binarized pair.
-
-    Raises:
-        RowFault: `answer_not_one_turn` or `empty_answer`.
-    """
-    if side[-1]["role"] != "assistant":
-        raise RowFault("answer_not_one_turn", f"{name} does not end with the assistant's turn")
-    if not side[-1]["content"].strip():
-        raise RowFault("empty_answer", f"the answer of {name} is empty")
-    return side[-1]
-
-
 def read_pair(record: Record, raw_file: RawFile) -> Pair | Dropped:
     """Pair of one row of the binarized form, or the reason to drop it.
 
@@ -177,12 +165,11 @@ def read_pair(record: Record, raw_file: RawFile) -> Pair | Dropped:
         RowFault: reasons in the module's docstring.
     """
     values = record.values or {}
-    chosen, other = fields.turns(values, "chosen"), fields.turns(values, "rejected")
-    best, worst = answer(chosen, "chosen"), answer(other, "rejected")
-    if chosen[:-1] != other[:-1]:
+    sides = [fields.chat_turns(fields.needed(values, name), name) for name in BINARIZED]
+    (prompt, best), (again, worst) = (whole_chat(side, name) for side, name in zip(sides, BINARIZED, strict=True))
+    if prompt != again:
         raise RowFault("prompts_differ", "chosen and rejected are not equal before the answer")
-    check_chat(chosen[:-1])
-    found = fields.pair(chosen[:-1], (best,), (worst,), record.origin, None, raw_file.split)
+    found = fields.pair(prompt, (best,), (worst,), record.origin, None, raw_file.split)
     of_best, of_worst = (on_scale(values.get(name), name, 10) for name in ("score_chosen", "score_rejected"))
     if of_best is not None and of_worst is not None:
         if of_best == of_worst:

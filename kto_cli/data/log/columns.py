@@ -15,9 +15,11 @@ from functools import lru_cache
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.binarize_config import flag as option_of
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.cell_text import holds_chat
+from kto_cli.data.formats.chats import RATED_COLUMNS
 from kto_cli.data.formats.column_names import ALPACA, SHOWN, known, look_like_data, plain
 from kto_cli.data.formats.source import RawFile
-from kto_cli.data.log.check_labels import check_meaning
+from kto_cli.data.log.check_labels import check_meaning, sample
 from kto_cli.data.log.rule_eval import starts_of_parts
 from kto_cli.data.log.rules import Rule, compile_rule
 from kto_cli.data.readers.open_file import printable
@@ -193,6 +195,8 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
     resolved = with_known_columns(tuple(columns), shown, config)
     needed = () if resolved.messages_column else ("prompt_column", "completion_column")
     for field in needed:
+        if field == "prompt_column" and resolved.prompt_column is None and holds_whole_chats(raw_file, resolved):
+            continue
         if getattr(resolved, field) is None:
             what = f"{shown} has no column with a name that says it is the {CONTENT[field]}."
             raise BadInput(what, f"Name it with {option_of(field)}. {it_has(columns)}")
@@ -201,6 +205,14 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
         raise BadInput(f"Nothing says which rows of {shown} are desirable.", f"{step} {it_has(columns)}")
     check_meaning(columns, raw_file, resolved)
     return resolved
+
+
+def holds_whole_chats(raw_file: RawFile, config: BinarizeConfig) -> bool:
+    """Whether the two answers are whole chats, which have the prompt in them."""
+    if config.other_column is None or config.completion_column is None:
+        return False
+    cells = sample(config.completion_column, raw_file)
+    return bool(cells) and all(isinstance(cell, (list, tuple)) or holds_chat(cell) for cell in cells)
 
 
 def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
@@ -216,5 +228,6 @@ def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     if resolved.prompt_column and len(parts := parts_of_prompt(resolved.prompt_column, columns)) > 1:
         taken.append(f"The prompt is {' and '.join(parts)}, joined by a blank line where both have text.")
     read = {base_of(name, columns) for _, name in columns_in(resolved, columns)}
+    read |= set(RATED_COLUMNS) if resolved.messages_column else set()
     ignored = [column for column in columns if column not in read]
     return [*taken, *([f"Columns ignored: {column_names(ignored)}."] if ignored else [])]

@@ -23,12 +23,11 @@ Rejected    matches_both           both rules are true
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.data.formats.cell_text import turns_of
-from kto_cli.data.formats.fields import messages_of
 from kto_cli.data.formats.labels import is_blank, is_missing
 from kto_cli.data.formats.records import (
     Dropped,
@@ -42,7 +41,7 @@ from kto_cli.data.formats.records import (
     message,
     root,
 )
-from kto_cli.data.formats.rows import answer_of, prompt_of
+from kto_cli.data.formats.rows import answer_of, chat_and_answer, prompt_of, shared_prompt
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
@@ -105,14 +104,15 @@ def texts(values: Values, config: BinarizeConfig) -> tuple[Text, list[Text]]:
     if config.messages_column is None:
         names = [name for name in (config.completion_column, config.other_column) if name is not None]
         given, answers = turns_of(prompt_cell(values, config), [text_cell(values, name) for name in names])
+        if given is None and config.prompt_column is None and config.other_column is not None:
+            given = shared_prompt(answers[0], answers[1], names)
         prompt = with_system(prompt_of(given, config.text), system)
         return prompt, [answer_of(answer, prompt, name) for name, answer in zip(names, answers, strict=True)]
     cell = text_cell(values, config.messages_column)
     if is_blank(cell):
         raise RowFault("missing_field", f"no {config.messages_column}")
-    chat = messages_of(cell, config.messages_column)
-    prompt = with_system(prompt_of(chat[:-1], config.text), system)
-    return prompt, [answer_of(cast(Any, chat[-1:]), prompt, "the last message")]
+    prompt, completion = chat_and_answer(cell, config.messages_column, values, config.text)
+    return with_system(prompt, system), [completion]
 
 
 def prompt_cell(values: Values, config: BinarizeConfig) -> Any:

@@ -92,7 +92,8 @@ def parse_block(block: Block) -> ParsedRows:
     rows = _BlockRows(block.config)
     with counting() as counts:
         for record in block.records:
-            rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
+            is_used = rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
+            counts.end_record(is_used=is_used)
     return rows.finish(block.number, counts)
 
 
@@ -122,8 +123,9 @@ class _BlockRows:
         self.unused: list[Reject | Dropped] = []
         self.pairs = 0
 
-    def add(self, results: Iterable[Result]) -> None:
-        """Adds the results of a record."""
+    def add(self, results: Iterable[Result]) -> bool:
+        """Adds the results of a record; whether one of them is a row."""
+        before = len(self.rows)
         for result in results:
             if isinstance(result, (Reject, Dropped)):
                 self.unused.append(result)
@@ -132,6 +134,7 @@ class _BlockRows:
             else:
                 self.rows += rows_of(result, self.pairs)
                 self.pairs += isinstance(result, Pair)
+        return len(self.rows) > before
 
     def finish(self, source: int, counts: Counts) -> ParsedRows:
         """Collected rows as columns."""
