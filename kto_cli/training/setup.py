@@ -12,6 +12,7 @@ from kto_cli.model.layers import checkpoint_layers, compile_layers
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
+from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.optimizer import make_optimizer
@@ -38,7 +39,7 @@ def set_up(
     if frozen := freeze_other_parts(prepared.model):
         screen.note(f"Only the model's text part is trained; the other {frozen:,} parameters (images, sound) stay.")
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
-    writer = ModelWriter(prepared.source.folder, prepared.tokenizer)
+    writer = ModelWriter(prepared.source.folder, prepared.tokenizer, stored_dtypes(prepared.source.folder))
     if accelerator.is_main_process:
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)

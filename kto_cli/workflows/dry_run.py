@@ -18,6 +18,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, start_accelerator, warn_if_built_in
+from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork, readable
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
@@ -68,10 +69,15 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 
 def _disk(prepared: Prepared, settings: RunSettings, missing: Any, probe: Probe | None) -> DiskNeed:
     """`missing`: [sequences] lengths of those whose log-probs go into the cache."""
-    weights = bytes_of(learning(prepared.model))  # a checkpoint holds what learns
+    config, model = settings.config, prepared.model
+    weights = bytes_of(learning(model) if config.lora_r else model.parameters())
+    finished = weights
+    if config.lora_r is None or config.merge:
+        finished = stored_dtypes(prepared.source.folder).bytes_of(model)
     frames = -(-int(missing.sum()) // prepared.token_budget)
     return estimate.disk_need(
         weights=weights,
+        finished=finished,
         optimizer=probe.memory["optimizer"] if probe else 2 * weights,
         tokenizer=tokenizer_bytes(prepared.source.folder),
         reference=estimate.reference_bytes(len(missing), frames),

@@ -14,7 +14,7 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import lora
-from kto_cli.model.distributed.gathering import gathered_weights
+from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator, warn_if_built_in
@@ -140,6 +140,7 @@ def _resume(this_run: Run, screen: Screen) -> None:
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
     """Scores all validation rows, reports the verdict, writes the finished model."""
     settings, directory = this_run.settings, this_run.directory
+    model = _as_written(this_run)
     validation = None
     if this_run.validation:
         with screen.progress("validation rows", 2 * len(this_run.validation), keeps=_continues(directory)):
@@ -147,13 +148,12 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         validation = validation_metrics(scores, settings.loss)
     verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
     main = this_run.engine.accelerator.is_main_process
-    weights = gathered_weights(this_run.model, keep=main)
+    weights = gathered_weights(model, keep=main)
     if main:
         card = model_card(settings, prepared, validation, verdict)
-        model = lora.merged(this_run.model) if settings.config.merge else this_run.model
         directory.finish(this_run.writer, model, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
-    _show(screen, settings, validation, verdict, directory)
+    _show(screen, settings, validation, verdict, directory, this_run.writer.stored.name_for(model))
     return {
         "steps": settings.total_steps,
         "rows": this_run.counters.rows,
@@ -171,8 +171,25 @@ def _continues(directory: RunDir) -> str:
     return f"{last} Continue with: kto train --resume --out {directory.folder}"
 
 
+def _as_written(this_run: Run) -> Any:
+    """The model with the weights it is written with: adapters merged if asked, rounded to the dtypes of the source.
+
+    That comes before its last validation, whose numbers thus are those of the model that is written. Checkpoints hold
+    the weights before it, so a resumed run goes on with all of their bits.
+    """
+    model = lora.merged(this_run.model) if this_run.settings.config.merge else this_run.model
+    if not lora.is_adapted(model):
+        round_weights(dict(model.named_parameters()), this_run.writer.stored.of)
+    return model
+
+
 def _show(
-    screen: Screen, settings: RunSettings, validation: dict[str, Any] | None, verdict: Verdict, directory: RunDir
+    screen: Screen,
+    settings: RunSettings,
+    validation: dict[str, Any] | None,
+    verdict: Verdict,
+    directory: RunDir,
+    dtype: str,
 ) -> None:
     if validation:
         metrics_table(screen, f"Validation rows after {settings.total_steps} steps", validation)
@@ -181,4 +198,6 @@ def _show(
         screen.warn(warning)
     config = settings.config
     what = "Model" if not config.lora_r else "Model, adapters merged into it" if config.merge else "Adapters"
+    if what != "Adapters":
+        what += f" ({dtype})"
     screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")

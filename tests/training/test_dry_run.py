@@ -166,10 +166,10 @@ def test_planned_batches_take_each_row_as_often_as_the_run_does():
 
 def test_disk_need():
     """11 steps, saved after 3, 6 and 9 (not after the last): of 3 checkpoints 2 stay, 3 lie there for a moment."""
-    sizes = {"weights": 100, "optimizer": 200, "tokenizer": 7, "reference": 5}
+    sizes = {"weights": 100, "finished": 50, "optimizer": 200, "tokenizer": 7, "reference": 5}
     need = estimate.disk_need(**sizes, total_steps=11, save_every=3, kept=2)
     assert (need.checkpoint, need.checkpoints, need.checkpoints_kept) == (307, 921, 614)
-    assert need.out == 921 + 107 + 11 * estimate.METRICS_BYTES
+    assert need.out == 921 + 57 + 11 * estimate.METRICS_BYTES
     assert estimate.disk_need(**sizes, total_steps=3, save_every=3, kept=2).checkpoints == 0
 
 

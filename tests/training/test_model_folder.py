@@ -152,3 +152,73 @@ def test_a_model_saved_in_memory_keeps_its_templates(pico, workplace):
     tokenizer = AutoTokenizer.from_pretrained(with_two_templates(Path(shutil.copytree(pico, workplace / "two"))))
     folder = Path(_model_folder(AutoModelForCausalLM.from_pretrained(pico), tokenizer))
     assert set(AutoTokenizer.from_pretrained(folder).chat_template) == {"default", "tool_use"}
+
+
+# --- dtypes -------------------------------------------------------------------------------------
+
+
+def in_bfloat16(model: Path, *, kept: str = "") -> Path:
+    """The model's weights in bfloat16, those named `kept` in float32."""
+    from safetensors.torch import load_file, save_file
+
+    stored = load_file(model / "model.safetensors")
+    stored = {name: value if name == kept else value.bfloat16() for name, value in stored.items()}
+    save_file(stored, model / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    return model
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize("more", [(), ("--lora-r", 4, "--merge")], ids=["full", "merged"])
+def test_a_finished_model_has_the_dtypes_of_its_source(model, pico_data, workplace, more):
+    """bfloat16 stays bfloat16, half the bytes, and float32 where the source has it; the checkpoint keeps float32. The
+    validation numbers of the run are those of the model that was written: `kto eval` has them to the last digit."""
+    from safetensors.torch import load_file
+
+    in_bfloat16(model, kept=NORM)
+    given = ("--data", pico_data, "--model", model, "--save-every", 1, "--out", "run", *SHORT, *more)
+    ran = call("train", *given, "--json").json
+    stored, finished = load_file(model / "model.safetensors"), load_file(workplace / "run/model.safetensors")
+    assert {name: value.dtype for name, value in finished.items()} == {n: v.dtype for n, v in stored.items()}
+    assert finished[NORM].dtype == torch.float32
+    assert json.loads((workplace / "run/config.json").read_text())["dtype"] == "bfloat16"
+    if not more:
+        step = load_file(workplace / "run/steps/step-000001/model.safetensors")
+        assert {value.dtype for value in step.values()} == {torch.float32}
+        assert any(not torch.equal(value, value.bfloat16().float()) for value in step.values()), "more bits than stored"
+    seen = call("eval", "run", "--samples", 0, "--json").json
+    for name in ("margin", "auc", "kl", "reward_desirable"):
+        assert seen[name] == pytest.approx(ran["validation"][name], abs=1e-12), name
+
+
+def test_a_resumed_bfloat16_run_is_the_same(model, pico_data, workplace):
+    """Checkpoints keep the bits that rounding would lose."""
+    given = ("--data", pico_data, "--model", in_bfloat16(model), *SETTINGS)
+    assert call("train", *given, "--out", "whole").code == 0
+    train_until_killed_in(4, *given, "--out", "run")
+    assert call("train", "--resume", "--out", "run").code == 0
+    whole, resumed = (workplace / name / "model.safetensors" for name in ("whole", "run"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_the_dry_run_foretells_the_size_of_a_bfloat16_model(model, pico_data, workplace):
+    given = ("--data", pico_data, "--model", in_bfloat16(model), *SHORT)
+    said = call("train", *given, "--dry-run", "--json").json
+    assert call("train", *given).code == 0
+    kept = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    written = sum((workplace / "checkpoint" / name).stat().st_size for name in (*kept, "chat_template.jinja"))
+    assert said["disk"]["model"] == pytest.approx(written, rel=0.05)
+
+
+def test_tied_weights_stay_tied(model, pico_data, workplace):
+    """The pico model has one matrix for embedding and head: it is written once, in bfloat16."""
+    from safetensors.torch import load_file
+
+    assert call("train", "--data", pico_data, "--model", in_bfloat16(model), "--out", "run", *SHORT).code == 0
+    assert set(load_file(workplace / "run/model.safetensors")) == set(load_file(model / "model.safetensors"))
+    loaded = AutoModelForCausalLM.from_pretrained(workplace / "run")
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert loaded.dtype == torch.bfloat16, "also without dtype="

@@ -88,6 +88,21 @@ def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
         put_rows(tensor, name, read)
 
 
+@torch.no_grad()
+def round_weights(tensors: Mapping[str, Tensor], dtype_of: Callable[[str, Tensor], torch.dtype]) -> None:
+    """Rounds tensors, sharded or not, to the dtypes they will be stored in; all processes must call."""
+    for name, tensor in tensors.items():
+        dtype = dtype_of(name, tensor)
+        if dtype == tensor.dtype:
+            continue
+        if zero.is_partitioned(tensor):
+            rounded = {name: zero.full(tensor).to(dtype).to(tensor.dtype)}
+            zero.put_weights({name: tensor}, rounded.__getitem__)
+        else:
+            local = local_rows(tensor)[0] if is_dtensor(tensor) else tensor
+            local.copy_(local.to(dtype))
+
+
 def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
     """Gives an optimizer the state stored as in `flat_optimizer_state`, sharded as its parameters; all must call."""
     if isinstance(optimizer, zero.ZeroOptimizer):

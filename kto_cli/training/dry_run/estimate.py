@@ -120,9 +120,18 @@ class DiskNeed:
 
 
 def disk_need(
-    *, weights: int, optimizer: int, tokenizer: int, reference: int, total_steps: int, save_every: int, kept: int
+    *,
+    weights: int,
+    finished: int,
+    optimizer: int,
+    tokenizer: int,
+    reference: int,
+    total_steps: int,
+    save_every: int,
+    kept: int,
 ) -> DiskNeed:
-    """From bytes of weights, optimizer state, tokenizer files and new cache values; `kept`: checkpoints that stay."""
+    """From bytes of the weights in a checkpoint and in the finished model, optimizer state, tokenizer files and new
+    cache values; `kept`: checkpoints that stay."""
     checkpoint = weights + optimizer + tokenizer
     saves = (total_steps - 1) // save_every
     return DiskNeed(
@@ -130,7 +139,7 @@ def disk_need(
         checkpoint=checkpoint,
         checkpoints=min(saves, kept + 1) * checkpoint,
         checkpoints_kept=min(saves, kept) * checkpoint,
-        model=weights + tokenizer,
+        model=finished + tokenizer,
         metrics=METRICS_BYTES * total_steps,
     )
 

@@ -19,6 +19,7 @@ from kto_cli.common.errors import BadInput, BadModel, DiskFull, first_line
 from kto_cli.common.files import saying_disk_full
 from kto_cli.common.read import read_json
 from kto_cli.model import lora
+from kto_cli.model.stored_dtypes import StoredDtypes
 
 BELONGING = (
     "*processor_config.json",
@@ -44,6 +45,8 @@ class ModelWriter:
     source: Path
     """Folder of the model that the run starts from."""
     tokenizer: Any
+    stored: StoredDtypes
+    """Dtypes of the source's weights."""
 
     def write(self, folder: Path, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
         """Writes a complete model folder; of a model with adapters an adapter folder.
@@ -56,6 +59,26 @@ class ModelWriter:
         else:
             model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
         self._write_tokenizer(folder)
+
+    def write_finished(self, folder: Path, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """`write`, with the weights in the dtypes of the source's: a bfloat16 model of 2 GB stays one of 2 GB."""
+        if lora.is_adapted(model):
+            self.write(folder, model, weights)
+            return
+        self.write(folder, model, self._as_stored(model.state_dict() if weights is None else weights))
+        _set_dtype(folder / "config.json", self.stored.name_for(model))
+
+    def _as_stored(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weights in their stored dtypes; tied ones stay tied."""
+        cast: dict[Any, torch.Tensor] = {}
+        found = {}
+        for name, tensor in weights.items():
+            dtype = self.stored.of(name, tensor)
+            key = tensor.data_ptr(), tensor.shape, dtype
+            if key not in cast:
+                cast[key] = tensor.to(dtype)
+            found[name] = cast[key]
+        return found
 
     def write_without_weights(self, folder: Path, model: Any) -> None:
         """Writes the model folder but its weights."""
@@ -87,6 +110,15 @@ class ModelWriter:
         for path in belonging_files(self.source):
             if not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
+
+
+def _set_dtype(path: Path, name: str) -> None:
+    """Makes a config.json, and the configs in it, say the dtype that the weights have now."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for part in (config, *config.values()):
+        if isinstance(part, dict) and "dtype" in part:
+            part["dtype"] = name
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def belonging_files(source: Path) -> list[Path]:

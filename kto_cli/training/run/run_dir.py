@@ -185,7 +185,7 @@ class RunDir:
         staging = self.folder / ".finished.tmp"
         with files.saying_disk_full(self.folder):
             files.make_folder(staging)
-            writer.write(staging, model, weights)
+            writer.write_finished(staging, model, weights)
             (staging / "README.md").write_text(card, encoding="utf-8")
             written = files.files_below(staging)
             files.give_usual_mode(written.values())
