@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kto_cli.common.read import open_tensors
+
 _NAMES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -39,12 +41,10 @@ class StoredDtypes(NamedTuple):
 
 def stored_dtypes(folder: Path) -> StoredDtypes:
     """The dtypes in the safetensors files of a model folder; float32 where they name none that kto writes."""
-    from safetensors import safe_open
-
     found: dict[str, torch.dtype] = {}
     sizes: Counter[torch.dtype] = Counter()
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path, "the model's weights") as file:
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 part = file.get_slice(name)
                 if (dtype := _NAMES.get(part.get_dtype())) is not None:

@@ -6,6 +6,7 @@ write again: processor configs, vocabularies in the formats of other libraries, 
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -114,11 +115,12 @@ class ModelWriter:
 
 def _set_dtype(path: Path, name: str) -> None:
     """Makes a config.json, and the configs in it, say the dtype that the weights have now."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, "the config of the finished model", constants=True)
     for part in (config, *config.values()):
         if isinstance(part, dict) and "dtype" in part:
             part["dtype"] = name
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # As transformers writes it: Infinity stays (Mamba's time_step_limit has it).
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def belonging_files(source: Path) -> list[Path]:
