@@ -348,7 +348,7 @@ def test_a_damaged_adapter_is_said(runs: Path, kto, workplace: Path, pico: Path,
     (run / "kto_config.json").unlink()
     (run / lora.WEIGHTS).write_bytes(b"no")
     elsewhere = kto("eval", run, "--data", pico_data, "--json")
-    refused(elsewhere, "cannot be loaded")
+    refused(elsewhere, lora.WEIGHTS, "is damaged (the adapters)")
     (run / lora.CONFIG).write_text("{}")
     refused(kto("eval", run, "--data", pico_data, "--json"), "does not name the adapter")
 
