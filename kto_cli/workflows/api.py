@@ -125,8 +125,8 @@ def evaluate(
         settings: as in `kto eval --help`, for instance samples=16, report_only=True.
 
     Returns:
-        The object that `kto eval --json` prints: of one checkpoint its metrics, `verdict`, `samples` and `report`; of
-        several `checkpoints` and `comparisons`.
+        The object that `kto eval --json` prints: of one checkpoint its metrics, `verdict`, `warnings`,
+        `samples` and `report`; of several `checkpoints` and `comparisons`.
 
     Raises:
         KtoError: a checkpoint, the data or a setting cannot be used.

@@ -16,10 +16,8 @@ from support.verdict_study import Draw, half, rows_of
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics import estimates, permutation
 from kto_cli.core.statistics.auc import (
-    all_pairs,
     auc,
     auc_share,
-    auc_variance,
     similar_length_counts,
     similar_length_pairs,
     weighted_auc,
@@ -30,14 +28,13 @@ from kto_cli.core.statistics.intervals import (
     copies_in_class,
     mean_interval,
     resample_weights,
-    share_of,
-    share_variance,
     student,
     wilson,
 )
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
 from kto_cli.core.statistics.robust import Trimmed, within_fences
+from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of, share_variance
 
 # --- the permutation test -----------------------------------------------------------------------
 
@@ -112,14 +109,14 @@ def test_student_is_scipys(freedom: int):
 def test_a_score_interval_of_independent_rows_is_wilsons():
     for won in (0, 3, 10):
         variance = partial(share_variance, trials=10)
-        found = share_of(won / 10, torch.zeros(0), variance, prompts=10, copies=1.0)
+        found = share_of(won / 10, math.nan, variance, prompts=10, copies=1.0)
         assert found.interval() == pytest.approx(wilson(won, 10), abs=1e-9)
 
 
 def test_p_of_a_share_is_that_of_its_score():
     """8 of 10 trials: (0.8 - 0.5) / sqrt(0.25 / 10) = 1.897 standard deviations; four copies of each halve it."""
     variance = partial(share_variance, trials=10)
-    once, copied = (share_of(0.8, torch.zeros(0), variance, prompts=1, copies=each) for each in (1.0, 4.0))
+    once, copied = (share_of(0.8, math.nan, variance, prompts=1, copies=each) for each in (1.0, 4.0))
     assert once.chance() == pytest.approx(1 - NormalDist().cdf(1.897), abs=1e-4)
     assert copied.chance() == pytest.approx(1 - NormalDist().cdf(0.9487), abs=1e-4)
 
@@ -141,8 +138,8 @@ def test_where_one_class_varies_more_p_is_that_of_the_interval(monkeypatch):
 
 def test_variance_of_an_auc_at_chance_is_mann_whitneys():
     """(m + n + 1) / (12 m n): 5 desirable, 8 undesirable rows."""
-    assert auc_variance(0.5, all_pairs(torch.arange(13) < 5)) == pytest.approx(14 / (12 * 40))
-    assert auc_variance(1.0, all_pairs(torch.arange(13) < 5)) == 0
+    assert auc_variance(0.5, all_pairs(5, 8)) == pytest.approx(14 / (12 * 40))
+    assert auc_variance(1.0, all_pairs(5, 8)) == 0
 
 
 def test_pairs_of_similar_length_and_couples_of_them_with_a_row_in_common():

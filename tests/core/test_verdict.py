@@ -160,7 +160,7 @@ def test_a_log_prob_that_is_no_number_is_blown_up():
     ratios[3] = math.inf
     verdict = judged(rows_of(ratios, half(40), torch.full((40,), 9)))
     assert verdict.word == "blown up"
-    assert "1 row" in verdict.sentence
+    assert "(rows: 1)" in verdict.sentence
 
 
 # --- overfitting ----------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from kto_cli.core.statistics import estimates, permutation
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch):
-    """200 and 400 instead of 1,000 and 2,000: edges of intervals vary more, but are where they are on average."""
-    monkeypatch.setattr(estimates, "RESAMPLES", 200)
-    monkeypatch.setattr(permutation, "PERMUTATIONS", 400)
+    """100 and 200 instead of 1,000 and 2,000: edges of intervals vary more, but are where they are on average."""
+    monkeypatch.setattr(estimates, "RESAMPLES", 100)
+    monkeypatch.setattr(permutation, "PERMUTATIONS", 200)
 
 
 @pytest.mark.parametrize("kind", NOISE)

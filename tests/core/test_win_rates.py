@@ -232,3 +232,5 @@ def test_comparing_two_checkpoints():
     assert compare_rates(second, first)["verdict"] == "first"
     assert compare_rates(first, first)["verdict"] == "unclear"
     assert compare_rates(first, [])["comparisons"] == 0
+    few = compare_rates(first[15:24], second[15:24])
+    assert (few["difference"], few["verdict"]) == (1, "unclear"), "9 comparisons show nothing, however they agree"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
+from functools import partial
 
 import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of
 from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
-from kto_cli.data.audit.dataset_checks import NORMAL_90, length_auc, longer_in_pairs
+from kto_cli.data.audit.dataset_checks import length_auc, longer_in_pairs
 from kto_cli.data.audit.findings import as_json, mark, other_row
 from kto_cli.data.audit.minhash import sketch
 from kto_cli.data.audit.text_checks import Found
@@ -226,7 +228,6 @@ def test_the_area_against_its_definition(rows):
         assert math.isnan(made.low)
     else:
         assert 0 <= made.low <= made.auc <= made.high <= 1
-        assert made.high - made.auc <= NORMAL_90
 
 
 def test_the_interval_is_obuchowskis():
@@ -250,7 +251,14 @@ def test_the_interval_is_obuchowskis():
     s10, s01, s11 = (3 / (2 * 3) * s for s in (s10, s01, s11))  # I / ((I - 1) m), m = n = 3; for s11 I / (I - 1)
     variance = s10 / 3 + s01 / 3 + 2 * (s11 * 3) / 9
     made = length_auc(numpy.array(lengths), numpy.array(desirable), numpy.array(prompts))
-    assert made.low == pytest.approx(max(0, auc - NORMAL_90 * math.sqrt(variance)))
+    expected = share_of(auc, variance, partial(auc_variance, counts=all_pairs(3, 3)), prompts=3, copies=1.0)
+    assert (made.low, made.high) == pytest.approx(expected.interval())
+
+
+def test_four_rows_in_perfect_order_are_no_length_bias():
+    made = length_auc(numpy.array([90, 10, 80, 20]), numpy.array([True, False, True, False]), numpy.arange(4))
+    assert (made.auc, made.high) == (1, 1)
+    assert made.low < 0.5
 
 
 def test_the_interval_covers_nine_times_in_ten():

@@ -140,8 +140,8 @@ def moved_a_little(draw: Draw) -> Scores:
 
 
 def hardly_apart(draw: Draw) -> Scores:
-    """0.22 nats apart, which 1,600 rows show for certain."""
-    return rows_of(0.22 * half(1600) + 1.0 * draw.normal(1600), half(1600), draw.lengths(40, 60, 1600))
+    """0.25 nats apart, which 1,000 rows show for certain."""
+    return rows_of(0.25 * half(1000) + 0.8 * draw.normal(1000), half(1000), draw.lengths(40, 60, 1000))
 
 
 def noise(draw: Draw) -> Scores:

@@ -4,7 +4,8 @@ scores.py        log-ratios of a set of rows
 metrics.py       metrics of a step and of the validation rows
 estimates.py     estimates of many resamples at once, and the interval of each
 auc.py           AUC: plain, weighted, adjusted for length, between rows of similar length
-intervals.py     bootstrap over prompts, Student's t, score intervals
+shares.py        score intervals of shares and AUCs, without torch
+intervals.py     bootstrap over prompts, Student's t, Wilson's interval
 permutation.py   permutation test of an AUC
 robust.py        means without outliers
 equal_length.py  margin between answers of equal length

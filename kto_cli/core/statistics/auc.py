@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.intervals import Share, copies_in_class, share_of
+from kto_cli.core.statistics.intervals import copies_in_class, drawn_share
+from kto_cli.core.statistics.shares import PairCounts, Share, all_pairs, auc_variance
 
 # Two texts have similar lengths when the longer one has at most this many times the length of the shorter one. The two
 # ratios differ for historical reasons ("a fifth" of the shorter text, "a fifth" of the longer text); one ratio for both
@@ -88,16 +89,8 @@ def weighted_auc(scores: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:
 def auc_share(area: float, drawn: Tensor, desirable: Tensor, clusters: Tensor) -> Share:
     """The AUC of all rows with its [resamples], for its interval."""
     prompts = min(len(clusters[desirable].unique()), len(clusters[~desirable].unique()))
-    variance = partial(auc_variance, counts=all_pairs(desirable))
-    return share_of(area, drawn, variance, prompts=prompts, copies=copies_in_class(desirable, clusters))
-
-
-class PairCounts(NamedTuple):
-    """Pairs of a desirable and an undesirable row that an AUC compares."""
-
-    pairs: float
-    shared: float
-    """Ordered couples of different pairs that have a row in common."""
+    variance = partial(auc_variance, counts=all_pairs(int(desirable.sum()), int((~desirable).sum())))
+    return drawn_share(area, drawn, variance, prompts=prompts, copies=copies_in_class(desirable, clusters))
 
 
 def pair_counts(partners: Tensor, others: Tensor) -> PairCounts:
@@ -105,23 +98,6 @@ def pair_counts(partners: Tensor, others: Tensor) -> PairCounts:
     partners, others = partners.double(), others.double()
     shared = (partners * (partners - 1)).sum() + (others * (others - 1)).sum()
     return PairCounts(partners.sum().item(), shared.item())
-
-
-def all_pairs(desirable: Tensor) -> PairCounts:
-    """Every desirable row with every undesirable one."""
-    up, down = int(desirable.sum()), int((~desirable).sum())
-    return PairCounts(up * down, up * down * (up + down - 2))
-
-
-def auc_variance(area: float, counts: PairCounts) -> float:
-    """Variance of an AUC whose true value is `area`, for independent rows and exponential scores (Hanley and McNeil
-    1982, Radiology 143, symmetric as in Newcombe 2006): the covariance of two pairs with a row in common is the mean of
-    area / (2 - area) and 2 area^2 / (1 + area), less area^2.
-
-    At 0.5 with m and n rows: (m + n + 1) / (12 m n), that of the Mann-Whitney statistic.
-    """
-    common = (area / (2 - area) + 2 * area**2 / (1 + area)) / 2 - area**2
-    return (counts.pairs * area * (1 - area) + counts.shared * common) / counts.pairs**2
 
 
 def length_adjusted_auc(values: Tensor, lengths: Tensor, desirable: Tensor, weights: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from kto_cli.core.losses import LossSettings
 from kto_cli.core.statistics.estimates import Estimator, resamples_for
-from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights
+from kto_cli.core.statistics.intervals import FEWEST_COMPARED, cluster_numbers, mean_interval, resample_weights
 from kto_cli.core.statistics.scores import Scores
 
 COMPARED = (
@@ -25,8 +25,6 @@ COMPARED = (
 """Metrics compared, in the order shown; not the loss, which depends on each run's weights."""
 BETTER_WHEN_HIGHER = ("auc", "auc_length_matched", "auc_length_adjusted", "paired_accuracy", "accuracy")
 """Metrics that do not depend on beta; a larger margin or KL only means that more has changed."""
-FEWEST_PROMPTS = 10
-"""Prompts of a comparison that may show a difference: of fewer, all resamples agree too often by chance."""
 
 
 class Side(NamedTuple):
@@ -46,7 +44,7 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
     Returns:
         For each of `COMPARED` that both have: first, second, difference, interval (90 %) and
         verdict: "second" or "first" (is better) if 0 lies outside the interval, else "unclear", as with fewer than
-        `FEWEST_PROMPTS` prompts; for quantities that
+        `FEWEST_COMPARED` prompts; for quantities that
         are not better for being higher "differs" instead.
     """
     clusters, count = cluster_numbers(first.scores.prompt_ids)
@@ -64,7 +62,7 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
             "second": right,
             "difference": right - left,
             "interval": interval,
-            "verdict": _verdict(name, interval) if count >= FEWEST_PROMPTS else "unclear",
+            "verdict": _verdict(name, interval) if count >= FEWEST_COMPARED else "unclear",
         }
     return found
 

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from kto_cli.core.losses import LossSettings, kto_losses, signs_and_weights
 from kto_cli.core.statistics.auc import (
-    all_pairs,
     auc,
-    auc_variance,
     length_adjusted_auc,
     rank_scores,
     ranked_auc,
@@ -21,16 +19,15 @@ from kto_cli.core.statistics.auc import (
 )
 from kto_cli.core.statistics.intervals import (
     RESAMPLES,
-    Share,
     cluster_numbers,
     copies_in,
     copies_in_class,
+    drawn_share,
     mean_interval,
-    share_of,
-    share_variance,
 )
 from kto_cli.core.statistics.robust import Trimmed
 from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.statistics.shares import Share, all_pairs, auc_variance, share_variance
 
 ROW_BUDGET = 10_000_000
 """Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
@@ -112,13 +109,17 @@ class Estimator:
         """An AUC or accuracy with its [resamples]."""
         if name == "accuracy":
             variance = partial(share_variance, trials=len(self.desirable))
-            return share_of(value, drawn, variance, prompts=self.prompts, copies=self.copies)
+            return drawn_share(value, drawn, variance, prompts=self.prompts, copies=self.copies)
         if name == "paired_accuracy":
             variance = partial(share_variance, trials=len(self.pairs))
-            return share_of(value, drawn, variance, prompts=self.pair_prompts, copies=self.pair_copies)
-        counts = similar_length_counts(self.alike) if name == "auc_length_matched" else all_pairs(self.desirable)
+            return drawn_share(value, drawn, variance, prompts=self.pair_prompts, copies=self.pair_copies)
+        counts = (
+            similar_length_counts(self.alike)
+            if name == "auc_length_matched"
+            else all_pairs(int(self.desirable.sum()), int((~self.desirable).sum()))
+        )
         variance, prompts = partial(auc_variance, counts=counts), min(self.class_prompts.values())
-        return share_of(value, drawn, variance, prompts=prompts, copies=self.class_copies)
+        return drawn_share(value, drawn, variance, prompts=prompts, copies=self.class_copies)
 
     def interval(self, name: str, value: float, drawn: Tensor) -> list[float]:
         """The 90 % interval of an estimate from its [resamples]."""

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from statistics import NormalDist
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LEVEL = 0.90
-"""Coverage of all intervals; they are central."""
-NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
-"""Half-width of an interval in standard errors of a normal estimate: 1.645."""
+from kto_cli.core.statistics.shares import LEVEL, NORMAL, Share, share_of
+
 RESAMPLES = 1000
-FEW_PROMPTS = 10
-"""Prompts whose rows say as much about how alike the rows of a prompt are as the assumption that they are copies."""
+FEWEST_COMPARED = 10
+"""Prompts of a comparison that may show a difference: of fewer, all resamples agree too often by chance."""
 BLOCK = 1 << 18
 """Numbers of a bootstrap held at once (2 MiB), of resamples times rows: memory does not grow with rows."""
 
@@ -77,60 +73,13 @@ def mean_interval(estimate: float, drawn: Tensor, prompts: int) -> list[float]:
     return [estimate + factor * (edge - estimate) for edge in percentiles(drawn)]
 
 
-class Share(NamedTuple):
-    """A share or an AUC, and what is known of its variance."""
-
-    value: float
-    variance: Callable[[float], float]
-    """Of the estimate for independent rows, if the true value is x."""
-    ratio: float
-    """The variance of the estimate over that; takes in that rows of one prompt are alike."""
-
-    def interval(self) -> list[float]:
-        """90 % score interval: all x with |value - x| <= 1.645 sqrt(ratio * variance(x)); NaN where the value is.
-
-        It has a width where all resamples agree, as the variance is that of x, not of what was observed (Wilson 1927;
-        Newcombe 2006, Statistics in Medicine 25, method 5, for AUCs).
-        """
-        if math.isnan(self.value):
-            return [math.nan, math.nan]
-        return [self._edge(0.0), self._edge(1.0)]
-
-    def _edge(self, end: float) -> float:
-        inside, outside = self.value, end
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            if (self.value - middle) ** 2 <= NORMAL**2 * self.ratio * self.variance(middle):
-                inside = middle
-            else:
-                outside = middle
-        return inside
-
-    def chance(self) -> float:
-        """One-sided p of a value this high if the true one is 0.5, by the same normal approximation."""
-        return 1 - NormalDist().cdf((self.value - 0.5) / math.sqrt(self.ratio * self.variance(0.5)))
-
-
-def share_of(value: float, drawn: Tensor, variance: Callable[[float], float], *, prompts: int, copies: float) -> Share:
-    """A share with its [resamples] of a bootstrap over prompts, from which the variance ratio is.
-
-    Near 0 and 1 and for few prompts the bootstrap knows little of the variance: the ratio is a mean of the one it gives
-    and of `copies`, what it is if all rows of a prompt are copies.
-
-    Args:
-        variance: see `Share`. copies: rows for each independent one, if so.
-    """
+def drawn_share(
+    value: float, drawn: Tensor, variance: Callable[[float], float], *, prompts: int, copies: float
+) -> Share:
+    """A share (`share_of`) whose variance is that of its [resamples], from a bootstrap over so many prompts."""
     known = drawn[drawn.isfinite()]
-    knows = 4 * value * (1 - value) * prompts
-    if not knows > 0 or not variance(value) > 0 or len(known) < 2 or prompts < 2:
-        return Share(value, variance, copies)
-    found = known.var().item() * prompts / (prompts - 1) / variance(value)
-    return Share(value, variance, (knows * found + FEW_PROMPTS * copies) / (knows + FEW_PROMPTS))
-
-
-def share_variance(share: float, trials: int) -> float:
-    """Of the share of successes of independent trials."""
-    return share * (1 - share) / trials
+    found = known.var().item() * prompts / (prompts - 1) if len(known) > 1 and prompts > 1 else math.nan
+    return share_of(value, found, variance, prompts=prompts, copies=copies)
 
 
 def copies_in(clusters: Tensor) -> float:

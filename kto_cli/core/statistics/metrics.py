@@ -11,9 +11,10 @@ from torch import Tensor
 from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
 from kto_cli.core.statistics.equal_length import margin_at_equal_length
 from kto_cli.core.statistics.estimates import Estimator, length_direction, resamples_for
-from kto_cli.core.statistics.intervals import Share, cluster_numbers, clustered_error, resample_weights, wilson
+from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, resample_weights, wilson
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
 from kto_cli.core.statistics.scores import Scores, class_means
+from kto_cli.core.statistics.shares import Share
 
 SATURATED_BELOW = 0.01
 """Share of its maximum gradient weight below which a row is saturated (Prop. 4.1)."""

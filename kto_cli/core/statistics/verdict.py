@@ -55,7 +55,7 @@ def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) 
     """
     warnings = [*row_warnings(validation), *curve_warnings(steps, validation, beta=beta)]
     if not validation:
-        return Verdict("unknown", "Unknown: there are no validation rows to measure what was learned.", warnings)
+        return Verdict("unknown", UNKNOWN, warnings)
     for word, rule in RULES.items():
         reason = rule(validation, steps, beta)
         if reason:
@@ -68,7 +68,7 @@ def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) 
 
 def _blown_up(found: Numbers, steps: Steps, beta: float) -> str | None:
     if found["not_finite"]:
-        return f"the log-probs of {found['not_finite']} rows are no finite numbers. {LOWER_RATE}"
+        return f"there are log-probs that are no finite numbers (rows: {found['not_finite']}). {LOWER_RATE}"
     moved = found["kl_trimmed"]
     if not (moved > BLOWN_UP_NATS and moved > BLOWN_UP_PER_TOKEN * found["completion_tokens"]):
         return None
@@ -105,17 +105,18 @@ def _drifted(found: Numbers, steps: Steps, beta: float) -> str | None:
 
 
 def _too_few_rows(found: Numbers, steps: Steps, beta: float) -> str | None:
-    rows = f"{found['desirable']} desirable and {found['undesirable']} undesirable rows of {found['prompts']} prompts"
+    rows = f"desirable {found['desirable']}, undesirable {found['undesirable']}, prompts {found['prompts']}"
     if not found["desirable"] or not found["undesirable"]:
-        return f"an AUC needs validation rows of both classes, and there are {rows}. {MORE_ROWS}"
+        return f"an AUC needs validation rows of both classes ({rows}). {MORE_ROWS}"
     if found["auc_least_p"] <= SURE and not math.isnan(found["auc_interval"][0]):
         return None
     return (
-        f"on {rows}, chance alone ranks all of them correctly in {found['auc_least_p']:.1%} of the cases, so they can "
-        f"show nothing. {MORE_ROWS}"
+        f"chance alone ranks so few validation rows all correctly in {found['auc_least_p']:.1%} of the cases ({rows}), "
+        f"so they can show nothing. {MORE_ROWS}"
     )
 
 
+UNKNOWN = "Unknown: there are no validation rows to measure what was learned. Binarize with --validation 0.1."
 MORE_ROWS = "Binarize with a larger --validation: 50 rows of each class tell, 200 tell well."
 
 

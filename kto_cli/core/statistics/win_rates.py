@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.statistics.auc import SIMILAR_WORDS
-from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_weights, wilson
+from kto_cli.core.statistics.intervals import (
+    FEWEST_COMPARED,
+    RESAMPLES,
+    mean_interval,
+    percentiles,
+    resample_weights,
+    wilson,
+)
 
 _STEPS = 60
 """Upper limit on the steps of Newton's method."""
@@ -193,7 +200,7 @@ def compare_rates(
 
     Returns:
         comparisons (count), first, second, difference (second - first), interval (90 %), verdict: "first" or "second"
-        (is better) if 0 lies outside the interval, else "unclear".
+        (is better) if 0 lies outside the interval of `FEWEST_COMPARED` or more, else "unclear".
     """
     others = {one.id: one.outcome for one in second}
     pairs = [
@@ -206,12 +213,13 @@ def compare_rates(
     before, after = values.mean(0).tolist()
     changes, clusters = values[:, 1] - values[:, 0], torch.arange(len(pairs))
     parts = [drawn @ changes / len(pairs) for drawn in resample_weights(clusters, len(pairs), resamples, seed)]
-    low, high = percentiles(torch.cat(parts))
+    low, high = mean_interval(after - before, torch.cat(parts), len(pairs))
+    enough = len(pairs) >= FEWEST_COMPARED
     return {
         "comparisons": len(pairs),
         "first": before,
         "second": after,
         "difference": after - before,
         "interval": [low, high],
-        "verdict": "second" if low > 0 else "first" if high < 0 else "unclear",
+        "verdict": "second" if enough and low > 0 else "first" if enough and high < 0 else "unclear",
     }

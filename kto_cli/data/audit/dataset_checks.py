@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of
 from kto_cli.core.weights import lambda_interval
 from kto_cli.data.audit.findings import Finding
 from kto_cli.data.columns import I8, Columns, Flags
@@ -120,10 +122,6 @@ def _as_facts(area: Area) -> dict[str, Any]:
     return {"auc": area.auc, "auc_interval": None if math.isnan(area.low) else [area.low, area.high]}
 
 
-NORMAL_90 = 1.6448536269514722
-"""Standard deviations around the mean that hold 90 % of a normal distribution."""
-
-
 class Area(NamedTuple):
     """AUC with its 90 % interval; NaN if a class is missing (interval: or if all rows have one prompt)."""
 
@@ -135,8 +133,9 @@ class Area(NamedTuple):
 def length_auc(lengths: NDArray[Any], desirable: Flags, prompts: I8) -> Area:
     """Share of pairs in which the desirable answer is longer than the undesirable one, ties as half (Mann-Whitney).
 
-    The interval treats the rows of one prompt as a cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC
-    curve data", Biometrics 53); with one row per prompt it is DeLong's.
+    The interval is a score interval (`share_of`), so a few rows in perfect order are not certain. Its variance treats
+    the rows of one prompt as a cluster (Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data",
+    Biometrics 53); with one row per prompt it is DeLong's.
 
     Args:
         lengths, desirable, prompts: [rows]; prompts are numbers from 0.
@@ -156,8 +155,16 @@ def length_auc(lengths: NDArray[Any], desirable: Flags, prompts: I8) -> Area:
     shares = numpy.bincount(clusters, weights)
     if len(shares) < 2:
         return Area(auc, math.nan, math.nan)
-    reach = NORMAL_90 * math.sqrt(len(shares) / (len(shares) - 1) * float(shares @ shares))
-    return Area(auc, max(0.0, auc - reach), min(1.0, auc + reach))
+    variance = len(shares) / (len(shares) - 1) * float(shares @ shares)
+    rows_of_prompts = [numpy.unique(clusters[own], return_counts=True)[1] for own in (desirable, ~desirable)]
+    share = share_of(
+        auc,
+        variance,
+        partial(auc_variance, counts=all_pairs(len(good), len(bad))),
+        prompts=min(map(len, rows_of_prompts)),
+        copies=max(float(rows @ rows) / float(rows.sum()) for rows in rows_of_prompts),
+    )
+    return Area(auc, *share.interval())
 
 
 def longer_in_pairs(columns: Columns, at: I8) -> tuple[int, float]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from kto_cli.common.errors import BadInput
-from kto_cli.core.statistics.intervals import NORMAL, clustered_error
+from kto_cli.core.statistics.intervals import clustered_error, student
+from kto_cli.core.statistics.shares import NORMAL
 from kto_cli.evaluation.benchmarks.results import is_mean
 
 SETTINGS = ("lm_eval_name", "shots", "chat_template", "metric", "version", "n")
@@ -82,7 +83,7 @@ def paired_interval(after: Sequence[float], before: Sequence[float]) -> list[flo
     What makes a document easy for both cancels. Where each is right or wrong, the interval of Agresti and Min (2005,
     Statistics in Medicine 24:729): half a document is added to each of right-right, right-wrong, wrong-right and
     wrong-wrong, n grows by 2, and the interval is the normal one; like Wilson's it does not collapse to a point when
-    no document differs. Of any other numbers, normal from the standard error of the differences.
+    no document differs. Of any other numbers, Student's t from the standard error of the differences.
 
     Of 20 documents, 6 gained and 1 lost: (6.5 - 1.5) / 22 = 0.2273, and 1.645 * sqrt(8 / 22 - 0.2273^2) / sqrt(22) =
     0.1959: 0.0314 to 0.4231.
@@ -95,5 +96,5 @@ def paired_interval(after: Sequence[float], before: Sequence[float]) -> list[flo
         reach = NORMAL * math.sqrt(((gained + lost) / count - middle**2) / count)
     else:
         middle = differences.mean().item()
-        reach = NORMAL * clustered_error(differences, torch.arange(count), count)
+        reach = student(count - 1) * clustered_error(differences, torch.arange(count), count)
     return [middle - reach, middle + reach]

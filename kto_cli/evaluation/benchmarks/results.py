@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from kto_cli.common.files import text_hash
-from kto_cli.core.statistics.intervals import NORMAL, wilson
+from kto_cli.core.statistics.intervals import wilson
+from kto_cli.core.statistics.shares import NORMAL
 
 
 def read_results(found: dict[str, Any], task: str, metric: str | None) -> dict[str, Any]:
