@@ -10,6 +10,7 @@ model_config.py      settings shared by `kto precompute`, `kto train` and `kto e
 train_config.py      settings of `kto train`; config files
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
+secrets.py           API keys removed from text, however they are encoded
 screen.py            the only module that prints: results to stdout, progress and messages to stderr
 phase.py             where a long phase is, and what a stop keeps
 tables.py            the line of a step and the table of metrics

@@ -17,6 +17,7 @@ from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.owner import Occupied, owning
 from kto_cli.common.read import parse_json, read_bytes
+from kto_cli.common.secrets import scrub_all
 
 
 class AppendFile:
@@ -92,12 +93,12 @@ class RecordStore:
         return found
 
     def append(self, records: Iterable[tuple[str, Any]]) -> None:
-        """Stores some (key, value), all or none.
+        """Stores some (key, value), all or none, without secrets in the values.
 
         Raises:
             DiskFull: no space left. BadInput: the cache folder cannot be created.
         """
-        lines = b"".join(self._line(key, value) for key, value in records)
+        lines = b"".join(self._line(key, scrub_all(value)) for key, value in records)
         with self._lock:
             self._file.append(lines)
 

@@ -25,7 +25,9 @@ from rich.table import Table
 from kto_cli.common.errors import Interrupted, KtoError
 from kto_cli.common.files import finite
 from kto_cli.common.phase import Phase
+from kto_cli.common.secrets import scrub, scrub_all
 from kto_cli.common.text_chart import Row
+from kto_cli.common.words import printable
 
 ROLES = {
     "title": Style(bold=True),
@@ -45,13 +47,8 @@ DRAWING_SHARE = 0.005
 
 
 def visible(text: str) -> str:
-    """`text` with control characters (other than line ends and tabs) and Rich's markup escaped."""
-    return escape(
-        "".join(
-            char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
-            for char in text
-        )
-    )
+    """`text` without secrets, with control characters (other than line ends and tabs) and Rich's markup escaped."""
+    return escape(printable(scrub(text), "\n\t"))
 
 
 def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
@@ -66,7 +63,7 @@ def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
         found: dict[str, Any] = {"error": str(error), "next": ""}
         if isinstance(error, KtoError):
             found = {**error.details, "error": error.what, "next": error.next_step}
-        sys.stdout.write(json.dumps(finite({**found, "exit": error.exit_status}), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(scrub_all(finite({**found, "exit": error.exit_status})), ensure_ascii=False) + "\n")
         sys.stdout.flush()
     return error.exit_status
 
@@ -215,7 +212,7 @@ class Screen:
     def json(self, value: dict[str, Any]) -> None:
         """The result as one JSON object on stdout, with --json."""
         if self.as_json and not self.quiet:
-            sys.stdout.write(json.dumps(finite(value), ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(scrub_all(finite(value)), ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
 

@@ -23,6 +23,7 @@ from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import reading
 from kto_cli.common.seals import read_sealed, write_sealed
+from kto_cli.common.secrets import scrub_all
 
 METRICS, ROWS, SAMPLES, REPORT = "metrics.json", "rows.parquet", "samples.jsonl", "report.html"
 GENERATIONS, WIN_RATE, BENCHMARKS, COMPARISONS = (
@@ -39,7 +40,7 @@ WHAT = "results of kto eval"
 
 
 def write_part(out: Path, name: str, of: str, content: dict[str, Any], beside: Sequence[str] = ()) -> None:
-    """One of `PARTS`, whole or not at all.
+    """One of `PARTS`, atomically and without secrets.
 
     Args:
         of: names what was evaluated, as metrics.json does. beside: files that belong to it and are written already.
@@ -58,12 +59,13 @@ def write_object(out: Path, name: str, content: dict[str, Any], beside: Sequence
     """
     with files.saying_disk_full(out):
         files.make_folder(out)
+        content = scrub_all(content)
         hashes = {each: files.file_sha256(out / each) for each in beside}
         write_sealed(out / name, {**content, FILES: hashes} if hashes else content)
 
 
 def write_lines(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """A file of JSON lines, whole or not at all.
+    """A file of JSON lines, written atomically and without secrets.
 
     Raises:
         DiskFull: no space left.
@@ -71,7 +73,7 @@ def write_lines(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     with files.saying_disk_full(out):
         files.make_folder(out)
         with files.replacing(out / name) as temporary:
-            temporary.write_text(files.json_lines(rows), encoding="utf-8")
+            temporary.write_text(files.json_lines(scrub_all(rows)), encoding="utf-8")
 
 
 def forget_others(out: Path, of: str) -> None:

@@ -20,13 +20,13 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.fields import number
 from kto_cli.data.formats.labels import as_number, is_missing, label_value
 from kto_cli.data.formats.records import VALIDATION, Dropped, Pair, Result, RowFault, Scored, root
 from kto_cli.data.formats.rows import answer_of, labelled, pair, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import printable
 
 WANTED = (
     *("type", "prompt", "instruction", "label", "split", "prompt_id"),

@@ -20,6 +20,7 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag, BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.fields import chat_turns
 from kto_cli.data.formats.llama_factory_info import (
     INFO,
@@ -34,7 +35,6 @@ from kto_cli.data.formats.records import Result, RowFault, Text, check_text, mes
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import printable
 
 WANTED = "conversations (or instruction) with kto_tag, or with chosen and rejected"
 PATTERNS = ("*.json", "*.jsonl")

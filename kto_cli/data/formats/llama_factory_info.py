@@ -14,9 +14,9 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import read_json
+from kto_cli.common.words import printable
 from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.source import RawFile
-from kto_cli.data.readers.open_file import printable
 
 INFO = "dataset_info.json"
 ELSEWHERE = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kto_cli.common.words import printable
 from kto_cli.data.formats import fields
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import printable
 
 MESSAGE_COLUMNS = (
     "message_id",

@@ -21,6 +21,7 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.column_names import known, look_like_data
 from kto_cli.data.formats.messages import MORE_THAN_TEXT
@@ -29,7 +30,6 @@ from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import parsed, records
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import printable
 
 KINDS = {
     "paired": ("chosen", "rejected"),

@@ -9,13 +9,13 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.column_names import is_negative, opposite_of
 from kto_cli.data.formats.labels import WORDS, as_number, fold, is_missing, spell_value
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.rule_ast import spell_column
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.any_file import parsed, records
-from kto_cli.data.readers.open_file import printable
 
 SAMPLE = 1000
 """Records whose values tell how a column writes yes: 1, true."""

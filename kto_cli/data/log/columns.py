@@ -15,6 +15,7 @@ from functools import lru_cache
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.binarize_config import flag as option_of
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.chats import RATED_COLUMNS
 from kto_cli.data.formats.column_names import ALPACA, SHOWN, known, look_like_data, plain
@@ -22,7 +23,6 @@ from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.check_labels import check_meaning, sample
 from kto_cli.data.log.rule_eval import starts_of_parts
 from kto_cli.data.log.rules import Rule, compile_rule
-from kto_cli.data.readers.open_file import printable
 
 ELSE = "else"
 """One of the two rules may be this word: all rows for which the other rule is false."""
@@ -40,7 +40,7 @@ CONTENT = {
 
 def column_names(columns: Sequence[str]) -> str:
     """Column names for a message, at most SHOWN."""
-    shown = [printable(column) if column.isprintable() else ascii(column) for column in columns[:SHOWN]]
+    shown = [printable(column) for column in columns[:SHOWN]]
     return (", ".join(shown) or "none") + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
 
 

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import UNSAFE
 from kto_cli.data.log.rule_ast import (
     Contains,
     Every,
@@ -96,7 +97,7 @@ def texts_by_column(trees: Sequence[Node]) -> Named:
 
 def pointed(text: str, option: str, fault: RuleFault) -> str:
     """Message of three lines: the fault, the rule, and a caret below the position."""
-    clean = "".join(character if character.isprintable() else " " for character in text)
+    clean = UNSAFE.sub(" ", text)
     first = max(0, min(fault.start - WINDOW // 2, len(clean) - WINDOW))
     shown = clean[first : first + WINDOW]
     before, after = "..." * (first > 0), "..." * (first + WINDOW < len(clean))

@@ -8,11 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.readers.csv_file import csv_columns, csv_records
 from kto_cli.data.readers.json_array import json_array_records
 from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
 from kto_cli.data.readers.jsonl import UNPARSED, Record, line_records, parsed
-from kto_cli.data.readers.open_file import printable, refuse_useless, starts_with
+from kto_cli.data.readers.open_file import refuse_useless, starts_with
 from kto_cli.data.readers.parquet import parquet_columns, parquet_records
 
 __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]

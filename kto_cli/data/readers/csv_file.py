@@ -17,9 +17,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
 from kto_cli.data.readers.jsonl import Record, as_record, bare_name, bounded_lines
-from kto_cli.data.readers.open_file import Reached, open_text, printable, refuse_useless
+from kto_cli.data.readers.open_file import Reached, open_text, refuse_useless
 
 DELIMITERS = (",", "\t", ";", "|")
 """Spreadsheets write `;` where the decimal sign is a comma."""

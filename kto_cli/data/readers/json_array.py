@@ -12,9 +12,10 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import twice
+from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
 from kto_cli.data.readers.jsonl import Record, as_record
-from kto_cli.data.readers.open_file import Reached, open_text, printable
+from kto_cli.data.readers.open_file import Reached, open_text
 
 BLOCK = 2**20
 """Characters read at a time."""

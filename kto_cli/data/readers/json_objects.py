@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
 from kto_cli.data.readers.json_array import ItemReader, Window, items
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import Reached, open_text, printable
+from kto_cli.data.readers.open_file import Reached, open_text
 
 WRAPPERS = (
     *("data", "rows", "records", "items", "results", "result", "examples", "entries", "instances", "samples", "list"),

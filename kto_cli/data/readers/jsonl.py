@@ -21,7 +21,8 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import DuplicateKey, parse_json
-from kto_cli.data.readers.open_file import Reached, open_bytes, open_text, printable
+from kto_cli.common.words import printable
+from kto_cli.data.readers.open_file import Reached, open_bytes, open_text
 
 __all__ = ["MAX_LINE", "UNPARSED", "Record", "line_records", "open_bytes", "parse_json", "parsed"]
 

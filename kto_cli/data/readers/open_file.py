@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from kto_cli.common.errors import BadInput, first_line
+from kto_cli.common.words import printable
 
 BUFFER = 1 << 16
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -142,13 +143,6 @@ def starts_with(path: Path, count: int) -> bytes:
     """
     with open_bytes(path) as file:
         return file.read(count).removeprefix(codecs.BOM_UTF8)
-
-
-def printable(text: str | Path) -> str:
-    """`text` on one line, with characters that a terminal cannot show escaped."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in str(text)
-    )
 
 
 def refuse_useless(name: str, first_fault: str | None, count: int) -> NoReturn:

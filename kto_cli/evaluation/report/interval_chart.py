@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kto_cli.common.screen import number
+from kto_cli.common.words import UNSAFE
 from kto_cli.evaluation.report.charts import LINE, PLAIN, TEXT, Chart, draw
 from kto_cli.evaluation.report.numbers import Grid
 
@@ -54,7 +55,7 @@ def interval_chart(
 
 def _in_two_lines(text: str, most: int = 22) -> str:
     """A label on two lines, broken at the space nearest its middle; the table below the chart has the full text."""
-    text = "".join(char if char.isprintable() else " " for char in text)
+    text = UNSAFE.sub(" ", text)
     text = text if len(text) <= 2 * most else f"{text[: 2 * most - 1]}…"
     spaces = [index for index, char in enumerate(text) if char == " "]
     if len(text) <= most or not spaces:

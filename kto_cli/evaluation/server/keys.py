@@ -1,24 +1,22 @@
-"""Where a chat server is and the key to it: the key is held so that it cannot be printed by mistake."""
+"""URLs of chat servers, and their keys, which cannot be printed by mistake."""
 
 from __future__ import annotations
 
 import os
-import re
 from urllib.parse import urlsplit
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.secrets import scrub
 
 JUDGE_KEY, ENGINE_KEY = "KTO_JUDGE_KEY", "KTO_ENGINE_KEY"
-"""Where keys are read from: one for the judge, one for the server that answers; neither goes to the other."""
+"""Environment variables of the judge's key and of the key to the server that answers; neither is sent to the other."""
 OPENAI_KEY = "OPENAI_API_KEY"
 OPENAI_HOST = "api.openai.com"
 ENDPOINT = "/chat/completions"
-_LONG_ENOUGH = 12
-"""A key of so many characters is known by its first and its last ones too."""
 
 
 class Key:
-    """A secret: `str`, `repr` and pickling do not give it away; it is put into a request by the one who sends that."""
+    """A secret that `str`, `repr` and pickling do not reveal."""
 
     __slots__ = ("_secret",)
 
@@ -29,19 +27,15 @@ class Key:
         return "[key]"
 
     def __reduce__(self) -> tuple[type[Key], tuple[str]]:
-        raise TypeError("A key is not written down.")
+        raise TypeError("A key is never stored.")
 
     def header(self) -> str:
         """The value of an Authorization header."""
         return f"Bearer {self._secret}"
 
     def redact(self, text: str) -> str:
-        """`text` without the key: whole, or what begins as it does (a server may echo it cut or masked)."""
-        text = text.replace(self._secret, "[key]")
-        if len(self._secret) < _LONG_ENOUGH:
-            return text
-        begins, ends = re.escape(self._secret[:8]), re.escape(self._secret[-6:])
-        return re.sub(rf"{begins}[^\s\"'<>,]*|[^\s\"'<>,:=]*{ends}(?![A-Za-z0-9])", "[key]", text)
+        """`text` without the key, however it is encoded."""
+        return scrub(text, self._secret)
 
 
 def key_for(url: str, name: str = JUDGE_KEY) -> Key | None:
@@ -63,7 +57,7 @@ def key_for(url: str, name: str = JUDGE_KEY) -> Key | None:
 
 
 def base_url(url: str) -> str:
-    """http://host:port, .../v1 or .../v1/chat/completions as what /chat/completions follows.
+    """The part of a URL before /chat/completions, from http://host:port, .../v1 or .../v1/chat/completions.
 
     Raises:
         BadInput: it is none of them, or holds a user name, a password or a query (none of which would stay secret).
@@ -82,12 +76,12 @@ def base_url(url: str) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         fault = f"The URL of the server at {parts.hostname} holds more than a place (a user, a password or a query)."
         keys = f"${JUDGE_KEY} or ${ENGINE_KEY}"
-        raise BadInput(fault, f"Give the place alone, such as https://host/v1, and the key in {keys}.")
+        raise BadInput(fault, f"Give the address alone, such as https://host/v1, and the key in {keys}.")
     path = parts.path.rstrip("/").removesuffix(ENDPOINT)
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 
 
 def travels_open(url: str) -> bool:
-    """A key sent there could be read on the way: no TLS, and not this machine."""
+    """Whether a key sent there could be read on the way: no TLS, and another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and (parts.hostname or "") not in ("localhost", "127.0.0.1", "::1")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import email.utils
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from kto_cli.common.read import parse_json
+
+NOT_TEXTS = frozenset(("id", "object", "model", "role", "finish_reason", "type", "system_fingerprint"))
 
 
 def json_object(body: str) -> dict[str, Any] | None:
@@ -32,14 +35,27 @@ def is_list(answer: dict[str, Any]) -> bool:
 
 
 def complaint(body: str) -> str:
-    """The error message of {"error": {"message": ..., "code": ...}}, {"error": ...}, {"detail": ...}; else the body."""
+    """The error message of {"error": {"message": ..., "code": ...}}, {"error": ...}, {"detail": ...}; the
+    joined texts of a streamed reply; else the body."""
     answer = json_object(body)
     if answer is None:
-        return body
+        events = [json_object(line.removeprefix("data:")) for line in body.splitlines()]
+        return "".join(_texts([event for event in events if event])) if any(events) else body
     error = answer.get("error", answer.get("detail", answer.get("message", "")))
     if isinstance(error, dict):
         return " ".join(str(error[name]) for name in ("message", "code") if error.get(name))
     return str(error or "")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Texts of a streamed reply, which may come in pieces of a character; ids and kinds are omitted."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        yield from (text for key, item in value.items() if key not in NOT_TEXTS for text in _texts(item))
 
 
 def retry_after(value: str | None) -> float | None:
