@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -60,38 +61,67 @@ def _shown(prompt: Text, mark: str) -> str:
 _THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_SIDE = r"(?:(?:the\s+)?(?:answer|assistant|response|option|output)\s+)?(A|B|(?:a\s+)?(?:tie|draw)|tied|neither|equal)"
-_WORD = re.compile(rf"{_SIDE}(?:\s+(?:is|wins)\b.*|\s+because\b.*|\s*\(.*)?", re.IGNORECASE)
-_LABELLED = re.compile(r"^\W*(?:(?:my|the|final|overall)\s+)*(?:verdict|winner)\s*(?:is\s*)?[:=]\s*(.+)$", re.I | re.M)
-_BRACKETS = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
-_SENTENCE = re.compile(
-    rf"(?:i\s+(?:think|believe|would\s+say)\s+(?:that\s+)?)?{_SIDE}(?:\s+(?:is|was)\s+(?:the\s+)?(?:(?:slightly|much|"
-    r"clearly|overall)\s+)?(?:better|best|winner|more\s+[\w, ]+?)(?:\s+(?:answer|one|response))?(?:\s+than\s+.{1,20})?"
-    r"|\s+wins)?",
+_MARKDOWN = re.compile(
+    r"[*`~]+|__|</?(?:b|i|u|em|strong|p|br|code|span)\b[^>]*>|^[ \t]*[#>]+", re.MULTILINE | re.IGNORECASE
+)
+_NOUN = r"(?:(?:the\s+)?(?:answer|assistant|response|option|output|model|candidate|completion|reply)[\s_-]+)?"
+_SIDE = re.compile(
+    rf"(?:it\W?s\s+|they\s+are\s+)?[\[({{\"'\u201c]*{_NOUN}[\[({{\"'\u201c]*"
+    r"((?:a\s+)?(?:tie|draw)|tied|neither|equal|A|B)(?![\w+/&])[\])}\"'\u201d]*",
     re.IGNORECASE,
 )
-_FIELDS = ("verdict", "winner", "better", "best", "choice", "preference", "preferred", "answer")
+_BETTER = re.compile(
+    r"\s+(?:(?:is|was|seems|would\s+be)\s+(?:the\s+)?(?:(?:\w+ly|much|far|overall|somewhat|a\s+bit)\s+)*"
+    r"(?:better|best|winner|preferred|preferable|superior|stronger|more\s+\w+(?:(?:,\s+|\s+and\s+|,\s+and\s+)(?:more\s+)?\w+)*)"
+    r"(?:\s+(?:answer|one|response|choice|overall))*|wins)\b",
+    re.IGNORECASE,
+)
+_BESIDE = re.compile(rf"\b(?:than|over|to|with|unlike|while|whereas|versus|vs\.?)\s+{_NOUN}(A|B)\b", re.IGNORECASE)
+"""The other answer in a comparison: it is named, but not chosen."""
+_BECAUSE = re.compile(r"[\s,;:(\u2013\u2014-]*\b(?:because|since|due\s+to)\b", re.IGNORECASE)
+_PAUSE = re.compile(r"\s*[.,;:(\u2013\u2014-]\s*\S|\s+[(-]|\s+(?:as|for|given)\b", re.IGNORECASE)
+_DOUBT = re.compile(r"\b(?:no|wait|actually|however|maybe|perhaps|unsure|or|and\s+(?:answer\s+)?[AB])\b", re.IGNORECASE)
+_ORDER = re.compile(r"\s*(A|B)\s*([<>]{1,2}|={1,2})\s*(A|B)\s*", re.IGNORECASE)
+"""A>B, as some judges of pairs are taught."""
+_BRACKETS = re.compile(
+    r"\[\[([^\[\]]{0,40})\]\]|\\boxed\{([^{}]{0,40})\}|<(?:verdict|winner)>([^<>]{0,200})</", re.IGNORECASE
+)
+_LEAD = r"^\W*(?:(?:so|thus|therefore|hence|overall|my|the|final)\W+)*"
+_STRONG = re.compile(
+    _LEAD + r"(?:verdict|winner)\b[\"']?(?:\s+is\b|\s+goes\s+to\b)?\s*([:=\u2013\u2014-]?)(.*)$", re.IGNORECASE
+)
+_WEAK = re.compile(
+    _LEAD
+    + r"(?:(?:better|best|preferred)\s+)?(?:answer|response|choice|decision|judge?ment|preference|conclusion|result"
+    r"|pick)(?:\s+is\b)?\s*([:=])(.*)$",
+    re.IGNORECASE,
+)
+_OPINION = re.compile(
+    r"(?:(?:overall|so|thus|therefore|hence|in\s+(?:summary|conclusion))\b,?\s+)?"
+    r"(?:i(?:'d|\s+would)?\s+(?:think|believe|say|prefer|choose|pick)\s+(?:that\s+)?)?",
+    re.IGNORECASE,
+)
+_FIELDS = ("verdict", "winner", "better", "best", "choice", "preference", "preferred")
 
 
 def parse(reply: str) -> Side | None:
     """The verdict of a reply, or None where there is none, or more than one.
 
-    Read in this order: a JSON object with a verdict; lines "Verdict: A" (all must agree); [[A]]; a reply, or its last
-    line, that is nothing but a verdict. Reasoning in <think> tags is passed over; where it was cut off there is no
-    verdict yet. What is not clear is never guessed.
+    A verdict stands in a JSON object, behind "Verdict" or "Winner", or in [[A]]; all of these must agree. Without one,
+    behind "Answer:" and the like; else the reply, or its last line, is nothing but a verdict. Markdown, full-width
+    letters and a reason behind the verdict are allowed. Reasoning in <think> tags is ignored; where it was truncated,
+    there is no verdict yet. Nothing unclear is guessed: of "A or B" or "A is worse", there is no verdict.
     """
-    text = _after_thoughts(reply)
+    text = _after_thoughts(unicodedata.normalize("NFKC", reply))
     if text is None:
         return None
-    readings = (
-        [_side(value) for value in _json_values(text)],
-        [_side(found) for found in _LABELLED.findall(text)],
-        [_side(found) for found in _BRACKETS.findall(text)],
-    )
-    for found in readings:
+    lines = [line.strip() for line in _MARKDOWN.sub("", text).splitlines() if line.strip()]
+    marked = [_side(value) for value in _json_values(text)]
+    marked += [_in_brackets("".join(found)) for found in _BRACKETS.findall(text)]
+    for found in (marked + _labelled(lines, _STRONG), _labelled(lines, _WEAK)):
         if found:
             return found[0] if len(set(found)) == 1 else None
-    return _alone(text)
+    return _alone(lines)
 
 
 def _after_thoughts(reply: str) -> str | None:
@@ -103,19 +133,59 @@ def _after_thoughts(reply: str) -> str | None:
     return None if _OPENED.search(text) else text
 
 
-def _alone(text: str) -> Side | None:
+def _labelled(lines: list[str], label: re.Pattern[str]) -> list[Side | None]:
+    """What stands behind each label, on its line or, where the label is alone, on the next."""
+    found = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
+        for sentence in re.split(r"(?<=[.!?])\s+(?=\w+(?:\s\w+)?:)", line):
+            if not (match := label.match(sentence)):
+                continue
+            separator, value = match.groups()
+            side = _side(value if value.strip() else following)
+            if side or separator or not value.strip():
+                found.append(side)
+    return found
+
+
+def _in_brackets(value: str) -> Side | None:
+    """The verdict in [[...]]: a side, an order such as A>B, or C, which some judges are taught for a tie."""
+    if order := _ORDER.fullmatch(value):
+        first, sign, second = order.groups()
+        if first.upper() == second.upper():
+            return None
+        return "tie" if "=" in sign else _named(first if ">" in sign else second)
+    return "tie" if value.strip().upper() == "C" else _side(value)
+
+
+def _alone(lines: list[str]) -> Side | None:
     """The verdict of a reply that is nothing else, or whose last line is."""
-    lines = [bare for line in text.splitlines() if (bare := _bare(line))]
-    for whole in (" ".join(lines), lines[-1] if len(lines) > 1 else ""):
-        if found := _SENTENCE.fullmatch(whole):
-            return _named(found.group(1))
-    return None
+    if not lines:
+        return None
+    whole, last = " ".join(lines), lines[-1]
+    return _side(whole, by_itself=len(lines) > 1) or (_side(last, by_itself=True) if len(lines) > 1 else None)
 
 
-def _side(value: str) -> Side | None:
-    """A, B or a tie, from what stands where the verdict belongs."""
-    found = _WORD.fullmatch(_bare(value))
-    return _named(found.group(1)) if found else None
+def _side(value: str, *, by_itself: bool = False) -> Side | None:
+    """A, B or a tie, from the text where the verdict belongs; None if unclear.
+
+    `by_itself`: a reason must begin with "because" or the like, as in a list "A: short" and "B: kind" name answers.
+    """
+    value = _bare(value)
+    match = _SIDE.match(value, opinion.end() if (opinion := _OPINION.match(value)) else 0)
+    if not match:
+        return None
+    side, rest = _named(match[1]), value[match.end() :]
+    better = None if side == "tie" else _BETTER.match(rest)
+    if better:
+        rest = rest[better.end() :]
+    if not _bare(rest) or _BECAUSE.match(rest):
+        return side
+    rest = _BESIDE.sub(lambda other: "" if _named(other[1]) != side else other[0], rest)
+    if better and not _bare(rest):
+        return side
+    others = {name for name in re.findall(r"\b[AB]\b", rest) if name != side}
+    clear = bool(_PAUSE.match(rest)) and not others and not _DOUBT.search(rest)
+    return side if clear and not by_itself else None
 
 
 def _named(word: str) -> Side:
@@ -123,8 +193,8 @@ def _named(word: str) -> Side:
 
 
 def _bare(text: str) -> str:
-    """Without markdown, quotes and the stops around it."""
-    return text.strip(" \t\r\n*_`'\"#>-.,!:;()[]{}|~\u201c\u201d")
+    """Without quotes, stops and markdown around it."""
+    return text.strip(" \t\r\n*_`'\"#>-.,!:;()[]{}|~\u201c\u201d\u2013\u2014")
 
 
 def _json_values(text: str) -> Iterator[str]:
@@ -141,11 +211,11 @@ def _json_values(text: str) -> Iterator[str]:
 
 
 def _field(value: Any) -> Iterator[str]:
-    """The verdict's field of one object, the first of the usual names that it has."""
+    """Fields of one object, and of those in it, that name a verdict."""
     if not isinstance(value, dict):
         return
-    lowered = {str(name).lower(): entry for name, entry in value.items()}
-    for name in _FIELDS:
-        if isinstance(lowered.get(name), str):
-            yield lowered[name]
-            return
+    for name, entry in value.items():
+        if isinstance(entry, dict):
+            yield from _field(entry)
+        elif str(name).lower().replace("final_", "") in _FIELDS:
+            yield entry if isinstance(entry, str) else ""
