@@ -15,8 +15,9 @@ from kto_cli.common.files import sample_data
 from kto_cli.data import hub
 from kto_cli.data.dataset import TRAIN, count_rows, is_ours
 from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
-from kto_cli.data.formats.listing import raw_files
+from kto_cli.data.formats.listing import of_subsets, raw_files
 from kto_cli.data.formats.records import VALIDATION
+from kto_cli.data.formats.saved_dataset import saved_files
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import SUFFIXES, suffix
 from kto_cli.data.readers.jsonl import line_records
@@ -109,6 +110,9 @@ def _choose(text: str, config: BinarizeConfig) -> Chosen:
     is_folder, is_there = os.path.isdir(text), os.path.exists(text)  # pathlib's exists raises for a name too long
     if is_folder and is_ours(local):
         return _own_dataset(local)
+    if is_folder and (files := saved_files(local)):
+        notes = [f"Reading {', '.join(file.name for file in files[:8])}."]
+        return Chosen(source("trl"), local.name, of_subsets(files, config.subsets, local), {"path": text}, notes)
     if config.subsets:
         raise BadFlag("--subset goes with a named source.", "Give the file of the subset.")
     if is_folder:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from binarizing import binarize
 
+from kto_cli.common.errors import BadData
 from kto_cli.data.formats import chats
 from kto_cli.data.formats.chats import answer_turn, branch, prompt_chat, whole_chat
 from kto_cli.data.formats.counts import counting
@@ -213,3 +216,59 @@ def test_a_tree_is_read_down_to_its_leaf():
     tree = {"a": {"parentId": None, **MORE}, "b": {"parentId": "a", **GREEN}, "c": {"parentId": "a", **BLACK}}
     assert short(branch(tree, "c")) == "u:Any tea? a:Black"
     assert branch({"a": {"parentId": "a", **MORE}}, "a")
+
+
+def test_two_whole_chats_need_no_prompt(tmp_path):
+    """Votes over two conversations: what they share before the answers is the prompt."""
+    rows = [
+        {"winner": winner, "a": [MORE, GREEN, THANKS], "b": [{"from": "human", "value": "Any tea?"}, BLACK]}
+        for winner in ("a", "b", "a", "b", "tie")
+    ]
+    rows.append({"winner": "a", "a": [MORE, GREEN], "b": [HI, BLACK]})
+    path = tmp_path / "arena.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "a": [HI, GREET], "b": [HI, BLACK]}])))
+    result = binarize(
+        f"log:{path}",
+        tmp_path / "out",
+        completion_column="a",
+        other_column="b",
+        desirable='winner == "a"',
+        undesirable='winner == "b"',
+        validation=0,
+    )
+    assert (result["desirable"], result["undesirable"]) == (5, 5)
+    assert result["rejected"] == {"prompts_differ": 2}
+    assert result["dropped_reasons"] == {"matches_neither": 2}
+    assert result["decisions"] == {chats.LAST_WORD: 4}
+
+
+def test_two_answers_that_call_different_tools_are_never_one_text_with_both_labels(tmp_path):
+    def call(name: str, label: bool) -> dict[str, Any]:
+        answer = said("assistant", "Let me look.", tool_calls=[{"function": {"name": name}}])
+        return {"prompt": [MORE], "completion": [answer], "label": label}
+
+    plain = [
+        {"prompt": [HI], "completion": [GREEN], "label": True},
+        {"prompt": [MORE], "completion": [BLACK], "label": False},
+    ]
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(map(json.dumps, [call("weather", True), call("delete", False), *plain])))
+    result = binarize(str(path), tmp_path / "out", validation=0)
+    assert result["rejected"] == {"tools_not_accepted": 2}
+    assert (result["desirable"], result["undesirable"]) == (1, 1)
+    path.write_text("\n".join(json.dumps({**row, "tools": [{"name": "f"}]}) for row in plain))
+    with pytest.raises(BadData, match="tools_not_accepted 2"):
+        binarize(str(path), tmp_path / "out2", validation=0)
+
+
+def test_changes_of_a_rejected_chat_are_not_counted(tmp_path):
+    rows = [
+        {"messages": [GREET, MORE, said("assistant", "")], "label": True},
+        {"messages": [GREET, GREET, MORE, GREEN], "label": True},
+        {"messages": [HI, BLACK], "label": False},
+    ]
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    result = binarize(str(path), tmp_path / "out", validation=0)
+    assert result["rejected"] == {"empty_answer": 1}
+    assert result["decisions"] == {chats.GREETING: 1}

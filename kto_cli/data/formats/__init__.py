@@ -3,6 +3,7 @@
 source.py               a format: its files, options and functions
 records.py              results of a record: pairs, labelled, scored or ranked answers, rejects
 listing.py              raw files of a folder, and their official split
+saved_dataset.py        folders that datasets.save_to_disk wrote
 fields.py               fields of a record, with their types checked
 messages.py             one chat message in the spellings that people have: role, text, and what else it carries
 chats.py                chats as they happen, brought into turns: greetings, neighbours of one role, the rated answer

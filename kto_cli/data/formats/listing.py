@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.data.formats.records import VALIDATION
+from kto_cli.data.formats.saved_dataset import saved_files
 from kto_cli.data.formats.source import RawFile, Source
 
 SPLITS = ("train", "validation", "test")
@@ -22,6 +23,8 @@ def raw_files(path: Path, source: Source, subsets: Sequence[str] = ()) -> list[R
     Raises:
         BadInput: nothing is there, or a subset is not.
     """
+    if saved := saved_files(path):
+        return of_subsets(saved, subsets, path)
     if source.raw_files is not None:
         return source.raw_files(path, subsets)
 

@@ -6,5 +6,6 @@ jsonl.py        lines and JSON lines
 json_array.py   the items of one JSON array
 json_objects.py   JSON objects over several lines, one after the other, or wrapped in an object
 csv_file.py     CSV and TSV
+arrow_file.py   Arrow and Feather files
 parquet.py      Parquet
 """

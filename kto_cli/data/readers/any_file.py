@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
+from kto_cli.data.readers.arrow_file import arrow_columns, arrow_records
 from kto_cli.data.readers.csv_file import csv_columns, csv_records
 from kto_cli.data.readers.json_array import json_array_records
 from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
@@ -19,7 +20,8 @@ from kto_cli.data.readers.parquet import parquet_columns, parquet_records
 __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]
 
 JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", ".parquet")
+ARROW = (".arrow", ".feather")
+SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", ".parquet", *ARROW)
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 OTHER_KINDS = {
     **dict.fromkeys(
@@ -28,7 +30,7 @@ OTHER_KINDS = {
     **dict.fromkeys((".txt", ".md", ".log", ".dat"), ("a text file", "Save its rows as JSONL or CSV, and name it so.")),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), ("an archive", "Unpack it first.")),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), ("a database", "Export the table as CSV.")),
-    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro"), ("a table of another format", "Save it as Parquet.")),
+    **dict.fromkeys((".orc", ".avro"), ("a table of another format", "Save it as Parquet.")),
     **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz"), ("a pickle or an array", "Save it as JSONL or Parquet.")),
     **dict.fromkeys((".yaml", ".yml", ".xml", ".html"), ("no table", "Save its rows as JSONL.")),
 }
@@ -133,6 +135,8 @@ def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
     kind = format_of(path)
     if kind == ".parquet":
         return parquet_columns(path)
+    if kind in ARROW:
+        return arrow_columns(path)
     if kind in (".csv", ".tsv"):
         return [column for column in csv_columns(path, wanted) if column]
     return json_columns(path)
@@ -149,6 +153,8 @@ def records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Rec
     kind = format_of(path)
     if kind == ".parquet":
         rows = parquet_records(path, name, wanted)
+    elif kind in ARROW:
+        rows = arrow_records(path, name, wanted)
     elif kind in (".csv", ".tsv"):
         rows = csv_records(path, name, wanted)
     else:

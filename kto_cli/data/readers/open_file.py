@@ -30,7 +30,7 @@ FOREIGN = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "Unpack it first."),
     (rb"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
     (rb"PAR1", "Parquet", "Name it .parquet."),
-    (rb"ARROW1", "an Arrow file", "Save it as Parquet."),
+    (rb"ARROW1", "an Arrow file", "Name it .arrow."),
     (rb"\s*<(!doctype html|html)", "a web page, not data", "Fetch the file itself."),
 )
 """Other kinds of files: pattern of the first bytes, kind, next step."""

@@ -74,13 +74,13 @@ def refuse(path: Path, reached: Reached, why: str, cause: BaseException | None =
     ) from cause
 
 
-def names_of(path: Path, table: Any) -> list[str]:
+def names_of(path: Path, schema: Any) -> list[str]:
     """Column names.
 
     Raises:
         BadInput: a name occurs twice.
     """
-    names = list(table.schema_arrow.names)
+    names = list(schema.names)
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise BadInput(
             f"{printable(path)} has more than one column {printable(', '.join(twice))}.", "Rename or remove one."
@@ -95,7 +95,7 @@ def parquet_columns(path: Path) -> list[str]:
         BadInput: see `opened`.
     """
     with opened(path, Reached("row")) as table:
-        return names_of(path, table)
+        return names_of(path, table.schema_arrow)
 
 
 def parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
@@ -106,7 +106,7 @@ def parquet_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iter
     """
     reached = Reached("row")
     with opened(path, reached) as table:
-        names = [column for column in names_of(path, table) if wanted is None or column in wanted]
+        names = [column for column in names_of(path, table.schema_arrow) if wanted is None or column in wanted]
         for batch in table.iter_batches(batch_size=BATCH, columns=names):
             for index, (values, fault) in enumerate(batch_rows(batch), start=reached.count + 1):
                 origin = f"{name}:row {index}"
