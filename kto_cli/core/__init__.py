@@ -10,5 +10,6 @@ packing.py      sequences assigned to processes and micro-batches by size
 prefix_tree.py  layout of a packed batch: each prefix once, who attends to whom
 batches.py      packed and padded batches
 optimizers.py   AdamW for bfloat16 weights
+rounding.py     finished weights in 16 bits
 statistics/     AUC, intervals, breakdown, win rates, comparison, the verdict in words
 """

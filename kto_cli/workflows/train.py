@@ -179,7 +179,7 @@ def _as_written(this_run: Run) -> Any:
     """
     model = lora.merged(this_run.model) if this_run.settings.config.merge else this_run.model
     if not lora.is_adapted(model):
-        round_weights(dict(model.named_parameters()), this_run.writer.stored.of)
+        round_weights(dict(model.named_parameters()), this_run.writer.stored.of, this_run.settings.config.seed)
     return model
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kto_cli.common.files import text_hash
+from kto_cli.core.rounding import rounded_at_random
 from kto_cli.model.distributed import zero
 
 ReadRows = Callable[[str, int, int], Tensor]
@@ -89,18 +91,21 @@ def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
 
 
 @torch.no_grad()
-def round_weights(tensors: Mapping[str, Tensor], dtype_of: Callable[[str, Tensor], torch.dtype]) -> None:
-    """Rounds tensors, sharded or not, to the dtypes they will be stored in; all processes must call."""
+def round_weights(tensors: Mapping[str, Tensor], dtype_of: Callable[[str, Tensor], torch.dtype], seed: int) -> None:
+    """Rounds tensors, sharded or not, to the dtypes they will be stored in, at random (core.rounding); all processes
+    must call. Sharding changes no bit."""
     for name, tensor in tensors.items():
+        salt = int(text_hash(str(seed), name), 16)
         dtype = dtype_of(name, tensor)
         if dtype == tensor.dtype:
             continue
         if zero.is_partitioned(tensor):
-            rounded = {name: zero.full(tensor).to(dtype).to(tensor.dtype)}
+            rounded = {name: rounded_at_random(zero.full(tensor), dtype, seed=salt).to(tensor.dtype)}
             zero.put_weights({name: tensor}, rounded.__getitem__)
         else:
-            local = local_rows(tensor)[0] if is_dtensor(tensor) else tensor
-            local.copy_(local.to(dtype))
+            local, row = local_rows(tensor) if is_dtensor(tensor) else (tensor, 0)
+            before = row * tensor.shape[1:].numel()
+            local.copy_(rounded_at_random(local, dtype, seed=salt, first=before))
 
 
 def put_moments(optimizer: Any, names: list[str], read: ReadRows) -> None:
