@@ -393,3 +393,16 @@ def test_as_table_as_json_and_as_marks():
     assert marks.tolist() == [1, 3, 1, 4]
     assert [other_row(of_bits[0], row) for row in (0, 1, 2)] == [2, 2, 0]
     assert other_row(of_bits[2], 3) is None
+
+
+def test_no_finding_advises_a_fix_that_was_made():
+    columns = columns_of([(0, 0, 1), (1, 0, 0), (2, 1, 1)])
+    columns.findings[:] = int(Found.MOJIBAKE) | int(Found.REFUSAL)
+    fixes = frozenset(["encoding", "refusals", "duplicates"])
+    found = examine(columns, ("one",), fixes=fixes)
+    assert {"mojibake", "refusals"} <= {finding.name for finding in found}
+    assert {finding.advice for finding in found if finding.name in ("mojibake", "refusals")} == {
+        "--fix encoding did what it can",
+        "--fix refusals did what it can",
+    }
+    assert any("--fix encoding" in finding.advice for finding in examine(columns, ("one",)))

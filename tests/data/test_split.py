@@ -349,6 +349,10 @@ def test_few_prompts_and_whole_classes():
     ]
     assert not few.validation.any()
     assert split_rows(plain(3), 0.0).warnings == []
+    assert split_rows(units_of(5, 5, 5), 0.5).warnings == [
+        "No validation split: 15 prompts in 3 groups that may not be split (a conversation, near-duplicates), "
+        "and at least 4 are needed. kto eval will need another dataset."
+    ]
     assert split_rows([], 0.5).warnings == []
     for seed in range(8):
         one = split_rows(plain(4, label=lambda n: int(n > 0)), 0.5, seed)

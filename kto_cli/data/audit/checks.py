@@ -6,12 +6,15 @@ rows without a label and rows outside `among`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.words import plural
 from kto_cli.data.audit import dataset_checks
 from kto_cli.data.audit.findings import NO_ROWS, Finding
 from kto_cli.data.audit.near_duplicates import near_duplicates
@@ -28,6 +31,7 @@ def examine(
     validation: Flags | None = None,
     among: Flags | None = None,
     clusters: I8 | None = None,
+    fixes: frozenset[str] = frozenset(),
 ) -> list[Finding]:
     """All findings with at least one row. Those about a row's own text were made when it was read (`text_checks.look`).
 
@@ -36,6 +40,7 @@ def examine(
         validation: [rows] the row is for validation; None: not split yet.
         among: [rows] the rows to examine; None: all.
         clusters: [prompts] from `prompt_clusters`; None: no search for near-duplicates.
+        fixes: the fixes that were made; no finding advises them again.
     """
     at = _rows(columns, among)
     if not len(at):
@@ -45,8 +50,14 @@ def examine(
         found.append(near_duplicate_prompts(columns, at, clusters, validation))
     if validation is not None:
         found.append(leaks(columns, at, validation))
-    found = [finding for finding in found if len(finding.rows)]
+    found = [without_advice(finding, fixes) for finding in found if len(finding.rows)]
     return [*found, *dataset_checks.examine(columns, at, sources)]
+
+
+def without_advice(finding: Finding, fixes: frozenset[str]) -> Finding:
+    """Finding whose advice is not a fix that was made already."""
+    done = [name for name in fixes if re.search(rf"--fix {name}\b", finding.advice)]
+    return replace(finding, advice=f"--fix {done[0]} did what it can") if done else finding
 
 
 def contradictions(columns: Columns, at: I8) -> Finding:
@@ -61,7 +72,7 @@ def contradictions(columns: Columns, at: I8) -> Finding:
     texts = len(numpy.unique(same[both]))
     return Finding(
         "contradictions",
-        f"{_of(rows, at)} say of {texts:,} answers both that they are desirable and that they are not",
+        f"{_of(rows, at)} say of {plural(texts, 'answer')} both that they are desirable and that they are not",
         "--fix contradictions drops all of them",
         True,
         rows,
@@ -196,4 +207,4 @@ def _texts(columns: Columns, at: I8) -> I8:
 
 
 def _of(rows: NDArray[Any], at: I8) -> str:
-    return f"{len(rows):,} of {len(at):,} rows"
+    return f"{len(rows):,} of {plural(len(at), 'row')}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.typing import NDArray
 
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of
 from kto_cli.core.weights import lambda_interval
 from kto_cli.data.audit.findings import Finding
@@ -45,7 +46,7 @@ def length_bias(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
     pairs, longer = longer_in_pairs(columns, at)
     if pairs:
         facts |= {"pairs": pairs, "desirable_longer_in_pairs": longer}
-        numbers += f", in {longer:.0%} of {pairs:,} pairs the desirable answer is the longer one"
+        numbers += f", in {longer:.0%} of {plural(pairs, 'pair')} the desirable answer is the longer one"
     if any(map(_biased, (area, *areas.values()))):
         learns = "a KTO model will learn length"
         advice = "compare with the AUC between answers of similar length that kto eval gives"
@@ -99,7 +100,7 @@ def one_label_prompts(columns: Columns, at: I8) -> Finding:
         "undesirable_only": int((good == 0).sum()),
     }
     one = facts["desirable_only"] + facts["undesirable_only"]
-    summary = f"{one:,} of {len(rows):,} prompts have answers of one label only"
+    summary = f"{one:,} of {plural(len(rows), 'prompt')} have answers of one label only"
     return Finding("one_label_prompts", summary, "", False, facts=facts)
 
 

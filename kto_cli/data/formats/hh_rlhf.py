@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.words import plural
 from kto_cli.data.formats.fields import need_columns, needed
 from kto_cli.data.formats.records import Message, Pair, Result, RowFault, check_text, message, root
 from kto_cli.data.formats.source import RawFile, Source
@@ -76,7 +77,7 @@ def faults(parsed: dict[str, tuple[str, tuple[Message, ...]]]) -> list[tuple[str
     found = []
     (_, left), (_, right) = parsed.values()
     if left[:-1] != right[:-1]:
-        detail = f"{len(left)} turns in chosen, {len(right)} in rejected, not equal before the last"
+        detail = f"{plural(len(left), 'turn')} in chosen, {len(right)} in rejected, not equal before the last"
         found.append(("prompts_differ", detail))
     for side, (before, messages) in parsed.items():
         if fault := role_fault(side, before, messages):

@@ -52,7 +52,14 @@ def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> A
     columns.sketches = columns.sketches[:0]  # frees a quarter of the memory of all columns
     unit_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
     _sample(columns, unit_keys, sources, config, done)
-    done.findings = examine(columns, names, validation=outcomes.validation, among=outcomes.kept, clusters=clusters)
+    done.findings = examine(
+        columns,
+        names,
+        validation=outcomes.validation,
+        among=outcomes.kept,
+        clusters=clusters,
+        fixes=frozenset(config.fixes),
+    )
     return done
 
 

@@ -45,12 +45,14 @@ def _numbers_as_labels(columns: Columns, rows: Flags, outcomes: Outcomes, note: 
     count = int(rows.sum())
     if not found.others:
         columns.labels[rows] = found.labels
-        note(f"Labels 1 and 0 are read as desirable and undesirable ({count:,} rows; the column has no other numbers).")
+        rows_read = plural(count, "row")
+        note(f"Labels 1 and 0 are read as desirable and undesirable ({rows_read}; the column has no other numbers).")
         return []
     others = ", ".join(found.others)
     detail = f"the label column has numbers other than 1 and 0 ({others}), so this one may be a rating"
     outcomes.remove(rows, REJECTED, "label_not_binary", f"{detail}; use true or false, or give --threshold")
-    what = f"All {count:,} number labels are rejected: not all are 1 or 0 (there are {others})."
+    all_labels = "The one number label is" if count == 1 else f"All {count:,} number labels are"
+    what = f"{all_labels} rejected: not all are 1 or 0 (there are {others})."
     return [f"{what} Use true or false, or give --threshold: the lowest number that is desirable."]
 
 

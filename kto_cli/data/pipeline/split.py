@@ -133,7 +133,7 @@ def split(
     units = split_units(prompts, groups, clusters, used)
     keys = smallest_keys(units, group_keys, used)
     whose = " of the other sources" if official.any() else ""
-    drawn, note, warning = seeded(units, keys, free, share, seed, whose)
+    drawn, note, warning = seeded(units, keys, free, share, seed, whose, len(numpy.unique(prompts[free])))
     training = (training_rows(used, flags, members) for flags in (official, official | drawn))
     if len({classes(labels, rows) for rows in training}) > 1:
         drawn, note = numpy.zeros_like(drawn), ""
@@ -151,16 +151,25 @@ def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> st
     if count == without:
         return ""
     if without:
-        return f"Validation split: {count - without} of {count} sources have an official one, which is used."
+        return f"Validation split: {count - without} of {plural(count, 'source')} have an official one, which is used."
     return "Validation split: the official one of the source is used, and --validation is ignored."
 
 
-def seeded(units: I8, keys: U8, free: Flags, share: float, seed: int, whose: str) -> tuple[Flags, str, str]:
-    """(rows of the split units drawn among the free rows, a note, a warning); texts may be empty."""
+def seeded(
+    units: I8, keys: U8, free: Flags, share: float, seed: int, whose: str, prompts: int
+) -> tuple[Flags, str, str]:
+    """(rows of the split units drawn among the free rows, a note, a warning); texts may be empty.
+
+    `prompts` is the number of prompts of the free rows.
+    """
     sizes = numpy.bincount(units[free], minlength=len(keys))
     count, rows = int((sizes > 0).sum()), int(free.sum())
     if share == 0 or count < FEWEST_TO_SPLIT:
-        few = f"No validation split{whose}: {plural(count, 'prompt')}, and at least {FEWEST_TO_SPLIT} are needed."
+        found = plural(count, "prompt")
+        if prompts > count:
+            groups = plural(count, "group that may not be split", "groups that may not be split")
+            found = f"{plural(prompts, 'prompt')} in {groups} (a conversation, near-duplicates)"
+        few = f"No validation split{whose}: {found}, and at least {FEWEST_TO_SPLIT} are needed."
         return numpy.zeros_like(free), "", few if share and count else ""
     may = (sizes > 0) & (sizes <= max(LARGEST_PART * share * rows, 2 * rows / count))
     order = priority(keys, seed, "held out")
@@ -170,7 +179,7 @@ def seeded(units: I8, keys: U8, free: Flags, share: float, seed: int, whose: str
     drawn = free & keep_exactly(may, order, number)[units]
     got = int(drawn.sum())
     what = f"Validation split: {got:,} of {plural(rows, 'row')}{whose}"
-    note = f"{what}, {number:,} of {count:,} prompts or conversations (seed {seed})."
+    note = f"{what}, {number:,} of {plural(count, 'prompt or conversation', 'prompts or conversations')} (seed {seed})."
     return drawn, note, off_target(what, got / rows, share, int(sizes.max()), number)
 
 
