@@ -177,8 +177,8 @@ def areas(*values: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ((0.6, 0.7, 0.8, 0.74), "overfit"),
-        ((0.6, 0.7, 0.8, 0.755), "learned"),  # by less than 0.05
+        ((0.6, 0.7, 0.8, 0.73), "overfit"),
+        ((0.6, 0.7, 0.8, 0.745), "learned"),  # by less than 1.5 x 0.04
         ((0.6, 0.8, 0.7, 0.8), "learned"),  # back again
         ((0.8,), "learned"),
         ((0.8, math.nan), "learned"),
@@ -188,7 +188,7 @@ def test_a_validation_auc_that_fell(values: tuple[float, ...], word: str):
     verdict = run_verdict(validation(), areas(*values))
     assert verdict.word == word
     if word == "overfit":
-        assert "from 0.800 at step 3 to 0.740" in verdict.sentence
+        assert "from 0.800 at step 3 to 0.730" in verdict.sentence
         assert "--max-steps 3" in verdict.sentence
 
 

@@ -233,7 +233,7 @@ def test_the_rules_of_the_verdict():
         "blown up": (verdict.BLOWN_UP_NATS, verdict.BLOWN_UP_PER_TOKEN),
         "collapsed": (-verdict.COLLAPSED_PER_TOKEN, -verdict.LEAST_LOSS),
         "drifted": (-verdict.DRIFTED_PER_TOKEN,),
-        "overfit": (curves.LEAST_FALL, curves.LEAST_GAP),
+        "overfit": (curves.LEAST_FALL, curves.OUTSIDE, curves.LEAST_GAP),
         "barely moved": (verdict.LEAST_NATS,),
         "unclear": (verdict.SURE,),
         "length": (verdict.BEYOND_LENGTH,),

@@ -11,6 +11,8 @@ FELL = -1.0
 """Nats that the log-ratio of a typical row of both classes lost, for a warning."""
 LEAST_FALL = 0.05
 """Fall of the validation AUC from its best that is worth a word, however few rows vary."""
+OUTSIDE = 1.5
+"""How many times the distance of that interval's lower edge it must be: the best of ten looks is high by chance too."""
 LEAST_STEPS = 4
 """Steps of which a curve is made."""
 LEAST_GAP = 2.0
@@ -95,14 +97,14 @@ def overfitting(steps: Sequence[dict[str, Any]], found: dict[str, Any], *, beta:
 
 
 def _fallen(steps: Sequence[dict[str, Any]]) -> str | None:
-    """The validation AUC fell from its best, on the same rows, by `LEAST_FALL` and out of its interval."""
+    """The validation AUC fell from its best, on the same rows, by `LEAST_FALL` and well out of its interval."""
     seen = [(step["step"], step["validation"]) for step in steps if isinstance(step.get("validation"), dict)]
     seen = [(step, one) for step, one in seen if _is_number(one.get("auc"))]
     if len(seen) < 2:
         return None
     (best_step, best), (_, last) = max(seen, key=lambda one: one[1]["auc"]), seen[-1]
-    low = (best.get("auc_interval") or [best["auc"]])[0]
-    if best["auc"] - last["auc"] < LEAST_FALL or not last["auc"] < low:
+    reach = best["auc"] - (best.get("auc_interval") or [best["auc"]])[0]
+    if not best["auc"] - last["auc"] > max(LEAST_FALL, OUTSIDE * reach):
         return None
     return (
         f"the validation AUC fell from {best['auc']:.3f} at step {best_step} to {last['auc']:.3f} while training went "
