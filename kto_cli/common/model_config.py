@@ -11,6 +11,8 @@ Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "bfloat16-pure"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 AUTO_TOKENS = 0
 """Value of `--micro-batch-tokens auto`."""
+CountOrAuto: TypeAlias = int
+"""A whole number, or the word auto in a config file."""
 
 
 def require(holds: bool, flag: str, value: object, wanted: str) -> None:
@@ -36,10 +38,10 @@ class ModelConfig:
     dtype: str = "auto"
     """float32, bfloat16 (autocast over float32 weights), bfloat16-pure (bfloat16 weights too: half their memory) or
     auto: bfloat16 on a GPU that supports it, else float32."""
-    micro_batch_tokens: int | None = None
+    micro_batch_tokens: CountOrAuto | None = None
     """Tokens per forward pass, padding included; default: as many as fit into an eighth of a machine's or a third of a
-    GPU's memory, from 1024 to 8192 on a CPU and to 16384 on a GPU. 0 (`auto` on the command line): found by trial when
-    training starts. Affects speed and memory, not results."""
+    GPU's memory, from 1024 to 8192 on a CPU and to 16384 on a GPU. `auto` (stored as 0): found by trial when training
+    starts. Affects speed and memory, not results."""
     chat_template: str | None = None
     """A Jinja file with the chat template, for a model folder without one or with the wrong one."""
     trust_remote_code: bool = False

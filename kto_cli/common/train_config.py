@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from kto_cli.common.errors import BadFlag, BadInput
-from kto_cli.common.model_config import ModelConfig, require
+from kto_cli.common.model_config import AUTO_TOKENS, ModelConfig, require
 from kto_cli.common.read import read_yaml
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
@@ -59,7 +59,7 @@ class TrainConfig(ModelConfig):
     """Steps between evaluations on validation rows; default: a tenth of the run."""
     compile: bool = False
     """Compile the model's layers with torch.compile: a minute at the start, faster steps on a GPU."""
-    gradient_checkpointing: str = "auto"
+    gradient_checkpointing: Switch = "auto"
     """on: recompute activations in the backward pass instead of storing them (a third more work, little memory). auto:
     only if not even one row fits into memory otherwise."""
     lora_r: int | None = None
@@ -165,16 +165,27 @@ def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
 
 
 def _typed(kind: str, value: Any, where: str) -> Any:
-    """`value` converted to the annotated `kind` (such as "int | None"); a float without a fraction passes as an int."""
+    """`value` converted to the annotated `kind` (such as "int | None"); a float without a fraction passes as an int.
+
+    YAML reads the words on and off as true and false.
+    """
     optional, kind = kind.endswith("| None"), kind.split(" | ")[0]
     if value is None and optional:
         return None
     try:
         if kind == "bool" and isinstance(value, bool):
             return value
-        if kind == "str" and isinstance(value, str):
+        if kind in ("str", "Switch") and isinstance(value, str):
             return value
-        if kind in ("int", "float") and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if kind == "Switch" and isinstance(value, bool):
+            return "on" if value else "off"
+        if kind == "CountOrAuto" and value == "auto":
+            return AUTO_TOKENS
+        if (
+            kind in ("int", "CountOrAuto", "float")
+            and isinstance(value, (int, float, str))
+            and not isinstance(value, bool)
+        ):
             number = float(value)
             if math.isfinite(number) and kind == "float":
                 return number
@@ -182,7 +193,14 @@ def _typed(kind: str, value: Any, where: str) -> Any:
                 return int(number)
     except (ValueError, OverflowError):
         pass
-    wanted = {"str": "text", "bool": "true or false", "float": "a number", "int": "a whole number"}[kind]
+    wanted = {
+        "str": "text (in quotation marks)",
+        "Switch": f"one of {', '.join(SWITCH)}",
+        "bool": "true or false",
+        "float": "a number",
+        "int": "a whole number",
+        "CountOrAuto": "a whole number, or auto",
+    }[kind]
     raise BadInput(f"{where} is {_short(value)}.", f"It must be {wanted}.")
 
 

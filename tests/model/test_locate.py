@@ -341,3 +341,28 @@ def test_the_text_part_alone_learns(image_text, pico_data, workplace, more):
     assert changed
     assert not any("vision" in name or "projector" in name for name in changed)
     assert any("self_attn.q_proj" in name for name in changed)
+
+
+# --- tokens that the model does not have --------------------------------------------------------
+
+
+def test_tokens_beyond_the_embedding_are_said(model, pico_data):
+    """Added to the tokenizer, not to the model: both sizes and the tokens, by the run and the dry run."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["kettle", "unused"])
+    tokenizer.save_pretrained(model)
+    for more in ((), ("--dry-run",)):
+        said = error_line(call("train", "--data", pico_data, "--model", model, *SHORT, *more))
+        assert "2,050 tokens and the model embeddings of 2,048" in said
+        assert "(kettle)" in said
+
+
+def test_tokens_that_no_row_uses_do_not_matter(model, pico_data):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["unused"])
+    tokenizer.save_pretrained(model)
+    assert call("train", "--data", pico_data, "--model", model, *SHORT).code == 0

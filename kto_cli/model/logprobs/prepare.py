@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kto_cli.common.cache import cache_folder
-from kto_cli.common.errors import BadData
+from kto_cli.common.errors import BadData, BadModel
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen, stdout_kept_free
 from kto_cli.core.rows import TokenSequence
@@ -129,6 +129,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             rows, report = tokenized_rows(cache, data, file, encoder, source.folder, accelerator, screen)
             for sentence in report.notes(what):
                 screen.note(sentence)
+            refuse_unknown_tokens(rows, tokenizer, model)
         loaded.append(rows)
     return Prepared(
         data=data,
@@ -142,6 +143,26 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         train=loaded[0],
         validation=loaded[1],
     )
+
+
+def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None:
+    """Rows may use no token that the model has no embedding of, as when tokens were added to the tokenizer alone.
+
+    Raises:
+        BadModel: some do; names the tokens.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= known:
+        return
+    unknown = [{token for token in (*row.own.prompt, *row.own.completion) if token >= known} for row in rows]
+    if count := sum(map(bool, unknown)):
+        names = tokenizer.convert_ids_to_tokens(sorted(set().union(*unknown))[:5])
+        raise BadModel(
+            f"The tokenizer has {len(tokenizer):,} tokens and the model embeddings of {known:,}: {count:,} rows use "
+            f"tokens that the model does not know ({', '.join(names)}).",
+            "Give a model that was resized to its tokenizer (resize_token_embeddings), or the tokenizer it was trained "
+            "with.",
+        )
 
 
 def class_counts(rows: EncodedRows) -> tuple[int, int]:
