@@ -18,6 +18,8 @@ from kto_cli.data.readers.jsonl import Record
 
 OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 PROBE_SECONDS = 5.0
+GIVE_TOKEN = "`hf auth login`, or the environment variable HF_TOKEN"
+"""How the Hub learns who asks."""
 
 
 class Unreachable(Exception):
@@ -83,8 +85,8 @@ def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code >= 500:
             raise Unreachable(first_line(error)) from error
-        what = f"The Hub refuses access to {hub_id}: {first_line(error)}."
-        raise BadInput(what, "Use --from PATH for a local copy.") from error
+        what = f"The Hub refuses access to {hub_id}: {words_of(error)}."
+        raise BadInput(what, f"Say who you are: {GIVE_TOKEN}; or use --from PATH for a local copy.") from error
     except Exception as error:
         network = isinstance(error, (ConnectionError, TimeoutError))
         if network or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests"):
@@ -93,6 +95,39 @@ def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
     if reason and not all(map(partial(holds, folder), wanted)):
         raise Unreachable(reason)
     return folder
+
+
+def words_of(error: BaseException) -> str:
+    """The Hub's own words in an error, without a full stop."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    words = None
+    if isinstance(error, HfHubHTTPError):
+        words = error.response.headers.get("X-Error-Message") or error.server_message
+    return " ".join((words or first_line(error)).split()).rstrip(".")
+
+
+def _unreadable(hub_id: str, error: Exception) -> BadInput:
+    """The error for a dataset that cannot be taken as it is: the configs or splits it has, or why it is refused."""
+    import datasets
+
+    python = "In Python, kto_cli.binarize(datasets.load_dataset({})) takes one of them."
+    if "Config name is missing" in str(error):
+        names = datasets.get_dataset_config_names(hub_id)
+        what = f"The dataset {hub_id} has {len(names)} configs: {_some(names)}."
+        return BadInput(what, python.format(f'"{hub_id}", "{names[0]}", split="train"'))
+    if "Unknown split" in str(error):
+        names = datasets.get_dataset_split_names(hub_id)
+        what = f"The dataset {hub_id} has no split train, only {_some(names)}."
+        return BadInput(what, python.format(f'"{hub_id}", split="{names[0]}"'))
+    what = f"The dataset {hub_id} cannot be read: {words_of(error)}."
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return BadInput(what, f"Check its name; for a gated or private one say who you are: {GIVE_TOKEN}.")
+    return BadInput(what, "Give its files instead, downloaded with `hf download --repo-type dataset`.")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
 
 
 def patterns_of(files: Sequence[str], subset: str) -> list[str]:
@@ -119,6 +154,6 @@ def table_records(hub_id: str) -> tuple[list[str], Iterator[Record]]:
     try:
         data = datasets.load_dataset(hub_id, split="train")
     except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
-        raise BadInput(f"The dataset {hub_id} cannot be read: {first_line(error)}.", "Check its name.") from error
+        raise _unreadable(hub_id, error) from error
     rows = (Record(f"{hub_id}:row {index}", row) for index, row in enumerate(data, start=1))
     return list(data.column_names or []), rows

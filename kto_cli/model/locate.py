@@ -6,12 +6,10 @@ from pathlib import Path
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadModel, first_line
-from kto_cli.data.hub import why_unreachable
+from kto_cli.data.hub import GIVE_TOKEN, why_unreachable, words_of
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.spm", "*.py")
 """Files of a Hub model that are downloaded. Its Python code belongs to it; it is run with --trust-remote-code alone."""
-GIVE_TOKEN = "`hf auth login`, or the environment variable HF_TOKEN"
-"""How the Hub learns who asks."""
 
 
 def locate_model(name: str | None) -> tuple[str, Path]:
@@ -64,12 +62,9 @@ def _downloaded(name: str) -> Path:
 
 def _refused(name: str, error: BaseException) -> BadModel:
     """The Hub's refusal: its own words, and what helps."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    words = None
-    if isinstance(error, HfHubHTTPError):
-        words = error.response.headers.get("X-Error-Message") or error.server_message
-    reason = " ".join((words or first_line(error)).split()).rstrip(".")
+    reason = words_of(error)
     if isinstance(error, GatedRepoError):
         return BadModel(
             f"The Hub has {name}, but only for those who accepted its terms: {reason}.",

@@ -197,3 +197,45 @@ def test_a_subset_is_a_folder_a_file_or_within_the_records(offline, name, subset
     else:
         with pytest.raises(BadInput, match="not in its cache"):
             choose(config)
+
+
+def made_dataset(folder: Path, files: list[str], configs: list[str]) -> str:
+    """A dataset of `datasets` in a local folder: files of one row, and configs that are folders of it."""
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(folder / name, [{"prompt": "Q", "completion": "A", "label": True}])
+    named = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in configs)
+    if configs:
+        (folder / "README.md").write_text(f"---\nconfigs:\n{named}---\n")
+    return str(folder)
+
+
+def test_a_dataset_with_several_configs_names_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    name = made_dataset(tmp_path / "set", ["de/train.jsonl", "en/train.jsonl"], ["de", "en"])
+    with pytest.raises(BadInput) as caught:
+        hub.table_records(name)
+    assert "has 2 configs: de, en." in str(caught.value)
+    assert f'load_dataset("{name}", "de", split="train")' in caught.value.next_step
+
+
+def test_a_dataset_without_a_train_split_names_those_it_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    name = made_dataset(tmp_path / "set", ["test.jsonl", "validation.jsonl"], [])
+    with pytest.raises(BadInput) as caught:
+        hub.table_records(name)
+    assert "has no split train, only " in str(caught.value)
+    assert {"test", "validation"} <= set(re.findall(r"\w+", str(caught.value)))
+
+
+def test_a_refused_dataset_names_the_token(monkeypatch):
+    """datasets says in its own words that a dataset is gated, or not there."""
+    import datasets
+
+    def refuses(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'me/tea' is a gated dataset on the Hub.")
+
+    monkeypatch.setattr(hub, "why_unreachable", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", refuses)
+    with pytest.raises(BadInput, match=r"gated dataset on the Hub\..*hf auth login.*HF_TOKEN"):
+        hub.table_records("me/tea")
