@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_feedback import FORMS, Made, Recorder, binarize, made
+from made_feedback import write as write_made
 from shared import shared
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data.formats import halos, llama_factory, trl
+from kto_cli.data.formats import halos, llama_factory, trl, ultrafeedback
 from kto_cli.data.formats.llama_factory_info import INFO
 from kto_cli.data.formats.records import VALIDATION, Dropped, Output, Pair, Reject, Result, Scored
 from kto_cli.data.formats.source import RawFile, Source
@@ -653,3 +655,26 @@ def test_any_row_gives_one_result_that_counts_it_and_never_raises(values, config
         if isinstance(result, Output):
             labels = [values.get("label"), values.get("kto_tag")]
             assert result.label in [label for label in labels if isinstance(label, bool)]
+
+
+@pytest.mark.parametrize("source", FORMS)
+def test_columns_that_no_format_reads_are_named(tmp_path, source):
+    """Nothing that is read is dropped in silence: the same note for every format."""
+    records = [one.record for one in made(source, [])]
+    written = write_made(tmp_path, source, [Made({**record, "surprise": "x"}, 0) for record in records])
+    screen = Recorder()
+    binarize(written, out=tmp_path / "out", screen=screen, **FORMS[source].options)
+    ignored = [note for note in screen.notes if note.startswith("Columns ignored:")]
+    assert len(ignored) == 1
+    assert "surprise" in ignored[0]
+
+
+def test_the_system_prompts_of_ultrafeedback_are_counted(tmp_path):
+    lines = [
+        {"instruction": f"Q{n}", "completions": [{"response": str(n + k), "overall_score": k, **more} for k in (1, 9)]}
+        for n, more in enumerate(({}, {"custom_system_prompt": "Be nice"}, {"custom_system_prompt": "Be true"}))
+    ]
+    path = tmp_path / "f.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    result = binarize(f"ultrafeedback:{path}", out=tmp_path / "out", validation=0)
+    assert result["decisions"] == {ultrafeedback.SYSTEM_LEFT_OUT: 2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from kto_cli.common.errors import BadInput
@@ -15,6 +15,9 @@ from kto_cli.data.formats.labels import as_number, finite, spell_cell, way_in
 from kto_cli.data.formats.messages import Turn, read_turns
 from kto_cli.data.formats.records import Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
+
+MOST_NAMED = 40
+"""Columns that a note names."""
 
 
 def raw_text(record: Record) -> str:
@@ -112,6 +115,13 @@ def kind_of(value: Any) -> str:
     if isinstance(value, (bool, int, float)):
         return f"the {'value' if isinstance(value, bool) else 'number'} {spell_cell(value)}"
     return f"a {type(value).__name__}"
+
+
+def ignored_columns(columns: Sequence[str], read: Container[str]) -> list[str]:
+    """Note on the columns of a file that are not read, if there are any."""
+    ignored = [printable(column) for column in columns if column not in read]
+    more = f" and {len(ignored) - MOST_NAMED} more" if len(ignored) > MOST_NAMED else ""
+    return [f"Columns ignored: {', '.join(ignored[:MOST_NAMED])}{more}."] if ignored else []
 
 
 def need_columns(name: str, columns: Sequence[str], needed: Sequence[str], source: str, step: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.words import printable
-from kto_cli.data.formats.fields import chat_turns
+from kto_cli.data.formats.fields import chat_turns, ignored_columns
 from kto_cli.data.formats.llama_factory_info import (
     INFO,
     ColumnMap,
@@ -83,9 +83,8 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     if layout.ranking and not layout.described and "kto_tag" in layout.columns:
         raise BadInput(f"{name} has the columns of both pairs and tagged answers.", f"Choose one in a {INFO}.")
     used = set(layout.columns.values())
-    extra = [printable(column) for column in columns if column not in used]
     notes = [f"{name} is read as {INFO} describes it."] if layout.described else []
-    return [*notes, f"Columns ignored: {', '.join(extra)}."] if extra else notes
+    return [*notes, *ignored_columns(columns, used)]
 
 
 def described(raw_file: RawFile) -> ColumnMap | None:

@@ -67,7 +67,9 @@ class Source:
     max_pairs: int | None = None
     """Default of --max-pairs."""
     wanted: tuple[str, ...] | None = None
-    """Columns to read; None: all (which ones are needed depends on the options)."""
+    """Columns to read; None: all (which ones are needed depends on the options). Others are named in a note."""
+    names_ignored: bool = False
+    """`check` names the columns that are not read, which depend on the file."""
     raw_files: Callable[[Path, Sequence[str]], list[RawFile]] | None = None
     """Raw files of a file or folder, restricted to some subsets; default: by `patterns` (`listing.raw_files`)."""
     records: Callable[[RawFile], Iterator[Record]] | None = None

@@ -24,6 +24,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.column_names import known, look_like_data
+from kto_cli.data.formats.fields import ignored_columns
 from kto_cli.data.formats.messages import MORE_THAN_TEXT
 from kto_cli.data.formats.records import Result
 from kto_cli.data.formats.rows import labelled, pair
@@ -115,8 +116,7 @@ def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iter
 def column_notes(kind: str, columns: Sequence[str]) -> list[str]:
     """Note on the ignored columns, if there are any."""
     read = WANTED if kind != "paired" else (*KINDS[kind], "prompt", *MORE_THAN_TEXT)
-    extra = [column for column in columns if column not in read]
-    return [f"Columns ignored: {', '.join(extra)}."] if extra else []
+    return ignored_columns(columns, read)
 
 
 def first_records(raw_file: RawFile) -> list[Record]:
@@ -180,6 +180,7 @@ SOURCE = Source(
     options=("--text", "--threshold", "--margin"),
     wanted=WANTED,
     check=check,
+    names_ignored=True,
     paired=is_paired_file,
     example=(
         '{"prompt": "Is the shop open on Sunday?", "completion": "Yes, from ten to four.", "label": true}',

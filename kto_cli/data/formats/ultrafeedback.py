@@ -37,6 +37,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag
 from kto_cli.data.formats import fields, listing
 from kto_cli.data.formats.chats import whole_chat
+from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.labels import is_missing
 from kto_cli.data.formats.records import Dropped, Pair, Reject, Result, RowFault, Scored, root
 from kto_cli.data.formats.source import RawFile, Source
@@ -49,6 +50,7 @@ ORIGINAL = ("instruction", "completions")
 BINARIZED = ("chosen", "rejected")
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 SCORES = ("overall", "fine-grained", *ASPECTS)
+SYSTEM_LEFT_OUT = "prompts whose answers were given under system prompts (custom_system_prompt), which are left out"
 COMPLETIONS = 4
 """Answers per line of the original: the rows that a line which cannot be parsed counts as."""
 
@@ -149,6 +151,8 @@ def scored_rows(record: Record, config: BinarizeConfig) -> Iterator[Result]:
                 raise RowFault("not_an_object", "the completion is not an object")
             response = fields.text_field(completion, "response", "empty_answer")
             found = score(completion, which)
+            if completion.get("custom_system_prompt"):
+                count(SYSTEM_LEFT_OUT)
         except RowFault as fault:
             yield Reject(origin, fault.reason, fault.detail, 1, fields.json_text(completion))
             continue

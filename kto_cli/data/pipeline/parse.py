@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import OutOfMemory
+from kto_cli.data.formats.fields import ignored_columns
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.pipeline.to_rows import Block, ParsedRows, parse_block
 from kto_cli.data.readers import any_file
@@ -50,6 +51,8 @@ def _resolved(source: Source, file: RawFile, config: BinarizeConfig) -> tuple[li
     read = source.columns or (lambda file: any_file.columns(file.path, file.name, source.wanted or ()))
     columns = read(file)
     notes = source.check(columns, file, config) if source.check else []
+    if source.wanted is not None and not source.names_ignored:
+        notes += ignored_columns(columns, source.wanted)
     if source.paired is not None:
         file = replace(file, paired=source.paired(columns))
     return notes, file, source.resolve_options(columns, file, config) if source.resolve_options else config
