@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,14 @@ class Checkpoint:
             BadInput: it is damaged.
         """
         return None if self.run is None else read_settings(RunDir(self.run))
+
+    def said(self) -> list[str]:
+        """What differs from what kto wrote and decides no number: the model card, the record of the steps."""
+        if self.run is None or self.settings is None:
+            return list(self.notes)
+        named = re.fullmatch(r"step-(\d+)", self.folder.name)
+        until = int(named[1]) if named else self.settings["chosen"].get("total_steps", 0)
+        return [*self.notes, *RunDir(self.run).metrics_faults(until)]
 
     @cached_property
     def is_adapter(self) -> bool:
@@ -153,7 +162,10 @@ def _unfinished(folder: Path) -> BadInput:
     if directory.started:
         steps = directory.step_folders()
         hint = f", or evaluate a step of it: kto eval {steps[-1]}" if steps else ""
-        return BadInput(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}{hint}")
+        return BadInput(
+            f"The run in {folder} is not finished: it has no config.json yet.",
+            f"Finish it: kto train --resume --out {folder}{hint}",
+        )
     return BadInput(
         f"{folder} is not a model folder: it has neither config.json nor {lora.CONFIG}.",
         "Give a checkpoint that `kto train` wrote.",

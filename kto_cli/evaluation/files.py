@@ -98,6 +98,12 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
+def remove_partial_files(out: Path) -> None:
+    """Removes what a killed evaluation left half-written."""
+    for left in out.glob(".*.tmp"):
+        files.remove(left)
+
+
 def faults(out: Path) -> dict[str, str]:
     """Files of an eval folder that are not as they were written: name -> a sentence. None of them is shown."""
     found = {}

@@ -66,7 +66,7 @@ def open_session(
         KtoError: as `evaluate.run`.
     """
     checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
-    for text in checkpoint.notes:
+    for text in checkpoint.said():
         screen.warn(text)
     config, chosen = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)

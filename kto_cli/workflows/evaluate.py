@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import REFERENCE, EvalConfig
+from kto_cli.common.owner import LOCK, owning
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import TrainConfig
@@ -23,15 +24,24 @@ from kto_cli.core.statistics.win_rates import JudgedComparison
 from kto_cli.core.weights import choose_weights
 from kto_cli.evaluation.benchmarks.tasks import examine, show_benchmarks, together
 from kto_cli.evaluation.checkpoint import Checkpoint
-from kto_cli.evaluation.files import BENCHMARKS, METRICS, REPORT, forget_others, write_part
+from kto_cli.evaluation.files import (
+    BENCHMARKS,
+    METRICS,
+    REPORT,
+    faults,
+    forget_others,
+    remove_partial_files,
+    write_part,
+)
 from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, show_win_rate, write_comparisons
 from kto_cli.evaluation.report.evidence import steps_of
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
 from kto_cli.evaluation.validation import find_out, rows_table, texts_of, write
+from kto_cli.model.distributed.owned import owned
 from kto_cli.model.logprobs.forward import DistributedScorer
-from kto_cli.model.logprobs.prepare import check_sequences, make_scorer
+from kto_cli.model.logprobs.prepare import check_sequences, make_scorer, start_accelerator
 from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.scorer import CompletionScorer
@@ -73,7 +83,16 @@ def evaluate(config: EvalConfig, screen: Screen, checkpoint: Checkpoint | None =
     Raises:
         KtoError: as `run`.
     """
-    session, chosen = open_session(config, screen, checkpoint)
+    checkpoint, accelerator = checkpoint or Checkpoint.find(config.checkpoint), start_accelerator()
+    folder = checkpoint.eval_folder
+    with owned(accelerator, folder / LOCK, folder, "evaluating into", screen.warn):
+        if accelerator.is_main_process:
+            remove_partial_files(folder)
+        return _evaluate(*open_session(config, screen, checkpoint))
+
+
+def _evaluate(session: Session, chosen: dict[str, float]) -> Evaluated:
+    """The evaluation, in a folder that this launch owns."""
     references, reference_tasks = _work_of_reference(session)
     policy = _policy_scorer(session)
     scores = _score(policy, session, references)
@@ -236,6 +255,9 @@ def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:
     out = checkpoint.eval_folder
     if not (out / METRICS).is_file():
         raise BadInput(f"There are no results in {out} to report.", f"Make them with: kto eval {checkpoint.name}")
-    page = write_report(out, checkpoint.run)
+    for text in (*checkpoint.said(), *faults(out).values()):
+        screen.warn(text)
+    with owning(out / LOCK, out, "evaluating into", warn=screen.warn):
+        page = write_report(out, checkpoint.run)
     screen.say(f"Report: {page} (open it in a browser)")
     return {"checkpoint": checkpoint.name, "eval": str(out), "report": str(page)}

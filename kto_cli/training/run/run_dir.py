@@ -113,6 +113,14 @@ class RunDir:
         """
         return read_lines(self.metrics).lines
 
+    def metrics_faults(self, until: int) -> list[str]:
+        """What is wrong with the record of steps 1 to `until`; none if nothing is."""
+        try:
+            fault = read_lines(self.metrics).fault(self.metrics, until)
+        except BadInput as error:
+            fault = error.what
+        return [fault] if fault else []
+
     def keep_metrics_up_to(self, step: int) -> str:
         """Drops the lines of later steps, which will be written again; returns what is wrong with the others."""
         found = read_lines(self.metrics)
