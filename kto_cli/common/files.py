@@ -17,7 +17,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput, DiskFull, KtoError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a limit on the size of a file (ulimit -f)."""
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR, errno.ESTALE)
 
@@ -35,7 +35,7 @@ def saying_disk_full(where: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = _error_number(error)
-        if number in _FULL:
+        if number in FULL:
             reason = "No space left on the device" if number != errno.EFBIG else "The limit on file sizes is reached"
             raise DiskFull(
                 f"{reason} while writing {where}.",
@@ -70,7 +70,7 @@ def make_folder(folder: Path, *, asked: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         with saying_disk_full(folder):
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise
         raise BadInput(
             f"The folder {asked or folder} cannot be created: {error.strerror}.", "Give another path."

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import make_folder, removing_empty, saying_disk_full
+from kto_cli.common.files import FULL, make_folder, removing_empty, saying_disk_full
 
 LOCK = ".lock"
 """Name of the lock file inside a folder that is written to in place."""
@@ -78,9 +78,11 @@ def _acquire(
     said = False
     while True:
         try:
-            with saying_disk_full(lock):
-                handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
+            if error.errno in FULL:
+                with saying_disk_full(folder):
+                    raise
             raise BadInput(f"{folder} cannot be written to: {error.strerror}.", "Give another folder.") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

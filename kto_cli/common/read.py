@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from kto_cli.common.errors import BadInput, KtoError, first_line
+
+_MOST_DIGITS = sys.get_int_max_str_digits()
 
 
 class DuplicateKey(ValueError):
@@ -118,6 +121,14 @@ def parse_json(text: str, *, constants: bool = True) -> Any:
         raise ValueError("nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos + 1:,}") from error
+    except ValueError as error:
+        raise type(error)(_plain(error)) from error
+
+
+def _plain(error: Exception) -> str:
+    """What is wrong, in one line."""
+    text = " ".join(str(error).split())
+    return f"a number of more than {_MOST_DIGITS} digits" if "integer string conversion" in text else text
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -178,7 +189,7 @@ def read_yaml(path: Path, what: str) -> Any:
     except RecursionError:
         fault = "nested too deeply"
     except (yaml.YAMLError, ValueError) as error:
-        fault = " ".join(str(error).split())
+        fault = _plain(error)
     raise BadInput(f"{path} is neither YAML nor JSON ({what}): {fault}.")
 
 

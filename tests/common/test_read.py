@@ -14,7 +14,7 @@ from kto_cli.common.seals import read_sealed, sealed, unsealed, write_sealed
 
 BAD_JSON = {
     "nested deeply": ("[" * 200_000, "nested too deeply"),
-    "a number of 6000 digits": ('{"a": ' + "9" * 6000 + "}", "limit"),
+    "a number of 6000 digits": ('{"a": ' + "9" * 6000 + "}", "more than 4300 digits"),
     "a key twice": ('{"a": 1, "a": 2}', "'a' is given twice"),
     "NaN": ('{"a": NaN}', "NaN is no number"),
     "cut": ('{"a": 1', "character 8"),
@@ -60,7 +60,7 @@ BOMB = "a: &a0 [y, y]\n" + "".join(f"b{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
     ("text", "says"),
     [
         ("beta: 2024-99-99", "month"),
-        ("seed: " + "9" * 6000, "limit"),
+        ("seed: " + "9" * 6000, "more than 4300 digits"),
         ("beta: " + "[" * 20_000 + "]" * 20_000, "nested too deeply"),
         ("beta: 0.1\nbeta: 0.9", "'beta' is given twice (line 1)"),
         (BOMB, "aliases"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import random
 import shutil
@@ -184,6 +185,7 @@ def kill_all(count: int, seed: int = 0, say: Callable[[str], None] = lambda text
     Raises:
         Fault: one did harm.
     """
+
     import kto_cli.workflows.binarize
     import kto_cli.workflows.evaluate
     import kto_cli.workflows.train  # noqa: F401  (imported before the forks)
@@ -194,8 +196,11 @@ def kill_all(count: int, seed: int = 0, say: Callable[[str], None] = lambda text
         work = Path(folder)
         model = prepare(work)
         for number, kind in enumerate(kinds(model)):
-            whole = Path(shutil.copytree(work / kind.start, work / "whole"))
-            seconds = expect(whole, kind.words)
+            seconds = math.inf
+            for _ in range(2):  # the first reads more from disk
+                shutil.rmtree(work / "whole", ignore_errors=True)
+                whole = Path(shutil.copytree(work / kind.start, work / "whole"))
+                seconds = min(seconds, expect(whole, kind.words))
             right = kind.state(whole)
             for place in (work / kind.start, whole):
                 if (place / "data/set").is_dir():

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from kto_cli.common import files
 from kto_cli.common.read import parse_json, read_bytes
 from kto_cli.common.seals import sealed, unsealed
-from kto_cli.common.words import plural
 
 SHOWN = 5
-"""Steps named in a message."""
+"""Lines or steps named in a message."""
 
 
 class Recorded(NamedTuple):
@@ -28,16 +27,18 @@ class Recorded(NamedTuple):
         """What is wrong with the record of steps 1 to `until`; empty if nothing is."""
         known = {line["step"] for line in self.lines}
         missing = [step for step in range(1, until + 1) if step not in known]
-        if not missing and not self.damaged:
-            return ""
         parts = []
         if self.damaged:
-            numbers = ", ".join(map(str, self.damaged[:SHOWN])) + (" ..." if len(self.damaged) > SHOWN else "")
-            parts.append(f"{plural(len(self.damaged), 'line')} damaged (line {numbers})")
-        if missing:
-            steps = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
-            parts.append(f"{plural(len(missing), 'step')} missing (step {steps})")
-        return f"{path}: {', '.join(parts)}. The other steps are kept; the weights do not depend on this file."
+            parts.append(f"{_listed('line', self.damaged)} damaged and left out")
+        if len(missing) > len(self.damaged):
+            parts.append(f"{_listed('step', missing)} missing")
+        return f"{path}: {', '.join(parts)}. The other lines are kept; no weight depends on them." if parts else ""
+
+
+def _listed(noun: str, numbers: list[int]) -> str:
+    """ "lines 2, 3 ... are" """
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (" ..." if len(numbers) > SHOWN else "")
+    return f"{noun} {shown} is" if len(numbers) == 1 else f"{noun}s {shown} are"
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
