@@ -13,7 +13,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import finite, text_hash, write_json
-from kto_cli.common.read import read_object
+from kto_cli.common.read import read_json, read_object
 
 SEAL, MARK = "seal", "kto:"
 
@@ -57,3 +57,12 @@ def read_sealed(path: Path, what: str) -> dict[str, Any]:
     if intact is False:
         raise BadInput(f"{path} is damaged or was changed by hand ({what}): its checksum differs.", "Restore the file.")
     return value
+
+
+def is_changed(path: Path) -> bool:
+    """Whether a file has a seal that is not right; False for files of others."""
+    try:
+        value = read_json(path, "a sealed file")
+    except BadInput:
+        return False
+    return isinstance(value, dict) and unsealed(value)[1] is False

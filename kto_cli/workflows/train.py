@@ -8,7 +8,7 @@ from typing import Any
 
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
-from kto_cli.common.seals import write_sealed
+from kto_cli.common.seals import is_changed, write_sealed
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.statistics.metrics import validation_metrics
@@ -51,6 +51,8 @@ def run(
     config, stored = resolve_options(flags, config_file=config_file, resume=resume)
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    if config_file is not None and is_changed(Path(config_file)):
+        screen.warn(f"{config_file} is not as kto wrote it (its checksum differs): its settings are taken as they are.")
     directory = RunDir(Path(config.out))
     accelerator.wait_for_everyone()
     if stored is None and not directory.lock.exists():  # of a locked folder the owner says more

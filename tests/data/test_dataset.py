@@ -288,3 +288,28 @@ def test_two_processes_never_write_one_folder(tmp_path):
         finish(first, {"note": "whole"})
     assert load_data_dir(tmp_path / "set").manifest["note"] == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["set"], "no lock is left"
+
+
+def test_what_a_kill_leaves_is_no_dataset(tmp_path, monkeypatch):
+    """A whole folder that did not get its name yet; after a kill between the renames the earlier dataset comes back."""
+    monkeypatch.chdir(tmp_path)
+    write(Path("data/.set.tmp"))
+    with pytest.raises(BadInput, match="There is no dataset"):
+        find_data_dir(None)
+    with pytest.raises(BadInput, match="killed kto binarize left"):
+        load_data_dir(Path("data/.set.tmp"))
+    write(Path("data/.set.old"), count=9)
+    assert find_data_dir(None) == Path("data/set")
+    assert len(load_data_dir(Path("data/set")).train) == 7
+    with pytest.raises(BadInput, match="already holds a dataset"):
+        write(Path("data/set"))
+    write(Path("data/set"), overwrite=True)
+    assert [path.name for path in Path("data").iterdir()] == ["set"]
+
+
+def test_what_a_kill_after_the_renames_leaves_is_removed(tmp_path):
+    """Else the old dataset would come back once the new one is deleted."""
+    write(tmp_path / "set")
+    write(tmp_path / ".set.old", count=9)
+    assert len(load_data_dir(tmp_path / "set").train) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from conftest import call, error_line
 
+from kto_cli.common.owner import owning
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.step import TrainingEngine
 
@@ -233,6 +235,67 @@ def test_a_run_of_another_plan_is_not_resumed(kto, broken, monkeypatch):
     """Steps that take the rows in another order would train some twice and others never."""
     monkeypatch.setattr("kto_cli.training.settings.PLAN_VERSION", 0)
     assert "in another order" in one_error(kto("train", "--resume", "--out", broken))
+
+
+def test_a_folder_that_another_process_trains_in_is_refused(kto, broken, given):
+    """A new run and a resumed one; what is there stays."""
+    before = {path: sha(path) for path in broken.rglob("*") if path.is_file()}
+    with owning(broken / ".lock", broken, "training in"):
+        for more in ([], ["--resume"]):
+            text = one_error(kto("train", *given, "--out", broken, *more))
+            assert f"Another process is training in {broken}: process {os.getpid()} on" in text
+    assert {path: sha(path) for path in broken.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_before_its_settings_got_their_name_starts_over(kto, workplace, given, finished):
+    (workplace / "run").mkdir()
+    (workplace / "run/.kto_config.json.123.tmp").write_text("{")
+    (workplace / "run/.lock").write_text("process 123 on a machine\n")
+    assert kto("train", *given, *SETTINGS, "--out", "run").code == 0
+    same_as_unbroken(workplace / "run", finished)
+
+
+def test_a_damaged_line_of_metrics_is_named_and_the_others_are_kept(kto, broken, finished):
+    path = broken / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace("{", "[", 1)
+    lines[2] = lines[2].replace('"rows": 24', '"rows": 25')
+    path.write_text("".join(line + "\n" for line in lines))
+    assert f"{path}: lines 2, 3 are damaged and left out" in resumed(kto, broken)
+    assert [line["step"] for line in RunDir(broken).read_metrics()] == [1, 4, 5, 6, 7, 8]
+    assert sha(broken / "model.safetensors") == sha(finished / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [('"step": 6', '"step": 5'), ('"files"', '"fileq"'), ('"seal"', '"seam"')]
+)
+def test_a_changed_state_is_noticed(kto, broken, finished, before, after):
+    path = broken / "steps/step-000006/state.json"
+    path.write_text(path.read_text().replace(before, after))
+    assert "state.json is damaged" in resumed(kto, broken)
+    same_as_unbroken(broken, finished)
+
+
+def test_a_run_of_an_earlier_kto_is_read(broken, finished):
+    """It has no seals."""
+    for path in (broken / "kto_config.json", broken / "steps/step-000006/state.json"):
+        value = json.loads(path.read_text())
+        del value["seal"]
+        path.write_text(json.dumps(value))
+    lines = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    (broken / "metrics.jsonl").write_text("".join(json.dumps({**line, "seal": None}) + "\n" for line in lines))
+    assert RunDir(broken).read_metrics() == []
+    (broken / "metrics.jsonl").write_text(
+        "".join(json.dumps({key: line[key] for key in line if key != "seal"}) + "\n" for line in lines)
+    )
+    assert len(RunDir(broken).read_metrics()) == 7
+    assert RunDir(broken).latest_valid_step()[0] == broken / "steps/step-000006"
+
+
+def test_files_of_a_model_can_be_read_by_others(finished):
+    """safetensors alone would write for the owner only."""
+    modes = {path.stat().st_mode & 0o777 for path in finished.rglob("*") if path.is_file()}
+    assert len(modes) == 1
 
 
 # --- how a broken run goes on -----------------------------------------------------------------
