@@ -10,7 +10,7 @@ from binarizing import binarize
 
 from kto_cli.common.errors import BadData
 from kto_cli.data.formats import chats
-from kto_cli.data.formats.chats import answer_turn, branch, prompt_chat, whole_chat
+from kto_cli.data.formats.chats import answer_turn, branch, prompt_chat, whole_chat, with_rated
 from kto_cli.data.formats.counts import counting
 from kto_cli.data.formats.messages import as_messages, read_turns
 from kto_cli.data.formats.records import RowFault
@@ -185,6 +185,20 @@ def test_a_message_with_a_rating_of_its_own_is_the_answer(rating):
     assert parts(MORE, {**GREEN, **rating}, THANKS, BLACK) == ("u:Any tea? > Green", ["LAST_WORD"])
     both = read_turns([MORE, {**GREEN, **rating}, THANKS, {**BLACK, **rating}], "the chat")
     assert reason(whole_chat, both, "the chat") == "rated_message_unclear"
+
+
+def test_the_place_and_text_that_gradio_gives():
+    turns = read_turns([MORE, GREEN, THANKS, BLACK], "the chat")
+    for values in ({"index": 1, "value": "Green"}, {"index": "1", "value": " Green\n"}):
+        prompt, answer = whole_chat(with_rated(turns, values), "the chat")
+        assert (len(prompt), answer["content"]) == (1, "Green")
+    for values in (
+        {"index": 1, "value": "Black"},
+        {"index": 0, "value": "Any tea?"},
+        {"index": 9, "value": "Green"},
+        {},
+    ):
+        assert with_rated(turns, values) is turns
 
 
 def test_a_score_of_a_model_is_no_rating():

@@ -178,6 +178,18 @@ def rated_id(values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def with_rated(turns: list[Turn], values: Mapping[str, Any]) -> list[Turn]:
+    """Turns with the rated one marked, if the record has its place and text, as Gradio's `index` and `value`."""
+    place, text = values.get("index"), values.get("value")
+    if isinstance(place, str) and place.strip().isdigit():
+        place = int(place)
+    if not isinstance(place, int) or not isinstance(text, str) or not 0 <= place < len(turns):
+        return turns
+    if turns[place].role != "assistant" or turns[place].content.strip() != text.strip():
+        return turns
+    return [turn._replace(rated=index == place) for index, turn in enumerate(turns)]
+
+
 def thread_of(value: Any, rated: str | None) -> Any:
     """Messages that lead to the rated one, of messages stored as a tree by id (Open WebUI); other values unchanged."""
     if not isinstance(value, dict):

@@ -32,6 +32,7 @@ ROLES = {
     **dict.fromkeys(("system", "systemmessage", "developer"), "system"),
 }
 """Role of chats -> role of a chat template, in lower case."""
+PLAIN_ROLES = ("user", "assistant", "system")
 TOOL_ROLES = frozenset(
     [
         *("tool", "tools", "function", "observation", "function_call", "function_response"),
@@ -135,6 +136,8 @@ def read_turn(values: Mapping[str, Any], what: str, left_out: set[str]) -> Turn:
     Raises:
         RowFault: see the module's docstring.
     """
+    if len(values) == 2 and values.get("role") in PLAIN_ROLES and isinstance(values.get("content"), str):
+        return Turn(values["role"], check_text(values["content"], f"a content in {what}"))  # nearly all messages
     role_key, role = role_of(values, what)
     text_key = next((key for key in TEXT_KEYS if key != role_key and values.get(key) is not None), "content")
     content, reasoning = text_of(values.get(text_key), f"a {text_key} in {what}")
@@ -152,7 +155,9 @@ def read_turn(values: Mapping[str, Any], what: str, left_out: set[str]) -> Turn:
             raise RowFault("media_not_accepted", f"a message of {what} has {key}: kto reads text alone")
         if name in REASONING_FIELDS:
             reasoning = reasoning or key
-        elif name == "refusal" and content is None:
+        elif name == "refusal":
+            if content and content.strip():
+                raise RowFault("part_not_accepted", f"a message of {what} has both a content and a refusal")
             content = check_text(value, f"a refusal in {what}")
         else:
             rated = rated or is_rating(name, value)

@@ -24,7 +24,7 @@ from kto_cli.data.formats.cell_text import (
     structure_of,
     turns_of,
 )
-from kto_cli.data.formats.chats import answer_turn, prompt_chat, rated_id, thread_of, whole_chat
+from kto_cli.data.formats.chats import answer_turn, prompt_chat, rated_id, thread_of, whole_chat, with_rated
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import as_prompt, chat_turns
 from kto_cli.data.formats.labels import label_value
@@ -118,7 +118,8 @@ def chat_and_answer(value: Any, what: str, values: Mapping[str, Any], as_text: b
     if as_text:
         raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
     rated = rated_id(values)
-    prompt, answer = whole_chat(chat_turns(thread_of(value, rated), what), what, rated, is_labelled=True)
+    turns = with_rated(chat_turns(thread_of(value, rated), what), values)
+    prompt, answer = whole_chat(turns, what, rated, is_labelled=True)
     return prompt, (answer,)
 
 

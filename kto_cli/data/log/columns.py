@@ -228,6 +228,7 @@ def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     if resolved.prompt_column and len(parts := parts_of_prompt(resolved.prompt_column, columns)) > 1:
         taken.append(f"The prompt is {' and '.join(parts)}, joined by a blank line where both have text.")
     read = {base_of(name, columns) for _, name in columns_in(resolved, columns)}
-    read |= set(RATED_COLUMNS) if resolved.messages_column else set()
+    if resolved.messages_column:
+        read |= {*RATED_COLUMNS, *(("index", "value") if {"index", "value"} <= set(columns) else ())}
     ignored = [column for column in columns if column not in read]
     return [*taken, *([f"Columns ignored: {column_names(ignored)}."] if ignored else [])]
