@@ -9,7 +9,7 @@ import typer
 from kto_cli.cli.shared import REQUIRED, RUN, Data, ModelFlags, screen_of, takes, values
 from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
 
-ANSWERS, JUDGE, TASKS = "Answers to validation prompts", "Win rate", "Benchmarks (pip install 'kto[tasks]')"
+ANSWERS, JUDGE, TASKS = "Answers to validation prompts", "Win rate", "Benchmarks (extra: tasks)"
 
 
 class EvalFlags(ModelFlags):

@@ -10,9 +10,11 @@ model_config.py      settings shared by `kto precompute`, `kto train` and `kto e
 train_config.py      settings of `kto train`; config files
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
+install.py           pip commands for optional packages
 secrets.py           API keys removed from text, however they are encoded
 screen.py            the only module that prints: results to stdout, progress and messages to stderr
 phase.py             where a long phase is, and what a stop keeps
+column_widths.py     widths of a table's columns on a terminal
 tables.py            the line of a step and the table of metrics
 words.py             words for the screen: numbers with their nouns
 text_chart.py        one chart as lines of text

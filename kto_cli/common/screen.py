@@ -6,6 +6,7 @@ one (of the second and later processes of a launch) prints nothing.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -22,6 +24,7 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.table import Table
 
+from kto_cli.common.column_widths import column_widths
 from kto_cli.common.errors import Interrupted, KtoError
 from kto_cli.common.files import finite
 from kto_cli.common.phase import Phase
@@ -54,7 +57,7 @@ def visible(text: str) -> str:
 def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
     """Reports an error: one line on stderr (three if a caret points into the second), with `as_json` also an object
     with `error`, `next` and `exit` on stdout. Returns the exit status."""
-    console = Console(stderr=True, highlight=False)
+    console = _console(stderr=True)
     lines = str(error).split("\n")
     text = ("\n" if any(line.strip() == "^" for line in lines) else " ").join(lines)
     mark = "[bold red]error:[/]" if isinstance(error, KtoError) else "[bold yellow]![/]"
@@ -63,14 +66,29 @@ def print_error(error: KtoError | Interrupted, *, as_json: bool) -> int:
         found: dict[str, Any] = {"error": str(error), "next": ""}
         if isinstance(error, KtoError):
             found = {**error.details, "error": error.what, "next": error.next_step}
-        sys.stdout.write(json.dumps(scrub_all(finite({**found, "exit": error.exit_status})), ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps(scrub_all(finite({**found, "exit": error.exit_status})), ensure_ascii=_ascii_only()) + "\n"
+        )
         sys.stdout.flush()
     return error.exit_status
+
+
+def _ascii_only() -> bool:
+    """Whether JSON on stdout must escape other characters."""
+    return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def stdout_kept_free() -> AbstractContextManager[Any]:
     """Redirects stdout to stderr, for libraries that print: stdout is for results."""
     return redirect_stdout(sys.stderr)
+
+
+def _console(**options: Any) -> Console:
+    """A console; characters that its stream cannot encode are escaped."""
+    stream = sys.stderr if options.get("stderr") else sys.stdout
+    if not (stream.encoding or "utf-8").lower().startswith("utf") and isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return Console(highlight=False, **options)
 
 
 class Screen:
@@ -81,8 +99,8 @@ class Screen:
         self.quiet = quiet
         self.curves = curves
         """Whether curves are drawn, if the terminal can."""
-        self._out = Console(quiet=quiet or as_json, highlight=False)
-        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+        self._out = _console(quiet=quiet or as_json)
+        self._err = _console(stderr=True, quiet=quiet)
         self._phase: Phase | None = None
         self._advance: Callable[[int], None] | None = None
 
@@ -178,21 +196,53 @@ class Screen:
             finally:
                 now()
 
+    def fits(self, width: int) -> bool:
+        """Whether a line of so many columns fits on stderr; where that is no terminal, any does."""
+        return width <= self._err.width or not self._err.is_terminal
+
     def line(self, text: str) -> None:
-        """A line of numbers on stderr, above an open progress bar; truncated to the width."""
-        width = self._err.width if self._err.is_terminal else len(text)
-        self._err.print(text[:width], markup=False, soft_wrap=True)
+        """A line of numbers on stderr, above an open progress bar."""
+        self._err.print(text, markup=False, soft_wrap=True)
+
+    def cells(self, cells: Sequence[str]) -> None:
+        """Numbers with their names on stderr, in as many lines as they need; no cell is broken."""
+        lines = [""]
+        for cell in cells:
+            if lines[-1] and len(lines[-1]) + 2 + len(cell) > self._err.width:
+                lines.append("  ")
+            lines[-1] += f"  {cell}" if lines[-1].strip() else cell
+        for line in lines:
+            self.line(line)
 
     # --- stdout: results -----------------------------------------------------------------
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of results on stdout; cells are shown as text, never read as markup."""
+        """A table of results on stdout; cells are shown as text, never read as markup. No word is broken."""
+        cells = [[visible(number(cell)) for cell in row] for row in rows]
+        names = [visible(column) for column in columns]
+        widths = column_widths([*zip(names, *cells, strict=True)], self._out.width, cell_len)
+        if not widths:
+            self._stacked(title, names, cells)
+            return
         table = Table(title=visible(title), title_justify="left", title_style="bold", header_style="dim")
-        for index, column in enumerate(columns):
-            table.add_column(visible(column), justify="left" if index == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(visible(number(cell)) for cell in row))
+        for index, (name, width) in enumerate(zip(names, widths, strict=True)):
+            table.add_column(name, justify="right" if index else "left", overflow="fold", width=width)
+        for row in cells:
+            table.add_row(*row)
         self._out.print(table)
+
+    def _stacked(self, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table whose words do not fit beside each other: each row as lines of name and value."""
+        self._out.print(f"[bold]{visible(title)}[/]")
+        for first, *others in rows:
+            self._out.print(f"[bold]{first}[/]")
+            grid = Table.grid(padding=(0, 2))
+            grid.add_column(style="dim")
+            grid.add_column(overflow="fold")
+            for name, text in zip(names[1:], others, strict=True):
+                if text:
+                    grid.add_row(f"  {name}", text)
+            self._out.print(grid)
 
     def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table of longer texts side by side, on stdout."""
@@ -212,7 +262,7 @@ class Screen:
     def json(self, value: dict[str, Any]) -> None:
         """The result as one JSON object on stdout, with --json."""
         if self.as_json and not self.quiet:
-            sys.stdout.write(json.dumps(scrub_all(finite(value)), ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(scrub_all(finite(value)), ensure_ascii=_ascii_only()) + "\n")
             sys.stdout.flush()
 
 

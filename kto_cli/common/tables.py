@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.screen import Screen, number
+from kto_cli.common.words import plural
 
 LABELS = {
     "loss": "loss",
@@ -35,7 +36,16 @@ COLUMNS = (
 
 
 def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool) -> None:
-    """Prints one line of a step's numbers, and of its validation if there was one."""
+    """Prints a step's numbers, and its validation's: in columns if the terminal is wide enough, else named."""
+    if not screen.fits(len(COLUMNS)):
+        if first:
+            screen.cells(["z_ref +- SE (n)", "reward D / U: desirable / undesirable", "|grad|: gradient norm"])
+        left = f"{clock(record['eta_seconds'])} left"
+        screen.cells([f"step {record['step']}/{total}", *loss_words(record), *step_words(record), left])
+        if "validation" in record:
+            found = record["validation"]
+            screen.cells(["  validation", *loss_words(found), _auc(found)])
+        return
     if first or record["step"] % 20 == 0:
         screen.line(COLUMNS)
     screen.line(
@@ -52,8 +62,24 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
         screen.line(
             f"validation {found['loss']:7.4f}  {found['z_ref']:6.2f}".ljust(43)
             + f"{_plain(found['reward_desirable'], '+7.3f')} / {_plain(found['reward_undesirable'], '+7.3f')}  "
-            f"{_plain(found['margin'], '+7.3f')}       AUC {_plain(found['auc'], '.3f')} ({found['rows']} rows)"
+            f"{_plain(found['margin'], '+7.3f')}       {_auc(found)}"
         )
+
+
+def _auc(found: dict[str, Any]) -> str:
+    return f"AUC {_plain(found['auc'], '.3f')} ({plural(found['rows'], 'row')})"
+
+
+def loss_words(record: dict[str, Any]) -> list[str]:
+    """The loss and rewards of a step or of its validation, with their names."""
+    error = f" +- {_plain(record['z_ref_se'], '.2f')} ({record['z_ref_pairs']})" if "z_ref_pairs" in record else ""
+    rewards = " / ".join(_plain(record[f"reward_{name}"], "+.3f").strip() for name in ("desirable", "undesirable"))
+    return [
+        f"loss {record['loss']:.4f}",
+        f"z_ref {record['z_ref']:.2f}{error}",
+        f"reward D / U {rewards}",
+        f"margin {_plain(record['margin'], '+.3f').strip()}",
+    ]
 
 
 def step_words(record: dict[str, Any]) -> list[str]:

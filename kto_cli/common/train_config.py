@@ -214,7 +214,7 @@ def _short(value: Any) -> str:
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Settings from a YAML or JSON file; from a run's kto_config.json, its `train` part.
+    """Settings from a YAML or JSON file; from a run's kto_config.json, those that repeat the run.
 
     Raises:
         BadInput: it is missing, is neither YAML nor JSON, or holds no settings.
@@ -222,5 +222,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     value = read_yaml(path, "the config file")
     if not isinstance(value, dict):
         raise BadInput(f"The config file {path} holds no settings.", "Write lines such as `beta: 0.1`.")
-    train = value.get("train", value)
-    return train if isinstance(train, dict) else value
+    return settings_of_run(value) if isinstance(value.get("train"), dict) else value
+
+
+def settings_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a kto_config.json, with the folder of the data they were applied to: without --data it was found
+    in the working directory, where another one may lie today."""
+    data = run.get("data")
+    folder = data.get("folder") if isinstance(data, Mapping) else None
+    return {**run["train"], "data": folder} if isinstance(folder, str) else dict(run["train"])

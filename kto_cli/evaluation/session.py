@@ -12,6 +12,7 @@ from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
 from kto_cli.common.files import text_hash
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.core.losses import LossSettings
 from kto_cli.evaluation.answers.answering import Answering
 from kto_cli.evaluation.benchmarks.plan import Plan
@@ -117,8 +118,8 @@ def _warn_of_calls(config: EvalConfig, prompts: int, screen: Screen) -> None:
     """That a limit may be too low is known before the answers are there; by how much, only then."""
     if config.judge_url is not None and 2 * prompts > config.judge_calls:
         screen.warn(
-            f"Judging {prompts:,} prompts in both orders takes up to {2 * prompts:,} calls, and --judge-calls allows "
-            f"{config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
+            f"Judging {plural(prompts, 'prompt')} in both orders takes up to {2 * prompts:,} calls, and --judge-calls "
+            f"allows {config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.install import install_extra
 
 
 class Precision(NamedTuple):
@@ -59,7 +60,9 @@ def four_bit_settings(dtype: torch.dtype) -> Any:
     from transformers.utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
-        raise BadInput("--load-in-4bit needs bitsandbytes, which is not installed.", "pip install 'kto[bitsandbytes]'")
+        raise BadInput(
+            "--load-in-4bit needs bitsandbytes, which is not installed.", f"{install_extra('bitsandbytes')}."
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -23,6 +23,8 @@ MOST_HEIGHT = 16
 """Lines of a chart at most."""
 FIXED = 2
 """Lines below the charts: numbers, progress bar."""
+ECHO = 4
+"""Columns free at the end of the last line for the terminal's ^C, which on a new line would shift the redrawn frame."""
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -160,6 +162,6 @@ def _below(record: dict[str, Any], total: int, width: int, unicode: bool) -> lis
     step = record.get("step", 0)
     words = step_words(record) if record else ["waiting for the first step"]
     ends = f"training {step:,}/{total:,} ", f" {clock(record['eta_seconds'])} left" if record else ""
-    room = max(0, width - sum(map(len, ends)))
+    room = max(0, width - ECHO - sum(map(len, ends)))
     numbers = "   ".join(words)[:width]
     return [[(numbers, "")], [(ends[0], ""), *bar(step / total, room, unicode=unicode), (ends[1], "")]]

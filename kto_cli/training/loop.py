@@ -21,6 +21,7 @@ import torch
 
 from kto_cli.common.errors import BadModel, Diverged, Interrupted
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
@@ -205,7 +206,7 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
     kept = directory.step_folders()
     state = f"The last checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
     raise Diverged(
-        f"Step {step}: the {what} is not a finite number for {len(named)} row(s): {names}. "
+        f"Step {step}: the {what} is not a finite number for {plural(len(named), 'row')}: {names}. "
         f"The model was not updated with it. {state}.",
         "Check these rows; try a lower --learning-rate or --dtype float32.",
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from kto_cli.common.errors import BadInput, first_line
+from kto_cli.common.install import install_extra
 from kto_cli.core.optimizers import SplitAdamW
 
 _EIGHT_BIT = {"adamw-8bit": "AdamW8bit", "paged-adamw-8bit": "PagedAdamW8bit"}
@@ -40,7 +41,7 @@ def _eight_bit(name: str) -> Any:
     except Exception as error:  # its native library fails in many ways
         raise BadInput(
             f"--optimizer {name} needs bitsandbytes, which does not load here: {first_line(error)}.",
-            "Install it with `pip install 'kto[bitsandbytes]'`, or leave --optimizer out.",
+            f"Install it with `{install_extra('bitsandbytes')}`, or omit --optimizer.",
         ) from error
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
     base: Any = getattr(optim, _EIGHT_BIT[name])

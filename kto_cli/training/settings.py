@@ -14,6 +14,7 @@ import torch
 from kto_cli import __version__
 from kto_cli.common.errors import BadInput
 from kto_cli.common.model_config import AUTO_TOKENS
+from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
 from kto_cli.common.words import plural
@@ -91,6 +92,16 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     if resumed.micro_batch_tokens == AUTO_TOKENS:  # the same micro-batches give the same bits
         resumed = replace(resumed, micro_batch_tokens=stored["chosen"]["micro_batch_tokens"])
     return resumed, stored
+
+
+def warn_if_not_repeated(config_file: str, described: Mapping[str, Any], screen: Screen) -> None:
+    """Warns if the data or the reference is not that of the run whose kto_config.json is used as --config."""
+    run = read_yaml(Path(config_file), "the config file")
+    for name, what in (("data", "dataset"), ("reference", "reference model")):
+        part = run.get(name)
+        before = part.get("fingerprint") if isinstance(part, dict) else None
+        if before not in (None, described[name]["fingerprint"]):
+            screen.warn(f"The {what} is not the one of {config_file}: this run is not the same.")
 
 
 def run_settings(config: TrainConfig, prepared: Prepared, screen: Screen) -> RunSettings:

@@ -22,6 +22,7 @@ from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.seals import read_sealed, write_sealed
+from kto_cli.common.words import plural
 
 FOLDER = "tracking"
 """In the run directory."""
@@ -73,7 +74,7 @@ class TrackerThread:
         try:
             self._steps.put_nowait((record["step"], values))
         except queue.Full:
-            self.fault = self.fault or f"is {WAITING:,} steps behind; further steps are not sent to it"
+            self.fault = self.fault or f"is {plural(WAITING, 'step')} behind; further steps are not sent to it"
 
     def close(self) -> bool:
         """Waits until all steps are logged; True if they were."""

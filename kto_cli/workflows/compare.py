@@ -9,6 +9,7 @@ from typing import Any
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.win_rates import compare_rates
 from kto_cli.data.dataset import find_data_dir, load_data_dir
@@ -77,7 +78,7 @@ def _compared(first: Evaluated, second: Evaluated, screen: Screen) -> dict[str, 
     if not common:
         raise BadData(f"{names[0]} and {names[1]} have no validation row in common.", "Raise --max-length.")
     if len(common) < max(len(left), len(right)):
-        screen.note(f"Compared on {len(common):,} rows; others do not fit {names[0]} or {names[1]}.")
+        screen.note(f"Compared on {plural(len(common), 'row')}; others do not fit {names[0]} or {names[1]}.")
     if first.reference != second.reference:
         screen.note(f"{names[0]} and {names[1]} have other references: each is measured against its own.")
     if first.weights.beta != second.weights.beta:

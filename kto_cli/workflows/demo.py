@@ -13,15 +13,20 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.evaluation.answers.answering import SHOWN
+from kto_cli.evaluation.files import REPORT
 from kto_cli.workflows import binarize, evaluate, train
+
+PARTS = ("data", "cache", "checkpoint")
+"""Folders of the demo."""
 
 
 def run(keep: str | None, screen: Screen) -> dict[str, Any]:
-    """Runs the chain in a temporary folder (or in `keep`, which must be new).
+    """Runs the chain in a temporary folder, of which only the report stays, or in `keep`, which must be new.
 
     Returns:
-        `seconds`, `binarize`, `train`, `eval`: each command's own result; `folder` (None if removed).
+        `seconds`, `binarize`, `train`, `eval`: each command's own result; `folder` (None if removed); `report`.
     """
     if keep is not None and Path(keep).exists():
         raise BadInput(f"{keep} exists already.", "Give the name of a new folder with --keep.")
@@ -30,7 +35,10 @@ def run(keep: str | None, screen: Screen) -> dict[str, Any]:
         return _chain(folder, keep, screen)
     finally:
         if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            for name in PARTS:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
@@ -43,7 +51,7 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
         BinarizeConfig(("hh-rlhf",), from_path=str(sample), out=str(folder / "data"), validation=0.15), inner
     )
     screen.heading("2  kto train (reference log-probs first)")
-    data, cache, checkpoint = (str(folder / name) for name in ("data", "cache", "checkpoint"))
+    data, cache, checkpoint = (str(folder / name) for name in PARTS)
     trained = train.run(
         {"data": data, "cache": cache, "out": checkpoint},
         config_file=None,
@@ -54,9 +62,14 @@ def _chain(folder: Path, keep: str | None, screen: Screen) -> dict[str, Any]:
     seen = evaluate.run(EvalConfig(checkpoint=checkpoint, data=data, cache=cache), inner)
     seconds = time.perf_counter() - began
     _show(rows, trained, seen, seconds, screen)
+    report = folder / "checkpoint/eval" / REPORT
     if keep:
         screen.say(f"Everything is kept in {keep}.")
+    else:
+        report = report.replace(folder / REPORT)
+    screen.say(f"Report: {report} (open it in a browser)")
     return {
+        "report": str(report),
         "seconds": seconds,
         "folder": keep,
         "binarize": rows,
@@ -70,7 +83,7 @@ def _show(rows: dict[str, Any], trained: dict[str, Any], seen: dict[str, Any], s
     low, high = seen["auc_interval"]
     paired = seen.get("paired_accuracy", float("nan"))
     screen.table(
-        f"Before and after, on {seen['rows']} answers to {seen['prompts']} prompts it never saw",
+        f"Before and after, on {plural(seen['rows'], 'answer')} to {plural(seen['prompts'], 'prompt')} it never saw",
         ["", "before", "after"],
         [
             ["chance to rank a liked answer above a disliked one (AUC; 0.5 is guessing)", 0.5, seen["auc"]],
@@ -86,7 +99,7 @@ def _show(rows: dict[str, Any], trained: dict[str, Any], seen: dict[str, Any], s
         [[sample["prompt"], sample["reference"], sample["policy"]] for sample in seen["samples"][:SHOWN]],
     )
     screen.say(
-        f"{trained['steps']} steps on {rows['desirable'] + rows['undesirable']} thumbs-up / thumbs-down rows; "
-        f"{seconds:.0f} s in all. Verdict: {trained['sentence']}"
+        f"{plural(trained['steps'], 'step')} on {rows['desirable'] + rows['undesirable']} thumbs-up / thumbs-down "
+        f"rows; {seconds:.0f} s in all. Verdict: {trained['sentence']}"
     )
     screen.say("Your turn: kto binarize hh-rlhf (or your own file), then kto train --model YOUR_MODEL.")

@@ -11,6 +11,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.seals import is_changed, write_sealed
 from kto_cli.common.tables import metrics_table
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import lora
@@ -24,7 +25,14 @@ from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import RunSettings, describe, refuse_other_inputs, resolve_options, run_settings
+from kto_cli.training.settings import (
+    RunSettings,
+    describe,
+    refuse_other_inputs,
+    resolve_options,
+    run_settings,
+    warn_if_not_repeated,
+)
 from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
 
@@ -64,7 +72,7 @@ def run(
             directory.refuse_unless_free()
             if resume:
                 screen.note(f"{directory.folder} has no run to resume: starting a new one.")
-        return _train(config, stored, directory, accelerator, screen, on_record)
+        return _train(config, stored, directory, accelerator, screen, on_record, config_file)
 
 
 def _train(
@@ -74,6 +82,7 @@ def _train(
     accelerator: Any,
     screen: Screen,
     on_record: Callable[[Mapping[str, Any]], None] | None,
+    config_file: str | None,
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
     prepared = prepare(config, accelerator, screen)
@@ -88,6 +97,8 @@ def _train(
     refuse_different_inputs(
         accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored}
     )
+    if config_file:
+        warn_if_not_repeated(config_file, described, screen)
     if stored is not None:
         refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
@@ -194,7 +205,7 @@ def _show(
     dtype: str,
 ) -> None:
     if validation:
-        metrics_table(screen, f"Validation rows after {settings.total_steps} steps", validation)
+        metrics_table(screen, f"Validation rows after {plural(settings.total_steps, 'step')}", validation)
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)

@@ -13,6 +13,7 @@ from conftest import Command, error_line
 from evaluated import SHORT, part, runs
 from test_tasks import choice_task, few
 
+from kto_cli.common.install import install_extra
 from kto_cli.evaluation.benchmarks import run as running
 from kto_cli.evaluation.report.evidence import gather
 from kto_cli.model.load import load_model, load_tokenizer
@@ -146,4 +147,4 @@ def test_flags_of_tasks_need_some(kto: Command, place, flag):
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is here")
 def test_without_lm_eval_the_way_to_get_it_is_said(kto: Command, place):
-    assert "pip install 'kto[tasks]'" in error_line(kto("eval", "a", "--tasks", "mmlu"))
+    assert f"{install_extra('tasks')}." in error_line(kto("eval", "a", "--tasks", "mmlu"))

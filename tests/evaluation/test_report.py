@@ -350,8 +350,8 @@ def test_saturation_is_shown_as_eval_computed_it():
     table = saturation_grid(evidence)
     assert table is not None
     assert [[cell.partition(" (")[0] for cell in row] for row in table.rows] == [
-        ["desirable", "4", "0.25", "0.25"],
-        ["undesirable", "3", "0.3333", "0.3333"],
+        ["desirable", "4", "25.0%", "25.0%"],
+        ["undesirable", "3", "33.3%", "33.3%"],
     ]
     odd = odd_rows(evidence)
     assert odd is not None

@@ -13,6 +13,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.statistics import describe
@@ -157,9 +158,9 @@ class Answering:
             [[sample["prompt"], *(sample[name] for name in shown)] for sample in samples],
         )
         models, most = found["generations"]["models"], self.config.max_new_tokens
-        count = "1 answer" if len(self.prompts) == 1 else f"{len(self.prompts)} answers"
+        count = plural(len(self.prompts), "answer")
         self.screen.table(
-            f"Generation statistics ({count} per model, max {most} new tokens)",
+            f"Generation statistics ({count} per model, max {plural(most, 'new token')})",
             ["", "tokens", "90 % interval", "ended", "repeated 4-grams", "distinct-2", "empty"],
             [
                 [

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.common.errors import OutOfMemory
+from kto_cli.common.words import plural
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 
@@ -90,8 +91,8 @@ class Padded:
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise OutOfMemory(
-                    f"{self._subject.name} cannot answer a prompt of {len(batch[0].prompt)} tokens: the device has too "
-                    "little memory.",
+                    f"{self._subject.name} cannot answer a prompt of {plural(len(batch[0].prompt), 'token')}: the "
+                    "device has too little memory.",
                     "Use a smaller --dtype or a smaller --max-new-tokens.",
                 ) from error
         torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.intervals import RESAMPLES, percentiles, resample_weights, wilson
 from kto_cli.evaluation.answers.records import Answer, Decoding
 
@@ -208,4 +209,4 @@ def _endings(cut: float, limit: int) -> str:
     if not cut:
         return "all ended by themselves"
     share = f"{100 * cut:.0f} %" if cut >= 0.01 else "under 1 %"
-    return f"{share} did not end by themselves in {limit} tokens"
+    return f"{share} did not end by themselves in {plural(limit, 'token')}"

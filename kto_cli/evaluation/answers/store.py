@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kto_cli.common.cache import RecordStore
 from kto_cli.common.errors import BadModel
+from kto_cli.common.words import plural
 from kto_cli.evaluation.answers.records import Answer, Decoding, Engine, Question
 
 
@@ -74,5 +75,7 @@ def answer_all(
                 tick()
     lost = sum(key not in known for key in keys)
     if lost:
-        raise BadModel(f"{engine.name} left {lost} of {len(questions)} prompts without an answer.", "Run it again.")
+        raise BadModel(
+            f"{engine.name} left {lost} of {plural(len(questions), 'prompt')} without an answer.", "Run it again."
+        )
     return [known[key] for key in keys]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.install import install_extra
 from kto_cli.evaluation.benchmarks.quiet import quiet
 
 
@@ -69,7 +70,7 @@ def plan_tasks(names: Sequence[str], *, allow_code: bool = False, folder: Path |
             that is not allowed; the folder is none.
     """
     if find_spec("lm_eval") is None:
-        raise BadInput("--tasks needs lm-eval, which is not installed.", "pip install 'kto[tasks]'")
+        raise BadInput("--tasks needs lm-eval, which is not installed.", f"{install_extra('tasks')}.")
     if folder is not None and not folder.is_dir():
         raise BadInput(f"{folder} is not a folder of tasks.", "Give a folder with lm-eval task files (*.yaml).")
     wanted = {name: _parse(name) for name in names}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.seals import read_sealed, write_sealed
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.intervals import RESAMPLES
 from kto_cli.evaluation.benchmarks.loading import documents_of, load_task, refuse_short_context, shots_of
 from kto_cli.evaluation.benchmarks.plan import Asked, Plan
@@ -136,7 +137,7 @@ def _result(
             say(f"{asked.name}: the cached result of an earlier run is damaged ({cached}); it is computed again.")
     count = sum(map(len, documents.values()))
     warning = "; executes code that the model writes" if asked.runs_code else ""
-    say(f"{asked.name}: lm-eval's {ready.task}, {shots_of(ready.loaded)}, {count:,} documents{warning}.")
+    say(f"{asked.name}: lm-eval's {ready.task}, {shots_of(ready.loaded)}, {plural(count, 'document')}{warning}.")
     found, messages = _evaluate(ready.loaded, model, subject, settings, asked)
     truncated = any("truncat" in message.lower() for message in messages)
     if truncated:

@@ -8,6 +8,7 @@ from typing import Any
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.evaluation.benchmarks.compare import compare_tasks
 from kto_cli.evaluation.benchmarks.plan import Plan, plan_tasks
 from kto_cli.evaluation.benchmarks.run import BenchmarkSettings, TestedModel, run_tasks
@@ -44,7 +45,7 @@ def show_benchmarks(screen: Screen, called: str, found: dict[str, Any]) -> None:
     """Prints one line per benchmark, the checkpoint beside the reference."""
     screen.table(
         f"Benchmarks (lm-eval {found['lm_eval']}"
-        + (f", first {found['limit']:,} questions)" if found["limit"] else ")"),
+        + (f", first {plural(found['limit'], 'question')})" if found["limit"] else ")"),
         ["", "shots", "metric", called, "reference", "difference", "90 % interval", "better?"],
         [
             [name, one["shots"], one["metric"].partition(",")[0], *_difference(found["against_reference"][name])]

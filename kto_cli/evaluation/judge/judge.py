@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from kto_cli.common.errors import BadInput
+from kto_cli.common.words import plural
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts, Vote
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 
@@ -60,8 +61,8 @@ class Estimate(NamedTuple):
         """
         if self.calls > limit:
             raise BadInput(
-                f"Judging needs {self.calls:,} calls (about {self.tokens:,} tokens to read), and the limit is "
-                f"{limit:,}; none was made.",
+                f"Judging needs {plural(self.calls, 'call')} (about {plural(self.tokens, 'token')} to read), and the "
+                f"limit is {limit:,}; none was made.",
                 "Judge fewer prompts, or raise --judge-calls (leave some room for retries).",
             )
 

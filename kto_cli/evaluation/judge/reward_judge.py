@@ -13,6 +13,7 @@ import torch
 
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json
+from kto_cli.common.words import plural
 from kto_cli.data.dataset import Text, joined
 from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
@@ -137,7 +138,9 @@ class RewardJudge:
         """
         ids = {asked: self.encode(*self._texts[asked]) for asked in todo}
         if self.shortened:
-            self._say(f"{self.shortened:,} texts lost their beginning: the judge reads {self.longest:,} tokens.")
+            self._say(
+                f"{plural(self.shortened, 'text')} lost their beginning: the judge reads {self.longest:,} tokens."
+            )
         for batch in _batches(sorted(todo, key=lambda asked: -len(ids[asked]["input_ids"])), ids):
             scores = self.scores([ids[asked] for asked in batch])
             if not all(torch.isfinite(scores)):

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kto_cli.common.errors import Interrupted
+from kto_cli.common.words import plural
 from kto_cli.evaluation.judge.comparisons import Comparison, JudgeQuestion, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text
@@ -100,8 +101,8 @@ class ServerJudge:
         except KeyboardInterrupt:
             self._say("Waiting for the judge's answers that are under way.")
             raise Interrupted(
-                f"Stopped after {self.server.calls.used:,} calls to the judge. Every verdict is kept; the same command "
-                "continues from here."
+                f"Stopped after {plural(self.server.calls.used, 'call')} to the judge. Every verdict is kept; the same "
+                "command continues from here."
             ) from None
         finally:
             if not ended:

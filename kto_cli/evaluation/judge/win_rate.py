@@ -12,6 +12,7 @@ from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
+from kto_cli.common.words import plural
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
 from kto_cli.data.dataset import last_turn
 from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, write_lines, write_part
@@ -74,7 +75,7 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
     found = [known.get(instruction(text), known.get(last_turn(text))) for text in prompts.texts]
     if not any(answer is not None for answer in found):
         raise BadInput(
-            f"{path} answers none of the {len(prompts)} validation prompts.",
+            f"{path} answers none of the {plural(len(prompts), 'validation prompt')}.",
             "Its instructions must be these prompts, as in alpaca_eval/ of an earlier evaluation.",
         )
     called = next((row["generator"] for row in rows if isinstance(row.get("generator"), str)), path.stem)
@@ -106,7 +107,8 @@ def judge_answers(
     ]
     if len(comparisons) < len(prompts):
         screen.note(
-            f"Judged: {len(comparisons):,} of {len(prompts):,} prompts; to the others {baseline.name} has no answer."
+            f"Judged: {len(comparisons):,} of {plural(len(prompts), 'prompt')}; to the others "
+            f"{baseline.name} has no answer."
         )
     store = VerdictStore(cache_folder(config), judge.identity)
     needed = estimate(judge, comparisons, store)
@@ -128,11 +130,12 @@ def judge_answers(
 def _say_what_it_takes(needed: Estimate, store: VerdictStore, config: EvalConfig, screen: Screen) -> None:
     if needed.calls or needed.cached:
         screen.note(
-            f"Judge {config.judge_model}: {needed.calls:,} calls (about {needed.tokens:,} tokens to read), "
-            f"{needed.cached:,} verdicts known from before, at most {config.judge_calls:,} calls allowed"
+            f"Judge {config.judge_model}: {plural(needed.calls, 'call')} (about {plural(needed.tokens, 'token')} to "
+            f"read), {plural(needed.cached, 'verdict')} known from before, at most "
+            f"{plural(config.judge_calls, 'call')} allowed"
         )
     if needed.identical:
-        screen.note(f"{needed.identical:,} comparisons have two equal answers: counted as ties without asking")
+        screen.note(f"Equal answers in {plural(needed.identical, 'comparison')}: counted as ties without asking")
     if store.damaged:
         screen.warn(f"Damaged verdicts in {store.folder}: {store.damaged:,}. They are asked for again.")
 
@@ -154,12 +157,13 @@ def sentence(found: dict[str, Any]) -> str:
     better = "better" if low > 0.5 else "worse" if high < 0.5 else "not shown to be better or worse"
     said = (
         f"{found['win_rate']:.1%} [{low:.1%}, {high:.1%}] against {whom}: {better} "
-        f"({found['wins']} wins, {found['ties']} ties, {found['losses']} losses)."
+        f"({plural(found['wins'], 'win')}, {plural(found['ties'], 'tie')}, "
+        f"{plural(found['losses'], 'loss', 'losses')})."
     )
     length = found["length"]
     said += f" Words an answer: {length['model_words']:.0f} against {length['baseline_words']:.0f}."
     if found["unreadable"]:
-        said += f" {found['unreadable']} comparisons dropped: no verdict could be read."
+        said += f" {plural(found['unreadable'], 'comparison')} dropped: no verdict could be read."
     if found["consistency"] < 0.6:
         said += (
             f" The judge agrees with itself in {found['consistency']:.0%} of the comparisons: it mostly goes by order."

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kto_cli.common.screen import number
+from kto_cli.common.words import plural
 from kto_cli.evaluation.files import BENCHMARKS
 from kto_cli.evaluation.report.charts import Chart
-from kto_cli.evaluation.report.evidence import Evidence, is_number, part
+from kto_cli.evaluation.report.evidence import Evidence, is_number, number_or_nan, part
 from kto_cli.evaluation.report.interval_chart import Measured, interval_chart
 from kto_cli.evaluation.report.numbers import Grid, interval_text, is_known_interval, shown
 
@@ -75,8 +76,8 @@ def _changes(tasks: dict[str, Any], against: dict[str, Any]) -> str:
 
 
 def _about(found: dict[str, Any]) -> str:
-    limit = found.get("limit")
-    first = f", the first {limit:.0f} questions of each task" if is_number(limit) else ""
+    limit = number_or_nan(found.get("limit"))
+    first = f", the first {plural(round(limit), 'question')} of each task" if is_number(limit) else ""
     templates = {part(part(found, "tasks"), name).get("chat_template") for name in part(found, "tasks")}
     applied = "with the model's chat template" if templates == {True} else "as plain text, without a chat template"
     return f"By lm-eval {shown(found.get('lm_eval'))}, {applied}{first}."

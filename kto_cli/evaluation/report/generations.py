@@ -66,6 +66,6 @@ def _about(found: dict[str, Any]) -> str:
     if decoding.get("temperature") == 0:
         drawn = "the likeliest token each time"
     return (
-        f"{shown(prompts)} prompts, at most {shown(most)} tokens an answer, {drawn}. Intervals are of 90 %. "
+        f"Prompts: {shown(prompts)}; at most {shown(most)} tokens an answer, {drawn}. Intervals are of 90 %. "
         f"Distinct-n is over equally many words of each model ({shown(found.get('distinct_over_words'))})."
     )

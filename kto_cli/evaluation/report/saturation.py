@@ -5,11 +5,13 @@ Both are read from what `core/statistics/breakdown.py` computed: metrics.json ha
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 
 from kto_cli.common.screen import number
-from kto_cli.evaluation.report.evidence import Evidence, as_floats, part, texts_of
-from kto_cli.evaluation.report.numbers import Grid, cell, shown
+from kto_cli.evaluation.report.evidence import Evidence, as_floats, is_number, part, texts_of
+from kto_cli.evaluation.report.numbers import Grid, is_known_interval, shown
 
 ODD_ROWS = 3
 """Rows listed of each class."""
@@ -22,12 +24,19 @@ def saturation_grid(evidence: Evidence) -> Grid | None:
     """Rows and saturated shares of each class; None where metrics.json has none."""
     classes = part(evidence.metrics, "by_class")
     rows = [
-        [name, shown(one["rows"]), *(cell(one, key) for key in COLUMNS if key != "rows")]
+        [name, shown(one["rows"]), *(_share(one, key) for key in COLUMNS if key != "rows")]
         for name in classes
         if COLUMNS.keys() <= (one := part(classes, name)).keys()
     ]
     source = f"{evidence.results_folder}/metrics.json: metrics.by_class"
     return Grid(["class", *COLUMNS.values()], rows, source) if rows else None
+
+
+def _share(one: dict[str, Any], key: str) -> str:
+    """A share with its interval."""
+    interval = one.get(f"{key}_wilson")
+    text = f"{one[key]:.1%}" if is_number(one[key]) else "-"
+    return f"{text} ({interval[0]:.1%} to {interval[1]:.1%})" if is_known_interval(interval) else text
 
 
 def odd_rows(evidence: Evidence) -> Grid | None:

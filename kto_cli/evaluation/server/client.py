@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import httpx2 as httpx
 
 from kto_cli.common.errors import BadInput, KtoError
+from kto_cli.common.words import plural
 from kto_cli.evaluation.server.keys import ENDPOINT, JUDGE_KEY, Key, base_url, travels_open
 from kto_cli.evaluation.server.replies import complaint, is_completion, is_list, json_object, retry_after
 
@@ -75,7 +76,7 @@ class CallBudget:
         with self._lock:
             if self.used >= self.limit:
                 raise OutOfCalls(
-                    f"The limit of {self.limit:,} calls to the server is reached (retries count).",
+                    f"The limit of {plural(self.limit, 'call')} to the server is reached (retries count).",
                     f"Answers so far are kept: run the same command with a higher {self.flag} to continue.",
                 )
             self.used += 1
@@ -214,7 +215,7 @@ class ChatServer:
             if turn + 1 < tries:
                 self._stopped.wait(self._pause(turn, failed.pause))
         raise ServerFault(
-            f"{self.url} gave no usable answer in {tries} tries; at last: {failed.why}.",
+            f"{self.url} gave no usable answer in {plural(tries, 'try', 'tries')}; at last: {failed.why}.",
             "Is the server running, and does it have that model? Answers are kept: run the same command again.",
             status=failed.status,
             message=failed.why,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,8 @@ def start_accelerator() -> Any:
     # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
     cpu = several and not torch.accelerator.is_available()
     # Scorer and engine handle precision and accumulation: a launcher's settings for them would apply twice.
+    # accelerate passes an argument on that torch is about to rename; each process would print that.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     with joined_as_ddp():
         return Accelerator(
             cpu=cpu,

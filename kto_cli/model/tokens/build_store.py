@@ -17,6 +17,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadData
+from kto_cli.common.words import plural
 from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.data.dataset import Text, spelled
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
@@ -72,7 +73,7 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
         report.dropped[NO_PARTNER] = int((~paired).sum())
     if not kept.any():
         raise BadData(
-            f"None of the {len(kept):,} rows fits into {encoder.max_length} tokens.",
+            f"None of the {plural(len(kept), 'row')} fits into {encoder.max_length} tokens.",
             "Raise --max-length, or use a model with a longer context.",
         )
     columns = {name: values[kept] for name, values in columns.items()}

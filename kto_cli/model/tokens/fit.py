@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from kto_cli.common.words import plural
 from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
 from kto_cli.model.load import context_length, greatest_length, load_config, load_tokenizer
 from kto_cli.model.locate import locate_model
@@ -50,7 +51,8 @@ class FitReport:
                 "finding": name,
                 "severity": "warning",
                 "rows": self.counts[name],
-                "summary": f"{self.counts[name]:,} of {self.rows:,} rows {detail} in {self.max_length:,} tokens",
+                "summary": f"{self.counts[name]:,} of {plural(self.rows, 'row')} {detail} in "
+                f"{plural(self.max_length, 'token')}",
                 "advice": ADVICE[name],
             }
             for name, detail in details.items()
