@@ -83,6 +83,7 @@ def test_roles_of_assistants(role):
         (said("user", [{"type": "input_audio", "input_audio": {}}]), "media_not_accepted"),
         (said("user", [{"inline_data": {"mime_type": "image/png"}}]), "media_not_accepted"),
         (said("user", [{"type": "citation", "cites": 1}]), "part_not_accepted"),
+        (said("assistant", "Hm", refusal="I cannot."), "part_not_accepted"),
         (said("user", [5]), "not_text"),
         (said("user", None), "not_text"),
         (said("user", 5), "not_text"),
