@@ -178,9 +178,25 @@ def test_rules_that_fit_no_value_are_met_with_rules_that_do(tmp_path, kind):
         shutil.rmtree(tmp_path / "out")
 
 
+def test_a_table_of_thumbs_in_numbers_is_shown_the_command_for_it(tmp_path):
+    rows = [{"prompt": f"Q{n}", "completion": f"A{n}", "label": label} for n, label in enumerate([1, -1, 0, 1])]
+    path = write_lines(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(BadData, match="label: 1 x 2, -1 x 1, 0 x 1") as caught:
+        binarize(path, tmp_path / "out")
+    run(f"log:{path}", tmp_path / "out", **options_in(caught.value.next_step))
+    assert labels_of(tmp_path / "out") == {"A0": True, "A1": False, "A3": True}
+
+
 def test_nothing_is_proposed_where_the_rules_fit(tmp_path):
     path = log_of(tmp_path, ["up", "down", "sideways", "up", ""])
     _, notes = run(f"log:{path}", tmp_path / "out", desirable="thumb == 'up'", undesirable="thumb == 'down'")
+    assert not any("--desirable" in note for note in notes)
+    rows = [
+        {"question": f"Q{n}", "answer": f"A{n}", "a": a, "b": b} for n, (a, b) in enumerate([("yes", 1), ("no", 0)])
+    ]
+    rows.append({"question": "Q2", "answer": "A2", "a": "no", "b": 1})
+    rules = {"desirable": "a == 'yes' and b == 1", "undesirable": "a == 'no' and b == 0"}
+    _, notes = run(f"log:{write_lines(tmp_path / 'a.jsonl', *rows)}", tmp_path / "two", **rules)
     assert not any("--desirable" in note for note in notes)
 
 

@@ -379,6 +379,12 @@ def test_turn_markers_of_hh_rlhf_in_a_chat_prompt_and_there_alone():
     assert look((user("The\nHuman: of the play"), bot(marked), user("hi")), "fine") == 0
 
 
+@pytest.mark.parametrize("answer", ["NaN", "nan", "null", "None", "N/A", " - ", "<NA>"])
+def test_answers_that_are_only_a_placeholder(answer):
+    assert look((user("Any allergies?"),), answer) == Found.PLACEHOLDER
+    assert look((user("Any allergies?"),), f"{answer.strip()} that I know of.") == 0
+
+
 def test_bits_and_their_words_agree():
     assert list(ABOUT) == list(Found)
     assert [int(bit) for bit in Found] == [1 << n for n in range(len(Found))]

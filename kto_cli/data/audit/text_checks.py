@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kto_cli.data.audit.encoding import C1_CHARS, restore
 from kto_cli.data.audit.refusals import only_refuses
 from kto_cli.data.dataset import joined
+from kto_cli.data.formats.labels import LONGEST_VALUE, is_missing
 from kto_cli.data.formats.records import Text
 
 
@@ -29,6 +30,7 @@ class Found(IntFlag):
     ENTITIES = 128
     REPEATED = 256
     MARKED = 512
+    PLACEHOLDER = 1024
 
 
 class About(NamedTuple):
@@ -79,9 +81,15 @@ ABOUT: dict[Found, About] = {
         "give such chats as lists of messages; hh-rlhf itself is read by kto binarize hh-rlhf",
         True,
     ),
+    Found.PLACEHOLDER: About(
+        "placeholders",
+        "the answer is only NaN, null or a like word that tables write for an empty cell",
+        "take these rows out of the file if there was no answer",
+        True,
+    ),
 }
 
-REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MARKED = map(int, Found)
+REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MARKED, PLACEHOLDER = map(int, Found)
 """The bits as plain numbers: arithmetic on an IntFlag costs a microsecond."""
 
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
@@ -145,6 +153,8 @@ def about_answer(asked: str, completion: Text) -> int:
         found |= ENTITIES
     if len(answer) >= LEAST_REPEATED and repeats(answer):
         found |= REPEATED
+    if len(answer) <= LONGEST_VALUE and is_missing(answer):
+        found |= PLACEHOLDER
     return found
 
 

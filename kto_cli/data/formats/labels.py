@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -137,6 +138,8 @@ def spell_cell(cell: Any) -> str:
     """Cell as text for a message, truncated to 40 characters."""
     if isinstance(cell, (bool, type(None))):
         return {True: "true", False: "false", None: "missing"}[cell]
+    if isinstance(cell, date):
+        return cell.isoformat()
     text = ascii(cell) if isinstance(cell, str) and not cell.isprintable() else repr(cell)
     return text if len(text) <= 42 else f"{text[:40]}..."
 

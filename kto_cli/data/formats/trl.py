@@ -69,16 +69,16 @@ def table_kind(name: str, columns: Sequence[str]) -> str:
         raise BadInput(f"{name} has the columns of both paired and unpaired rows.", f"Keep those of one: {EXPECTED}.")
     if not fits:
         found = ", ".join(columns[:20]) or "none"
-        raise BadInput(f"{name} has the columns {found}.", other_ways(columns))
+        raise BadInput(f"{name} has the columns {found}.", other_ways(columns, name))
     return fits[0]
 
 
-def other_ways(columns: Sequence[str]) -> str:
+def other_ways(columns: Sequence[str], name: str) -> str:
     """Next step for a file with other columns: the source that has them, else rules over them."""
     if source := source_of(columns):
         return f"They look like those of {source}: kto binarize {source}:FILE"
     if known("label_column", columns) and known("completion_column", columns) and known("prompt_column", columns):
-        return "They have well-known names: kto binarize log:FILE"
+        return f"They have well-known names: kto binarize log:{shlex.quote(name)}"
     rules = "kto binarize log:FILE --desirable RULE --undesirable RULE"
     hint = " (They look like a row of data: if the file has no header, add one.)" if look_like_data(columns) else ""
     return f"kto needs {EXPECTED}. Rename your columns to these, or give rules for them: {rules}{hint}"

@@ -29,49 +29,16 @@ GOOD = frozenset(
         *("up", "thumbs up", "thumb up", "thumbsup", "like", "liked", "upvote", "positive", "pos", "good", "great"),
         *("yes", "y", "true", "t", "helpful", "very helpful", "correct", "right", "accept", "accepted", "accurate"),
         *("satisfied", "happy", "resolved", "solved", "pass", "passed", "excellent", "useful", "desirable", "chosen"),
-        *("👍", "+1", "1", "ok", "ja", "oui", "si", "sí", "да", "是", "好", "はい"),
+        *("👍", "+1", "1", "ok", "ja", "oui", "si", "sí", "sim", "да", "是", "好", "はい", "wahr", "vrai", "verdadero"),
     ]
 )
 BAD = frozenset(
     [
-        *(
-            "down",
-            "thumbs down",
-            "thumb down",
-            "thumbsdown",
-            "dislike",
-            "disliked",
-            "downvote",
-            "negative",
-            "neg",
-            "bad",
-        ),
-        *(
-            "no",
-            "n",
-            "false",
-            "f",
-            "unhelpful",
-            "not helpful",
-            "incorrect",
-            "wrong",
-            "reject",
-            "rejected",
-            "inaccurate",
-        ),
-        *(
-            "dissatisfied",
-            "unhappy",
-            "unresolved",
-            "unsolved",
-            "fail",
-            "failed",
-            "poor",
-            "terrible",
-            "useless",
-            "awful",
-        ),
-        *("👎", "-1", "undesirable", "hallucinated", "hallucination", "toxic", "nein", "non", "нет", "否", "いいえ"),
+        *("down", "thumbs down", "thumb down", "thumbsdown", "dislike", "disliked", "downvote", "negative", "neg"),
+        *("no", "n", "false", "f", "unhelpful", "not helpful", "incorrect", "wrong", "reject", "rejected", "bad"),
+        *("dissatisfied", "unhappy", "unresolved", "unsolved", "fail", "failed", "poor", "terrible", "useless"),
+        *("undesirable", "hallucinated", "hallucination", "toxic", "inaccurate", "awful"),
+        *("👎", "-1", "nein", "non", "não", "нет", "否", "いいえ", "falsch", "faux", "falso"),
     ]
 )
 """Values whose meaning is certain; rules are proposed only for these."""
@@ -142,14 +109,17 @@ def proposed_rules(counts: Counts) -> str | None:
 
     None if there is no such column, or it has no values for one of the two.
     """
-    for column in dict.fromkeys(cell.column for cell in counts.labels):
+    columns = dict.fromkeys(cell.column for cell in counts.labels)
+    # a value of one of several columns may match neither rule on purpose
+    unmatched = UNMATCHED if len(columns) == 1 else FAULTS
+    for column in columns:
         cells = {cell: rows for cell, rows in counts.labels.items() if cell.column == column}
         numbers = {fold(text_of(cell.value)) for cell in cells if cell.outcome == BY_NUMBER}
         ratings = {"-1", "1"} if "-1" in numbers else set()
         bad_words = BAD if ratings else BAD | {"0"}
         meant = GOOD | bad_words
         if not any(
-            means(cell, meant) and (cell.outcome in UNMATCHED or fold(text_of(cell.value)) in ratings) for cell in cells
+            means(cell, meant) and (cell.outcome in unmatched or fold(text_of(cell.value)) in ratings) for cell in cells
         ):
             continue
         good, bad = (_spellings(cells, words) for words in (GOOD, bad_words))
