@@ -48,12 +48,13 @@ def validation(**changes: Any) -> dict[str, Any]:
     }
 
 
-def fell(per_token: float, nats: float = -40.0, high: float = -0.01) -> dict[str, Any]:
+def fell(per_token: float, nats: float = -40.0, high: float | None = None) -> dict[str, Any]:
+    high = per_token / 2 if high is None else high
     return {
         "log_ratio_per_token_desirable": per_token,
-        "log_ratio_per_token_desirable_interval": [2 * per_token, high],
+        "log_ratio_per_token_desirable_interval": [2 * per_token - high, high],
         "log_ratio_desirable": nats,
-        "log_ratio_desirable_interval": [2 * nats, high],
+        "log_ratio_desirable_interval": [2 * nats, -0.01],
     }
 
 
@@ -68,7 +69,8 @@ def fell(per_token: float, nats: float = -40.0, high: float = -0.01) -> dict[str
         (fell(-0.51), "collapsed"),
         (fell(-0.49), "drifted"),
         (fell(-0.51, nats=-0.9), "learned"),
-        (fell(-0.51, high=0.1), "learned"),
+        (fell(-0.51, high=-0.16), "learned"),  # -0.51 + 1.5 x 0.35 = 0.015
+        (fell(-0.51, high=-0.18), "collapsed"),  # -0.51 + 1.5 x 0.33 = -0.015
         (fell(-6.0) | {"auc": 0.60, "auc_interval": [0.55, 0.65]}, "collapsed"),
         (fell(-0.11), "drifted"),
         (fell(-0.09), "learned"),

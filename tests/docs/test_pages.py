@@ -231,7 +231,7 @@ def test_the_rules_of_the_verdict():
     assert list(rules) == ["unknown", *verdict.RULES]
     said = {
         "blown up": (verdict.BLOWN_UP_NATS, verdict.BLOWN_UP_PER_TOKEN),
-        "collapsed": (-verdict.COLLAPSED_PER_TOKEN, -verdict.LEAST_LOSS),
+        "collapsed": (-verdict.COLLAPSED_PER_TOKEN, -verdict.LEAST_LOSS, verdict.BEYOND_INTERVAL),
         "drifted": (-verdict.DRIFTED_PER_TOKEN,),
         "overfit": (curves.LEAST_FALL, curves.OUTSIDE, curves.LEAST_GAP),
         "barely moved": (verdict.LEAST_NATS,),

@@ -22,6 +22,8 @@ DRIFTED_PER_TOKEN = -0.1
 """The same for one that has drifted: a perplexity 11 % above the reference's."""
 LEAST_LOSS = -1.0
 """Nats that a desirable completion lost, at least, for either: a single token may lose 0.5 nats and mean nothing."""
+BEYOND_INTERVAL = 1.5
+"""Times the half-width of its 90 % interval that the loss must be: noise around 0 is as far off once in 150 times."""
 LEAST_NATS = 0.4
 """Nats that rows moved, and that the classes lie apart, in a run that has moved: one and a half times as likely."""
 SURE = 0.025
@@ -80,8 +82,9 @@ def _blown_up(found: Numbers, steps: Steps, beta: float) -> str | None:
 
 def _fell(found: Numbers, per_token: float) -> bool:
     """Whether desirable completions lost so many nats a token, and surely some."""
-    lost = found["log_ratio_per_token_desirable"] < per_token and found["log_ratio_desirable"] < LEAST_LOSS
-    return bool(lost and found["log_ratio_per_token_desirable_interval"][1] < 0)
+    value, (_, high) = found["log_ratio_per_token_desirable"], found["log_ratio_per_token_desirable_interval"]
+    sure = value + BEYOND_INTERVAL * (high - value) < 0
+    return bool(sure and value < per_token and found["log_ratio_desirable"] < LEAST_LOSS)
 
 
 def _collapsed(found: Numbers, steps: Steps, beta: float) -> str | None:
