@@ -86,7 +86,7 @@ def bad_flag(error: UsageError) -> BadFlag:
     """Typer's complaint about the command line in the form of kto's own."""
     what = error.format_message().replace("Value error, ", "")
     command = error.ctx.command_path.replace("python -m kto_cli", "kto") if error.ctx else "kto"
-    return BadFlag(what if what.endswith((".", ")")) else f"{what}.", f"See {command} --help.")
+    return BadFlag(what if what.endswith((".", ")", "?")) else f"{what}.", f"See {command} --help.")
 
 
 app = typer.Typer(

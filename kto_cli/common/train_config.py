@@ -226,8 +226,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def settings_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a kto_config.json, with the folder of the data they were applied to: without --data it was found
-    in the working directory, where another one may lie today."""
-    data = run.get("data")
-    folder = data.get("folder") if isinstance(data, Mapping) else None
-    return {**run["train"], "data": folder} if isinstance(folder, str) else dict(run["train"])
+    """The settings in a kto_config.json, with the folders of data and model that they were applied to: the working
+    directory, in which they were found, may have others today."""
+    settings = dict(run["train"])
+    data, reference = (_folder_of(run.get(name)) for name in ("data", "reference"))
+    given = [part for part in Path(str(settings.get("model"))).parts if part not in (".", "..")]
+    if data is not None:
+        settings["data"] = data
+    if reference is not None and given and [*Path(reference).parts][-len(given) :] == given:  # no Hub id
+        settings["model"] = reference
+    return settings
+
+
+def _folder_of(part: Any) -> str | None:
+    folder = part.get("folder") if isinstance(part, Mapping) else None
+    return folder if isinstance(folder, str) else None

@@ -249,6 +249,7 @@ def test_as_many_charts_as_fit(size, charts, across):
     assert "saturated 3%   |grad| 1.5   lr 1.0e-04   12 rows/s   3,456 tokens/s" in lines[-2]
     assert lines[-1].startswith("training 39/100 ━")
     assert lines[-1].endswith("1:02:03 left")
+    assert len(lines[-1]) <= size[0] - len("^C"), "its echo on a line of its own would shift the redrawn frame"
 
 
 def test_without_validation_rows_no_chart_waits_for_them():

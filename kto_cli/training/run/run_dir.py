@@ -83,9 +83,8 @@ class RunDir:
         if not self.folder.exists():
             nearest = next(parent for parent in self.folder.absolute().parents if parent.exists())
             if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-                raise BadInput(
-                    f"{self.folder} cannot be created: {nearest} is not writable.", "Use another folder with --out."
-                )
+                why = "is not writable" if nearest.is_dir() else "is a file"
+                raise BadInput(f"{self.folder} cannot be created: {nearest} {why}.", "Use another folder with --out.")
             return
         if not self.folder.is_dir():
             raise BadInput(f"{self.folder} is a file.", "Use a folder with --out.")
