@@ -137,6 +137,7 @@ def test_a_run_is_repeated_on_its_own_data(tmp_path):
         json.dumps({"train": {"beta": 0.2, "data": None}, "data": {"folder": "/data/mine", "fingerprint": "x"}})
     )
     assert read_config_file(path) == {"beta": 0.2, "data": "/data/mine"}
+    data = {"folder": "/data/mine", "fingerprint": "x"}
     for given, folder, model in (
         ("../models/x", "/home/models/x", "/home/models/x"),
         ("org/x", "/cache/models--org--x/snapshots/1", "org/x"),
