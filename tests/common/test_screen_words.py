@@ -138,12 +138,12 @@ def test_a_run_is_repeated_on_its_own_data(tmp_path):
     )
     assert read_config_file(path) == {"beta": 0.2, "data": "/data/mine"}
     data = {"folder": "/data/mine", "fingerprint": "x"}
-    for given, folder, model in (
+    for named, folder, model in (
         ("../models/x", "/home/models/x", "/home/models/x"),
         ("org/x", "/cache/models--org--x/snapshots/1", "org/x"),
         (None, "/kto/sample_data/model", None),
     ):
-        run = {"train": {"model": given}, "data": data, "reference": {"folder": folder}}
+        run = {"train": {"model": named}, "data": data, "reference": {"folder": folder}}
         path.write_text(json.dumps(run))
         assert read_config_file(path) == {"model": model, "data": "/data/mine"}
     path.write_text(json.dumps({"beta": 0.2, "data": "data/mine"}))
