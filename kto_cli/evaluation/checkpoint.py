@@ -112,10 +112,15 @@ class Checkpoint:
             beta=config.beta or train["beta"],
             max_length=config.max_length or (chosen["max_length"] if config.model is None else None),
             dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
-            chat_template=config.chat_template or train["chat_template"],
+            chat_template=config.chat_template or self._template(train["chat_template"]),
             load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
         )
         return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
+
+    def _template(self, given: str | None) -> str | None:
+        """The template file of its run: its own copy of the one `given` then, which may be gone."""
+        own = self.folder / "chat_template.jinja"
+        return str(own) if given and own.is_file() else given
 
     def starts_from(self, prepared: Prepared) -> bool:
         """Whether the reference is the adapter's base: by content for an adapter of a run, else by path."""

@@ -89,6 +89,8 @@ def open_session(
     if (eval_folder / METRICS).exists():
         screen.note(f"Replacing the earlier results in {eval_folder}")
     prompts = choose_prompts(prepared.validation, prepared.data, config.prompts)
+    if judge is not None:
+        judge.check_prompts(prompts.texts)
     given = _given(config, prompts)
     _warn_of_calls(config, len(prompts), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import torch
 
 from kto_cli import __version__
 from kto_cli.common.errors import BadInput
+from kto_cli.common.files import text_hash
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
@@ -91,6 +93,8 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     resumed = replace(earlier, **{name: getattr(config, name) for name in given if name in MAY_DIFFER})
     if resumed.micro_batch_tokens == AUTO_TOKENS:  # the same micro-batches give the same bits
         resumed = replace(resumed, micro_batch_tokens=stored["chosen"]["micro_batch_tokens"])
+    if earlier.chat_template and directory.chat_template.is_file():
+        resumed = replace(resumed, chat_template=str(directory.chat_template))
     return resumed, stored
 
 
@@ -211,6 +215,7 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
             "folder": str(prepared.source.folder.resolve()),
             "fingerprint": prepared.source.fingerprint,
         },
+        "chat_template": text_hash(json.dumps(prepared.tokenizer.chat_template, sort_keys=True)),
         "versions": {
             "kto": __version__,
             "python": platform.python_version(),
@@ -238,6 +243,11 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
                 f"The {what} in {now[part]['folder']} are not those this run was started with.",
                 "Restore them, or start a new run with --out.",
             )
+    if stored.get("chat_template", now["chat_template"]) != now["chat_template"]:
+        raise BadInput(
+            "The chat template is not the one this run was started with.",
+            "Restore it, or start a new run with --out.",
+        )
     names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
     if names:
         screen.warn(

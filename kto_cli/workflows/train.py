@@ -132,6 +132,8 @@ def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | No
     if accelerator.is_main_process:
         directory.remove_partial_files()
         write_sealed(directory.config, described if stored is None else stored)
+        if stored is None and this_run.settings.config.chat_template:
+            directory.keep_template(this_run.writer.tokenizer.chat_template)
         if fault := directory.keep_metrics_up_to(this_run.counters.step):
             screen.warn(fault)
 

@@ -260,10 +260,13 @@ def test_the_key_is_kept_nowhere(kto: Command, place, monkeypatch, caplog, capfd
         (("--judge-model", "reward", "--against", "object.json"), "object.json holds no answers"),
         (("--judge-model", "reward", "--against", "others.json"), "others.json answers none of the"),
         (("--judge-model", "reward", "--report-only"), "--report-only computes nothing"),
+        (("--judge-model", "strict"), "The judge strict cannot read 4 of 4 prompts"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_leaves_nothing(kto: Command, place, reward, flags, said):
     shutil.copytree(reward, "reward")
+    shutil.copytree(reward, "strict")
+    (place / "strict/chat_template.jinja").write_text("{{ raise_exception('No.') }}")
     (place / "broken.json").write_text("[{")
     (place / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (place / "object.json").write_text('{"instruction": "x", "output": "y"}')

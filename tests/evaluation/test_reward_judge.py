@@ -231,3 +231,18 @@ def test_an_encoder_without_a_chat_template_reads_pairs(tmp_path):
     assert 1 in rows[0]["token_type_ids"]
     assert judge.scores(rows).tolist() == pytest.approx(alone, abs=1e-5)
     assert len(set(alone)) == 3
+
+
+def test_prompts_a_template_refuses_are_said_before_anything_is_answered(tmp_path):
+    """A template that raises for a system message: how many prompts, in its own words, before the answers."""
+    folder = made(tmp_path / "judge")
+    path = folder / "chat_template.jinja"
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    path.write_text(refusal + path.read_text())
+    judge = RewardJudge(folder)
+    system = ({"role": "system", "content": "Be brief."}, *CHAT)
+    judge.check_prompts(["What is a prime?", CHAT])
+    with pytest.raises(
+        BadModel, match=r"cannot read 2 of 3 prompts; .* of the first: System role not supported\. Give"
+    ):
+        judge.check_prompts([CHAT, system, system])

@@ -242,3 +242,36 @@ def test_what_was_learned_survives_the_rounding(model, pico_data, workplace):
     kept = torch.cat([(ends["model"][name].float() - start[name]).flatten() for name in start])
     assert (kept != 0).float().mean() < 0.3, "most stay where they were"
     assert (kept @ whole / (whole @ whole)).item() == pytest.approx(1, abs=0.2)
+
+
+# --- a template of the user's -------------------------------------------------------------------
+
+
+def test_a_run_keeps_its_chat_template(model, pico_data, workplace):
+    """Given as a relative path and gone later: the run is resumed, finished and evaluated with its own copy."""
+    (workplace / "mine.jinja").write_text("{{ 'Mine: ' }}" + template_of(model))
+    given = ("--data", pico_data, "--model", model, "--chat-template", "mine.jinja", *SETTINGS)
+    assert call("train", *given, "--out", "whole").code == 0
+    train_until_killed_in(4, *given, "--out", "run")
+    (workplace / "mine.jinja").unlink()
+    assert call("train", "--resume", "--out", "run").code == 0
+    one, other = weights(workplace / "whole"), weights(workplace / "run")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert template_of(workplace / "run").startswith("{{ 'Mine: ' }}")
+    for checkpoint in ("run", "run/steps/step-000006"):
+        ran = call("eval", checkpoint, "--samples", 0, "--json")
+        assert ran.code == 0, ran.err
+    stored = json.loads((workplace / "run/kto_config.json").read_text())
+    assert stored["train"]["chat_template"] == "mine.jinja"
+
+
+@pytest.mark.parametrize("whose", ["the user's", "the model's"])
+def test_another_template_is_no_resuming(model, pico_data, workplace, whose):
+    """Of the run's copy, or of the model: the rest of the rows would be trained on other prompts."""
+    (workplace / "mine.jinja").write_text(template_of(model))
+    flags = ("--chat-template", "mine.jinja") if whose == "the user's" else ()
+    train_until_killed_in(2, "--data", pico_data, "--model", model, *SHORT, *flags, "--out", "run")
+    path = workplace / "run/chat_template.jinja" if flags else model / "chat_template.jinja"
+    path.write_text("{{ 'Changed: ' }}" + path.read_text())
+    said = error_line(call("train", "--resume", "--out", "run"))
+    assert "The chat template is not the one this run was started with" in said

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import plural
+from kto_cli.data.dataset import Text
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts, Vote
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 
@@ -28,6 +29,9 @@ class Judge(Protocol):
     @property
     def overhead(self) -> int:
         """Characters of one call besides prompt and answers; 0: calls cost nothing."""
+
+    def check_prompts(self, prompts: Sequence[Text]) -> None:
+        """Refuses prompts that it cannot read, before anything is answered."""
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The two questions of a comparison."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 
 from kto_cli.common.errors import BadModel, first_line
@@ -110,6 +111,29 @@ class RewardJudge:
     def overhead(self) -> int:
         """It makes no calls."""
         return 0
+
+    def check_prompts(self, prompts: Sequence[Text]) -> None:
+        """
+        Raises:
+            BadModel: the judge's chat template refuses some, such as those with a system message.
+        """
+        faults = [fault for prompt in prompts if (fault := self._fault(prompt))]
+        if faults:
+            raise BadModel(
+                f"The judge {self.folder} cannot read {len(faults):,} of {len(prompts):,} prompts; its chat template "
+                f"says of the first: {faults[0]}.",
+                "Give another judge, or leave such rows (a system message?) out of the validation split.",
+            )
+
+    def _fault(self, prompt: Text) -> str | None:
+        """Why the chat template does not render a prompt and its answer."""
+        try:
+            self.encode(prompt, "An answer.")
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+            return first_line(error)
+        finally:
+            self.shortened = 0
+        return None
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The scores of both answers."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kto_cli.common.errors import Interrupted
 from kto_cli.common.words import plural
+from kto_cli.data.dataset import Text
 from kto_cli.evaluation.judge.comparisons import Comparison, JudgeQuestion, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text
@@ -68,6 +69,9 @@ class ServerJudge:
     def overhead(self) -> int:
         """Characters of the question itself."""
         return len(question_text(JudgeQuestion("", "", ""), self.for_what))
+
+    def check_prompts(self, prompts: Sequence[Text]) -> None:
+        """It reads any: a prompt is text within its question."""
 
     def asked(self, comparison: Comparison) -> tuple[Asked, Asked]:
         """The question in both orders."""

@@ -55,6 +55,16 @@ class RunDir:
         return self.folder / "metrics.jsonl"
 
     @property
+    def chat_template(self) -> Path:
+        """The run's own copy of the template given with --chat-template, in the end that of the finished model."""
+        return self.folder / "chat_template.jinja"
+
+    def keep_template(self, text: str) -> None:
+        """Writes the run's own copy of its chat template, so that the file it came from may go."""
+        with files.replacing(self.chat_template) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    @property
     def steps(self) -> Path:
         """Checkpoints to resume from."""
         return self.folder / "steps"
