@@ -260,7 +260,7 @@ def test_the_key_is_kept_nowhere(kto: Command, place, monkeypatch, caplog, capfd
         (("--judge-model", "reward", "--against", "object.json"), "object.json holds no answers"),
         (("--judge-model", "reward", "--against", "others.json"), "others.json answers none of the"),
         (("--judge-model", "reward", "--report-only"), "--report-only computes nothing"),
-        (("--judge-model", "strict"), "The judge strict cannot read 4 of 4 prompts"),
+        (("--judge-model", "strict"), "The judge strict cannot read 8 of 8 prompts"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_leaves_nothing(kto: Command, place, reward, flags, said):
