@@ -28,6 +28,9 @@ RIGHT = [
     "👍🏽 👩‍👩‍👧‍👦 ❤️ 🇫🇷 ✓ ✗ ★ → ⇒ ≠ ≤ ∞ ℃ Ω µ",
     "Ų, ų, Ś, ś: namų, ką; Ēriks; Ķēniņš; ŠĶŪNIS; Ẽ; Ŷ",
     "def f(): return 'Ã'  # É, Ñ: “ñ”",
+    "The letter Å—the angstrom—is not Ä—the umlaut—nor Ã—the tilde; Å–the sign; “café”—É”; »Ä« and »Ã«; Å…and so on",
+    "ÉCOLE®, CAFÉ™, NOËL…, ÇA», MÜNCHEN“, ŒUVRE; ÎLE–DE–FRANCE; ÆRØ® BJÖRK’s; ØL’s; 100 µg·m⁻³, 5 kΩ, ≤ 3σ, ΔT",
+    "E = ħω, ∂²u/∂x², ⟨x|y⟩, Ĥψ = Eψ, ŷ = x̂, Å⁻¹, °C/W, ‰, ①②③, ½×¾÷⅓, ¬p ∨ q, ¥5,000, ¢99, §3 ¶2, №5, ℃, ﬁne",
 ]
 CORRECT = [
     "It’s “quoted” – and so on… 10 €",

@@ -370,3 +370,18 @@ def test_a_greeting_ties_no_chats_together(tmp_path, seed):
     ]
     rows = load_data_dir(tmp_path / "out").validation
     assert {row.prompt[0]["content"] == "Hello" for row in rows} == {True, False}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_a_greeting_drops_no_training_rows_beside_an_official_split(tmp_path, share):
+    def pair(number: int) -> dict[str, str]:
+        head = f"\n\nHuman: Hello\n\nAssistant: Hi!\n\nHuman: What about item {number}?\n\nAssistant:"
+        return {"chosen": f"{head} It is number {number}.", "rejected": f"{head} No."}
+
+    folder = tmp_path / "hh" / "helpful-base"
+    folder.mkdir(parents=True)
+    write_lines(folder / "train.jsonl", *map(pair, range(40)))
+    write_lines(folder / "test.jsonl", *map(pair, range(40, 50)))
+    result = binarize("hh-rlhf", tmp_path / "out", from_path=str(tmp_path / "hh"), validation=share)
+    assert (result["desirable"], result["undesirable"], result["validation"]) == (40, 40, 20)
+    assert result["dropped_reasons"] == {}

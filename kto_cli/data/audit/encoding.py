@@ -175,7 +175,9 @@ def _is_certain(codec: Codec, run: Run) -> bool:
         return lead <= 0xC5 and len(run.parts[0]) == 2 and _is_certain_pair(codec, run.parts[0], run)
     if all(len(part) == 2 for part in run.parts):
         return _is_certain_word(codec, run)
-    return codec.name == "cp1252"  # two characters of three bytes, one after the other
+    tails = {char for part in run.parts for char in part[1:]}
+    long = sum(len(part) > 2 for part in run.parts)
+    return codec.name == "cp1252" and (long > 1 or not tails <= FOLLOWS_LETTER)  # such as two Chinese characters
 
 
 def _is_certain_symbol(codec: Codec, part: str, run: Run) -> bool:
@@ -208,7 +210,8 @@ def _is_certain_pair(codec: Codec, pair: str, run: Run) -> bool:
         if lead == "Ã" and tail == "—":  # × between numbers
             return bool(re.search(r"\d ?$", run.text_before)) and run.after[:1] in (" ", *"0123456789")
         starts = not run.before.isalnum() and run.after[:2].isascii() and len(run.after) == 2 and run.after.islower()
-        return (lower_before and lower_after) or (starts and run.after.isalpha())
+        starts = starts and run.after.isalpha() and tail not in ("—" if lead == "Ã" else "–—…")
+        return (lower_before and lower_after) or starts  # Österreich, but not: the letter Å—the angstrom
     if lower_before or (lower_after and not upper_before):
         return True
     return lead == "Ã" and (tail not in FOLLOWS_LETTER or (not upper_before and tail not in "¹²³\xa0»«"))

@@ -21,6 +21,8 @@ FEWEST_ROWS = 12
 FEWEST_WAYS = 4
 """Different next turns after the same opening that make it one of several conversations. Chosen and rejected answers
 that are both continued make two, and asking again a third."""
+OFFICIAL_SHARE = 0.05
+"""Share that counts as large where a source has its own split and no other is asked for."""
 DEEPEST = 8
 """User turns of the longest opening."""
 
@@ -31,9 +33,11 @@ def separate_openings(columns: Columns, spool: Spool, share: float) -> list[str]
     Args:
         share: of the rows that the validation split is to have.
     """
+    if not len(columns) or not (share or columns.official.any()):
+        return []
     notes = []
-    for depth in range(2, DEEPEST + 1) if len(columns) and share else ():
-        large = _large_groups(columns, share)
+    for depth in range(2, DEEPEST + 1):
+        large = _large_groups(columns, share or OFFICIAL_SHARE)
         if not large.any():
             break
         notes += _separate(columns, spool, large, depth)
