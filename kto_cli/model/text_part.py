@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -25,3 +26,16 @@ def freeze_other_parts(model: Any) -> int:
     for parameter in others:
         parameter.requires_grad_(False)
     return sum(parameter.numel() for parameter in others)
+
+
+def left_out(model: Any, architectures: Sequence[str]) -> str:
+    """What a checkpoint of these `architectures` held besides the model that was loaded from it, in a sentence; empty
+    where it held nothing else. Of some image-text checkpoints transformers loads the text model alone."""
+    loaded = type(model).__name__
+    whole = [name for name in architectures if name.endswith("ForConditionalGeneration")]
+    if not whole or loaded in architectures:
+        return ""
+    return (
+        f"The checkpoint holds an image-text model ({whole[0]}), of which transformers loads the text model alone "
+        f"({loaded}): the finished model will read no images."
+    )

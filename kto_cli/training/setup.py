@@ -8,12 +8,13 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import wrap
+from kto_cli.model.folder import read_config
 from kto_cli.model.layers import checkpoint_layers, compile_layers
 from kto_cli.model.logprobs.prepare import Prepared, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.stored_dtypes import stored_dtypes
-from kto_cli.model.text_part import freeze_other_parts
+from kto_cli.model.text_part import freeze_other_parts, left_out
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.run.model_folder import ModelWriter
@@ -36,6 +37,8 @@ def set_up(
     `what` names its rows on the screen.
     """
     config = settings.config
+    if lost := left_out(prepared.model, read_config(prepared.source.folder).get("architectures") or ()):
+        screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):
         screen.note(f"Only the model's text part is trained; the other {frozen:,} parameters (images, sound) stay.")
     model = _adapted(prepared, config, screen) if config.lora_r else prepared.model

@@ -343,6 +343,15 @@ def test_the_text_part_alone_learns(image_text, pico_data, workplace, more):
     assert any("self_attn.q_proj" in name for name in changed)
 
 
+def test_an_image_part_that_is_not_loaded_is_said(model, pico_data):
+    """Llama 4, Llama 3.2 Vision, Qwen 3.5: transformers has a causal class of their text alone."""
+    change_config(model, architectures=["TeaForConditionalGeneration"])
+    ran = call("train", "--data", pico_data, "--model", model, *SHORT)
+    assert ran.code == 0
+    assert "image-text model (TeaForConditionalGeneration)" in ran.err
+    assert "text model alone (LlamaForCausalLM): the finished model will read no images" in ran.err
+
+
 # --- tokens that the model does not have --------------------------------------------------------
 
 
