@@ -372,7 +372,7 @@ def test_what_is_taken_by_its_name_is_said():
         (COLUMNS, {"messages_column": "answer", "prompt_column": "question", **RULES}, "has the whole chat"),
         (COLUMNS, {"other_column": "question", **RULES}, "which of two answers is the better"),
         (COLUMNS, {"desirable": "stars =< 3", "undesirable": "else"}, "write <="),
-        (["a\x1b[31m", "question"], RULES, "'a\\x1b[31m'"),
+        (["a\x1b[31m", "question"], RULES, "a\\x1b[31m, question"),
     ],
 )
 def test_faults_of_columns_and_options(columns: list[str], options: dict[str, Any], message: str):
