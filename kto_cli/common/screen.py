@@ -44,6 +44,8 @@ ROLES = {
 """Styles of the parts of a chart, which differ without colour too."""
 LEAST_WIDTH, LEAST_HEIGHT = 80, 24
 """Smallest terminal on which curves are drawn."""
+LEAST_TEXT = 24
+"""Columns of the terminal for each of several texts side by side."""
 LEAST_PAUSE = 0.25
 """Least seconds between two drawings; and, of all time, the share that drawing takes at most:"""
 DRAWING_SHARE = 0.005
@@ -245,7 +247,10 @@ class Screen:
             self._out.print(grid)
 
     def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of longer texts side by side, on stdout."""
+        """Longer texts on stdout, side by side where each has room."""
+        if self._out.width // len(columns) < LEAST_TEXT:
+            self._stacked(title, [*map(visible, columns)], [[*map(visible, row)] for row in rows])
+            return
         table = Table(
             title=visible(title), title_justify="left", title_style="bold", header_style="dim", show_lines=True
         )

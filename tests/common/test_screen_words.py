@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 import kto_cli
 from kto_cli.common import install
 from kto_cli.common.column_widths import column_widths
-from kto_cli.common.screen import visible
+from kto_cli.common.screen import Screen, visible
 from kto_cli.common.tables import show_step
 from kto_cli.common.train_config import read_config_file
 from kto_cli.common.words import plural
 
 PACKAGE = Path(kto_cli.__file__).parent
+LONG = "incomprehensibilities " * 3
 NOUNS = "step|row|prompt|answer|call|comparison|question|document|verdict|token"
 
 
@@ -35,6 +36,14 @@ def test_no_word_is_wider_than_its_column(columns, width):
         assert sum(widths) + 3 * len(widths) + 1 <= width
     else:
         assert sum(longest) + 3 * len(columns) + 1 > width
+
+
+def test_long_texts_are_stacked_where_columns_would_be_narrow(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    Screen().texts("Answers", ["prompt", "reference", "policy", "other"], [["What?", LONG, "b", "c"]])
+    written = capsys.readouterr().out
+    assert written.count("incomprehensibilities") == 3
+    assert "  policy     b" in written
 
 
 def test_a_count_has_its_noun():
@@ -102,8 +111,6 @@ class Narrow:
     """A screen of 80 columns that keeps its lines."""
 
     def __init__(self) -> None:
-        from kto_cli.common.screen import Screen
-
         self.screen = Screen()
         self.lines: list[str] = []
         self.screen.line = self.lines.append  # type: ignore[method-assign]

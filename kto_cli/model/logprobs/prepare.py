@@ -13,6 +13,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadData, BadModel
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen, stdout_kept_free
+from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
 from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices
@@ -161,8 +162,8 @@ def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None
     if count := sum(map(bool, unknown)):
         names = tokenizer.convert_ids_to_tokens(sorted(set().union(*unknown))[:5])
         raise BadModel(
-            f"The tokenizer has {len(tokenizer):,} tokens and the model embeddings of {known:,}: {count:,} rows use "
-            f"tokens that the model does not know ({', '.join(names)}).",
+            f"The tokenizer has {len(tokenizer):,} tokens and the model embeddings of {known:,}: "
+            f"{plural(count, 'row')} with tokens that the model does not know ({', '.join(names)}).",
             "Give a model that was resized to its tokenizer (resize_token_embeddings), or the tokenizer it was trained "
             "with.",
         )
@@ -178,7 +179,7 @@ def class_counts(rows: EncodedRows) -> tuple[int, int]:
     if not rows or desirable in (0, len(rows)):
         which = "training rows" if not rows else "desirable rows" if not desirable else "undesirable rows"
         raise BadData(
-            f"There are no {which} left to train on ({len(rows):,} rows fit); KTO needs both kinds.",
+            f"There are no {which} left to train on ({plural(len(rows), 'row')} in all); KTO needs both kinds.",
             "Add rows, or raise --max-length.",
         )
     return desirable, len(rows) - desirable
