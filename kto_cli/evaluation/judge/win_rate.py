@@ -64,7 +64,10 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
         BadInput: it is not such a file, or it answers none of the prompts.
     """
     wanted = 'a list of {"instruction", "output"}, as AlpacaEval writes it'
-    rows = read_json(path, f"--against takes {wanted}")
+    try:
+        rows = read_json(path, "answers to compare with")
+    except BadInput as error:
+        raise BadInput(error.what, f"--against takes {wanted}.") from error
     sound = isinstance(rows, list) and all(
         isinstance(row, dict) and isinstance(row.get("instruction"), str) and isinstance(row.get("output"), str)
         for row in rows
