@@ -104,6 +104,8 @@ class DataDir:
     manifest: dict[str, Any]
     fingerprint: str
     """Hash of both Parquet files."""
+    sealed: bool = True
+    """Whether the manifest has a checksum; those of an earlier kto have none."""
 
     @property
     def train(self) -> list[Row]:
@@ -257,7 +259,7 @@ def load_data_dir(folder: Path) -> DataDir:
         if hashes[-1] != manifest.get("files", {}).get(name):
             raise BadInput(f"{folder / name} is damaged or changed: its hash is not that of the manifest.", AGAIN)
         count_rows(folder / name)
-    return DataDir(folder, manifest, text_hash(*hashes))
+    return DataDir(folder, manifest, text_hash(*hashes), sealed=intact is not None)
 
 
 def find_data_dir(path: str | None) -> Path:

@@ -148,7 +148,8 @@ def _validation(session: Session, scores: Scores, weights: LossSettings) -> dict
 
 def _policy_scorer(session: Session) -> CompletionScorer:
     prepared = session.prepared
-    model = session.checkpoint.load_in_place_of_reference(prepared, session.config)
+    with session.screen.progress(f"loading {session.checkpoint.name}", None):
+        model = session.checkpoint.load_in_place_of_reference(prepared, session.config)
     policy = CompletionScorer(model, prepared.dtype).to(session.accelerator.device)
     policy.trust_or_fall_back(check_sequences(prepared.validation))
     return policy
