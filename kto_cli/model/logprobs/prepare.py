@@ -107,9 +107,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     """
     data = load_data_dir(find_data_dir(config.data))
     if not data.sealed:
-        screen.note(
-            f"{data.folder} is of an earlier kto: its rows have checksums, and they are right; its counts have none."
-        )
+        screen.note(f"{data.folder} is of an earlier kto: its rows match their checksums, its counts have none.")
     with screen.progress("reading the model's files", None):
         source = open_source(config.model, in_4bit=config.load_in_4bit)
     tokenizer, fallback = load_tokenizer(
