@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from kto_cli.common.read import parse_json
 
 
 def install_extra(extra: str) -> str:
@@ -28,7 +29,7 @@ def install_extra(extra: str) -> str:
 def _origin() -> dict[str, Any]:
     """pip's direct_url.json: what kto was installed from; empty if unknown."""
     try:
-        found = json.loads(distribution("kto").read_text("direct_url.json") or "{}")
+        found = parse_json(distribution("kto").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -127,6 +127,7 @@ READS = {
 ALLOWED = {
     ("common/seals.py", "loads"): "reads back what it has just made",
     ("common/owner.py", "read_bytes"): "what an owner says about itself, whatever it is",
+    ("common/install.py", "read_text"): "what pip wrote of the installation, through importlib.metadata",
     ("evaluation/judge/question.py", "JSONDecoder"): "finds an object in a judge's reply",
 }
 FROM_MODULES = {"load": ("json", "yaml", "numpy", "torch", "pickle"), "loads": ("json", "pickle", "tomllib")}
