@@ -110,6 +110,14 @@ class ModelFlags:
             metavar="FILE", help="A Jinja chat template, if the model has none or the wrong one.", rich_help_panel=MODEL
         ),
     ]
+    template_date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD",
+            help="The date that the chat template writes, where it writes one. Default: the day the run starts.",
+            rich_help_panel=MODEL,
+        ),
+    ]
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Run code that comes with the model.", rich_help_panel=MODEL),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -25,6 +26,14 @@ def require(holds: bool, flag: str, value: object, wanted: str) -> None:
         raise BadFlag(f"{flag} {value} cannot be used.", f"It must be {wanted}.")
 
 
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return len(text) == len("2026-11-26")  # later Pythons read other ISO forms too
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Settings that determine a log-prob besides the rows."""
@@ -44,6 +53,8 @@ class ModelConfig:
     starts. Affects speed and memory, not results."""
     chat_template: str | None = None
     """A Jinja file with the chat template, for a model folder without one or with the wrong one."""
+    template_date: str | None = None
+    """The date that the chat template writes, YYYY-MM-DD, where it writes one; default: the day the run starts."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     load_in_4bit: bool = False
@@ -55,4 +66,10 @@ class ModelConfig:
         require(self.max_length is None or self.max_length >= 8, "--max-length", self.max_length, "8 or above")
         tokens = self.micro_batch_tokens
         require(tokens is None or tokens >= AUTO_TOKENS, "--micro-batch-tokens", tokens, "1 or above, or auto")
+        require(
+            self.template_date is None or _is_date(self.template_date),
+            "--template-date",
+            self.template_date,
+            "a date as YYYY-MM-DD",
+        )
         require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")

@@ -113,6 +113,7 @@ class Checkpoint:
             max_length=config.max_length or (chosen["max_length"] if config.model is None else None),
             dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
             chat_template=config.chat_template or self._template(train["chat_template"]),
+            template_date=config.template_date or train.get("template_date"),
             load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
         )
         return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,9 @@ def _train(
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
     prepared = prepare(config, accelerator, screen)
+    config = replace(config, template_date=prepared.template_date or config.template_date)
+    if stored is not None and prepared.template_date:
+        screen.note(f"Prompts hold the date {prepared.template_date}, as recorded in {directory.config}.")
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
     if config.lora_r:  # before anything is computed that a wrong name would waste

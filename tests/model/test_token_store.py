@@ -164,7 +164,7 @@ def test_what_decides_a_token_names_the_store(kto, workplace, pico, pico_data, c
     elif change == "length":
         words["--max-length"] = 61
     elif change == "template":
-        (workplace / "t.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}!")
+        (workplace / "t.jinja").write_text("{% for m in messages %}{{ m.content }}!{% endfor %}")
         words["--chat-template"] = workplace / "t.jinja"
     else:
         words["--model"] = shutil.copytree(pico, workplace / "copy")

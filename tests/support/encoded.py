@@ -72,6 +72,7 @@ def naive_rows(rows: Sequence[Row], encoder: OneByOne) -> tuple[list[EncodedRow]
     partners = partners_of_texts([row.prompt_id for row in rows], [naive_spelling(row.completion) for row in rows])
     completions = [encoder.completion(row.completion) for row in rows]
     report = EncodingReport(rows=len(rows), special_text=sum(named for _, named in completions), dropped=Counter())
+    report.chats = sum(not isinstance(row.prompt, str) for row in rows)
     encoded = []
     for row, (own, _), partner in zip(rows, completions, partners, strict=True):
         if partner < 0:

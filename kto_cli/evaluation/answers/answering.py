@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from kto_cli.model import lora
 from kto_cli.model.load import context_length, end_ids
 from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import Encoder
 
 SHOWN = 4
@@ -96,9 +98,17 @@ class Answering:
         if tokenizer is None:
             tokens = [list(row.own.prompt) for row in rows]
         else:
-            encoder = Encoder(tokenizer, max_length=subject.context or self.prepared.max_length, end_ids=subject.ends)
+            named = self.prepared.template_date or self.config.template_date
+            date = datetime.date.fromisoformat(named) if named else None
+            encoder = Encoder(
+                tokenizer, max_length=subject.context or self.prepared.max_length, end_ids=subject.ends, date=date
+            )
             room = [self.config.max_new_tokens] * len(rows)
-            tokens = [list(fitted.ids) for fitted in encoder.fit_prompts(texts, room, range(len(rows)))]
+            found = encoder.fit_prompts(texts, room, range(len(rows)))
+            for fitted in found:
+                if fitted.refused:
+                    raise TemplateRefuses(fitted.refused)
+            tokens = [list(fitted.ids) for fitted in found]
         return [
             Question(row.id, ids, text if isinstance(text, str) else messages(text))
             for row, ids, text in zip(rows, tokens, texts, strict=True)

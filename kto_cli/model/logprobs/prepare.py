@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import warnings
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Prepared:
     """Tokens, padding included, of a micro-batch."""
     train: EncodedRows
     validation: EncodedRows
+    template_date: str | None
+    """The date that the chat template writes, YYYY-MM-DD; None if it writes none."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -125,9 +128,10 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
         )
     max_length = greatest_length(config.max_length, context_length(model.config))
-    encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model))
+    date = datetime.date.fromisoformat(config.template_date) if config.template_date else None
+    encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model), date=date)
     cache = cache_folder(config)
-    loaded = []
+    loaded, chats = [], 0
     for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
         wanted = needs_train or file != TRAIN
         rows = EncodedRows()
@@ -136,7 +140,10 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             for sentence in report.notes(what):
                 screen.note(sentence)
             refuse_unknown_tokens(rows, tokenizer, model)
+            chats += report.chats
         loaded.append(rows)
+    for sentence in encoder.notes() if chats and not fallback else ():
+        screen.note(sentence)
     return Prepared(
         data=data,
         source=source,
@@ -148,6 +155,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         token_budget=config.micro_batch_tokens or default_token_budget(model.config, accelerator.device),
         train=loaded[0],
         validation=loaded[1],
+        template_date=encoder.date.isoformat() if encoder.date else None,
     )
 
 

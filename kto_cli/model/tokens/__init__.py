@@ -2,6 +2,7 @@
 
 encoder.py         prompts and completions -> token ids, truncated to fit
 chat_template.py   chats -> text, by the tokenizer's chat template
+answer_text.py     what the model writes behind a generation prompt for a given answer
 build_store.py     Parquet file -> token store, in batches, with mismatched pairs
 store.py           token store: tokenized rows on disk
 store_files.py     the files of a token store: written, sealed, checked

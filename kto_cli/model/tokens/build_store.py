@@ -20,6 +20,7 @@ from kto_cli.common.errors import BadData
 from kto_cli.common.words import plural
 from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.data.dataset import Text, spelled
+from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
 from kto_cli.model.tokens.store_files import TextWriter, seal
 
@@ -27,10 +28,17 @@ Batch = dict[str, list[Any]]
 """Columns of some rows, by name."""
 Read = Callable[[Sequence[str]], Iterable[Batch]]
 """Reads the named columns of all rows from the start, in batches."""
-KEYS, TEXTS = ("id", "prompt_id", "pair_id", "label", "completion"), ("prompt", "completion")
+KEYS, TEXTS = ("id", "prompt_id", "pair_id", "label", "completion"), ("prompt", "completion", "origin")
 """Columns read in the first and in the second pass."""
 NO_PARTNER = "no row with another prompt has another completion, so z_ref cannot use them"
-"""Reason in the report."""
+PARTNER_REFUSED = "their mismatched completion cannot be written with the chat template"
+"""Reasons in the report."""
+CHECKED = 32
+"""Rows of each batch whose completion is compared with what the template writes behind their own prompt."""
+REFUSED, MOST_REASONS = "the chat template cannot be used: ", 20
+"""Reasons may hold words of the row: more than so many are counted as one."""
+EXAMPLES = 3
+"""Dropped rows that are named, of each reason."""
 
 
 @dataclass
@@ -54,7 +62,8 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
         folder: an empty folder. tick: called with the number of rows encoded since the last call.
 
     Raises:
-        BadData: all rows share one prompt, or no row fits.
+        BadData: all rows share one prompt, or no row fits. BadModel: the chat template accepts no row, or writes a
+            completion otherwise behind another prompt.
     """
     keys = read_keys(read(KEYS))
     try:
@@ -62,15 +71,23 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
     except ValueError as error:
         raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
     writer = TextWriter(folder)
-    columns, named = _write_texts(writer, read(TEXTS), encoder, keys, tick)
+    columns, found = _write_texts(writer, read(TEXTS), encoder, keys, tick)
+    named, refused = columns.pop("named"), columns.pop("refused")
     partner = numpy.asarray(partners)
     paired = partner >= 0
+    lent = paired & ~refused & columns.pop("own_refused")[partner]
+    if refused.all():
+        raise TemplateRefuses(next(iter(found.dropped)).removeprefix(REFUSED))
     columns |= {"mismatched": columns["own"][partner], "mismatched_tokens": columns["own_tokens"][partner]}
-    columns = {name: values[paired] for name, values in (keys.columns | columns).items()}
+    usable = paired & ~refused & ~lent
+    columns = {name: values[usable] for name, values in (keys.columns | columns).items()}
     report, kept = _truncate(columns, encoder.max_length)
     report.rows, report.special_text = len(paired), int(named.sum())
-    if not paired.all():
-        report.dropped[NO_PARTNER] = int((~paired).sum())
+    report.chats, report.left_out, report.examples = found.chats, found.left_out, found.examples
+    report.dropped.update(found.dropped)
+    for why, rows in ((NO_PARTNER, ~paired & ~refused), (PARTNER_REFUSED, lent)):
+        if rows.any():
+            report.dropped[why] = int(rows.sum())
     if not kept.any():
         raise BadData(
             f"None of the {plural(len(kept), 'row')} fits into {encoder.max_length} tokens.",
@@ -124,25 +141,45 @@ def _texts(values: Sequence[str]) -> NDArray[numpy.bytes_]:
 
 def _write_texts(
     writer: TextWriter, batches: Iterable[Batch], encoder: Encoder, keys: RowKeys, tick: Callable[[int], None]
-) -> tuple[dict[str, NDArray[Any]], NDArray[numpy.bool_]]:
+) -> tuple[dict[str, NDArray[Any]], EncodingReport]:
     """Writes every distinct prompt and completion once.
 
     Returns:
-        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated) and dropped (turns), each
-        [rows]; and [rows] whether the completion contains the name of a special token.
+        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated), dropped (turns), named (the
+        completion contains the name of a special token), own_refused (the completion cannot be written) and refused
+        (that, or the prompt), each [rows]; and a report of the rows that the chat template refuses.
     """
     completions, prompts = _Completions(encoder, writer, keys), _Prompts(encoder, writer, keys)
-    parts, done = [], 0
+    parts, done, report = [], 0, EncodingReport()
     for batch in batches:
+        encoder.check(batch["prompt"][:CHECKED], batch["completion"][:CHECKED])
         span = slice(done, done + len(batch["prompt"]))
-        part = completions.add(span, batch["completion"])
-        part |= prompts.add(span, batch["prompt"], part["own_tokens"].tolist())
+        part, why = completions.add(span, batch["completion"])
+        found, why_prompt = prompts.add(span, batch["prompt"], part["own_tokens"].tolist())
+        part |= found
+        reasons = [one or other for one, other in zip(why_prompt, why, strict=True)]
+        part["refused"] = numpy.array([bool(reason) for reason in reasons])
+        _count(report, batch, reasons, encoder.left_out)
         parts.append(part)
         done = span.stop
         tick(len(batch["prompt"]))
     writer.close()
     columns = _joined(parts)
-    return columns, columns.pop("named")
+    return columns, report
+
+
+def _count(report: EncodingReport, batch: Batch, reasons: Sequence[str], left_out: dict[str, str]) -> None:
+    """Counts the rows that the chat template refuses, by reason, and those it leaves something out of."""
+    for prompt, origin, reason in zip(batch["prompt"], batch["origin"], reasons, strict=True):
+        report.chats += not isinstance(prompt, str)
+        if reason:
+            known = REFUSED + reason in report.dropped or len(report.dropped) < MOST_REASONS
+            why = REFUSED + (reason if known else "other reasons")
+            report.dropped[why] += 1
+            if len(report.examples.setdefault(why, [])) < EXAMPLES:
+                report.examples[why].append(origin)
+        elif left_out and not isinstance(prompt, str):
+            report.left_out.update({left_out[role] for role in {turn["role"] for turn in prompt} & left_out.keys()})
 
 
 class _Completions:
@@ -155,19 +192,24 @@ class _Completions:
             "own": numpy.full(count, -1),
             "own_tokens": numpy.zeros(count, "u4"),
             "named": numpy.zeros(count, bool),
+            "own_refused": numpy.zeros(count, bool),
         }
+        self._why: dict[int, str] = {}
 
-    def add(self, span: slice, completions: Sequence[Text]) -> dict[str, NDArray[Any]]:
-        """Columns own, own_tokens and named of the rows in `span`."""
+    def add(self, span: slice, completions: Sequence[Text]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """Columns own, own_tokens, named and own_refused of the rows in `span`, and why each is refused."""
         numbers = self._numbers[span]
         new, first = numpy.unique(numbers, return_index=True)
         is_new = self._known["own"][new] < 0
         new, first = new[is_new], first[is_new]
-        found = self._encoder.completion_ids([completions[index] for index in first])
-        self._known["own"][new] = self._writer.add([ids for ids, _ in found])
-        self._known["own_tokens"][new] = [len(ids) for ids, _ in found]
-        self._known["named"][new] = [named for _, named in found]
-        return {name: values[numbers] for name, values in self._known.items()}
+        found = self._encoder.encode_completions([completions[index] for index in first])
+        self._known["own"][new] = self._writer.add([one.ids for one in found])
+        self._known["own_tokens"][new] = [len(one.ids) for one in found]
+        self._known["named"][new] = [one.named for one in found]
+        self._known["own_refused"][new] = [bool(one.refused) for one in found]
+        self._why |= {number: one.refused for number, one in zip(new.tolist(), found, strict=True) if one.refused}
+        columns = {name: values[numbers] for name, values in self._known.items()}
+        return columns, [self._why.get(number, "") for number in numbers.tolist()]
 
 
 class _Prompts:
@@ -178,8 +220,10 @@ class _Prompts:
         self._full = numpy.full(int(keys.prompts.max()) + 1, -1)
         self._shortened: dict[tuple[int, int], int] = {}
 
-    def add(self, span: slice, prompts: Sequence[Text], completion_tokens: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Columns prompt, prompt_tokens and dropped of the rows in `span`."""
+    def add(
+        self, span: slice, prompts: Sequence[Text], completion_tokens: Sequence[int]
+    ) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """Columns prompt, prompt_tokens and dropped of the rows in `span`, and why each is refused."""
         numbers = self._numbers[span].tolist()
         fitted = self._encoder.fit_prompts(prompts, completion_tokens, numbers)
         asked = [(number, prompt.dropped) for number, prompt in zip(numbers, fitted, strict=True)]
@@ -189,11 +233,12 @@ class _Prompts:
                 self._shortened[number, dropped] = text
             else:
                 self._full[number] = text
-        return {
+        columns = {
             "prompt": numpy.array([self._text(*key) for key in asked], "u4"),
             "prompt_tokens": numpy.array([len(prompt.ids) for prompt in fitted], "u4"),
             "dropped": numpy.array([prompt.dropped for prompt in fitted], "u4"),
         }
+        return columns, [prompt.refused for prompt in fitted]
 
     def _text(self, number: int, dropped: int) -> int:
         """Number of a prompt's text; -1: not written yet."""

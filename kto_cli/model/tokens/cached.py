@@ -1,7 +1,8 @@
 """Token store of a dataset: opened from the cache folder, or tokenized into it first.
 
 The name of a store is a hash of everything that determines its tokens: the rows, the tokenizer's files and the versions
-of the libraries that read them, the chat template, the end-of-turn tokens, the maximum length, and the store's format.
+of the libraries that read them, the chat template and the date it writes, the end-of-turn tokens, the maximum length,
+and the store's format.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path
         [(path.name, files.file_sha256(path)) for path in found],
         [transformers.__version__, tokenizers.__version__],
         encoder.tokenizer.chat_template,
+        str(encoder.date),
         encoder.ends,
         encoder.max_length,
     ]

@@ -10,6 +10,7 @@ Texts are tokenized in batches, so that fast tokenizers use all cores (Rayon) wi
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +19,13 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
 from kto_cli.data.dataset import Text
-from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate
+from kto_cli.model.tokens.answer_text import AnswerText
+from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
 
+HIDDEN = re.compile("\ue0f0(\\d+(?:,\\d+)*)\ue0f1")
+"""A name of a special token while a template renders the text around it: its characters' numbers."""
+OTHER_ANCHORS = (":", "\n", "a")
+"""Texts that a completion is tokenized behind if it merges with the end of the prompt."""
 LEAST_COMPLETION = 16
 """A row is dropped if it has room for fewer tokens of its completion than this (and its completion has more)."""
 
@@ -37,8 +43,14 @@ class EncodingReport:
     """Rows whose mismatched completion was truncated to fit behind their prompt."""
     special_text: int = 0
     """Rows whose completion contains the name of a special token, which is encoded as plain text."""
+    chats: int = 0
+    """Rows that are chats."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What the chat template leaves out of prompts -> rows."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason -> rows."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Reason -> origins of the first rows."""
 
     def notes(self, what: str) -> list[str]:
         """One sentence per count above 0; `what` names the rows."""
@@ -49,9 +61,19 @@ class EncodingReport:
             (self.special_text, "completions contain the name of a special token; it is encoded as plain text"),
         )
         sentences = [f"{count:,} of {self.rows:,} {what} {fact}" for count, fact in facts if count]
-        return sentences + [
-            f"{count:,} of {self.rows:,} {what} rows dropped: {why}" for why, count in self.dropped.items()
+        sentences += [
+            f"{count:,} of {self.rows:,} {what} rows are trained without {part}: the chat template leaves it out"
+            for part, count in self.left_out.items()
         ]
+        return sentences + [
+            f"{count:,} of {self.rows:,} {what} rows dropped: {why}{self._which(why, count)}"
+            for why, count in self.dropped.items()
+        ]
+
+    def _which(self, why: str, count: int) -> str:
+        shown = self.examples.get(why, [])
+        more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+        return f" ({', '.join(shown)}{more})" if shown else ""
 
 
 class FittedPrompt(NamedTuple):
@@ -60,15 +82,30 @@ class FittedPrompt(NamedTuple):
     ids: tuple[int, ...]
     dropped: int
     """Number of oldest turns dropped."""
+    refused: str = ""
+    """Why the chat template does not accept the prompt; it has no ids then."""
+
+
+class EncodedCompletion(NamedTuple):
+    """Token ids of a completion, end-of-turn token included."""
+
+    ids: tuple[int, ...]
+    named: bool
+    """It contains the name of a special token."""
+    refused: str = ""
+    """Why the model cannot be made to write it; it has no ids then."""
 
 
 class Encoder:
     """Turns prompts and completions into token ids, for one tokenizer and one maximum length."""
 
-    def __init__(self, tokenizer: Any, *, max_length: int, end_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, *, max_length: int, end_ids: Sequence[int] = (), date: datetime.date | None = None
+    ) -> None:
         """
         Args:
             end_ids: tokens that end a turn, besides the tokenizer's end-of-sequence token.
+            date: the date for chat templates that write one; default: today's.
 
         Raises:
             BadModel: the tokenizer has no end-of-sequence token, or its chat template cannot be used.
@@ -83,22 +120,22 @@ class Encoder:
         self.ends = sorted({tokenizer.eos_token_id, *end_ids})
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)} - {""}
-        self._special = re.compile("|".join(map(re.escape, sorted(special))) or "(?!)")
+        self._special = _one_of(special)
+        # The model writes the tokens around its reasoning itself: in an answer they are what they are.
+        self._forged = _one_of({name for name in special if not re.search("think|reason|thought", name, re.I)})
         self._bos = bos_prefix(tokenizer)
-        self._template = ChatTemplate(tokenizer)
+        self._template = ChatTemplate(tokenizer, date)
+        self.date = self._template.date
+        self.left_out = self._template.left_out()
         self._backend = plain_backend(tokenizer)
-        self._anchor, self._before, self._end = self._frame()
+        ends = [name for name in tokenizer.convert_ids_to_tokens(self.ends) if name in special]
+        self._answers = AnswerText(self._template, [*ends, tokenizer.eos_token], tokenizer.eos_token)
+        prompt = self._answers.prompt
+        self._anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :]
 
-    def _frame(self) -> tuple[str, str, int]:
-        """The template's text around an answer: (end of the prompt, text before the answer, end-of-turn id)."""
-        turns = [{"role": "user", "content": PROBE}]
-        (prompt,) = self._template.render([turns], generation=True)
-        (chat,) = self._template.render([[*turns, {"role": "assistant", "content": PROBE}]], generation=False)
-        anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :]
-        start = chat.rfind(PROBE)
-        before = chat[len(prompt) : start] if chat.startswith(prompt) and start >= len(prompt) else ""
-        (after,) = self._ids([chat[start + len(PROBE) :]])
-        return anchor, before, next((token for token in after if token in self.ends), self.tokenizer.eos_token_id)
+    def notes(self) -> list[str]:
+        """Sentences on how the chat template is used."""
+        return self._answers.notes()
 
     def _ids(self, texts: Sequence[str], *, names_as_text: bool = False) -> list[list[int]]:
         """Token ids of texts, by the fast tokenizer's own encoder where there is one.
@@ -114,46 +151,128 @@ class Encoder:
         return encode(self._backend, list(texts), names_as_text=names_as_text)
 
     def prompt_ids(self, prompts: Sequence[Text]) -> list[tuple[int, ...]]:
-        """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat)."""
-        chats = iter(self._template.render([one for one in prompts if not isinstance(one, str)], generation=True))
+        """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat).
+
+        Raises:
+            TemplateRefuses: the chat template does not accept one of them.
+        """
+        found = self._prompts(prompts)
+        for one in found:
+            if isinstance(one, TemplateRefuses):
+                raise one
+        return [one for one in found if not isinstance(one, TemplateRefuses)]
+
+    def _prompts(self, prompts: Sequence[Text]) -> list[tuple[int, ...] | TemplateRefuses]:
+        chats = iter(self._template.rendered([one for one in prompts if not isinstance(one, str)], generation=True))
         rendered = [prompt if isinstance(prompt, str) else next(chats) for prompt in prompts]
-        return [
-            tuple(self._bos + ids if isinstance(prompt, str) and ids[: len(self._bos)] != self._bos else ids)
-            for prompt, ids in zip(prompts, self._ids(rendered), strict=True)
-        ]
+        texts = iter(self._ids([text for text in rendered if isinstance(text, str)]))
+        found: list[tuple[int, ...] | TemplateRefuses] = []
+        for prompt, text in zip(prompts, rendered, strict=True):
+            if isinstance(text, TemplateRefuses):
+                found.append(text)
+                continue
+            ids = next(texts)
+            found.append(
+                tuple(self._bos + ids if isinstance(prompt, str) and ids[: len(self._bos)] != self._bos else ids)
+            )
+        return found
 
     def completion_ids(self, completions: Sequence[Text]) -> list[tuple[tuple[int, ...], bool]]:
         """Token ids of completions with the end-of-turn token, and whether each contains a special token's name.
 
-        A completion is tokenized behind the last words of the prompt, so that a tokenizer that marks the start of a
-        text does not mark it here; it is tokenized alone if the two would merge into one token.
+        Raises:
+            TemplateRefuses: the model cannot be made to write one of them.
         """
-        texts = [one if isinstance(one, str) else self._before + one[0]["content"] for one in completions]
+        found = self.encode_completions(completions)
+        for one in found:
+            if one.refused:
+                raise TemplateRefuses(one.refused)
+        return [(one.ids, one.named) for one in found]
+
+    def encode_completions(self, completions: Sequence[Text]) -> list[EncodedCompletion]:
+        """Token ids of completions with the end-of-turn token.
+
+        A completion is tokenized behind the last words of the prompt, so that a tokenizer that marks the start of a
+        text does not mark it here; where the two would merge into one token, behind another text. Special tokens that
+        the template writes are special tokens; their names in the completion itself are plain text.
+        """
+        contents = [one if isinstance(one, str) else one[0]["content"] for one in completions]
+        hidden = [self._forged.sub(_hide, text) for text in contents]
+        written = iter(
+            self._answers.of([text for text, one in zip(hidden, completions, strict=True) if not isinstance(one, str)])
+        )
+        texts = [
+            text + self.tokenizer.eos_token if isinstance(one, str) else next(written)
+            for text, one in zip(hidden, completions, strict=True)
+        ]
         anchors = [":" if isinstance(one, str) else self._anchor for one in completions]
-        ends = [self.tokenizer.eos_token_id if isinstance(one, str) else self._end for one in completions]
-        named = [self._special.search(text) is not None for text in texts]
-        ids: list[list[int]] = [[] for _ in texts]
-        for is_named in (False, True):
-            chosen = [index for index, found in enumerate(named) if found == is_named]
-            behind = self._behind([anchors[index] for index in chosen], [texts[index] for index in chosen], is_named)
-            for index, found_ids in zip(chosen, behind, strict=True):
-                ids[index] = found_ids
-        return [((*own, end), found) for own, end, found in zip(ids, ends, named, strict=True)]
+        named = [text != shown for text, shown in zip(contents, hidden, strict=True)]
+        plain = [index for index, text in enumerate(texts) if isinstance(text, str) and not named[index]]
+        found = [EncodedCompletion((), is_named) for is_named in named]
+        behind = self._behind([anchors[index] for index in plain], [str(texts[index]) for index in plain], False)
+        for index, ids in zip(plain, behind, strict=True):
+            found[index] = EncodedCompletion(tuple(ids), False)
+        for index, text in enumerate(texts):
+            if isinstance(text, TemplateRefuses):
+                found[index] = EncodedCompletion((), named[index], text.reason)
+            elif named[index]:
+                found[index] = EncodedCompletion(tuple(self._with_names(anchors[index], text)), True)
+        return found
+
+    def _with_names(self, anchor: str, text: str) -> list[int]:
+        """Token ids of a text: hidden names of special tokens as plain text, all others as special tokens."""
+        ids: list[int] = []
+        for place, piece in enumerate(self._special.split(text)):
+            if place % 2:  # the special tokens between the pieces
+                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            elif piece:
+                ids += self._behind([":" if place else anchor], [HIDDEN.sub(_show, piece)], True)[0]
+        return ids
+
+    def check(self, prompts: Sequence[Text], completions: Sequence[Text]) -> None:
+        """Compares completions with what the template writes behind their own prompts.
+
+        Raises:
+            TemplateRefuses: a completion is written otherwise behind another prompt.
+        """
+        for prompt, completion in zip(prompts, completions, strict=True):
+            if isinstance(prompt, str) or isinstance(completion, str):
+                continue
+            (text,), answer = self._template.rendered([prompt], generation=True), completion[0]["content"]
+            (usual,) = self._answers.of([answer])
+            if isinstance(text, TemplateRefuses) or isinstance(usual, TemplateRefuses):
+                continue  # such rows are dropped and counted
+            own = self._answers.behind(text, prompt, answer)
+            if own != usual:
+                roles = ", ".join(message["role"] for message in prompt)
+                raise TemplateRefuses(
+                    f"behind the roles {roles} it writes an answer otherwise than behind one question"
+                )
 
     def _behind(self, anchors: Sequence[str], texts: Sequence[str], named: bool) -> list[list[int]]:
-        """Token ids of texts, each as tokenized behind its anchor."""
-        distinct = sorted(set(anchors))
-        before = dict(zip(distinct, self._ids(distinct, names_as_text=named), strict=True))
-        together = [anchor + text for anchor, text in zip(anchors, texts, strict=True)]
-        joined = self._ids(together, names_as_text=named)
-        merged = [
-            index for index, ids in enumerate(joined) if ids[: len(before[anchors[index]])] != before[anchors[index]]
-        ]
-        behind = [ids[len(before[anchor]) :] for anchor, ids in zip(anchors, joined, strict=True)]
-        alone = self._ids([texts[index] for index in merged], names_as_text=named)
-        for index, ids in zip(merged, alone, strict=True):
-            behind[index] = ids
-        return behind
+        """Token ids of texts, each as tokenized behind its anchor, or behind another one if it merges with that."""
+        found: list[list[int]] = [[] for _ in texts]
+        left = list(range(len(texts)))
+        for others in (None, *OTHER_ANCHORS):
+            before_all = [others or anchors[index] for index in left]
+            distinct = sorted(set(before_all))
+            before = dict(zip(distinct, self._ids(distinct, names_as_text=named), strict=True))
+            joined = self._ids(
+                [text + texts[index] for text, index in zip(before_all, left, strict=True)], names_as_text=named
+            )
+            merged = []
+            for index, anchor, ids in zip(left, before_all, joined, strict=True):
+                start = before[anchor]
+                if ids[: len(start)] == start:
+                    found[index] = ids[len(start) :]
+                else:
+                    merged.append(index)
+            left = merged
+            if not left:
+                return found
+        for index, ids in zip(left, self._ids([texts[index] for index in left], names_as_text=named), strict=True):
+            found[index] = ids
+        return found
 
     def fit_prompts(
         self, prompts: Sequence[Text], completion_tokens: Sequence[int], numbers: Sequence[int]
@@ -164,21 +283,38 @@ class Encoder:
             numbers: equal for equal prompts, so that each is tokenized once.
         """
         remaining: dict[int, Text] = dict(enumerate(prompts))
-        known: dict[tuple[int, int], tuple[int, ...]] = {}  # ids by number and dropped turns
+        known: dict[tuple[int, int], tuple[int, ...] | TemplateRefuses] = {}  # ids by number and dropped turns
         fitted = [FittedPrompt((), -1)] * len(prompts)
         while remaining:
             keys = {index: (numbers[index], fitted[index].dropped + 1) for index in remaining}
             new = {keys[index]: text for index, text in remaining.items() if keys[index] not in known}
-            known.update(zip(new, self.prompt_ids(list(new.values())), strict=True))
+            known.update(zip(new, self._prompts(list(new.values())), strict=True))
             too_long = {}
             for index, text in remaining.items():
                 ids = known[keys[index]]
+                if isinstance(ids, TemplateRefuses):
+                    fitted[index] = FittedPrompt((), keys[index][1], ids.reason)
+                    continue
                 fitted[index] = FittedPrompt(ids, keys[index][1])
                 shorter = _without_oldest_turn(text) if len(ids) + completion_tokens[index] > self.max_length else None
                 if shorter is not None:
                     too_long[index] = shorter
             remaining = too_long
         return fitted
+
+
+def _one_of(names: set[str]) -> re.Pattern[str]:
+    """Matches any of the names, the longest first."""
+    ordered = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile("(" + ("|".join(map(re.escape, ordered)) or "(?!)") + ")")
+
+
+def _hide(name: re.Match[str]) -> str:
+    return "\ue0f0" + ",".join(str(ord(letter)) for letter in name[0]) + "\ue0f1"
+
+
+def _show(hidden: re.Match[str]) -> str:
+    return "".join(chr(int(number)) for number in hidden[1].split(","))
 
 
 def encode(backend: Any, texts: list[str], *, names_as_text: bool) -> list[list[int]]:

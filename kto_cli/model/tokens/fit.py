@@ -20,11 +20,12 @@ from kto_cli.model.locate import locate_model
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
-DROPPED, TRUNCATED, SHORTENED = "does_not_fit", "answer_truncated", "prompt_shortened"
+DROPPED, TRUNCATED, SHORTENED, REFUSED = "does_not_fit", "answer_truncated", "prompt_shortened", "template_refuses"
 ADVICE = {
     DROPPED: "kto train drops them; raise --max-length",
     TRUNCATED: "kto train truncates the answer and drops its end-of-turn token; raise --max-length",
     SHORTENED: "kto train drops the prompt's oldest turns; raise --max-length",
+    REFUSED: "kto train drops them; give another template with kto train --chat-template FILE",
 }
 BATCH = 512
 """Rows read at once."""
@@ -45,14 +46,15 @@ class FitReport:
             DROPPED: "leave no room for their answer",
             TRUNCATED: "lose the end of their answer",
             SHORTENED: "lose the oldest turns of their prompt",
+            REFUSED: "cannot be written with the chat template",
         }
         return [
             {
                 "finding": name,
                 "severity": "warning",
                 "rows": self.counts[name],
-                "summary": f"{self.counts[name]:,} of {plural(self.rows, 'row')} {detail} in "
-                f"{plural(self.max_length, 'token')}",
+                "summary": f"{self.counts[name]:,} of {plural(self.rows, 'row')} {detail}"
+                + (f" in {plural(self.max_length, 'token')}" if name != REFUSED else ""),
                 "advice": ADVICE[name],
             }
             for name, detail in details.items()
@@ -89,17 +91,21 @@ def examine_fit(
 
 def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]]:
     """Yields (row, finding, detail) for rows that do not fit."""
-    own = [len(ids) for ids, _ in encoder.completion_ids([row.completion for row in rows])]
+    completions = encoder.encode_completions([row.completion for row in rows])
+    own = [len(completion.ids) for completion in completions]
     names: dict[str, int] = {}
     numbers = [names.setdefault(row.prompt_id, len(names)) for row in rows]
     fitted = encoder.fit_prompts([row.prompt for row in rows], own, numbers)
     lengths = numpy.array([len(prompt.ids) for prompt in fitted])
-    for row, tokens, prompt, empty, no_room in zip(
-        rows, own, fitted, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
+    for row, completion, prompt, empty, no_room in zip(
+        rows, completions, fitted, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
     ):
         room = encoder.max_length - len(prompt.ids)
+        tokens = len(completion.ids)
         sizes = f"prompt {len(prompt.ids):,} tokens, answer {tokens:,}"
-        if empty:
+        if refused := prompt.refused or completion.refused:
+            yield row, REFUSED, f"the chat template cannot be used: {refused}"
+        elif empty:
             yield row, DROPPED, "the prompt has no tokens"
         elif no_room:
             yield row, DROPPED, f"{sizes}: there is room for fewer than {LEAST_COMPLETION} tokens of the answer"

@@ -22,7 +22,7 @@ from kto_cli.common.read import open_binary, read_array
 from kto_cli.core.batches import SequenceLengths
 from kto_cli.core.rows import EncodedRow, TokenSequence
 
-VERSION = 5
+VERSION = 6
 """Increases when the format or the tokenization changes."""
 TOKENS, STARTS, MANIFEST = "tokens.bin", "starts.npy", "store.json"
 WHAT = "tokenized rows"

@@ -79,7 +79,7 @@ def seal(folder: Path, columns: Mapping[str, NDArray[Any]], report: EncodingRepo
     for name in COLUMNS:
         numpy.save(folder / f"{name}.npy", columns[name])
     hashes = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    facts = {**vars(report), "dropped": dict(report.dropped)}
+    facts = {**vars(report), "dropped": dict(report.dropped), "left_out": dict(report.left_out)}
     manifest = {"version": VERSION, "report": facts, "files": hashes}
     write_sealed(folder / MANIFEST, manifest)
 
@@ -96,4 +96,5 @@ def open_store(folder: Path) -> tuple[TokenStore, EncodingReport]:
         if not path.is_file() or file_sha256(path) != expected:
             raise BadInput(f"{path} is {'damaged' if path.is_file() else 'missing'}.")
     report = manifest["report"]
-    return TokenStore(folder), EncodingReport(**{**report, "dropped": Counter(report["dropped"])})
+    counters = {name: Counter(report[name]) for name in ("dropped", "left_out")}
+    return TokenStore(folder), EncodingReport(**{**report, **counters})

@@ -1,0 +1,160 @@
+"""Text that the model itself must write behind a generation prompt, so that the chat template shows a given answer.
+
+It is what the template writes of the whole chat behind the text of the prompt, up to and including the token that ends
+the answer. Where a template shows the answer behind another text than its generation prompt:
+
+    the generation prompt opens reasoning (<think>)     the answer's own reasoning and </think>, or </think> alone
+    it opens and closes it                              the answer; answers with reasoning are refused
+    it ends with white space that the chat lacks        the answer
+    anything else                                       the template is refused
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from kto_cli.model.tokens.chat_template import PROBE, Chat, ChatTemplate, TemplateRefuses
+
+REASONING = re.compile(r"([<\[]\|?)((?:START_)?)((?:seed:)?think\w*|thought\w*|reason\w*)(\|?[>\]])", re.IGNORECASE)
+"""A token that opens reasoning: <think>, [THINK], <|START_THINKING|>, <seed:think>."""
+HAS_REASONING = "it closes the reasoning before the answer, and the answer has its own"
+NO_WAY = "it writes the answer behind another text than its generation prompt"
+LEFT_OUT = "it leaves out the reasoning of the answer"
+QUESTION = {"role": "user", "content": PROBE}
+
+
+def closer_of(opener: re.Match[str]) -> str:
+    """The token that closes reasoning: </think>, [/THINK], <|END_THINKING|>."""
+    left, start, name, right = opener.groups()
+    return f"{left}END_{name}{right}" if start else f"{left}/{name}{right}"
+
+
+class AnswerText:
+    """What one chat template needs written for an answer."""
+
+    def __init__(self, template: ChatTemplate, ends: Sequence[str], eos: str) -> None:
+        """
+        Args:
+            ends: tokens that end an answer.
+
+        Raises:
+            TemplateRefuses: the template leaves out the answer, or shows it behind another text than its prompt.
+        """
+        self._template, self._eos = template, eos
+        self._ends = re.compile("|".join(map(re.escape, sorted(ends, key=len, reverse=True))))
+        self.prompt = template.render([[QUESTION]], generation=True)[0]
+        chat = template.render([[QUESTION, _answer(PROBE)]], generation=False)[0]
+        place = chat.rfind(PROBE)
+        if chat.count(PROBE) < 2:
+            raise TemplateRefuses("it leaves out what the model answers")
+        shared = min(_shared(self.prompt, chat), place)
+        self._rest = self.prompt[shared:]
+        """End of the generation prompt that the whole chat lacks."""
+        self.before, self.after = chat[shared:place], chat[place + len(PROBE) :]
+        """What the template writes before and behind a plain answer."""
+        opener = REASONING.search(self._rest)
+        closers = re.findall(r"</[^>]*>|\[/[^\]]*\]|<\|END_[^>]*>", self._rest)
+        self._closer = closer_of(opener) if opener and not closers else None
+        self._closed = bool(closers)
+        if self._rest.strip() and not self._closer and not self._closed:
+            raise TemplateRefuses(
+                f"its generation prompt ends with {self._rest[-60:]!r}, and it writes an answer behind "
+                f"{chat[max(0, shared - 20) : place]!r}"
+            )
+        self.empty_reasoning = ""
+        """What closes the reasoning of a prompt before an answer without any."""
+        if self._closer:
+            self.empty_reasoning = ("\n" if self._rest.endswith("\n") else "") + f"{self._closer}\n\n"
+        self.own_end = self._ends.search(self.after) is not None
+        """The template writes a token that ends an answer; else the end-of-sequence token is put behind it."""
+
+    def of(self, answers: Sequence[str]) -> list[str | TemplateRefuses]:
+        """What the model writes for each answer, or why it cannot."""
+        return [self.behind(self.prompt, [QUESTION], answer) for answer in answers]
+
+    def behind(self, prompt: str, chat: Chat, answer: str) -> str | TemplateRefuses:
+        """What the model writes for an answer to a chat whose text with generation prompt is `prompt`."""
+        (whole,) = self._template.rendered([[*chat, _answer(answer)]], generation=False)
+        if isinstance(whole, TemplateRefuses):
+            return whole
+        text = self._written(prompt, whole, answer)
+        if isinstance(text, TemplateRefuses):
+            return text
+        return self._ended(text) if _reasoning_of(answer) in text else TemplateRefuses(LEFT_OUT)
+
+    def _written(self, prompt: str, whole: str, answer: str) -> str | TemplateRefuses:
+        """The text behind the prompt, not cut at its end."""
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
+        start = prompt.removesuffix(self._rest)
+        if not self._rest or not whole.startswith(start):
+            return TemplateRefuses(NO_WAY if "</" not in answer else HAS_REASONING)
+        if self._closer is None:
+            opened = REASONING.search(answer)
+            if self._closed and opened and closer_of(opened) in answer:
+                return TemplateRefuses(HAS_REASONING)
+            return whole[len(start) :]
+        if whole.startswith(prompt.rstrip()) and self._closer in whole[len(start) :]:
+            return whole[len(prompt.rstrip()) :]  # the template shows reasoning itself, with other white space
+        reasoning, found, _ = answer.partition(self._closer)
+        if not found:
+            return self.empty_reasoning + whole[len(start) :]
+        opener = REASONING.match(reasoning.lstrip())
+        own = reasoning.lstrip()[opener.end() :].lstrip("\n") if opener else reasoning
+        return own + self._closer + whole[len(start) :]
+
+    def _ended(self, text: str) -> str | TemplateRefuses:
+        """The text up to the token that ends the answer; the end-of-sequence token where the template writes none."""
+        place = len(self.before) if text.startswith(self.before) else 0
+        if found := self._ends.search(text, place):
+            return text[: found.end()]
+        if text.endswith(self.after):
+            return text[: len(text) - len(self.after)] + self._eos
+        return TemplateRefuses("it writes another text behind the answer than behind others")
+
+    def notes(self) -> list[str]:
+        """Sentences on what this template needs."""
+        found = []
+        (without,) = self._template.render([[QUESTION]], generation=False)
+        if self.before.strip():
+            where = "has no generation prompt: the model" if without == self.prompt else "makes the model"
+            verb = "writes" if without == self.prompt else "write"
+            found.append(f"The chat template {where} {verb} {self.before!r} itself before a plain answer.")
+        if self._closer:
+            found.append(
+                f"The generation prompt opens reasoning ({self._rest.strip()!r}): the model writes "
+                f"{self.empty_reasoning!r} before answers that have none. --chat-template FILE gives another prompt."
+            )
+        if not self.own_end:
+            theirs = f"writes {self.after.strip()!r}, which is not among" if self.after.strip() else "writes none of"
+            found.append(
+                f"Answers end with {self._eos}: the chat template {theirs} the tokens that end generation "
+                "(eos_token_id of the tokenizer, generation_config.json)."
+            )
+        if self._template.in_parts:
+            found.append("The chat template reads content as a list of parts: texts are given as such.")
+        if self._template.date:
+            found.append(
+                f"The chat template writes the date: {self._template.date:%Y-%m-%d} for all rows. "
+                "--template-date YYYY-MM-DD sets it."
+            )
+        return found
+
+
+def _reasoning_of(answer: str) -> str:
+    """The reasoning that an answer begins with."""
+    opener = REASONING.match(answer.lstrip())
+    reasoning, closer, _ = answer.lstrip()[opener.end() :].partition(closer_of(opener)) if opener else ("", "", "")
+    return reasoning.strip() if closer else ""
+
+
+def _answer(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _shared(one: str, other: str) -> int:
+    """Number of characters that two texts begin with alike."""
+    length = min(len(one), len(other))
+    return next((place for place in range(length) if one[place] != other[place]), length)
