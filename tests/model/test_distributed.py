@@ -17,6 +17,7 @@ import torch
 from conftest import REPOSITORY, call
 from test_invariance import ROWS, launch, metrics, naive
 from test_invariance import agree as agree_with_naive
+from test_model_folder import in_bfloat16
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from kto_cli.common.errors import BadInput
@@ -171,6 +172,21 @@ def test_the_command_under_fsdp2_trains_like_one_process(runs):
     assert result.code == 1
     assert "slices of several processes" in result.err
     assert call("eval", runs.home / "two", "--samples", 1).code == 0
+
+
+@pytest.mark.slow
+def test_finished_weights_are_rounded_under_fsdp2_as_by_one_process(tmp_path, pico, pico_data):
+    """Of a bfloat16 model: the random numbers belong to a weight's place in the whole tensor, not in its shard. A few
+    weights whose last float32 bit differs may fall to the other side."""
+    from safetensors.torch import load_file
+
+    runs = Runs(tmp_path, pico_data, in_bfloat16(Path(shutil.copytree(pico, tmp_path / "model"))))
+    assert call(*runs.to("one")).code == 0
+    fsdp2(tmp_path, "-m", "kto_cli", *runs.to("two"))
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert {value.dtype for value in two.values()} == {torch.bfloat16}
+    differing = sum(int((value != two[name]).sum()) for name, value in one.items())
+    assert differing < 0.001 * sum(value.numel() for value in one.values())
 
 
 @pytest.mark.slow
