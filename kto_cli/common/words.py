@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]")
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206f\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]")
 """Control characters, line separators, overrides of the writing direction and lone surrogates: they could move the
 cursor, hide or reorder text, or not be encoded. Joiners, direction marks and other spaces are ordinary text."""
 

@@ -90,7 +90,9 @@ def test_texts_of_any_script_are_printed_as_they_are(text):
     assert visible(text) == text
 
 
-@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b2J", "\r", "\x00", "\u2028", "\u202e", "\u2066", "\x7f", "\ud800"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "\x9b2J", "\r", "\x00", "\u2028", "\u202e", "\u2066", "\uffff", "\x7f", "\ud800"]
+)
 def test_what_moves_the_cursor_or_reorders_text_is_escaped(text):
     assert visible(text) != text
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u202a-\u202e\u2066-\u2069\ud800-\udfff]", visible(text))
