@@ -91,7 +91,8 @@ def _refuse_quantized(folder: Path, config: dict[str, Any], *, in_4bit: bool) ->
         return
     method = str(found.get("quant_method") or "bitsandbytes")
     four_bits = method == "bitsandbytes" and bool(found.get("load_in_4bit"))
-    if four_bits and in_4bit:
+    plain = method == "bitsandbytes" and not four_bits and not found.get("load_in_8bit")  # left by a dequantized model
+    if plain or (four_bits and in_4bit):
         return
     bits = "4 bits" if four_bits else f"{found['bits']} bits" if "bits" in found else "quantized form"
     adapters = "Train adapters over them with --lora-r 16 --load-in-4bit, or give" if four_bits else "Give"

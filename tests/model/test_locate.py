@@ -209,6 +209,8 @@ def test_a_folder_is_refused_before_anything_is_loaded(model, damage, words):
 def test_adapters_are_trained_over_stored_4_bits(model):
     stored(quant_method="bitsandbytes", load_in_4bit=True)(model)
     check_folder(model, in_4bit=True)
+    stored(quant_method="bitsandbytes", load_in_4bit=False, load_in_8bit=False)(model)
+    check_folder(model)
     stored(quant_method="gptq", bits=4)(model)
     with pytest.raises(BadModel, match="gptq"):
         check_folder(model, in_4bit=True)
@@ -321,7 +323,9 @@ def image_text(pico, workplace) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("more", [(), ("--lora-r", 4), ("--lora-r", 4, "--merge")], ids=["full", "lora", "merged"])
+@pytest.mark.parametrize(
+    "more", [(), ("--lora-r", 4), pytest.param(("--lora-r", 4, "--merge"), marks=pytest.mark.slow)], ids=str
+)
 def test_the_text_part_alone_learns(image_text, pico_data, workplace, more):
     """Every tensor of the vision tower and the projector has the bits it had; the text part has others."""
     from safetensors.torch import load_file

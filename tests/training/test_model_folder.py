@@ -41,7 +41,7 @@ def with_two_templates(model: Path) -> Path:
     return model
 
 
-@pytest.mark.parametrize("more", [(), ("--lora-r", 4)], ids=["full", "lora"])
+@pytest.mark.parametrize("more", [(), pytest.param(("--lora-r", 4), marks=pytest.mark.slow)], ids=["full", "lora"])
 def test_several_chat_templates_are_in_every_folder(model, pico_data, workplace, more):
     """Checkpoint and finished model: both load with both templates; the checkpoint passes its own checksums."""
     given = ("--data", pico_data, "--model", with_two_templates(model), "--save-every", 1, *SHORT, *more)
@@ -56,6 +56,7 @@ def test_several_chat_templates_are_in_every_folder(model, pico_data, workplace,
     assert call("eval", "run", "--samples", 0).code == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_several_templates_is_resumed(model, pico_data, workplace):
     """Killed in step 4, resumed: the weights of a run without a break, and a damaged template is noticed."""
     given = ("--data", pico_data, "--model", with_two_templates(model), *SETTINGS)
@@ -135,7 +136,7 @@ def with_code(model: Path) -> Path:
     return model
 
 
-@pytest.mark.parametrize("more", [(), ("--lora-r", 4, "--merge")], ids=["full", "merged"])
+@pytest.mark.parametrize("more", [(), pytest.param(("--lora-r", 4, "--merge"), marks=pytest.mark.slow)])
 def test_a_models_own_code_is_in_the_finished_folder(model, pico_data, workplace, more):
     given = ("--data", pico_data, "--model", with_code(model), "--trust-remote-code", "--save-every", 1, *SHORT, *more)
     assert call("train", *given, "--out", "run").code == 0
