@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kto_cli.common.errors import BadModel
 from kto_cli.core.batches import Batch, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
 from kto_cli.core.prefix_tree import PackedLayout
@@ -106,8 +107,12 @@ class CompletionScorer(nn.Module):
 
         Args:
             sequences: the first two are short, some share a prompt, and the longest of the data is among them.
+
+        Raises:
+            BadModel: the model does not number positions from 0.
         """
         self.packing = None
+        self._refuse_other_positions(sequences[:1])
         if self.plain:
             return ScorerCheck(0.0, "its head is not a plain linear layer")
         head = self._compare_heads(sequences[:2])
@@ -115,6 +120,23 @@ class CompletionScorer(nn.Module):
             return ScorerCheck(head, "its head is not the linear one its config describes")
         reason = self._try_packing(sequences)
         return ScorerCheck(head, reason)
+
+    def _refuse_other_positions(self, sequences: Sequence[TokenSequence]) -> None:
+        """Compares the model's own logits with positions numbered from 0 and with those it chooses itself."""
+        if not self._takes_positions:
+            return
+        plain, self.plain = self.plain, True
+        given = self.score(sequences)
+        self._takes_positions = False
+        own = self.score(sequences)
+        self._takes_positions, self.plain = True, plain
+        difference = self._per_token(given - own, sequences)
+        if own.isfinite().all() and not difference <= self._tolerance:  # later checks name a model without numbers
+            raise BadModel(
+                f"{type(self.model).__name__} does not number positions from 0 (as RoBERTa, which starts behind its "
+                "padding token); kto would compute other log-probs than the model's own.",
+                "Use another model.",
+            )
 
     def _compare_heads(self, sequences: Sequence[TokenSequence]) -> float:
         fast = self.score(sequences)

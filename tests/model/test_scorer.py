@@ -12,6 +12,7 @@ from pico import BUILDERS, build, naive_logps, sequences
 from shared import shared
 from torch import nn
 
+from kto_cli.common.errors import BadModel
 from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
@@ -256,3 +257,16 @@ def test_real_model_in_a_batch_and_alone(name: str):
     alone = torch.cat([scorer.score([each]) for each in some])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-3)
     torch.testing.assert_close(together.double(), naive_logps(model, some).detach(), rtol=0, atol=2e-3)
+
+
+def test_positions_that_do_not_start_at_0_are_refused():
+    """RoBERTa numbers them from its padding token's id + 1: log-probs with positions from 0 are off by nats."""
+    from transformers import RobertaConfig, RobertaForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(**sizes, intermediate_size=16, max_position_embeddings=40, is_decoder=True, pad_token_id=1)
+    torch.manual_seed(0)
+    model = RobertaForCausalLM(config).eval()
+    torch.nn.init.normal_(model.roberta.embeddings.position_embeddings.weight)
+    with pytest.raises(BadModel, match="does not number positions from 0"):
+        CompletionScorer(model).trust_or_fall_back([TokenSequence((3, 4, 5), (6, 7)), TokenSequence((3, 4), (8, 9))])

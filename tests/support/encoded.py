@@ -12,7 +12,8 @@ from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.data.dataset import Row
 from kto_cli.model.tokens.build_store import NO_PARTNER, Batch, Read, write_store
-from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
+from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.store_files import open_store
 

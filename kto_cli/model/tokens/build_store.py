@@ -21,7 +21,8 @@ from kto_cli.common.words import plural
 from kto_cli.core.mismatch import mismatched_partners, ring_key
 from kto_cli.data.dataset import Text, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
-from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder, EncodingReport
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
+from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.store_files import TextWriter, seal
 
 Batch = dict[str, list[Any]]

@@ -20,7 +20,8 @@ from kto_cli.common.owner import beside
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import TRAIN, DataDir, count_rows, read_columns
 from kto_cli.model.tokens.build_store import write_store
-from kto_cli.model.tokens.encoder import Encoder, EncodingReport
+from kto_cli.model.tokens.encoder import Encoder
+from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.store import MANIFEST, VERSION, EncodedRows, TokenStore
 from kto_cli.model.tokens.store_files import open_store
 

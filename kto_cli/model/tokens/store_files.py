@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import file_sha256
 from kto_cli.common.seals import read_sealed, write_sealed
-from kto_cli.model.tokens.encoder import EncodingReport
+from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.store import COLUMNS, MANIFEST, STARTS, TOKENS, VERSION, WHAT, StoredTexts, TokenStore
 
 NATIVE = sys.byteorder == "little" and array("I").itemsize == 4
