@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from encoded import OneByOne, encode_rows
+from shared import shared
 from template_styles import PLAIN, STYLES, THOUGHT, Style
 
 from kto_cli.common import files
@@ -223,3 +224,17 @@ def test_what_a_template_needs_is_said(encoders: dict[str, OneByOne]):
     for name, part in expected.items():
         assert any(part in note for note in encoders[name].notes()), name
     assert encoders["chatml"].notes() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("llama2", "[INST] Hi [/INST] Five. "), ("prompt with a last space", "USER: Hi\nASSISTANT: Five.")],
+)
+def test_sentencepiece_shows_one_space_between_prompt_and_answer(name: str, text: str):
+    """Tokenized alone, an answer would get a space of SentencePiece's own behind the prompt's."""
+    tokenizer, _ = load_tokenizer(shared("data", "models", "stories260K"), chat_template=None, trust_remote_code=False)
+    tokenizer.chat_template = STYLES[name].template
+    encoder = OneByOne(tokenizer, max_length=200)
+    ids = encoder.prompt(({"role": "user", "content": "Hi"},)) + encoder.completion(answer("Five."))[0]
+    assert tokenizer.decode(list(ids), skip_special_tokens=True).rstrip() == text.rstrip()
+    assert ids[-1] == tokenizer.eos_token_id

@@ -123,6 +123,26 @@ def test_killed_twice(unbroken, data, pico, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_the_date_of_its_template(data, pico, tmp_path):
+    """Begun with a date of 2025 and killed; resumed today with an empty cache: the weights of the run nobody killed."""
+    template = tmp_path / "dated.jinja"
+    template.write_text(
+        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    homes = [tmp_path / "whole", tmp_path / "killed"]
+    given = [[*words(data, pico, home), "--chat-template", template] for home in homes]
+    day = ["--template-date", "2025-02-03"]
+    assert call(*given[0], *day).code == 0
+    assert kill_when(spawn(*given[1], *day), lambda: lines_written(homes[1]) >= 3)
+    given[1][given[1].index("--cache") + 1] = tmp_path / "another cache"
+    result = call(*given[1], "--resume")
+    assert result.code == 0, result.err
+    assert "the date 2025-02-03, as recorded in" in " ".join(result.err.split())
+    assert outcome(homes[0] / "run")[0] == outcome(homes[1] / "run")[0]
+
+
+@pytest.mark.slow
 def test_killed_precompute_redoes_only_what_was_not_stored(data, pico, tmp_path):
     """What was stored before the kill is not computed again, and nothing is lost or counted twice."""
     command = ["precompute", "--data", data, "--model", pico, "--cache", tmp_path / "cache", "--micro-batch-tokens", 64]
