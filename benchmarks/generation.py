@@ -30,7 +30,8 @@ from kto_cli.common import files
 from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.padded import Padded
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
-from kto_cli.model.load import context_length, load_model, load_tokenizer
+from kto_cli.model.lengths import context_length
+from kto_cli.model.load import load_model, load_tokenizer
 
 
 class OneByOne(Padded):

@@ -79,7 +79,9 @@ class PromptGroup(NamedTuple):
 
 
 def prompt_groups(lengths: SequenceLengths, *, max_tokens: int | None = None) -> list[PromptGroup]:
-    """Groups sequences by prompt, in order of appearance.
+    """Groups sequences by prompt, in order of their first members; members in order of appearance.
+
+    The order depends on nothing but the members: whichever groups are done, the remaining ones are the same again.
 
     Args:
         max_tokens: a larger group is split, and its prompt is computed once in each part.
@@ -93,11 +95,11 @@ def prompt_groups(lengths: SequenceLengths, *, max_tokens: int | None = None) ->
         sizes = [lengths.completion_lengths[member] - 1 for member in members]
         parts = [list(range(len(members)))]
         if max_tokens is not None and prompt_length + sum(sizes) > max_tokens:
-            parts = packed_batches(sizes, max_tokens - prompt_length)
+            parts = [sorted(part) for part in packed_batches(sizes, max_tokens - prompt_length)]
         for part in parts:
             size = prompt_length + sum(sizes[index] for index in part)
             groups.append(PromptGroup(tuple(members[index] for index in part), size))
-    return groups
+    return sorted(groups, key=lambda group: group.members[0])
 
 
 def micro_batches(

@@ -8,6 +8,7 @@ text_part.py   the text part of an image-text model
 lora.py        LoRA and DoRA adapters: added, saved, attached, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights
 stored_dtypes.py  dtypes of a model's weights on disk
+lengths.py     how many tokens a sequence may have
 layers.py      decoder layers compiled, or checkpointed
 attention.py   attention over packed batches, in the place of a model's own
 tree_attention.py  the same on a CPU without masks or copies

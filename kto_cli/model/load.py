@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadInput, BadModel, first_line
+from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json, read_text
 from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer, read_config, weights_files
 from kto_cli.model.locate import locate_model
@@ -229,30 +229,6 @@ def load_config(folder: Path, *, trust_remote_code: bool | None) -> Any:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=bool(trust_remote_code))
     except Exception as error:
         raise _cannot_load("config", folder, error, trust_remote_code) from error
-
-
-def context_length(model_config: Any) -> int | None:
-    """Context length of the model in tokens; None if its config lacks it."""
-    text = model_config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
-        value = getattr(text, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
-def greatest_length(asked: int | None, context: int | None) -> int:
-    """Maximum length of prompt and completion in tokens: as asked, else the context length, at most 1024.
-
-    Raises:
-        BadInput: longer than the model's context.
-    """
-    if asked is not None and context is not None and asked > context:
-        raise BadInput(
-            f"--max-length {asked} is more than the {context} tokens this model takes.",
-            f"Use {context} or less.",
-        )
-    return asked or min(1024, context or 1024)
 
 
 def end_ids(model: Any) -> list[int]:

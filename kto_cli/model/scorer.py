@@ -63,7 +63,7 @@ class CompletionScorer(nn.Module):
         layout: PackedLayout | None = None,
         past: Past | None = None,
     ) -> Tensor:
-        """Fields of a `Batch` -> [size] summed log-probs, nats, float32 (float64 for a float64 model).
+        """Fields of a `Batch` -> [size] summed log-probs in nats, float64.
 
         Args:
             past: written by a packed batch and read by its continuation.
@@ -115,11 +115,16 @@ class CompletionScorer(nn.Module):
         self._refuse_other_positions(sequences[:1])
         if self.plain:
             return ScorerCheck(0.0, "its head is not a plain linear layer")
-        head = self._compare_heads(sequences[:2])
-        if self.plain:
-            return ScorerCheck(head, "its head is not the linear one its config describes")
-        reason = self._try_packing(sequences)
-        return ScorerCheck(head, reason)
+        dtype = self.dtype
+        if next(self.parameters()).dtype == torch.float32:
+            self.dtype = torch.float32  # rounding of a lower precision would hide what is compared
+        try:
+            head = self._compare_heads(sequences[:2])
+            if self.plain:
+                return ScorerCheck(head, "its head is not the linear one its config describes")
+            return ScorerCheck(head, self._try_packing(sequences))
+        finally:
+            self.dtype = dtype
 
     def _refuse_other_positions(self, sequences: Sequence[TokenSequence]) -> None:
         """Compares the model's own logits with positions numbered from 0 and with those it chooses itself."""
@@ -142,9 +147,8 @@ class CompletionScorer(nn.Module):
         fast = self.score(sequences)
         self.plain = True
         slow = torch.cat([self.score([sequence]) for sequence in sequences])
-        difference = self._per_token(fast - slow, sequences)
-        self.plain = not difference <= self._tolerance
-        return difference
+        self.plain = not self._agree(fast, slow, sequences)
+        return self._per_token(fast - slow, sequences)
 
     def _try_packing(self, sequences: Sequence[TokenSequence]) -> str | None:
         """Turns packing on and returns None, or returns why it cannot be used."""
@@ -159,12 +163,12 @@ class CompletionScorer(nn.Module):
         except CannotPack as error:
             self.packing = None
             return str(error)
-        differences = [self._per_token(logps - padded, sequences) for logps in packed]
-        if packing.reaches_all_layers and max(differences) <= self._tolerance:
+        if packing.reaches_all_layers and all(self._agree(logps, padded, sequences) for logps in packed):
             return None
         self.packing = None
         if not packing.reaches_all_layers:
             return "some of its layers do not use transformers' attention interface"
+        differences = [self._per_token(logps - padded, sequences) for logps in packed]
         return f"its log-probs then differ by {max(differences):.1e} nats a token"
 
     def _score_packed(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
@@ -177,10 +181,15 @@ class CompletionScorer(nn.Module):
             second = self(*continuation(sequences, prompts).to(device), past)
         return first, second
 
-    @property
-    def _tolerance(self) -> float:
-        """Largest accepted difference between two computations of a log-prob, nats per token."""
-        return 1e-3 if self.dtype == torch.float32 else 5e-2
+    def _agree(self, some: Tensor, others: Tensor, sequences: Sequence[TokenSequence]) -> bool:
+        """Whether two computations of log-probs differ by no more than rounding.
+
+        In float32 by 0.001 nats a token. bfloat16 weights round each token by some hundredths of a nat, in either
+        direction, so a sum of n tokens may differ by 0.25 sqrt(n); a wrong mask or position grows with n.
+        """
+        tokens = torch.tensor([len(sequence.completion) for sequence in sequences], device=some.device)
+        allowed = 1e-3 * tokens if self.dtype != torch.bfloat16 else 0.25 * tokens.sqrt()
+        return bool(((some - others).abs() <= allowed).all())
 
     def _per_token(self, difference: Tensor, sequences: Sequence[TokenSequence]) -> float:
         tokens = torch.tensor([len(sequence.completion) for sequence in sequences], device=difference.device)
@@ -207,8 +216,9 @@ class CompletionScorer(nn.Module):
             inputs = self._inputs(batch.input_ids[index : index + 1, :time], batch.position_ids[:, :time])
             logits = self.model(**inputs).logits[0, times]
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            values.append(logits.log_softmax(-1).gather(-1, batch.targets[chosen, None]).sum())
-        return torch.stack(values)
+            logps = logits.log_softmax(-1).gather(-1, batch.targets[chosen, None])[:, 0]
+            values.append(sequence_logps(logps, torch.zeros_like(times), 1))
+        return torch.cat(values)
 
 
 def find_head(model: Any) -> Head | None:

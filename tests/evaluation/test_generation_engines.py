@@ -17,7 +17,8 @@ from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import Padded
 from kto_cli.evaluation.answers.records import AnsweringModel, Decoding, Question, prompt_seed
-from kto_cli.model.load import context_length, load_model, load_tokenizer
+from kto_cli.model.lengths import context_length
+from kto_cli.model.load import load_model, load_tokenizer
 
 END = 2
 GREEDY, DRAWN = Decoding(12, temperature=0.0), Decoding(12, temperature=1.0, top_p=0.9)

@@ -24,7 +24,8 @@ from kto_cli.evaluation.prompts import ValidationPrompts, messages, side_by_side
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
 from kto_cli.model import lora
-from kto_cli.model.load import context_length, end_ids
+from kto_cli.model.lengths import context_length
+from kto_cli.model.load import end_ids
 from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.chat_template import TemplateRefuses

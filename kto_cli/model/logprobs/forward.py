@@ -20,7 +20,7 @@ class DistributedScorer:
         self.accelerator = accelerator
         self.scorer = scorer
         self.token_budget = token_budget
-        self.dtype = torch.promote_types(next(scorer.parameters()).dtype, torch.float32)
+        self.dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
 
     @property
     def packs(self) -> bool:
@@ -85,7 +85,7 @@ class DistributedScorer:
                 yield [lengths.index(min(lengths))], False
 
     def zeros(self, count: int) -> Tensor:
-        """[count] zeros on the device, in float32 or better."""
+        """[count] zeros on the device, in the type of summed log-probs."""
         return torch.zeros(count, dtype=self.dtype, device=self.accelerator.device)
 
     def sum(self, values: Tensor) -> Tensor:

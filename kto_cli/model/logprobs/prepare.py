@@ -18,12 +18,11 @@ from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
 from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices
+from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import (
     ModelSource,
-    context_length,
     end_ids,
     gc_paused,
-    greatest_length,
     load_model,
     load_tokenizer,
     open_source,
@@ -127,7 +126,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         model = load_model(
             source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
         )
-    max_length = greatest_length(config.max_length, context_length(model.config))
+    max_length = greatest_length(config.max_length, model.config)
     date = datetime.date.fromisoformat(config.template_date) if config.template_date else None
     encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model), date=date)
     cache = cache_folder(config)
@@ -203,7 +202,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded
     """
     scorer = CompletionScorer(prepared.model, prepared.dtype)
     scorer = to_devices(scorer, accelerator) if sharded else scorer.to(accelerator.device)
-    rows = prepared.train or prepared.validation
+    rows = prepared.train + prepared.validation
     if not rows:
         return scorer
     checked = scorer.trust_or_fall_back(check_sequences(rows))
@@ -221,10 +220,10 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded
 
 
 def check_sequences(rows: EncodedRows) -> list[TokenSequence]:
-    """Sequences for the start-up check: two short ones, one that shares the first's prompt, and the longest.
+    """Sequences for the start-up check: two short ones, one that shares the first's prompt, and the longest of all.
 
-    The longest exceeds the attention window, if the model has one that any row exceeds.
+    The longest, an own or a mismatched one, exceeds the attention window, if the model has one that any exceeds.
     """
     order = rows.own.lengths.argsort(kind="stable").tolist()
-    first, second, longest = order[0], order[min(1, len(order) - 1)], order[-1]
-    return [rows.own[first], rows.own[second], rows.mismatched[first], rows.own[longest]]
+    first, second, longest = order[0], order[min(1, len(order) - 1)], int(rows.sequences.lengths.argmax())
+    return [rows.own[first], rows.own[second], rows.mismatched[first], rows.sequences[longest]]

@@ -86,7 +86,7 @@ def reference_logps(
         # what is stored counts, so that a resumed run reads the same: another process may have stored it first
         values = stored()
         values[missing] = torch.where(values[missing].isnan(), computed, values[missing])
-    both = values[torch.from_numpy(inverse)].float()
+    both = values[torch.from_numpy(inverse)]
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
     return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
 

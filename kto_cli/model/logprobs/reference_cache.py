@@ -29,6 +29,8 @@ from kto_cli.common.files import remove, replacing
 from kto_cli.common.owner import LOCK, owning
 from kto_cli.common.read import read_bytes
 
+VERSION = 2
+"""Increases when the arithmetic of a log-prob changes by more than rounding. 2: tokens are summed in float64."""
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
 _RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
@@ -38,7 +40,7 @@ class ReferenceCache:
     """The values of one model in one dtype."""
 
     def __init__(self, root: Path, *, fingerprint: str, dtype: str) -> None:
-        self._seal = hashlib.blake2b(f"{fingerprint} {dtype} 1".encode(), digest_size=32).digest()
+        self._seal = hashlib.blake2b(f"{fingerprint} {dtype} {VERSION}".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
         self._segment = AppendFile(self.folder, ".segment")
         self._sizes: dict[str, int] = {}

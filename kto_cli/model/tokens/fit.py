@@ -15,7 +15,8 @@ import numpy
 
 from kto_cli.common.words import plural
 from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
-from kto_cli.model.load import context_length, greatest_length, load_config, load_tokenizer
+from kto_cli.model.lengths import greatest_length
+from kto_cli.model.load import load_config, load_tokenizer
 from kto_cli.model.locate import locate_model
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
@@ -70,8 +71,8 @@ def encoder_of(model: str, max_length: int | None) -> Encoder:
     """
     _, folder = locate_model(model)
     tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=None)
-    context = context_length(load_config(folder, trust_remote_code=None))
-    return Encoder(tokenizer, max_length=greatest_length(max_length, context))
+    model_config = load_config(folder, trust_remote_code=None)
+    return Encoder(tokenizer, max_length=greatest_length(max_length, model_config))
 
 
 def examine_fit(
