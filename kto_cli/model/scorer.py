@@ -112,13 +112,13 @@ class CompletionScorer(nn.Module):
             BadModel: the model does not number positions from 0.
         """
         self.packing = None
-        self._refuse_other_positions(sequences[:1])
-        if self.plain:
-            return ScorerCheck(0.0, "its head is not a plain linear layer")
         dtype = self.dtype
         if next(self.parameters()).dtype == torch.float32:
             self.dtype = torch.float32  # rounding of a lower precision would hide what is compared
         try:
+            self._refuse_other_positions(sequences[:1])
+            if self.plain:
+                return ScorerCheck(0.0, "its head is not a plain linear layer")
             head = self._compare_heads(sequences[:2])
             if self.plain:
                 return ScorerCheck(head, "its head is not the linear one its config describes")
@@ -135,8 +135,7 @@ class CompletionScorer(nn.Module):
         self._takes_positions = False
         own = self.score(sequences)
         self._takes_positions, self.plain = True, plain
-        difference = self._per_token(given - own, sequences)
-        if own.isfinite().all() and not difference <= self._tolerance:  # later checks name a model without numbers
+        if own.isfinite().all() and not self._agree(given, own, sequences):  # later checks name a model without numbers
             raise BadModel(
                 f"{type(self.model).__name__} does not number positions from 0 (as RoBERTa, which starts behind its "
                 "padding token); kto would compute other log-probs than the model's own.",
