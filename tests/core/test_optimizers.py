@@ -127,7 +127,7 @@ def test_gradients_add_up_in_float32():
 
 def test_missing_bitsandbytes_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
-    with pytest.raises(BadInput, match=r"pip install 'kto\[bitsandbytes\]'"):
+    with pytest.raises(BadInput, match=r"pip install .*\[bitsandbytes\]"):
         make_optimizer("adamw-8bit", [torch.zeros(1)], learning_rate=1e-3, device=torch.device("cpu"))
 
 

@@ -48,7 +48,7 @@ def test_a_check_writes_nothing_and_says_what_it_found(workplace, scratch, kto):
     assert ran.code == 0, ran.err
     assert everything(workplace) == before
     assert everything(scratch) == set()
-    for text in ("Doctor", "1 of 32 rows repeat an earlier one", "2 of 32 rows say of 1 answers", "(--check)"):
+    for text in ("Doctor", "1 of 32 rows repeat an earlier one", "2 of 32 rows say of 1 answer", "(--check)"):
         assert text in " ".join(ran.out.replace("│", " ").split())
     result = kto("binarize", "log.jsonl", "--check", "--json").json
     assert result["out"] is None

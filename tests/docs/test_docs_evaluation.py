@@ -32,7 +32,10 @@ TEXT = PAGE.read_text(encoding="utf-8")
 EXAMPLES = examples(TEXT)
 OTHER_FLAGS = {"--track", "--no-curves", "--resume", "--logdir", "--project"}
 """Flags of other commands that the page speaks of."""
-PARTS = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
+PARTS = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)} - {
+    files.FILES,
+    files.WHAT,
+}
 
 
 def words_of(example: Example) -> list[str]:

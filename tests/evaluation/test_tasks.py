@@ -404,7 +404,7 @@ def test_gsm8k_runs_and_says_what_was_cut_off(small):
     assert found["documents"]["gsm8k_cot"]["values"] == [0.0]  # of one of its two filters
     assert found["truncated"]
     assert said[1:] == [
-        "gsm8k: lm-eval's gsm8k_cot, 8 shots, 1 documents.",
+        "gsm8k: lm-eval's gsm8k_cot, 8 shots, 1 document.",
         "gsm8k: some prompts are longer than the model's context; their beginnings were cut off.",
     ]
 
@@ -544,7 +544,7 @@ def test_an_unreachable_dataset_is_named_before_another_benchmark_is_run(tmp_pat
 
 def test_lm_eval_may_be_missing(monkeypatch):
     monkeypatch.setattr(planning, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'kto\[tasks\]'"):
+    with pytest.raises(BadInput, match=r"pip install .*\[tasks\]"):
         plan_tasks(["mmlu"])
 
 
