@@ -130,7 +130,7 @@ class Checkpoint:
         return self.base.resolve() == prepared.source.folder.resolve()
 
     def weights_id(self, prepared: Prepared, config: EvalConfig) -> str:
-        """Hash of the weights (`model.load.fingerprint`); of an adapter with those of its base.
+        """Hash of the weights (`model.identity.fingerprint`); of an adapter with those of its base.
 
         Raises:
             BadModel: there are no weights.

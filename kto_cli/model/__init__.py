@@ -3,7 +3,8 @@
 locate.py      models found: local folders, the Hub
 folder.py      a model folder checked before it is loaded
 written_files.py  folders that kto wrote: every file compared with its checksum
-load.py        models and tokenizers: fingerprinted, loaded
+identity.py    fingerprint of a model; what names its log-probs, tokens and answers
+load.py        models and tokenizers: loaded
 text_part.py   the text part of an image-text model
 lora.py        LoRA and DoRA adapters: added, saved, attached, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights

@@ -130,6 +130,8 @@ def _refuse_missing_shards(folder: Path) -> None:
         return
     index = read_json(folder / INDEX, "the index of the weights")
     named = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
+    if outside := sorted(str(name) for name in named if Path(str(name)).name != name):
+        raise BadModel(f"{folder / INDEX} names weights outside of the folder: {outside[0]}.", COPY_AGAIN)
     if missing := sorted(name for name in named if not (folder / name).is_file()):
         raise BadModel(
             f"{folder} lacks {len(missing)} of its {len(named)} files of weights: {', '.join(missing[:3])}.",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 
-from kto_cli.common import files
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json, read_text
-from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer, read_config, weights_files
+from kto_cli.common.words import plural
+from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer
+from kto_cli.model.identity import fingerprint
 from kto_cli.model.locate import locate_model
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
 
@@ -29,16 +29,6 @@ FALLBACK_TEMPLATE = (
 )
 """Chat template for a model without one: the turn markers of hh-rlhf, the data of the KTO paper."""
 
-_IGNORED_KEYS = (
-    "transformers_version",
-    "_name_or_path",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-    "_attn_implementation",
-)
-"""Keys of config.json that change no number."""
-
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -48,28 +38,12 @@ class ModelSource:
     """Name given by the user: a path, a Hub id, or "built-in"."""
     folder: Path
     fingerprint: str
-    """Hash of the weights and of the config keys that change a number."""
+    """`identity.fingerprint`: hash of all that decides the model's numbers."""
 
     @property
     def on_hub(self) -> bool:
         """Whether `name` is a Hub id."""
         return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
-
-
-def fingerprint(folder: Path) -> str:
-    """Hash of a model's content: its safetensors files and its config, without keys that change no number.
-
-    Raises:
-        BadModel: there are no safetensors weights or no config in the folder.
-    """
-    config = read_config(folder)
-    weights = weights_files(folder)
-    digest = hashlib.sha256(
-        json.dumps({k: v for k, v in config.items() if k not in _IGNORED_KEYS}, sort_keys=True).encode()
-    )
-    for path in weights:
-        digest.update(f"\n{path.name} {files.weights_sha256(path)}".encode())
-    return digest.hexdigest()
 
 
 def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
@@ -212,9 +186,27 @@ def load_model(
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The model in {folder} lacks weights: {names}.", COPY_AGAIN)
+    _refuse_left_over(folder, sorted(info["unexpected_keys"]))
     if in_4bit is not None:
         keep_differentiable(model)
     return model.eval()
+
+
+OTHER_PARTS = re.compile(
+    r"(^|\.)(v_head|value_head|score|reward_head|classifier|vision_\w+|visual|multi_modal_projector)\."
+)
+"""Weights beside the language model that it does not need: heads of reward models, the image part (text_part.py)."""
+
+
+def _refuse_left_over(folder: Path, names: list[str]) -> None:
+    """Weights that the config does not describe: a config of another model, or with fewer layers."""
+    left = [name for name in names if not OTHER_PARTS.search(name)]
+    if left:
+        raise BadModel(
+            f"{folder} holds {plural(len(left), 'weight')} that its config.json does not describe, and that would be "
+            f"left over: {', '.join(left[:3])}{' ...' if len(left) > 3 else ''}.",
+            COPY_AGAIN,
+        )
 
 
 def load_config(folder: Path, *, trust_remote_code: bool | None) -> Any:

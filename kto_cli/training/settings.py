@@ -33,6 +33,10 @@ MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
 """Settings that may change when a run is resumed: paths (contents are compared by hash), memory, trackers."""
 
 
+COMPUTING = ("torch", "transformers", "peft")
+"""Libraries whose code computes a step; another version gives other bits."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """A `TrainConfig` with its open settings filled in."""
@@ -249,6 +253,11 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
             "Restore it, or start a new run with --out.",
         )
     names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
+    names += [
+        f"{name} ({stored['versions'].get(name)}, now {value})"
+        for name, value in now["versions"].items()
+        if name in COMPUTING and stored["versions"].get(name, value) != value
+    ]
     if names:
         screen.warn(
             f"Changed since the run was started: {', '.join(names)}. "

@@ -128,7 +128,7 @@ def read_reference(home: Path) -> Outcome:
     """Values that are damaged are missing, never wrong."""
     (folder,) = (home / "cache/reference").iterdir()
     sound = numpy.frombuffer(KNOWN["payload"], _RECORD)
-    cache = ReferenceCache(home / "cache", fingerprint=KNOWN["fingerprint"], dtype="torch.float32")
+    cache = ReferenceCache(home / "cache", numbers=KNOWN["numbers"])
     assert cache.folder == folder
     order = numpy.argsort(sound["key"])
     logps, _ = cache.read(sound["key"][order])
@@ -158,13 +158,13 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("area", AREAS)
 def test_damage_is_noticed_where_a_file_is_read(home, pico, tmp_path, area):
     """Each file in each way; together over 500 cases."""
-    from kto_cli.model.load import fingerprint
+    from kto_cli.model.identity import fingerprint, numbers_identity
 
     where, read = AREAS[area]
     if not KNOWN:
         segments = sorted((home / "cache/reference").glob("*/*.segment"))
-        KNOWN["fingerprint"] = fingerprint(pico)
-        cache = ReferenceCache(home / "cache", fingerprint=KNOWN["fingerprint"], dtype="torch.float32")
+        KNOWN["numbers"] = numbers_identity(fingerprint(pico), "torch.float32")
+        cache = ReferenceCache(home / "cache", numbers=KNOWN["numbers"])
         KNOWN["payload"] = b"".join(payload for path in segments for payload in cache._frames(path.read_bytes())[0])
     right, _ = read(home)
     draw, cases = random.Random(area), 0

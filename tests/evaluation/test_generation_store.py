@@ -53,7 +53,7 @@ def questions_of(count):
 
 
 def store_in(folder, **other):
-    return AnswerStore(folder, **{"fingerprint": "f", "family": "echo", "decoding": DECODING, **other})
+    return AnswerStore(folder, **{"fingerprint": "f", "reader": "r", "family": "echo", "decoding": DECODING, **other})
 
 
 def file_of(store: AnswerStore) -> Path:

@@ -10,7 +10,7 @@ KEYS = [bytes([number]) * 16 for number in range(3)]
 
 
 def opened(folder):
-    return ReferenceCache(folder, fingerprint="model", dtype="float32")
+    return ReferenceCache(folder, numbers="model float32")
 
 
 def values(cache):

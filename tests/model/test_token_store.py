@@ -239,7 +239,7 @@ def test_load_data_dir_keeps_no_rows(pico_data):
 
 def test_the_cache_gives_what_it_has(tmp_path: Path):
     keys = numpy.unique(numpy.frombuffer(bytes(range(160)), "V16"))
-    cache = ReferenceCache(tmp_path, fingerprint="f", dtype="d")
+    cache = ReferenceCache(tmp_path, numbers="f d")
     cache.append([(bytes(keys[place]), -float(place), place + 1) for place in (7, 2)])
     cache.append([(bytes(keys[4]), -4.0, 5)])
     logps, tokens = cache.read(keys)

@@ -82,10 +82,12 @@ def cache_of(home: Path) -> list[tuple[bytes, int]]:
     """Keys of the reference cache, each once, with their tokens, and the log-probs to 3 digits."""
     import numpy
 
-    from kto_cli.model.load import fingerprint
+    from kto_cli.model.identity import fingerprint, numbers_identity
     from kto_cli.model.logprobs.reference_cache import _RECORD, ReferenceCache
 
-    cache = ReferenceCache(home / "cache", fingerprint=fingerprint(home.parent / "model"), dtype="torch.float32")
+    cache = ReferenceCache(
+        home / "cache", numbers=numbers_identity(fingerprint(home.parent / "model"), "torch.float32")
+    )
     found = [
         record
         for path in sorted(cache.folder.glob("*.segment"))

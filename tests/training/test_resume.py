@@ -170,7 +170,7 @@ def test_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(unbroken, 
 
 def test_damaged_cache_is_said_and_computed_again(data, pico, tmp_path):
     """A flipped byte in the cache: said, that part computed again, and the values are what they were."""
-    from kto_cli.model.load import fingerprint
+    from kto_cli.model.identity import fingerprint, numbers_identity
     from kto_cli.model.logprobs.reference_cache import ReferenceCache
 
     command = [
@@ -187,7 +187,7 @@ def test_damaged_cache_is_said_and_computed_again(data, pico, tmp_path):
     total = call(*command, "--json").json["sequences"]
     segment = next((tmp_path / "cache").rglob("*.segment"))
     sound = segment.read_bytes()
-    cache = ReferenceCache(tmp_path / "cache", fingerprint=fingerprint(pico), dtype="torch.float32")
+    cache = ReferenceCache(tmp_path / "cache", numbers=numbers_identity(fingerprint(pico), "torch.float32"))
     keys = numpy.unique(_records(b"".join(cache._frames(sound)[0]))["key"])
     before = cache.read(keys)
     segment.write_bytes(sound[: len(sound) // 2] + bytes([sound[len(sound) // 2] ^ 1]) + sound[len(sound) // 2 + 1 :])

@@ -298,6 +298,15 @@ def test_files_of_a_model_can_be_read_by_others(finished):
     assert len(modes) == 1
 
 
+def test_a_run_resumed_with_another_library_says_so(kto, broken, monkeypatch):
+    """Another torch gives other bits."""
+    monkeypatch.setattr("torch.__version__", "2.99.0")
+    ran = kto("train", "--resume", "--out", broken)
+    assert ran.code == 0, ran.err
+    assert "now 2.99.0" in " ".join(ran.err.split())
+    assert "up to rounding, not bit for bit" in " ".join(ran.err.split())
+
+
 # --- how a broken run goes on -----------------------------------------------------------------
 
 

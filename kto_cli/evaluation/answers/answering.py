@@ -24,6 +24,7 @@ from kto_cli.evaluation.prompts import ValidationPrompts, messages, side_by_side
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
 from kto_cli.model import lora
+from kto_cli.model.identity import numbers_identity, tokenizer_identity
 from kto_cli.model.lengths import context_length
 from kto_cli.model.load import end_ids
 from kto_cli.model.locate import locate_model
@@ -84,7 +85,8 @@ class Answering:
         engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
         store = AnswerStore(
             cache_folder(self.config),
-            fingerprint=f"{weights} {prepared.dtype}",
+            fingerprint=numbers_identity(weights, str(prepared.dtype)),
+            reader=[list(ends), tokenizer_identity(Path(own.name_or_path), own)],
             family=engine.family,
             decoding=self.decoding,
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kto_cli.common.errors import BadInput, KtoError
 from kto_cli.common.eval_config import ENGINES, is_url
 from kto_cli.evaluation.answers.continuous import Continuous
-from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
+from kto_cli.evaluation.answers.noise import seeds_tensor
 from kto_cli.evaluation.answers.padded import Padded
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Engine, Question, prompt_seed
 from kto_cli.evaluation.answers.server import Client, Server
@@ -19,7 +21,7 @@ from kto_cli.evaluation.answers.vllm import Vllm
 _PROBED = 4
 """Prompts of the probe, and tokens of each."""
 _NATS = {torch.float32: 0.01, torch.float64: 0.01}
-"""Tolerance of the probe: nats by which a draw may be behind the best one of the plain forward pass. In half precision
+"""Tolerance of the probe: nats by which a log-prob may differ from the plain forward pass. In half precision
 rounding alone moves logits by a few tenths."""
 _NATS_IN_HALF = 0.5
 
@@ -67,34 +69,42 @@ def _automatic(subject: AnsweringModel, questions: Sequence[Question], say: Call
 def probe(subject: AnsweringModel, questions: Sequence[Question]) -> str | None:
     """Why continuous batching is not used with this model, or None.
 
-    A few tokens are drawn for the shortest prompts together, then compared with the plain forward pass over each prompt
-    and its answer: wrong positions, a wrong mask or wrong noise would draw other tokens.
+    A few tokens are drawn for the shortest prompts together. The log-probs they are drawn from must be those of the
+    plain forward pass over each prompt and its answer: right positions, right mask, soft caps kept, right noise.
     """
     decoding = Decoding(max_new_tokens=_PROBED, temperature=1.0, top_p=1.0)
     fitting = [question for question in questions if subject.room(question, decoding) == _PROBED]
     shortest = sorted(fitting, key=lambda question: len(question.tokens))[:_PROBED]
+    seen: dict[int, Tensor] = {}
+    watched = Continuous(subject, lambda logits, seeds: seen.update(zip(seeds.tolist(), logits.clone(), strict=False)))
     try:
-        made = dict(Continuous(subject).tokens(shortest, decoding))
+        made = dict(watched.tokens(shortest, decoding))
     except KtoError as error:
         return f"continuous batching fails ({_cause(error)})"
     except (AttributeError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
         return f"continuous batching fails ({_cause(error)})"
     model = subject.model()
     allowed = _NATS.get(model.dtype, _NATS_IN_HALF)
-    missed = max((_missed(model, shortest[index], tokens, decoding) for index, tokens in made.items()), default=0.0)
-    return None if missed <= allowed else f"its draws differ by {missed:.2g} nats in continuous batching"
+    apart = max((_apart(model, shortest[index], tokens, decoding, seen) for index, tokens in made.items()), default=0.0)
+    return None if apart <= allowed else f"its log-probs differ by {apart:.2g} nats in continuous batching"
 
 
-def _missed(model: Any, question: Question, tokens: list[int], decoding: Decoding) -> float:
-    """The largest gap, in nats, between a drawn token and the best one of the plain forward pass."""
+def _apart(model: Any, question: Question, tokens: list[int], decoding: Decoding, seen: dict[int, Tensor]) -> float:
+    """Largest difference, in nats, between a token's log-prob and that of the plain forward pass; infinite for a
+    position whose noise was not asked for.
+
+    Args:
+        seen: logits [vocabulary] by the seed of their draw.
+    """
     ids = torch.tensor([question.tokens + tokens], device=model.device)
     with torch.no_grad():
-        logits = model(input_ids=ids).logits[0, len(question.tokens) - 1 : -1]
+        plain = model(input_ids=ids).logits[0, len(question.tokens) - 1 : -1].float().log_softmax(-1)
     positions = range(len(question.tokens), ids.shape[1])
-    seeds = seeds_tensor([prompt_seed(decoding.seed, question.tokens)] * len(tokens), positions)
-    scores = perturbed(logits, seeds, temperature=decoding.temperature, top_p=decoding.top_p)
-    drawn = scores.gather(1, ids[0, len(question.tokens) :, None])[:, 0]
-    return float((scores.max(-1).values - drawn).max())
+    seeds = seeds_tensor([prompt_seed(decoding.seed, question.tokens)] * len(tokens), positions).tolist()
+    if not seen.keys() >= set(seeds):
+        return math.inf
+    drawn = torch.stack([seen[seed] for seed in seeds]).float().log_softmax(-1)
+    return float((drawn - plain.to(drawn.device)).abs().max())
 
 
 def _cause(error: Exception) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,8 +37,9 @@ class Continuous:
     name = "continuous"
     family = "transformers"
 
-    def __init__(self, subject: AnsweringModel) -> None:
-        self._subject = subject
+    def __init__(self, subject: AnsweringModel, watch: Callable[[Tensor, Tensor], None] | None = None) -> None:
+        """`watch`: given the logits [requests, vocabulary] and seeds [requests] of each draw (`choose.probe`)."""
+        self._subject, self._watch = subject, watch
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
         """Answers in the order they finish.
@@ -60,7 +61,7 @@ class Continuous:
         if not questions:
             return
         longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index].tokens), index))
-        with _manager(self._subject, questions, decoding) as manager:
+        with _manager(self._subject, questions, decoding, self._watch) as manager:
             for index in longest_first:
                 manager.add_request(
                     list(questions[index].tokens),
@@ -102,7 +103,12 @@ def _noise_of(question: Question, decoding: Decoding) -> dict[str, Any]:
 
 
 @contextmanager
-def _manager(subject: AnsweringModel, questions: Sequence[Question], decoding: Decoding) -> Iterator[Any]:
+def _manager(
+    subject: AnsweringModel,
+    questions: Sequence[Question],
+    decoding: Decoding,
+    watch: Callable[[Tensor, Tensor], None] | None,
+) -> Iterator[Any]:
     """A running manager; on exit it is stopped and the model's attention restored."""
     model = subject.model()
     attention = model.config._attn_implementation
@@ -113,7 +119,7 @@ def _manager(subject: AnsweringModel, questions: Sequence[Question], decoding: D
                 generation_config=settings, continuous_batching_config=_sizes(model, questions, decoding)
             )
             if not decoding.greedy:
-                manager.logit_processor = _processors(decoding)
+                manager.logit_processor = _processors(decoding, watch)
             manager.start()
             yield manager
         finally:
@@ -141,7 +147,7 @@ def _sizes(model: Any, questions: Sequence[Question], decoding: Decoding) -> Any
     )
 
 
-def _processors(decoding: Decoding) -> Any:
+def _processors(decoding: Decoding, watch: Callable[[Tensor, Tensor], None] | None) -> Any:
     """The noise as a logits processor with one argument per request; defined here, as transformers is imported late."""
     from transformers import LogitsProcessorList
     from transformers.generation.continuous_batching.cb_logits_processors import (
@@ -167,6 +173,8 @@ def _processors(decoding: Decoding) -> Any:
 
         def __call__(self, scores: Tensor, tensor_arg: Tensor) -> Tensor:
             seeds = tensor_arg[: scores.shape[0]]
+            if watch is not None:
+                watch(scores, seeds)
             return perturbed(scores, seeds, temperature=decoding.temperature, top_p=decoding.top_p)
 
     processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([Draw()]))

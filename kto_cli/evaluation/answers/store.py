@@ -15,12 +15,13 @@ from kto_cli.evaluation.answers.records import Answer, Decoding, Engine, Questio
 class AnswerStore:
     """The answers of one model, from one family of engines, with one decoding, in the cache folder `answers`."""
 
-    def __init__(self, cache: Path, *, fingerprint: str, family: str, decoding: Decoding) -> None:
+    def __init__(self, cache: Path, *, fingerprint: str, reader: object, family: str, decoding: Decoding) -> None:
         """
         Args:
-            cache: the cache's root. fingerprint: of the model's weights, and of all else that changes its answers.
+            cache: the cache's root. fingerprint: `identity.numbers_identity` of the model. reader: what ends an answer
+                and turns its tokens into text, as JSON.
         """
-        self.records = RecordStore(cache / "answers", [2, fingerprint, family, asdict(decoding)])
+        self.records = RecordStore(cache / "answers", [3, fingerprint, reader, family, asdict(decoding)])
 
     def key(self, question: Question) -> str:
         """The name of a prompt, by its tokens."""

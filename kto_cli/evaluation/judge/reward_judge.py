@@ -20,6 +20,7 @@ from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 from kto_cli.model import load
+from kto_cli.model.identity import fingerprint
 from kto_cli.model.lengths import context_length
 
 GOOD = {"accepted", "acceptable", "chosen", "desirable", "good", "harmless", "helpful", "positive", "preferred", "safe"}
@@ -81,7 +82,7 @@ class RewardJudge:
         """
         self.folder = folder
         self._say = say
-        self._print = load.fingerprint(folder)
+        self._print = fingerprint(folder)
         self._dtype = dtype
         config = read_json(folder / "config.json", "the judge's config", constants=True)
         self.weights = torch.tensor(score_weights(config, folder), dtype=torch.float64)

@@ -16,6 +16,7 @@ from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.core.batches import micro_batches, sequence_lengths
+from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache
@@ -95,7 +96,7 @@ def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
     """The cache of this reference model's log-probs in this dtype."""
     precision = prepared.precision
     dtype = str(precision.compute) if precision.weights == torch.float32 else precision.name
-    return ReferenceCache(cache_folder(config), fingerprint=prepared.source.fingerprint, dtype=dtype)
+    return ReferenceCache(cache_folder(config), numbers=numbers_identity(prepared.source.fingerprint, dtype))
 
 
 def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:

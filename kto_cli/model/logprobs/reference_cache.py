@@ -37,10 +37,11 @@ _RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
 
 
 class ReferenceCache:
-    """The values of one model in one dtype."""
+    """The values of one model, as one dtype and one version of its code compute them."""
 
-    def __init__(self, root: Path, *, fingerprint: str, dtype: str) -> None:
-        self._seal = hashlib.blake2b(f"{fingerprint} {dtype} {VERSION}".encode(), digest_size=32).digest()
+    def __init__(self, root: Path, *, numbers: str) -> None:
+        """`numbers`: `identity.numbers_identity` of the model."""
+        self._seal = hashlib.blake2b(f"{numbers} {VERSION}".encode(), digest_size=32).digest()
         self.folder = root / "reference" / self._seal.hex()[:32]
         self._segment = AppendFile(self.folder, ".segment")
         self._sizes: dict[str, int] = {}

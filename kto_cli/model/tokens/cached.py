@@ -19,22 +19,13 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.owner import beside
 from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import TRAIN, DataDir, count_rows, read_columns
+from kto_cli.model.identity import tokenizer_identity
 from kto_cli.model.tokens.build_store import write_store
 from kto_cli.model.tokens.encoder import Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.store import MANIFEST, VERSION, EncodedRows, TokenStore
 from kto_cli.model.tokens.store_files import open_store
 
-_TOKENIZER_FILES = (
-    "token*",
-    "vocab*",
-    "merges*",
-    "special_tokens*",
-    "added_tokens*",
-    "chat_template*",
-    "*.model",
-    "*.py",
-)
 UNCHANGED = "The dataset is unchanged; the same command tokenizes it again."
 _BATCH = 512
 """Rows read at once."""
@@ -69,17 +60,11 @@ def tokenized_rows(
 
 def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path) -> str:
     """32 hex digits: hash of everything that determines the store's tokens."""
-    import tokenizers
-    import transformers
-
-    found = sorted({path for pattern in _TOKENIZER_FILES for path in tokenizer_folder.glob(pattern) if path.is_file()})
     parts = [
         VERSION,
         dataset,
         file,
-        [(path.name, files.file_sha256(path)) for path in found],
-        [transformers.__version__, tokenizers.__version__],
-        encoder.tokenizer.chat_template,
+        tokenizer_identity(tokenizer_folder, encoder.tokenizer),
         str(encoder.date),
         encoder.ends,
         encoder.max_length,
