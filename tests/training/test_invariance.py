@@ -152,18 +152,18 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(pico, pico_data, tmp_path):
-    """The command itself, float32. 32 rows in batches of 31: the last step has one row, so one process has none, and
-    the other no row of one class. Neither hangs, and losses, z_ref and weights are those of one process."""
+    """The command itself, float32, in steps of one row: one process has none, and the other no row of one class.
+    Neither hangs, and losses, z_ref and weights are those of one process."""
     from safetensors.torch import load_file
 
-    words = ["train", "--data", pico_data, "--model", pico, "--batch-size", 31, "--learning-rate", 1e-3]
-    words += ["--epochs", 2, "--cache", tmp_path / "cache", "--schedule", "constant"]
+    words = ["train", "--data", pico_data, "--model", pico, "--batch-size", 1, "--learning-rate", 1e-3]
+    words += ["--max-steps", 4, "--cache", tmp_path / "cache", "--schedule", "constant"]
     call(*words, "--out", tmp_path / "one")
     said = launch(ACCELERATE, "-m", "kto_cli", *words, "--out", tmp_path / "two", "--micro-batch-tokens", 200)
     assert "starting the 2 asked for" in said
     assert json.loads((tmp_path / "two" / "kto_config.json").read_text())["chosen"]["processes"] == 2
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
-    assert [line["rows"] for line in one] == [31, 32, 63, 64]
+    assert [line["rows"] for line in one] == [1, 2, 3, 4]
     for name in ("loss", "z_ref", "z_ref_pairs", "reward_desirable", "reward_undesirable", "gradient_norm", "tokens"):
         for first, second in zip(one, two, strict=True):
             # None: the reward of a class that the step has no row of
