@@ -229,6 +229,8 @@ PATTERNS = [
     )
     for one in LANGUAGES.values()
 ]
+OPENING = 200
+"""Characters that hold any apology, white space before it included."""
 ANY_SORRY = re.compile("|".join(f"(?:{one.sorry})" for one in LANGUAGES.values()))
 
 
@@ -236,9 +238,9 @@ def refuses_in_other_language(answer: str) -> bool:
     """Whether an answer in one of LANGUAGES is a refusal and nothing else."""
     if len(answer) > LONGEST:
         return False
-    text = answer.strip().lower()
-    if not ANY_SORRY.match(text.lstrip(EDGES)):
+    if not ANY_SORRY.match(answer[:OPENING].lower().lstrip(EDGES)):  # nearly all answers end here
         return False
+    text = answer.strip().lower()
     sentences = [found for part in SENTENCE_END.split(text) if (found := part.strip(EDGES))]
     return any(_refuses(sentences, patterns) for patterns in PATTERNS)
 

@@ -116,6 +116,8 @@ def holds_chat(value: Any) -> bool:
 
 def may_be_chat(text: str) -> bool:
     """Whether a text is worth parsing; false for nearly all texts, at no cost."""
+    if text[:1] not in "[{a" and not text[:1].isspace():
+        return False
     return text.lstrip()[:1] in ("[", "{", "a") and ("role" in text or "from" in text) and "{" in text
 
 
@@ -144,6 +146,8 @@ def turns_of(prompt: Any, answers: list[Any]) -> tuple[Any, list[Any]]:
     Raises:
         RowFault: `missing_field` if a turn is null.
     """
+    if isinstance(prompt, str) and prompt[:1] != "[" and not prompt[:1].isspace():  # nearly all: not all are lists
+        return prompt, answers
     lists = [_texts_in(value) for value in (prompt, *answers)]
     if any(each is None for each in lists) or len({len(each or ()) for each in lists}) != 1:
         return prompt, answers

@@ -108,7 +108,10 @@ def label_value(value: Any, column: str = "label") -> bool | float:
     Raises:
         RowFault: `label_missing` or `label_not_accepted`.
     """
-    label = value if isinstance(value, bool) else finite(as_number(value))
+    if isinstance(value, bool):
+        count_label(column, "true" if value else "false", DESIRABLE if value else UNDESIRABLE)
+        return value
+    label: bool | float | None = finite(as_number(value))
     if label is None and isinstance(value, str):
         label = WORDS.get(value.strip().casefold())
     outcome = BY_NUMBER if not isinstance(label, bool) else DESIRABLE if label else UNDESIRABLE

@@ -73,6 +73,7 @@ NOTHING: tuple[Any, ...] = (None, "", "[]", "{}", [], {}, ())
 """Values of a field that say nothing."""
 MORE_THAN_TEXT = ("tools", "functions", "images", "image", "videos", "video", "audios", "audio")
 """Columns beside a chat that its answer depends on."""
+_MORE = frozenset(MORE_THAN_TEXT)
 
 
 class Turn(NamedTuple):
@@ -106,6 +107,8 @@ def refuse_more_than_text(cells: Mapping[str, Any]) -> None:
     Raises:
         RowFault: `tools_not_accepted` or `media_not_accepted`.
     """
+    if _MORE.isdisjoint(cells):
+        return
     for name in MORE_THAN_TEXT:
         if cells.get(name) not in NOTHING:
             reason = "tools_not_accepted" if name in ("tools", "functions") else "media_not_accepted"

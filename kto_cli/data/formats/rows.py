@@ -74,7 +74,7 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
 
 def count_object(text: str, note: str) -> None:
     """Counts a text that is the source of an object: a log may hold the text in a field of it."""
-    if text.lstrip().startswith("{") and isinstance(structure_of(text), dict):
+    if (text[:1] == "{" or text[:1].isspace()) and text.lstrip()[:1] == "{" and isinstance(structure_of(text), dict):
         count(note)
 
 

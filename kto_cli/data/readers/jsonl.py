@@ -15,7 +15,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +98,17 @@ def as_record(origin: str, value: Any, raw: str, wanted: Sequence[str] | None = 
     return Record(origin, value, raw)
 
 
+LONGEST_NAME = 256
+"""Characters from which on a text is no column name."""
+
+
 def is_header(values: dict[str, Any]) -> bool:
     """Whether every value of a row is the name of its column, as where a logger has written the header again."""
     filled = 0
     for name, value in values.items():
         if value is None:
             continue
-        if not isinstance(value, str) or bare_name(value) != bare_name(name):
+        if not isinstance(value, str) or len(value) >= LONGEST_NAME or bare_name(value) != _name(name):
             return False
         filled += 1
     return filled > 1
@@ -112,7 +116,10 @@ def is_header(values: dict[str, Any]) -> bool:
 
 def bare_name(text: str) -> str:
     """A column name without case, and without byte order mark, white space and quotes at its ends."""
-    return text.strip().strip("\ufeff\"'").strip().casefold() if len(text) < 256 else text
+    return text.strip().strip("\ufeff\"'").strip().casefold() if len(text) < LONGEST_NAME else text
+
+
+_name = lru_cache(maxsize=1024)(bare_name)  # columns have the same names in all rows
 
 
 def parsed(record: Record, wanted: Sequence[str] | None = None) -> Record:
