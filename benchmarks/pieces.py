@@ -1,4 +1,5 @@
-"""Piece size of the batch plan: how many rows of one prompt are placed together, against what that does to a batch.
+"""Piece sizes of the batch plan: how many rows of one prompt, and of one conversation, are placed together, against what
+that does to a batch.
 
     python benchmarks/pieces.py              # made group sizes, batches of 32
     python benchmarks/pieces.py --json
@@ -7,6 +8,8 @@ For each piece size: distinct prompts in a batch (mean and least), `effective` p
 squared rows of a prompt: what is left for z_ref where rows of one prompt agree entirely), the tokens of a step for
 prompts of 120 and completions of 80 tokens as a share of those without sharing, and the mean share of the peak
 learning rate that rows of the rarest and of the most frequent prompts get (linear schedule, 10 % warm-up).
+For conversations of rated turns, one row a turn, the same of conversations, with 60 tokens of a question and 80 of an
+answer; each turn's prompt is all before it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from kto_cli.core import plan
 
 PIECES = (1, 2, 4, 8, 16, 10**6)
 BATCH, EPOCHS = 32, 8
-PROMPT_TOKENS, COMPLETION_TOKENS = 120, 80
+PROMPT_TOKENS, COMPLETION_TOKENS, TURN_TOKENS = 120, 80, 60
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = [measured(name, sizes, share, piece) for name, sizes, share in shapes() for piece in PIECES]
+    found += [measured_turns(name, turns, piece) for name, turns in conversations() for piece in PIECES]
     if options.json:
         print(json.dumps(found))
         return
@@ -54,24 +58,66 @@ def shapes() -> Iterator[tuple[str, list[int], float]]:
     yield "3 questions asked 300 times, 1000 asked once", [300] * 3 + [1] * 1000, 0.5
 
 
+def conversations() -> Iterator[tuple[str, list[int]]]:
+    """Yields (name, rated turns of each conversation)."""
+    random = Random(0)
+    yield "5 rated turns a conversation", [5] * 1000
+    yield "1 to 12 rated turns a conversation", [random.randint(1, 12) for _ in range(800)]
+
+
+def measured_turns(name: str, turns: list[int], piece: int) -> dict[str, Any]:
+    """Numbers of conversations with so many turns, placed in pieces of `piece` rows."""
+    random = Random(1)
+    of = [conversation for conversation, count in enumerate(turns) for _ in range(count)]
+    depths = [turn for count in turns for turn in range(count)]
+    labels = [random.random() < 0.5 for _ in of]
+    plan.CONVERSATION_PIECE = piece
+    found, shared, apart = [], 0, 0
+    rates: dict[int, list[float]] = {size: [] for size in set(turns)}
+    for epoch in range(EPOCHS):
+        batches = plan.plan_epoch(labels, list(range(len(of))), of, batch_size=BATCH, seed=0, epoch=epoch)
+        for step, batch in enumerate(batches):
+            found.append(Counter(of[row] for row in batch))
+            apart += sum((depths[row] + 1) * (TURN_TOKENS + COMPLETION_TOKENS) for row in batch)
+            deepest = {of[row]: 0 for row in batch}
+            for row in batch:
+                deepest[of[row]] = max(deepest[of[row]], depths[row])
+            shared += sum((depth + 1) * TURN_TOKENS + depth * COMPLETION_TOKENS for depth in deepest.values())
+            shared += COMPLETION_TOKENS * sum(depths[row] == deepest[of[row]] for row in batch)
+            rate = plan.learning_rate_share(step, total=len(batches), warmup=0.1, schedule="linear")
+            for row in batch:
+                rates[turns[of[row]]].append(rate)
+    plan.CONVERSATION_PIECE = 8
+    return numbers(name, piece, found, shared / apart, rates)
+
+
 def measured(name: str, sizes: list[int], share: float, piece: int) -> dict[str, Any]:
     """Numbers of one shape and piece size, over some epochs. A share of 0 means pairs: one row of each class."""
     random = Random(1)
     prompts = [prompt for prompt, size in enumerate(sizes) for _ in range(size)]
     labels = [random.random() < share if share else row % 2 == 0 for row in range(len(prompts))]
     plan.PIECE = piece
-    distinct, effective, rates = [], [], {size: [] for size in set(sizes)}
+    found, rates = [], {size: [] for size in set(sizes)}
     for epoch in range(EPOCHS):
         batches = plan.plan_epoch(labels, prompts, batch_size=BATCH, seed=0, epoch=epoch)
         for step, batch in enumerate(batches):
             counts = Counter(prompts[row] for row in batch)
-            distinct.append(len(counts))
-            effective.append(len(batch) ** 2 / sum(count * count for count in counts.values()))
+            found.append(counts)
             rate = plan.learning_rate_share(step, total=len(batches), warmup=0.1, schedule="linear")
             for prompt, count in counts.items():
                 rates[sizes[prompt]] += [rate] * count
-    rows, prompt_total = EPOCHS * len(prompts), sum(distinct)
+    rows, prompt_total = EPOCHS * len(prompts), sum(map(len, found))
     shared = prompt_total * PROMPT_TOKENS + rows * COMPLETION_TOKENS
+    plan.PIECE = 4
+    return numbers(name, piece, found, shared / (rows * (PROMPT_TOKENS + COMPLETION_TOKENS)), rates)
+
+
+def numbers(
+    name: str, piece: int, batches: list[Counter[int]], tokens: float, rates: dict[int, list[float]]
+) -> dict[str, Any]:
+    """A line of the table, from the rows of each prompt or conversation in each batch."""
+    distinct = [len(counts) for counts in batches]
+    effective = [counts.total() ** 2 / sum(count * count for count in counts.values()) for counts in batches]
     return {
         "shape": name,
         "piece": piece,
@@ -79,7 +125,7 @@ def measured(name: str, sizes: list[int], share: float, piece: int) -> dict[str,
         "least": min(distinct),
         "effective": mean(effective),
         "least_effective": min(effective),
-        "tokens": shared / (rows * (PROMPT_TOKENS + COMPLETION_TOKENS)),
+        "tokens": tokens,
         "rate_rare": mean(rates[min(rates)]),
         "rate_frequent": mean(rates[max(rates)]),
     }

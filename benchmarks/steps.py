@@ -340,11 +340,12 @@ def planned(prepared: Any, options: argparse.Namespace) -> list[Any]:
     """The batches of the warm-up and of the timed steps: those that `kto train` would take."""
     from kto_cli.core.plan import plan_epoch
 
-    labels, prompts = prepared.train.labels.tolist(), prepared.train.prompts.tolist()
+    rows = prepared.train
+    labels, groups = rows.labels.tolist(), (rows.prompts.tolist(), rows.conversations.tolist())
     batches: list[Any] = []
     epoch = 0
     while len(batches) <= options.steps:
-        plan = plan_epoch(labels, prompts, batch_size=options.batch_size, seed=0, epoch=epoch)
+        plan = plan_epoch(labels, *groups, batch_size=options.batch_size, seed=0, epoch=epoch)
         batches += [prepared.train.take(batch) for batch in plan]
         epoch += 1
     return batches[: options.steps + 1]

@@ -109,8 +109,8 @@ def whole_pairs(prepared: Prepared) -> dict[str, list[str]]:
 def planned(prepared: Prepared, job: dict[str, Any]) -> list[EncodedRows]:
     """The effective batches that `kto train` takes: one that warms up, then those that are timed."""
     rows = prepared.train
-    prompts = rows.prompts.tolist() if job.get("group_prompts", True) else None
-    plan = plan_epoch(rows.labels.tolist(), prompts, batch_size=job["batch_size"], seed=SEED, epoch=0)
+    groups = (rows.prompts.tolist(), rows.conversations.tolist()) if job.get("group_prompts", True) else ()
+    plan = plan_epoch(rows.labels.tolist(), *groups, batch_size=job["batch_size"], seed=SEED, epoch=0)
     return [rows.take(batch) for batch in plan]
 
 
@@ -268,8 +268,7 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
 def forward_tokens(engine: TrainingEngine, batch: EncodedRows) -> int:
     """What a step computes, in forward tokens, padding not counted."""
     budget, packed = engine.token_budget, engine.packs
-    own, mismatched = batch.own.sequence_lengths, batch.mismatched.sequence_lengths
-    tokens = step_tokens(own, mismatched, token_budget=budget, packed=packed)
+    tokens = step_tokens(batch.own, batch.mismatched, token_budget=budget, packed=packed)
     return step_cost(*tokens)
 
 

@@ -102,7 +102,10 @@ class TrainFlags(ModelFlags):
 
     group_prompts: Annotated[
         bool,
-        typer.Option(help="Put rows of one prompt into one step, to compute it once.", rich_help_panel=OPTIMIZATION),
+        typer.Option(
+            help="Put rows of one prompt or chat into one step, to compute what they share once.",
+            rich_help_panel=OPTIMIZATION,
+        ),
     ]
 
     lora_r: Annotated[

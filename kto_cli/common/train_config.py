@@ -36,7 +36,8 @@ class TrainConfig(ModelConfig):
     batch_size: int = 32
     """Rows of one optimizer step, over all processes. Affects results: z_ref is estimated from them."""
     group_prompts: bool = True
-    """Put rows of one prompt into one step where the class shares allow it, so that the prompt is computed once."""
+    """Put rows of one prompt or conversation into one step where the class shares allow it, so that what they share is
+    computed once."""
     learning_rate: float | None = None
     """Peak learning rate; default: by model size (5e-6 from 1B parameters up, more below; x10 for LoRA), printed."""
     optimizer: str = "adamw"

@@ -8,14 +8,15 @@ completion predicts nothing and is left out.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kto_cli.core.packing import assign, packed_batches, padded_batches
-from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span, common_prefix
+from kto_cli.core.packing import assign, even_runs, padded_batches
+from kto_cli.core.prefix_order import common_prefix, lengths_of, prefix_order
+from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span
 from kto_cli.core.rows import TokenSequence
 
 
@@ -48,83 +49,29 @@ class Batch(NamedTuple):
         return self._replace(**moved)
 
 
-class SequenceLengths(NamedTuple):
-    """Lengths and prompts of sequences, without their tokens: enough to form micro-batches."""
-
-    prompts: Sequence[Hashable]
-    """[sequences] values that are equal where the prompts are."""
-    prompt_lengths: Sequence[int]
-    """[sequences] tokens."""
-    completion_lengths: Sequence[int]
-    """[sequences] tokens."""
-
-
-def sequence_lengths(sequences: Sequence[TokenSequence]) -> SequenceLengths:
-    """Lengths of sequences in memory, or of stored sequences that know theirs."""
-    stored: SequenceLengths | None = getattr(sequences, "sequence_lengths", None)
-    return stored or SequenceLengths(
-        [sequence.prompt for sequence in sequences],
-        [len(sequence.prompt) for sequence in sequences],
-        [len(sequence.completion) for sequence in sequences],
-    )
-
-
-class PromptGroup(NamedTuple):
-    """Sequences with the same prompt."""
-
-    members: tuple[int, ...]
-    """Indices of the sequences."""
-    size: int
-    """Tokens to compute when packed."""
-
-
-def prompt_groups(lengths: SequenceLengths, *, max_tokens: int | None = None) -> list[PromptGroup]:
-    """Groups sequences by prompt, in order of their first members; members in order of appearance.
-
-    The order depends on nothing but the members: whichever groups are done, the remaining ones are the same again.
-
-    Args:
-        max_tokens: a larger group is split, and its prompt is computed once in each part.
-    """
-    by_prompt: dict[Hashable, list[int]] = {}
-    for index, prompt in enumerate(lengths.prompts):
-        by_prompt.setdefault(prompt, []).append(index)
-    groups = []
-    for members in by_prompt.values():
-        prompt_length = lengths.prompt_lengths[members[0]]
-        sizes = [lengths.completion_lengths[member] - 1 for member in members]
-        parts = [list(range(len(members)))]
-        if max_tokens is not None and prompt_length + sum(sizes) > max_tokens:
-            parts = [sorted(part) for part in packed_batches(sizes, max_tokens - prompt_length)]
-        for part in parts:
-            size = prompt_length + sum(sizes[index] for index in part)
-            groups.append(PromptGroup(tuple(members[index] for index in part), size))
-    return sorted(groups, key=lambda group: group.members[0])
-
-
 def micro_batches(
-    lengths: SequenceLengths, *, token_budget: int, ranks: int = 1, packed: bool
+    sequences: Sequence[TokenSequence], *, token_budget: int, ranks: int = 1, packed: bool
 ) -> list[list[list[int]]]:
     """Assigns sequences to processes and forms each process's micro-batches.
 
+    Packed, sequences with long common prefixes come into one micro-batch, and all micro-batches are equally large to
+    within a sequence.
+
     Args:
-        token_budget: most tokens of a micro-batch, padding included. packed: packed or padded batches.
+        token_budget: most tokens of a micro-batch; a prefix that is shared in it counts once, padding counts.
+        packed: packed or padded batches.
 
     Returns:
         For each process its micro-batches, lists of indices. A process may get none.
     """
     if packed:
-        pieces = [(group.members, group.size) for group in prompt_groups(lengths, max_tokens=token_budget)]
-    else:
-        both = zip(lengths.prompt_lengths, lengths.completion_lengths, strict=True)
-        pieces = [((index,), prompt + completion - 1) for index, (prompt, completion) in enumerate(both)]
-    sizes = [size for _, size in pieces]
-    into_batches = packed_batches if packed else padded_batches
-    shares = []
-    for share in assign(sizes, ranks):
-        batches = into_batches([sizes[piece] for piece in share], token_budget)
-        shares.append([[index for piece in batch for index in pieces[share[piece]][0]] for batch in batches])
-    return shares
+        runs = even_runs(prefix_order(sequences), token_budget, ranks)
+        return [runs[rank::ranks] for rank in range(ranks)]
+    sizes = [length - 1 for length in lengths_of(sequences)]
+    return [
+        [[share[place] for place in batch] for batch in padded_batches([sizes[index] for index in share], token_budget)]
+        for share in assign(sizes, ranks)
+    ]
 
 
 class Prompt(NamedTuple):

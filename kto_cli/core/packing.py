@@ -1,10 +1,12 @@
-"""Sequences assigned to processes and put into micro-batches by size."""
+"""Sequences assigned to processes and put into micro-batches: padded ones by length, packed ones by common prefix."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from itertools import accumulate, pairwise
+
+from kto_cli.core.prefix_order import PrefixOrder
 
 
 def assign(sizes: Sequence[int], ranks: int) -> list[list[int]]:
@@ -48,31 +50,68 @@ def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]
     return batches
 
 
-def packed_batches(sizes: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Best-fit bin packing: puts pieces, largest first, into the batch of at most `token_budget` tokens that they fill
-    best.
+def prefix_runs(order: PrefixOrder, token_budget: int) -> list[list[int]]:
+    """Splits sequences, in lexicographic order, into packed batches of at most `token_budget` tokens.
 
-    As with `padded_batches`, the remaining pieces form the same batches again, whichever batches are done, and a piece
-    larger than the budget is a batch of its own.
-
-    Args:
-        sizes: tokens of each piece.
+    Greedy, which gives the fewest such batches. A sequence longer than the budget is a batch of its own.
 
     Returns:
         Lists of indices.
     """
-    batches: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, batch), sorted
-    for index in _largest_first(sizes):
-        fit = bisect_left(room, (sizes[index], -1))
-        if fit < len(room):
-            free, batch = room.pop(fit)
-            batches[batch].append(index)
+    bounds = _bounds(order, token_budget)
+    return [list(order.indices[start:stop]) for start, stop in pairwise(bounds)]
+
+
+def even_runs(order: PrefixOrder, token_budget: int, ranks: int = 1) -> list[list[int]]:
+    """`prefix_runs` of as few batches as one rank needs at least, times `ranks`, the largest of them as small as
+    possible."""
+    return prefix_runs(order, _even_budget(order, token_budget, ranks))
+
+
+def packed_tokens(order: PrefixOrder, runs: Sequence[Sequence[int]]) -> int:
+    """Tokens of packed batches that are consecutive parts of the order, as of `prefix_runs`."""
+    cuts = list(accumulate(map(len, runs)))[:-1]
+    return order.tokens + sum(order.common[cut] for cut in cuts)
+
+
+def _even_budget(order: PrefixOrder, token_budget: int, ranks: int) -> int:
+    """The least budget with which no rank has more batches than with `token_budget`."""
+    rounds = -(-(len(_bounds(order, token_budget)) - 1) // ranks)
+    low, high = 1, token_budget
+    while low < high:
+        middle = (low + high) // 2
+        if len(_bounds(order, middle)) - 1 <= rounds * ranks:
+            high = middle
         else:
-            free, batch = token_budget, len(batches)
-            batches.append([index])
-        insort(room, (free - sizes[index], batch))
-    return batches
+            low = middle + 1
+    return low
+
+
+def missing_runs(order: PrefixOrder, token_budget: int, missing: Sequence[bool]) -> list[list[int]]:
+    """`prefix_runs` of the sequences that are `missing`.
+
+    Runs that are missing as a whole are those of all sequences: an interrupted pass over the data is resumed with the
+    batches it would have had. What is missing of the other runs makes further ones.
+
+    Args:
+        missing: [sequences], by index.
+    """
+    runs = prefix_runs(order, token_budget)
+    whole = [all(missing[index] for index in run) for run in runs]
+    others = [index for run, kept in zip(runs, whole, strict=True) if not kept for index in run if missing[index]]
+    rest = prefix_runs(order.of(others), token_budget)
+    return [run for run, kept in zip(runs, whole, strict=True) if kept] + rest
+
+
+def _bounds(order: PrefixOrder, token_budget: int) -> list[int]:
+    """Where in the order each batch of `prefix_runs` begins, and the end."""
+    bounds, tokens = [0], 0
+    for position, (length, common) in enumerate(zip(order.lengths, order.common, strict=True)):
+        tokens += length - common
+        if tokens > token_budget and position > bounds[-1]:
+            bounds.append(position)
+            tokens = length
+    return [*bounds, len(order.lengths)] if order.lengths else [0]
 
 
 def _largest_first(sizes: Sequence[int]) -> list[int]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from random import Random
 
-VERSION = 2
+VERSION = 3
 """Of the plan: a run resumes only with the one it was started with, else rows would be trained twice or never."""
-PIECE = 4
-"""Rows of one prompt that are placed together at most. Measured in benchmarks/README.md: 4 keeps the sharing of data
-with up to four answers a prompt whole, and of longer groups most, while no batch of 32 falls to a few prompts."""
+PIECE, CONVERSATION_PIECE = 4, 8
+"""Rows of one prompt, and of one conversation, that are placed together at most. Measured in benchmarks/README.md:
+with 4, data of up to four answers a prompt share as much as they can, larger groups most of it, and no batch of 32 has
+few prompts; with 8, the same holds for the rated turns of a conversation."""
 
 
 def plan_epoch(
     labels: Sequence[bool],
-    prompts: Sequence[Hashable] | None = None,
+    prompts: Sequence[int] | None = None,
+    conversations: Sequence[int] | None = None,
     *,
     batch_size: int,
     seed: int,
@@ -36,11 +38,13 @@ def plan_epoch(
         labels: [rows] True is desirable. batch_size: rows of an effective batch at most; see `batch_sizes`.
         prompts: [rows] equal values mark rows of one prompt. Up to `PIECE` of them at a time share a batch wherever the
             classes' shares allow it, so that the prompt is computed once. None: all rows are drawn independently.
+        conversations: [rows] equal values mark rows of one conversation, whose prompts begin alike: likewise, up to
+            `CONVERSATION_PIECE`, prompts of neighbouring numbers together. None: each prompt is one of its own.
     """
     random = Random(f"kto plan {seed} {epoch}")
     sizes = batch_sizes(len(labels), batch_size)
     shares = _shares(sizes, sum(labels))
-    pool = _Pieces(labels, prompts, random)
+    pool = _Pieces(labels, _pieces(prompts, conversations, random, rows=len(labels)), random)
     batches: list[list[int]] = [[] for _ in sizes]
     # The batches composed last get the pieces that fitted nowhere before; they must not be the last of the epoch.
     for number in random.sample(range(len(sizes)), len(sizes)):
@@ -65,10 +69,9 @@ def steps_in_epoch(rows: int, batch_size: int) -> int:
 class _Pieces:
     """Pieces of prompt groups that no batch has taken yet, in one random order."""
 
-    def __init__(self, labels: Sequence[bool], prompts: Sequence[Hashable] | None, random: Random) -> None:
+    def __init__(self, labels: Sequence[bool], pieces: list[list[int]], random: Random) -> None:
         self._by_counts: dict[tuple[int, int], list[tuple[int, list[int], list[int]]]] = {}
         """(desirable, undesirable) counts -> heap of (order, desirable rows, undesirable rows)."""
-        pieces = _pieces(range(len(labels)) if prompts is None else prompts, random)
         random.shuffle(pieces)
         for order, rows in enumerate(pieces):
             self._add(order, [row for row in rows if labels[row]], [row for row in rows if not labels[row]])
@@ -100,15 +103,31 @@ class _Pieces:
         return piece
 
 
-def _pieces(prompts: Sequence[Hashable], random: Random) -> list[list[int]]:
-    """Rows of each prompt, shuffled, in lists of at most `PIECE`."""
-    groups: dict[Hashable, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        groups.setdefault(prompt, []).append(row)
+def _pieces(
+    prompts: Sequence[int] | None, conversations: Sequence[int] | None, random: Random, *, rows: int
+) -> list[list[int]]:
+    """Rows of each conversation in lists of at most `CONVERSATION_PIECE`, of at most `PIECE` of each prompt.
+
+    Each prompt's rows are shuffled and take turns of `PIECE`; a list has rows of one turn.
+    """
+    prompts = range(rows) if prompts is None else prompts
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, key in enumerate(zip(prompts if conversations is None else conversations, prompts, strict=True)):
+        groups.setdefault(key, []).append(row)
+    turns: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
+    for (conversation, prompt), members in groups.items():
+        random.shuffle(members)
+        for turn, start in enumerate(range(0, len(members), PIECE)):
+            turns.setdefault((conversation, turn), []).append((prompt, members[start : start + PIECE]))
     pieces = []
-    for rows in groups.values():
-        random.shuffle(rows)
-        pieces += [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+    for parts in turns.values():
+        piece: list[int] = []
+        for _, part in sorted(parts):
+            if len(piece) + len(part) > CONVERSATION_PIECE:
+                pieces.append(piece)
+                piece = []
+            piece += part
+        pieces.append(piece)
     return pieces
 
 

@@ -125,15 +125,3 @@ class PrefixTree:
         start = piece.readers if keys.past else self._segments[piece.readers].stop
         if start < len(self.tokens):
             self._shared.append(SharedSpan(start, len(self.tokens), keys))
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the longest common prefix of two tuples, by bisection over slices."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[low:middle] == right[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -81,7 +81,7 @@ def run_steps(run: Run) -> None:
     """
     settings, config = run.settings, run.settings.config
     labels = run.rows.labels.tolist()
-    prompts = run.rows.prompts.tolist() if config.group_prompts else None
+    groups = (run.rows.prompts.tolist(), run.rows.conversations.tolist()) if config.group_prompts else ()
     per_epoch = steps_in_epoch(len(labels), config.batch_size)
     planned, batches = -1, []
     with (
@@ -97,7 +97,7 @@ def run_steps(run: Run) -> None:
         while run.counters.step < settings.total_steps:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
-                batches = plan_epoch(labels, prompts, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                batches = plan_epoch(labels, *groups, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
                 planned = epoch
             interrupted = _one_step(run, batches[index], stop, show)
             if interrupted:

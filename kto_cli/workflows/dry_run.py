@@ -19,10 +19,11 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.stored_dtypes import stored_dtypes
+from kto_cli.model.tokens.store import Sequences
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork, readable
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
-from kto_cli.training.dry_run.workload import missing_lengths, planned_work, run_tokens, unique_prompt_tokens
+from kto_cli.training.dry_run.workload import missing_sequences, planned_work, run_tokens, unique_prompt_tokens
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
 
@@ -44,7 +45,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
-    missing = missing_lengths(prepared, settings)  # after the probe, whose log-probs are in the cache now
+    missing = missing_sequences(prepared, settings)  # after the probe, whose log-probs are in the cache now
     work = planned_work(prepared, settings, missing, packed=probe is not None and probe.packed)
     disk = _disk(prepared, settings, missing, probe)
     problems += found + _problems_of_disk(disk, config)
@@ -67,14 +68,14 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def _disk(prepared: Prepared, settings: RunSettings, missing: Any, probe: Probe | None) -> DiskNeed:
-    """`missing`: [sequences] lengths of those whose log-probs go into the cache."""
+def _disk(prepared: Prepared, settings: RunSettings, missing: Sequences, probe: Probe | None) -> DiskNeed:
+    """`missing`: those whose log-probs go into the cache."""
     config, model = settings.config, prepared.model
     weights = bytes_of(learning(model) if config.lora_r else model.parameters())
     finished = weights
     if config.lora_r is None or config.merge:
         finished = stored_dtypes(prepared.source.folder).bytes_of(model)
-    frames = -(-int(missing.sum()) // prepared.token_budget)
+    frames = -(-int(missing.lengths.sum()) // prepared.token_budget)
     return estimate.disk_need(
         weights=weights,
         finished=finished,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.packing import assign, packed_batches, padded_batches
-from kto_cli.core.plan import PIECE, batch_sizes, plan_epoch, steps_in_epoch
+from kto_cli.core.packing import assign, padded_batches
+from kto_cli.core.plan import CONVERSATION_PIECE, PIECE, _pieces, batch_sizes, plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
 SIZES = st.integers(1, 20)
@@ -223,6 +223,43 @@ def test_no_batch_falls_to_a_few_prompts():
     assert min(len({prompts[row] for row in batch}) for batch in batches) >= 32 // PIECE - 2
 
 
+def test_rated_turns_of_a_conversation_stay_together():
+    """1 to 8 rated turns a conversation, one row each: fewer than one conversation a batch is parted, and a batch of 32
+    has at least 32 / CONVERSATION_PIECE of them."""
+    draw = random.Random(0)
+    conversations = [number for number in range(300) for _ in range(draw.randint(1, CONVERSATION_PIECE))]
+    labels = [draw.random() < 0.5 for _ in conversations]
+    batches = plan_epoch(labels, list(range(len(labels))), conversations, batch_size=32, seed=0, epoch=0)
+    parted = sum(count - 1 for count in batches_of_each_prompt(batches, conversations).values())
+    assert parted < len(batches)
+    assert min(len({conversations[row] for row in batch}) for batch in batches) >= 32 // CONVERSATION_PIECE
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), rows=st.integers(1, 60))
+def test_pieces_of_a_conversation_by_definition(data: st.DataObject, rows: int):
+    """Every row once; no piece has more than `PIECE` rows of a prompt, more than `CONVERSATION_PIECE` rows, or rows of
+    two conversations; the prompts of a piece follow each other in the conversation where each has a turn to take."""
+    prompts = data.draw(st.lists(st.integers(0, 9), min_size=rows, max_size=rows))
+    conversations = [prompt // 4 for prompt in prompts]
+    pieces = _pieces(prompts, conversations, random.Random(0), rows=rows)
+    assert sorted(row for piece in pieces for row in piece) == list(range(rows))
+    for piece in pieces:
+        assert len({conversations[row] for row in piece}) == 1
+        assert len(piece) <= CONVERSATION_PIECE
+        assert max(Counter(prompts[row] for row in piece).values()) <= PIECE
+        assert [prompts[row] for row in piece] == sorted(prompts[row] for row in piece)
+
+
+def test_a_frequent_opening_does_not_fill_pieces_with_one_prompt():
+    """A greeting asked 100 times, and 10 conversations of 3 turns behind it: each piece takes up to 4 of the greetings
+    once, and the later turns come in the order of their prompts."""
+    prompts = [0] * 100 + list(range(1, 31))
+    pieces = _pieces(prompts, [0] * 130, random.Random(0), rows=130)
+    assert [len(piece) for piece in pieces if 0 in {prompts[row] for row in piece}] == [8, *[4] * 24]
+    assert [prompts[row] for piece in pieces for row in piece if prompts[row]] == list(range(1, 31))
+
+
 def test_a_prompt_larger_than_a_batch_is_parted():
     labels = [row % 2 == 0 for row in range(40)]
     batches = plan_epoch(labels, [0] * 40, batch_size=8, seed=0, epoch=0)
@@ -231,22 +268,13 @@ def test_a_prompt_larger_than_a_batch_is_parted():
 
 # --- micro-batches and dealing -----------------------------------------------------------------
 
-CUTS = pytest.mark.parametrize("cut", [padded_batches, packed_batches])
 
-
-def tokens(batch: list[int], lengths: list[int], cut: object) -> int:
-    """What a micro-batch costs."""
-    of = [lengths[position] for position in batch]
-    return sum(of) if cut is packed_batches else len(of) * max(of)
-
-
-@CUTS
 @settings(deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200))
-def test_micro_batches_keep_to_the_budget(cut, lengths: list[int], budget: int):
-    batches = cut(lengths, budget)
+def test_padded_batches_keep_to_the_budget(lengths: list[int], budget: int):
+    batches = padded_batches(lengths, budget)
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
-    assert all(tokens(batch, lengths, cut) <= budget or len(batch) == 1 for batch in batches)
+    assert all(len(batch) * max(lengths[index] for index in batch) <= budget or len(batch) == 1 for batch in batches)
 
 
 @settings(deadline=None)
@@ -256,40 +284,21 @@ def test_padded_batches_are_as_large_as_the_budget_lets_them(lengths: list[int],
         assert (len(batch) + 1) * lengths[batch[0]] > budget
 
 
-@settings(deadline=None)
-@given(lengths=LENGTHS, budget=st.integers(60, 200))
-def test_no_two_packed_batches_would_fit_into_one(lengths: list[int], budget: int):
-    loads = sorted(tokens(batch, lengths, packed_batches) for batch in packed_batches(lengths, budget))
-    assert len(loads) < 2 or loads[0] + loads[1] > budget
-
-
-def test_micro_batches_by_hand():
-    """Budget 10. Padded: 7 fits once, 4 twice (8 tokens; 12 would be over), then 2 and 1 (4 tokens); 30 is over, alone.
-    Packed: 7 leaves room 3; two 4s leave 2, which the 2 fills; the 1 goes to the 7."""
+def test_padded_batches_by_hand():
+    """Budget 10: 7 fits once, 4 twice (8 tokens; 12 would be over), then 2 and 1 (4 tokens); 30 is over, alone."""
     assert padded_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1], [0, 3], [4, 2]]
-    assert packed_batches([4, 7, 1, 4, 2, 30], 10) == [[5], [1, 2], [0, 3, 4]]
 
 
-@CUTS
 @settings(max_examples=200, deadline=None)
 @given(lengths=LENGTHS, budget=st.integers(1, 200), data=st.data())
-def test_what_remains_is_cut_the_same_way(cut, lengths: list[int], budget: int, data: st.DataObject):
+def test_what_remains_is_cut_the_same_way(lengths: list[int], budget: int, data: st.DataObject):
     """An interrupted pass goes on with the batches it would have had, whichever were done."""
-    batches = cut(lengths, budget)
+    batches = padded_batches(lengths, budget)
     done = data.draw(st.lists(st.booleans(), min_size=len(batches), max_size=len(batches)))
     left = [batch for batch, finished in zip(batches, done, strict=True) if not finished]
     positions = sorted(position for batch in left for position in batch)
-    again = cut([lengths[position] for position in positions], budget)
+    again = padded_batches([lengths[position] for position in positions], budget)
     assert [[positions[place] for place in batch] for batch in again] == left
-
-
-def test_packing_time_grows_with_the_pieces():
-    """100,000 pieces of 10 to 500 tokens."""
-    draw = random.Random(0)
-    sizes = [draw.randint(10, 500) for _ in range(100_000)]
-    start = time.process_time()
-    packed_batches(sizes, 2048)
-    assert time.process_time() - start < 2
 
 
 @settings(deadline=None)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.batches import Batch, continuation, pack
-from kto_cli.core.prefix_tree import PrefixTree, SharedSpan, Span, common_prefix
+from kto_cli.core.prefix_order import common_prefix
+from kto_cli.core.prefix_tree import PrefixTree, SharedSpan, Span
 from kto_cli.core.rows import TokenSequence
 
 TOKENS = st.lists(st.integers(1, 2), min_size=1, max_size=6).map(tuple)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.common.errors import BadInput
+from kto_cli.core.prefix_order import prefix_order
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import Row, load_data_dir
 from kto_cli.model.load import load_tokenizer
@@ -83,6 +84,11 @@ def check_numbers(rows: EncodedRows) -> None:
     assert [bytes(key) for key in rows.sequences.keys.tolist()] == [naive_key(each) for each in both]
     by_number = dict(zip(rows.prompts.tolist(), (each.own.prompt for each in whole), strict=True))
     assert [by_number[number] for number in rows.prompts.tolist()] == [each.own.prompt for each in whole]
+    assert [by_number[number] for number in sorted(by_number)] == sorted({each.own.prompt for each in whole})
+    for stored, listed in ((rows.sequences, both), (rows.own, both[: len(whole)])):
+        ours, theirs = stored.prefix_order, prefix_order(listed)
+        assert [listed[index] for index in ours.indices] == [listed[index] for index in theirs.indices]
+        assert (ours.lengths, ours.common) == (theirs.lengths, theirs.common)
 
 
 def naive_key(sequence: TokenSequence) -> bytes:

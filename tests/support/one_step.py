@@ -1,6 +1,6 @@
 """One float64 optimizer step of a pico model, as one process of a launch; saves what came out.
 
-Run as `torchrun --nproc_per_node N tests/support/one_step.py OUT TOKEN_BUDGET ROWS` by test_invariance.py and
+Run as `torchrun --nproc_per_node N tests/support/one_step.py OUT TOKEN_BUDGET ROWS [SEED]` by test_invariance.py and
 test_distributed.py, which also import `take_step` for the one-process cases.
 """
 
@@ -81,6 +81,38 @@ def some_rows(count: int) -> list[EncodedRow]:
     return rows
 
 
+def tree_rows(count: int, seed: int) -> list[EncodedRow]:
+    """Rows whose prompts continue one another up to five deep, as the turns of conversations behind a system prompt do.
+
+    Completions begin like the prompts behind theirs, or like each other, or are equal.
+    """
+    draw = random.Random(seed)
+
+    def tokens(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(low, high)))
+
+    paths: list[tuple[tuple[int, ...], ...]] = [(tokens(1, 9),)]
+    for _ in range(count // 2):
+        parent = draw.choice([path for path in paths if len(path) < 5])
+        paths.append((*parent, tokens(1, 6)))
+    pool = [tokens(1, 12) for _ in range(4)] + [path[-1] for path in paths]
+
+    def completion() -> tuple[int, ...]:
+        return draw.choice(pool) + tokens(0, 5)
+
+    rows = []
+    for number in range(count):
+        prompt = sum(draw.choice(paths), ())
+        own, borrowed = (TokenSequence(prompt, completion()) for _ in range(2))
+        rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(prompt)))
+    return rows
+
+
+def rows_of(count: int, seed: int | None) -> list[EncodedRow]:
+    """`some_rows`; with a seed, `tree_rows`."""
+    return some_rows(count) if seed is None else tree_rows(count, seed)
+
+
 def some_references(count: int) -> ReferenceLogps:
     """Reference log-probs that are not the policy's, so that z_ref and the rewards are not 0."""
     generator = torch.Generator().manual_seed(2)
@@ -148,6 +180,6 @@ CASES: dict[str, dict[str, Any]] = {
 
 if __name__ == "__main__":
     out, budget, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    inputs = some_rows(count), some_references(count)
+    inputs = rows_of(count, int(sys.argv[4]) if len(sys.argv) > 4 else None), some_references(count)
     results = {name: take_step(*inputs, **{"token_budget": budget, **case}) for name, case in CASES.items()}
     torch.save(results, f"{out}.{os.environ.get('RANK', '0')}")

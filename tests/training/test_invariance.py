@@ -13,6 +13,8 @@ import one_step
 import pytest
 import torch
 from conftest import REPOSITORY, call
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import EncodedRow, TokenSequence
@@ -31,24 +33,24 @@ def naive_logp(model: torch.nn.Module, sequence: TokenSequence) -> torch.Tensor:
 
 
 @functools.cache
-def naive(*, tied: bool = False, lora: bool = False) -> dict[str, torch.Tensor]:
+def naive(*, tied: bool = False, lora: bool = False, seed: int | None = None) -> dict[str, torch.Tensor]:
     """The step as the paper writes it: one row at a time, Eq. 7 over the whole batch, one AdamW update."""
     model = one_step.pico_model(tied=tied)
     if lora:
         one_step.with_adapters(model)
-    rows, references = one_step.some_rows(ROWS), one_step.some_references(ROWS)
+    rows, references = one_step.rows_of(ROWS, seed), one_step.some_references(ROWS)
     with torch.no_grad():
         mismatched = torch.stack([naive_logp(model, row.mismatched) for row in rows])
     policy = torch.stack([naive_logp(model, row.own) for row in rows])
     labels = torch.tensor([row.label for row in rows])
-    settings = one_step.SETTINGS._asdict()
-    loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **settings)
+    chosen = one_step.SETTINGS._asdict()
+    loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **chosen)
     learning = one_step.learning(model)
     optimizer = torch.optim.AdamW(learning.values(), lr=one_step.LEARNING_RATE, weight_decay=0.0)
     loss.backward()
     gradients = {f"gradient.{name}": value.grad.clone() for name, value in learning.items()}
     optimizer.step()
-    assert point.value > 0, "a z_ref of 0 would hide a wrong one"
+    assert seed is not None or point.value > 0, "a z_ref of 0 would hide a wrong one"
     return {
         **gradients,
         **{f"weight.{name}": value.detach() for name, value in learning.items()},
@@ -83,9 +85,24 @@ def test_micro_batches_change_nothing(switches, budget):
     """Micro-batches of 1, about 3 and all 32 rows, padded or packed with shared prompts, activations kept or computed
     again, all weights or adapters: the naive step's loss, z_ref, gradients and weights."""
     rows = one_step.some_rows(ROWS)
-    given = dict.fromkeys(switches.split(), True)
-    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget, **given)
-    agree(result, naive(lora="lora" in given), [row.label for row in rows])
+    on = dict.fromkeys(switches.split(), True)
+    result = one_step.take_step(rows, one_step.some_references(ROWS), token_budget=budget, **on)
+    agree(result, naive(lora="lora" in on), [row.label for row in rows])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    switches=st.sampled_from(("", "checkpointing", "lora", "checkpointing lora")),
+    budget=st.sampled_from((1, 40, 120, 10_000)),
+)
+def test_trees_change_nothing(seed, switches, budget):
+    """Prompts that continue one another up to five deep, packed with every prefix once: the naive step."""
+    rows = one_step.tree_rows(ROWS, seed)
+    on = dict.fromkeys(switches.split(), True)
+    references = one_step.some_references(ROWS)
+    result = one_step.take_step(rows, references, token_budget=budget, packed=True, **on)
+    agree(result, naive(lora="lora" in on, seed=seed), [row.label for row in rows])
 
 
 def test_row_order_changes_nothing():
@@ -133,16 +150,18 @@ ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [1, 96])
-def test_two_processes_change_nothing(tmp_path, budget):
-    """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref."""
-    launch(TORCHRUN, REPOSITORY / "tests" / "support" / "one_step.py", tmp_path / "step", budget, ROWS)
+@pytest.mark.parametrize(("budget", "seed"), [(1, None), (96, None), (96, 5)])
+def test_two_processes_change_nothing(tmp_path, budget, seed):
+    """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref; also where
+    prompts continue one another (with a seed)."""
+    words = (budget, ROWS, *([] if seed is None else [seed]))
+    launch(TORCHRUN, REPOSITORY / "tests" / "support" / "one_step.py", tmp_path / "step", *words)
     for rank in range(2):
         results = torch.load(f"{tmp_path / 'step'}.{rank}")
         for name, case in one_step.CASES.items():
             if "max_grad_norm" not in case:
-                expected = naive(tied="tied" in case, lora="lora" in case)
-                agree(results[name], expected, [row.label for row in one_step.some_rows(ROWS)])
+                expected = naive(tied="tied" in case, lora="lora" in case, seed=seed)
+                agree(results[name], expected, [row.label for row in one_step.rows_of(ROWS, seed)])
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

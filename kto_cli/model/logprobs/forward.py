@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.batches import Batch, micro_batches, pack, pad, sequence_lengths
+from kto_cli.core.batches import Batch, micro_batches, pack, pad
+from kto_cli.core.prefix_order import lengths_of
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model.distributed.processes import unwrapped
 
@@ -57,7 +58,7 @@ class DistributedScorer:
     def micro_batches(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
         """For each process its micro-batches, lists of positions in `sequences`."""
         return micro_batches(
-            sequence_lengths(sequences),
+            sequences,
             token_budget=self.token_budget,
             ranks=self.accelerator.num_processes,
             packed=self.packs,
@@ -79,8 +80,7 @@ class DistributedScorer:
         for positions in mine:
             yield positions, True
         if len(mine) < rounds:
-            sizes = sequence_lengths(sequences)
-            lengths = [sum(parts) for parts in zip(sizes.prompt_lengths, sizes.completion_lengths, strict=True)]
+            lengths = lengths_of(sequences)
             for _ in range(rounds - len(mine)):
                 yield [lengths.index(min(lengths))], False
 

@@ -214,7 +214,7 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded
     elif checked.unpacked:
         screen.note(f"Using padded batches: this model cannot be packed, because {checked.unpacked}.")
     else:
-        screen.note("Using packed batches (no padding, shared prompts computed once).")
+        screen.note("Using packed batches (no padding, shared prefixes computed once).")
     refuse_uneven_rounds(scorer)
     return scorer
 

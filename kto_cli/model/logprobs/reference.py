@@ -15,7 +15,8 @@ from kto_cli.common.errors import Diverged
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
-from kto_cli.core.batches import micro_batches, sequence_lengths
+from kto_cli.core.packing import missing_runs, padded_batches
+from kto_cli.core.prefix_order import prefix_order
 from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.prepare import Prepared
@@ -81,12 +82,11 @@ def reference_logps(
         )
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
-        sequences = rows.sequences.take(first[missing])
         distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
-        computed = _compute(keys[missing], sequences, distributed, cache, screen)
+        computed = _compute(keys, rows.sequences.take(first), missing, distributed, cache, screen)
         # what is stored counts, so that a resumed run reads the same: another process may have stored it first
         values = stored()
-        values[missing] = torch.where(values[missing].isnan(), computed, values[missing])
+        values = torch.where(values.isnan(), computed, values)
     both = values[torch.from_numpy(inverse)]
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
     return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
@@ -108,17 +108,21 @@ def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> t
 def _compute(
     keys: Any,
     sequences: Sequences,
+    missing: torch.Tensor,
     scorer: DistributedScorer,
     cache: ReferenceCache,
     screen: Screen,
 ) -> torch.Tensor:
-    """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [missing] float64.
+    """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [sequences] float64.
 
-    The order of micro-batches depends on the sequences alone (largest first, then by key), so an interrupted
-    pass continues with the same batches and ends with the same bits.
+    Micro-batches depend on the sequences alone, so an interrupted pass is resumed with the same ones and ends with the
+    same bits.
 
     Args:
-        keys: [missing] ascending.
+        keys: [sequences] ascending. missing: indices.
+
+    Returns:
+        zeros for what is not missing.
     """
 
     def store(positions: list[int], logps: torch.Tensor) -> None:
@@ -132,7 +136,12 @@ def _compute(
         screen.tick(len(positions))
 
     lengths = sequences.completion_lengths
-    (batches,) = micro_batches(sequence_lengths(sequences), token_budget=scorer.token_budget, packed=scorer.packs)
+    if scorer.packs:
+        wanted = numpy.isin(numpy.arange(len(sequences)), missing.numpy()).tolist()
+        batches = missing_runs(prefix_order(sequences), scorer.token_budget, wanted)
+    else:
+        parts = padded_batches((sequences.take(missing.numpy()).lengths - 1).tolist(), scorer.token_budget)
+        batches = [missing[part].tolist() for part in parts]
     accelerator = scorer.accelerator
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine, keeps=STORED):

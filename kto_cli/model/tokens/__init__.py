@@ -5,6 +5,7 @@ encoding_report.py   rows shortened, truncated or dropped
 chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer
 build_store.py     Parquet file -> token store, in batches, with mismatched pairs
+lexicographic.py   lexicographic order of stored texts
 store.py           token store: tokenized rows on disk
 store_files.py     the files of a token store: written, sealed, checked
 cached.py          token store of a dataset: from the cache, else tokenized

@@ -23,7 +23,9 @@ from kto_cli.data.dataset import Text, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
-from kto_cli.model.tokens.store_files import TextWriter, seal
+from kto_cli.model.tokens.lexicographic import lexicographic_order
+from kto_cli.model.tokens.store import StoredTexts
+from kto_cli.model.tokens.store_files import TextWriter, digest, seal
 
 Batch = dict[str, list[Any]]
 """Columns of some rows, by name."""
@@ -96,6 +98,7 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
         )
     columns = {name: values[kept] for name, values in columns.items()}
     writer.add_keys(columns)
+    columns["prompt_rank"] = _ranks(StoredTexts(folder), columns["prompt"])
     seal(folder, columns, report)
 
 
@@ -107,6 +110,26 @@ def read_keys(batches: Iterable[Batch]) -> RowKeys:
     completions = numpy.unique(columns.pop("completion"), return_inverse=True)[1]
     prompts = numpy.unique(columns["prompt_id"], return_inverse=True)[1]
     return RowKeys(columns, prompts, completions, ring)
+
+
+def _ranks(texts: StoredTexts, chosen: NDArray[Any]) -> NDArray[numpy.uint32]:
+    """[rows] ranks of the `chosen` texts in lexicographic order; equal texts have the same."""
+    numbers, rows = numpy.unique(chosen, return_inverse=True)
+    starts, ends = texts.starts[numbers].astype("i8"), texts.starts[numbers + 1].astype("i8")
+    order, common = lexicographic_order([texts.mapped()], numpy.zeros(len(numbers), "u1"), [starts], [ends - starts])
+    lengths = (ends - starts)[order]
+    new = (common < lengths) | (common < numpy.append(0, lengths[:-1]))
+    ranks = numpy.empty(len(numbers), "u4")
+    ranks[order] = numpy.cumsum(new)
+    return ranks[rows]
+
+
+def opening(prompt: Text) -> Text:
+    """The turns of a chat up to the first of the user's: equal for all turns of a conversation; a text as it is."""
+    if isinstance(prompt, str):
+        return prompt
+    users = [number for number, turn in enumerate(prompt, 1) if turn["role"] == "user"]
+    return prompt[: users[0] if users else None]
 
 
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -146,7 +169,8 @@ def _write_texts(
     """Writes every distinct prompt and completion once.
 
     Returns:
-        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated), dropped (turns), named (the
+        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated), dropped (turns),
+        conversation (a number), named (the
         completion contains the name of a special token), own_refused (the completion cannot be written) and refused
         (that, or the prompt), each [rows]; and a report of the rows that the chat template refuses.
     """
@@ -220,11 +244,13 @@ class _Prompts:
         self._encoder, self._writer, self._numbers = encoder, writer, keys.prompts
         self._full = numpy.full(int(keys.prompts.max()) + 1, -1)
         self._shortened: dict[tuple[int, int], int] = {}
+        self._conversations: dict[bytes, int] = {}
+        """Digest of the opening -> number."""
 
     def add(
         self, span: slice, prompts: Sequence[Text], completion_tokens: Sequence[int]
     ) -> tuple[dict[str, NDArray[Any]], list[str]]:
-        """Columns prompt, prompt_tokens and dropped of the rows in `span`, and why each is refused."""
+        """Columns prompt, prompt_tokens, dropped and conversation of the rows in `span`, and why each is refused."""
         numbers = self._numbers[span].tolist()
         fitted = self._encoder.fit_prompts(prompts, completion_tokens, numbers)
         asked = [(number, prompt.dropped) for number, prompt in zip(numbers, fitted, strict=True)]
@@ -238,8 +264,13 @@ class _Prompts:
             "prompt": numpy.array([self._text(*key) for key in asked], "u4"),
             "prompt_tokens": numpy.array([len(prompt.ids) for prompt in fitted], "u4"),
             "dropped": numpy.array([prompt.dropped for prompt in fitted], "u4"),
+            "conversation": numpy.array([self._conversation(prompt) for prompt in prompts], "u4"),
         }
         return columns, [prompt.refused for prompt in fitted]
+
+    def _conversation(self, prompt: Text) -> int:
+        key = digest(spelled(opening(prompt)).encode("utf-8", "surrogatepass"))
+        return self._conversations.setdefault(key, len(self._conversations))
 
     def _text(self, number: int, dropped: int) -> int:
         """Number of a prompt's text; -1: not written yet."""

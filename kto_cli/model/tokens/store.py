@@ -19,10 +19,11 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.read import open_binary, read_array
-from kto_cli.core.batches import SequenceLengths
+from kto_cli.core.prefix_order import PrefixOrder
 from kto_cli.core.rows import EncodedRow, TokenSequence
+from kto_cli.model.tokens.lexicographic import lexicographic_order
 
-VERSION = 6
+VERSION = 7
 """Increases when the format or the tokenization changes."""
 TOKENS, STARTS, MANIFEST = "tokens.bin", "starts.npy", "store.json"
 WHAT = "tokenized rows"
@@ -33,6 +34,8 @@ COLUMNS = {
     "paired": "whether the row is one of a pair",
     "label": "true: desirable",
     "prompt": "number of the text that is its prompt, as much of it as fits",
+    "prompt_rank": "place of its prompt among all of them in lexicographic order; equal where their tokens are",
+    "conversation": "number that is equal where chats begin with the same turns, the first of the user's the last",
     "own": "number of the text that is its completion",
     "mismatched": "number of the text that is its mismatched completion",
     "prompt_tokens": "tokens of the prompt",
@@ -47,16 +50,21 @@ class StoredTexts:
     """The distinct prompts and completions of a store."""
 
     def __init__(self, folder: Path) -> None:
-        self._starts = read_array(folder / STARTS, WHAT)
+        self.starts: NDArray[numpy.uint64] = read_array(folder / STARTS, WHAT)
+        """[texts + 1] index of the first token of each text among the tokens of all, and of the end."""
         # Read, not memory-mapped: the pages of a map count as memory of this process until others need them.
         self._file = open_binary(folder / TOKENS, WHAT)
 
     def tokens(self, text: int, count: int | None = None) -> NDArray[numpy.uint32]:
         """The first `count` token ids of a text; None: all."""
-        start, end = int(self._starts[text]), int(self._starts[text + 1])
+        start, end = int(self.starts[text]), int(self.starts[text + 1])
         length = end - start if count is None else min(count, end - start)
         self._file.seek(4 * start)  # 4 bytes a token
         return numpy.frombuffer(self._file.read(4 * length), "<u4")
+
+    def mapped(self) -> NDArray[numpy.uint32]:
+        """The tokens of all texts, memory-mapped, for a short use."""
+        return numpy.memmap(self._file, "<u4", "r")
 
 
 class TokenStore:
@@ -176,8 +184,26 @@ class EncodedRows(Sequence[EncodedRow]):
 
     @property
     def prompts(self) -> NDArray[numpy.int64]:
-        """[rows] numbers that are equal where rows share the stored tokens of their prompts."""
-        return self._store.astype("i8") << 32 | self.column("prompt").astype("i8")
+        """[rows] numbers that are equal where rows of one file share their prompts' tokens, in lexicographic order."""
+        return self._store.astype("i8") << 32 | self.column("prompt_rank").astype("i8")
+
+    @property
+    def conversations(self) -> NDArray[numpy.int64]:
+        """[rows] numbers that are equal where rows of one file are turns of one conversation."""
+        return self._store.astype("i8") << 32 | self.column("conversation").astype("i8")
+
+    def starts(self, name: str) -> NDArray[numpy.int64]:
+        """[rows] in its file, index of the first token of a text: that of the column `name`."""
+        texts, starts = self.column(name), numpy.empty(len(self), "i8")
+        for number, store in enumerate(self._stores):
+            its = self._store == number
+            starts[its] = store.texts.starts[texts[its]]
+        return starts
+
+    @property
+    def files(self) -> tuple[list[NDArray[numpy.uint32]], NDArray[Any]]:
+        """The tokens of each file, and [rows] the index of each row's."""
+        return [store.texts.mapped() for store in self._stores], self._store
 
 
 class Sequences(Sequence[TokenSequence]):
@@ -208,7 +234,11 @@ class Sequences(Sequence[TokenSequence]):
         return Sequences(self._rows, *self._which, indices=self._indices[indices])
 
     def _columns(self, *names: str) -> NDArray[Any]:
-        return numpy.concatenate([self._rows.column(name) for name in names])[self._indices]
+        return self._chosen([self._rows.column(name) for name in names])
+
+    def _chosen(self, columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """[sequences] of [rows] for each of `self._which`."""
+        return numpy.concatenate(columns)[self._indices]
 
     @property
     def prompt_lengths(self) -> NDArray[numpy.int64]:
@@ -231,7 +261,14 @@ class Sequences(Sequence[TokenSequence]):
         return self._columns(*(f"{which}_key" for which in self._which))
 
     @property
-    def sequence_lengths(self) -> SequenceLengths:
-        """For `core.batches.micro_batches`, without reading a token."""
-        prompts = numpy.tile(self._rows.prompts, len(self._which))[self._indices]
-        return SequenceLengths(prompts.tolist(), self.prompt_lengths.tolist(), self.completion_lengths.tolist())
+    def prefix_order(self) -> PrefixOrder:
+        """For `core.prefix_order`, read piece by piece."""
+        files, file = self._rows.files
+        prompts, completions = ["prompt"] * len(self._which), self._which
+        order, common = lexicographic_order(
+            files,
+            self._chosen([file for _ in self._which]),
+            [self._chosen([self._rows.starts(name) for name in names]) for names in (prompts, completions)],
+            [self.prompt_lengths, self.completion_lengths - 1],
+        )
+        return PrefixOrder(order.tolist(), (self.lengths - 1)[order].tolist(), common.tolist())

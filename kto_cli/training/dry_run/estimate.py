@@ -5,11 +5,13 @@ Costs are in tokens through the model: a forward pass over a token costs 1, forw
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kto_cli.core.batches import SequenceLengths, prompt_groups
+from kto_cli.core.packing import even_runs, packed_tokens
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
+from kto_cli.core.prefix_order import lengths_of, prefix_order
+from kto_cli.core.rows import TokenSequence
 
 FORWARD, FORWARD_BACKWARD = 1, 3
 RECORD_BYTES, FRAME_BYTES = 28, 24
@@ -48,43 +50,51 @@ def step_cost(own: int, mismatched: int) -> int:
 
 
 def step_tokens(
-    own: SequenceLengths, mismatched: SequenceLengths, *, token_budget: int, packed: bool
+    own: Sequence[TokenSequence], mismatched: Sequence[TokenSequence], *, token_budget: int, packed: bool
 ) -> tuple[int, int]:
-    """Tokens that one step computes: (forward and backward, forward only).
+    """Tokens that one step of one process computes: (forward and backward, forward only).
 
-    Packed, a prompt counts once; and not again for the mismatched pairs, where the rows fit into one micro-batch.
+    Packed, a shared prefix counts once a micro-batch; and prompts not again for the mismatched completions, where the
+    rows fit into one.
     """
+    rows = prefix_order(own)
+    if not packed or len(even_runs(rows, token_budget)) > 1:
+        first = forward_tokens(own, token_budget=token_budget, packed=packed)
+        return first, forward_tokens(mismatched, token_budget=token_budget, packed=packed)
+    pairs = prefix_order(mismatched)
+    prompts = [len(mismatched[index].prompt) for index in pairs.indices]
+    lengths = zip(pairs.lengths, pairs.common, prompts, strict=True)
+    return rows.tokens, sum(length - max(common, prompt) for length, common, prompt in lengths)
 
-    def apart(of: SequenceLengths) -> int:
-        return sum(of.prompt_lengths) + sum(of.completion_lengths) - len(of.prompts)
 
+def forward_tokens(sequences: Sequence[TokenSequence], *, token_budget: int, packed: bool) -> int:
+    """Tokens that are computed when one process scores sequences."""
     if not packed:
-        return apart(own), apart(mismatched)
-    first = sum(group.size for group in prompt_groups(own, max_tokens=token_budget))
-    if first <= token_budget:
-        return first, sum(mismatched.completion_lengths) - len(mismatched.prompts)
-    return first, sum(group.size for group in prompt_groups(mismatched, max_tokens=token_budget))
+        return sum(lengths_of(sequences)) - len(sequences)
+    order = prefix_order(sequences)
+    return packed_tokens(order, even_runs(order, token_budget))
 
 
 def planned_batches(
     labels: Sequence[bool],
-    prompts: Sequence[Hashable] | None = None,
-    *,
+    *groups: Sequence[int],
     batch_size: int,
     seed: int,
     total_steps: int,
 ) -> Iterator[tuple[int, list[int]]]:
     """(how often it is taken, rows) of every effective batch of a run; whole epochs are planned once.
 
+    `groups`: prompts and conversations, as `plan_epoch` takes them.
+
     Rows of a later whole epoch are those of the first in another order, so sums over them are equal.
     """
     per_epoch = steps_in_epoch(len(labels), batch_size)
     epochs, rest = divmod(total_steps, per_epoch)
     if epochs:
-        for batch in plan_epoch(labels, prompts, batch_size=batch_size, seed=seed, epoch=0):
+        for batch in plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=0):
             yield epochs, batch
     if rest:
-        for batch in plan_epoch(labels, prompts, batch_size=batch_size, seed=seed, epoch=epochs)[:rest]:
+        for batch in plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=epochs)[:rest]:
             yield 1, batch
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
 from kto_cli.model.logprobs.validation import QUICK_ROWS
-from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.store import EncodedRows, Sequences
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.estimate import TokenWork
+from kto_cli.training.dry_run.estimate import TokenWork, forward_tokens
 from kto_cli.training.settings import RunSettings
 
 
@@ -19,43 +17,42 @@ def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[in
     """How often the run takes a step over a batch, and the batch's rows; together all its steps."""
     config = settings.config
     labels = prepared.train.labels.tolist()
-    prompts = prepared.train.prompts.tolist() if config.group_prompts else None
+    rows = prepared.train
+    groups = (rows.prompts.tolist(), rows.conversations.tolist()) if config.group_prompts else ()
     planned = estimate.planned_batches(
-        labels, prompts, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
+        labels, *groups, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
     )
     return list(planned)
 
 
 def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[int, int]:
     """Tokens that a step over these rows computes: (forward and backward, forward only)."""
-    return estimate.step_tokens(
-        rows.own.sequence_lengths, rows.mismatched.sequence_lengths, token_budget=token_budget, packed=packed
-    )
+    return estimate.step_tokens(rows.own, rows.mismatched, token_budget=token_budget, packed=packed)
 
 
-def planned_work(prepared: Prepared, settings: RunSettings, missing: Any, *, packed: bool) -> TokenWork:
-    """The tokens that the whole run computes; `missing` as `missing_lengths` gives it."""
-    validation = prepared.validation
+def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, *, packed: bool) -> TokenWork:
+    """The tokens that the whole run computes; `missing` as `missing_sequences` gives it."""
+    validation, budget = prepared.validation, prepared.token_budget
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
-        both = step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed)
+        both = step_tokens(prepared.train.take(batch), budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
     looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
     share = min(1.0, QUICK_ROWS / max(1, len(validation)))
     return TokenWork(
         own=own,
         mismatched=mismatched,
-        reference=int(missing.sum()),
-        validation=int(validation.sequences.lengths.sum() * (1 + looks * share)),
+        reference=forward_tokens(missing, token_budget=budget, packed=packed),
+        validation=int(forward_tokens(validation.sequences, token_budget=budget, packed=packed) * (1 + looks * share)),
     )
 
 
-def missing_lengths(prepared: Prepared, settings: RunSettings) -> Any:
-    """[missing] lengths of the sequences the reference cache lacks."""
+def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
+    """The distinct sequences that the reference cache lacks."""
     both = (prepared.train + prepared.validation).sequences
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
-    return both.lengths[first][stored.isnan().numpy()]
+    return both.take(first[stored.isnan().numpy()])
 
 
 def run_tokens(prepared: Prepared, settings: RunSettings) -> int:
