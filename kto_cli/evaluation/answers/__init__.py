@@ -2,8 +2,10 @@
 
 answering.py    validation prompts answered by several models
 records.py      question, answer, decoding, model
-choose.py       the engine, and a probe of it
+choose.py       the engine
+probe.py        whether continuous batching works with the model
 continuous.py   transformers' continuous batching
+batching.py     transformers' manager of it: versions, attention, sizes, noise
 padded.py       left-padded batches
 vllm.py         vLLM
 server.py       an OpenAI-compatible server

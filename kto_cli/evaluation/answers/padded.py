@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -127,7 +126,10 @@ class _Draw:
 
 
 def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
-    """The rows, extended by the least room among them; tokens after an end are ignored later."""
+    """The rows, extended by the least room among them; tokens after an end are ignored later.
+
+    transformers counts positions from the mask. Given ones would not grow with the answer before transformers 5.2.
+    """
     width = max(row.length for row in rows)
     ids = torch.full((len(rows), width), subject.ends[0], dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -135,9 +137,6 @@ def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decodi
         ids[index, width - row.length :] = torch.tensor(row.prompt + row.made)
         mask[index, width - row.length :] = 1
     inputs = {"input_ids": ids, "attention_mask": mask}
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        # With learned absolute positions the first real token must be at 0, not behind the padding.
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     moved = {name: value.to(model.device) for name, value in inputs.items()}
     processors = [] if decoding.greedy else [_Draw(rows, width, decoding)]
     with plainly(model, subject, min(row.left for row in rows)) as settings, torch.no_grad():
