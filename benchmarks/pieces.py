@@ -1,4 +1,4 @@
-"""Piece sizes of the batch plan: how many rows of one prompt, and of one conversation, are placed together, against what
+"""Piece sizes of the batch plan: how many rows of one prompt and of one conversation are placed together, against what
 that does to a batch.
 
     python benchmarks/pieces.py              # made group sizes, batches of 32
