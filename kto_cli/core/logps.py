@@ -8,6 +8,7 @@ vocabulary.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -79,6 +80,31 @@ def _accumulator(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+@functools.cache
+def gives_float32(kind: str) -> bool:
+    """Whether matrix products of this kind of device can leave a lower precision in float32, as they are summed.
+
+    torch registers such a product for CUDA alone; on a CPU, products of bfloat16 numbers in float32 take two to three
+    times as long.
+    """
+    try:
+        here = torch._C._dispatch_has_kernel_for_dispatch_key("aten::mm.dtype", kind.upper())
+    except RuntimeError:  # a torch without that product
+        return False
+    return here and torch.version.hip is None
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right in the accumulator's dtype, not rounded to their own where the device allows it.
+
+    Logits around 16 are rounded by up to 1/16 in bfloat16: 0.3 to 0.4 nats over a completion of 140 tokens.
+    """
+    exact = _accumulator(left)
+    if exact != left.dtype and gives_float32(left.device.type):
+        return torch.mm(left, right, out_dtype=exact)
+    return torch.mm(left, right).to(exact)
+
+
 class _Logits(NamedTuple):
     """Computes tiles of the logits, in the accumulator's dtype."""
 
@@ -89,7 +115,7 @@ class _Logits(NamedTuple):
     softcap: float | None
 
     def __call__(self, tile: _Tile) -> Tensor:
-        logits = torch.matmul(self.hidden[tile.rows], self.weight[tile.tokens].T).to(_accumulator(self.hidden))
+        logits = _product(self.hidden[tile.rows], self.weight[tile.tokens].T)
         if self.bias is not None:
             logits += self.bias[tile.tokens]
         if self.scale != 1.0:
@@ -111,7 +137,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:
-        total += left @ right
+        total += _product(left, right)
 
 
 class _TiledLogps(torch.autograd.Function):

@@ -73,14 +73,14 @@ class SplitAdamW(torch.optim.Optimizer):
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, parameter in zip(numbers, parameters, strict=True):
             for name, value in state_dict["state"].get(number, {}).items():
-                device = "cpu" if name == "step" else parameter.device
-                self.state[parameter][name] = value.detach().clone().to(device)
+                self.state[parameter][name] = value.detach().clone().to(parameter.device)
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         """AdamW on one parameter, chunk by chunk, so that only one chunk is copied to float32 at a time."""
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            # On the device, as torch's fused AdamW has it: from the host each chunk's copy would wait for the device.
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["low_bits"] = torch.zeros_like(parameter, dtype=torch.int16)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=torch.float32)
@@ -94,7 +94,7 @@ class SplitAdamW(torch.optim.Optimizer):
                 [moment],
                 [second],
                 [],
-                [state["step"].to(weights.device, copy=True)],
+                [state["step"].clone()],
                 fused=True,
                 amsgrad=False,
                 beta1=group["betas"][0],

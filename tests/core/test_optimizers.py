@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.train_config import TrainConfig
@@ -134,3 +136,33 @@ def test_missing_bitsandbytes_is_one_clear_line(monkeypatch):
 def test_eight_bits_do_not_go_with_bfloat16_weights():
     with pytest.raises(BadInput, match="too small for bfloat16 weights"):
         TrainConfig(dtype="bfloat16-pure", optimizer="adamw-8bit")
+
+
+def test_nothing_is_copied_between_host_and_device():
+    """Each copy from the host would make it wait for the device, once a chunk. The meta device stands in for one: its
+    tensors have no numbers, and the update of one chunk is left out, for torch has it on real devices alone."""
+    parameter = torch.nn.Parameter(torch.zeros(40, dtype=torch.bfloat16, device="meta"))
+    optimizer = SplitAdamW([parameter])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optimizers, "CHUNK_ELEMENTS", 8)
+        patch.setattr(optimizers, "adamw", lambda *tensors, **_: devices.update(t[0].device.type for t in tensors if t))
+        devices: set[str] = set()
+        parameter.grad = torch.zeros_like(parameter)
+        with HostCopies() as copies:
+            optimizer.step()
+    assert devices == {"meta"}
+    assert copies.count == 0
+
+
+class HostCopies(TorchDispatchMode):
+    """Counts operations that read tensors of one device and write one of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        kinds = {each.device.type for each in tree_leaves((args, result)) if isinstance(each, torch.Tensor)}
+        self.count += len(kinds) > 1
+        return result
