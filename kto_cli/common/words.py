@@ -22,3 +22,12 @@ def printable(text: Any, keep: str = "") -> str:
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """`1 row`, `2,000 rows`; `nouns` is the plural where it is not noun + s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def readable(count: float) -> str:
+    """Bytes for people: 12.3 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,4 +1,4 @@
-"""LoRA and DoRA adapters through peft: added, saved, attached from a folder, merged.
+"""LoRA and DoRA adapters through peft: added, saved, attached from a folder (base_weights.py merges).
 
 peft changes the model in place. With `adapters_disabled` the model computes as its base, so the reference is scored
 without a second copy of the model.
@@ -65,7 +65,7 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
     Raises:
         BadInput: the model has no layer of that name; the message lists those it has.
     """
-    known = {name.rpartition(".")[2] for name in _linear_layers(model)}
+    known = {name.rpartition(".")[2] for name in linear_layers(model)}
     if not known:
         raise BadInput("This model has no linear layer to adapt.", "Train it without --lora-r.")
     if targets == ALL_LINEAR:
@@ -81,7 +81,7 @@ def layers_to_adapt(model: Any, targets: str) -> list[str]:
     return sorted(wanted)
 
 
-def _linear_layers(model: Any) -> dict[str, Any]:
+def linear_layers(model: Any) -> dict[str, Any]:
     """Linear layers of the model's text part by full name, without the output head.
 
     Layers inside a state-space mixer are excluded: the mixer reads their weights directly and would bypass adapters.
@@ -122,7 +122,7 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
         target_modules=layers,
         use_dora=config.dora,
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in _linear_layers(model).values()),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear_layers(model).values()),
     )
     with torch.random.fork_rng(), _without_warnings():
         torch.manual_seed(config.seed)
@@ -204,11 +204,6 @@ def save(folder: Path, model: Any, weights: dict[str, Any] | None = None) -> Non
     """
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink()  # peft's empty model card
-
-
-def merged(model: Any) -> Any:
-    """Merges the adapters into the base model's weights, in place; returns a plain transformers model."""
-    return model.merge_and_unload()
 
 
 def trainable_parameters(model: Any) -> tuple[int, int]:

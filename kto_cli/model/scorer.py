@@ -46,6 +46,8 @@ class CompletionScorer(nn.Module):
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
         self._takes_positions = "position_ids" in accepted
         self.packing: PackedAttention | None = None
+        self.narrow = False
+        """Weights that are float32 at rest are gathered in `dtype` for each pass (FSDP2)."""
 
     @property
     def packs(self) -> bool:
@@ -113,7 +115,7 @@ class CompletionScorer(nn.Module):
         """
         self.packing = None
         dtype = self.dtype
-        if next(self.parameters()).dtype == torch.float32:
+        if not self.narrow and all(parameter.dtype != dtype for parameter in self.parameters()):
             self.dtype = torch.float32  # rounding of a lower precision would hide what is compared
         try:
             self._refuse_other_positions(sequences[:1])
@@ -197,7 +199,7 @@ class CompletionScorer(nn.Module):
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         # bfloat16 weights need no casts, and must not be cast to float32 either.
-        if self.dtype == torch.float32 or next(self.parameters()).dtype == self.dtype:
+        if self.dtype == torch.float32 or self.model.get_input_embeddings().weight.dtype == self.dtype:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
 

@@ -132,12 +132,13 @@ def supports(query: Tensor, key: Tensor, value: Tensor) -> bool:
 @functools.cache
 def _groups_heads() -> bool:
     """Whether this torch's CPU kernel takes more query heads than key heads, forward and backward."""
-    query, key = torch.arange(8.0).reshape(1, 4, 2, 1).cos(), torch.arange(6.0).reshape(1, 2, 3, 1).sin()
-    try:
-        output, total = _attend(query, key, key)
-        found = _attend_backward(output, query, key, key, output, total, 0.0, False)
-    except (RuntimeError, NotImplementedError, AttributeError):
-        return False
-    wide = key.repeat_interleave(2, 1)
-    expected = torch.softmax(query @ wide.transpose(2, 3), -1) @ wide
+    with torch.autocast("cpu", enabled=False):  # whoever asks first may compute in bfloat16
+        query, key = torch.arange(8.0).reshape(1, 4, 2, 1).cos(), torch.arange(6.0).reshape(1, 2, 3, 1).sin()
+        try:
+            output, total = _attend(query, key, key)
+            found = _attend_backward(output, query, key, key, output, total, 0.0, False)
+        except (RuntimeError, NotImplementedError, AttributeError):
+            return False
+        wide = key.repeat_interleave(2, 1)
+        expected = torch.softmax(query @ wide.transpose(2, 3), -1) @ wide
     return bool(torch.allclose(output, expected, atol=1e-5)) and found[1].shape == key.shape

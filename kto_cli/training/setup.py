@@ -6,7 +6,8 @@ from typing import Any
 
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.model import lora
+from kto_cli.common.words import readable
+from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.folder import read_config
 from kto_cli.model.layers import checkpoint_layers, compile_layers
@@ -89,9 +90,12 @@ def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
 
 def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     """The policy: new adapters on the reference model, in place."""
-    source = prepared.source
+    source, precision = prepared.source, prepared.precision
     base = source.name if source.on_hub else str(source.folder.resolve())
     model = lora.add_adapters(prepared.model, config, base=base)
     learning, total = lora.trainable_parameters(model)
     screen.note(f"Trainable parameters: {learning:,} of {total:,} ({learning / total:.2%})")
+    if precision.compute != precision.weights:
+        saved = base_weights.narrow_base(model, precision.compute, exactly=config.merge or config.dora)
+        screen.note(f"Frozen linear layers are held in bfloat16, as they are multiplied: {readable(saved)} less memory")
     return model

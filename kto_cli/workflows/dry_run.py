@@ -16,12 +16,13 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.common.words import readable
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.tokens.store import Sequences
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork, readable
+from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
 from kto_cli.training.dry_run.workload import missing_sequences, planned_work, run_tokens, unique_prompt_tokens
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir

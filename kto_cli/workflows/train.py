@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.seals import is_changed, write_sealed
@@ -15,7 +17,7 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
-from kto_cli.model import lora
+from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
@@ -159,7 +161,7 @@ def _resume(this_run: Run, screen: Screen) -> None:
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
     """Scores all validation rows, reports the verdict, writes the finished model."""
     settings, directory = this_run.settings, this_run.directory
-    model = _as_written(this_run)
+    model = _as_written(this_run, prepared)
     validation = None
     if this_run.validation:
         with screen.progress("validation rows", 2 * len(this_run.validation), keeps=_continues(directory)):
@@ -190,15 +192,22 @@ def _continues(directory: RunDir) -> str:
     return f"{last} Continue with: kto train --resume --out {directory.folder}"
 
 
-def _as_written(this_run: Run) -> Any:
+def _as_written(this_run: Run, prepared: Prepared) -> Any:
     """The model with the weights it is written with: adapters merged if asked, rounded to the dtypes of the source.
 
     That comes before its last validation, whose numbers thus are those of the model that is written. Checkpoints hold
     the weights before it, so a resumed run goes on with all of their bits.
     """
-    model = lora.merged(this_run.model) if this_run.settings.config.merge else this_run.model
+    config, held, model = this_run.settings.config, prepared.precision.weights, this_run.model
+    stored = this_run.writer.stored.of
+
+    def dtype_of(name: str, weight: torch.Tensor) -> torch.dtype:
+        return stored(name, weight) if held == torch.float32 else held
+
+    if config.merge:
+        model = base_weights.merged(model, lambda name, weight: round_weights({name: weight}, dtype_of, config.seed))
     if not lora.is_adapted(model):
-        round_weights(dict(model.named_parameters()), this_run.writer.stored.of, this_run.settings.config.seed)
+        round_weights(dict(model.named_parameters()), stored, config.seed)
     return model
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsdp_bfloat16
 import one_step
 import pytest
 import torch
@@ -78,6 +79,25 @@ def test_a_step_of_two_machines_is_the_naive(tmp_path):
         _, said = machine.communicate(timeout=200)
         assert machine.returncode == 0, said
     check_steps(tmp_path / "step", sharded=True)
+
+
+@pytest.mark.slow
+def test_layers_travel_in_bfloat16(tmp_path):
+    """The numbers are those of autocast over the full float32 weights: log-probs to the bit, gradients to 1e-5 of the
+    largest; with adapters over a narrow base too. Norms, embeddings and what is kept at rest are float32."""
+    launch(TWO, STEP.with_name("fsdp_bfloat16.py"), tmp_path / "found", **FSDP2)
+    for rank in range(2):
+        found = torch.load(f"{tmp_path / 'found'}.{rank}", weights_only=False)
+        for (family, adapters), sharded in found.items():
+            alone = fsdp_bfloat16.numbers(fsdp_bfloat16.scorer_of(family, adapters=adapters))
+            assert torch.equal(sharded["logps"], alone["logps"]), family
+            assert sharded["held"] == {torch.float32}
+            for name, gradient in alone["gradients"].items():
+                off = (sharded["gradients"][name] - gradient).abs().max()
+                assert off <= 1e-5 * gradient.abs().max(), (family, name)
+            for name, dtype in sharded["used"].items():
+                exact = "norm" in name or "embed" in name
+                assert dtype == (torch.float32 if exact else torch.bfloat16), (family, name)
 
 
 # --- the command -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from kto_cli.common.words import readable
 from kto_cli.core.plan import plan_epoch
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.probe import SavedForBackward, bytes_of
@@ -180,7 +181,7 @@ def test_time_is_cost_over_speed():
 
 
 def test_readable():
-    assert [estimate.readable(size) for size in (5, 12_345, 1.5e9, 2e15)] == [
+    assert [readable(size) for size in (5, 12_345, 1.5e9, 2e15)] == [
         "5 bytes",
         "12.3 kB",
         "1.5 GB",

@@ -1,6 +1,7 @@
 """One model over several processes: DDP, FSDP2, ZeRO-3.
 
-processes.py   which launches are accepted; DDP and FSDP2
+processes.py   which launches are accepted; DDP
+fsdp.py        FSDP2: slices of every weight
 owned.py       a folder that one launch writes to
 zero.py        DeepSpeed ZeRO-3
 gathering.py   sharded weights and moments brought together

@@ -1,13 +1,9 @@
 """Launches of several processes: which are accepted, and how the model is sharded (gathering.py gathers it).
 
-    DDP         every process holds the full model; accelerate wraps it
-    FSDP2       every process holds a slice of every weight, gradient and moment; torch's `fully_shard`, called here
-                with the settings of the accelerate config (accelerate itself shards on GPUs only: on CPUs, where the
-                tests run, it would train full models without a warning)
-    ZeRO-3      the same by DeepSpeed (zero.py)
-    others      refused: not tested
-
-Under FSDP2 a sharded weight is a DTensor, sliced along its first dimension.
+DDP         every process holds the full model; accelerate wraps it
+FSDP2       every process holds a slice of every weight, gradient and moment (fsdp.py)
+ZeRO-3      the same by DeepSpeed (zero.py)
+others      refused: not tested
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +20,8 @@ from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model.distributed import zero
+from kto_cli.model.distributed.fsdp import shard, sharding_asked_for
 from kto_cli.model.distributed.gathering import full, is_dtensor
-
-
-class Sharding(NamedTuple):
-    """FSDP2 settings of an accelerate config."""
-
-    layers: tuple[str, ...] | None
-    """Classes whose modules are gathered one at a time; None: those the model names itself."""
-    sharded_files: bool
-    """Checkpoints as each process's own slices, not gathered in one."""
 
 
 def refuse_untested(environment: Mapping[str, str]) -> None:
@@ -83,20 +71,6 @@ def unwrapped_optimizer(wrapped: Any) -> Any:
     return getattr(wrapped, "optimizer", wrapped)
 
 
-def sharding_asked_for(processes: int) -> Sharding | None:
-    """The launch's FSDP2 settings; None for one process or without FSDP."""
-    if processes == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
-        return None
-    from accelerate.utils import FullyShardedDataParallelPlugin
-
-    plugin = FullyShardedDataParallelPlugin()
-    names = plugin.transformer_cls_names_to_wrap
-    return Sharding(
-        layers=tuple(names) if names else None,
-        sharded_files="SHARDED" in str(plugin.state_dict_type),
-    )
-
-
 @contextlib.contextmanager
 def joined_as_ddp() -> Iterator[None]:
     """accelerate joins the processes and leaves the sharding to kto, in the same way on GPUs and on CPUs.
@@ -123,34 +97,6 @@ def launch_kind(processes: int) -> str:
 
 
 # --- wrapping --------------------------------------------------------------------------------
-
-
-def shard(scorer: nn.Module, sharding: Sharding) -> nn.Module:
-    """FSDP2 shards a scorer in place: its layers one by one, the rest (embeddings, head) as the root.
-
-    The root's weights are full while the scorer's forward and the backward of its output run, so it may read the
-    head's weight itself. `scorer.model` names its layer classes.
-
-    Raises:
-        BadModel: none of the layer classes occurs in the model.
-    """
-    from torch.distributed.fsdp import FSDPModule, fully_shard
-
-    model: Any = scorer.model
-    names = sharding.layers or tuple(getattr(model, "_no_split_modules", None) or ())
-    layers = [module for module in scorer.modules() if type(module).__name__ in names]
-    if not layers:
-        raise BadModel(
-            f"No layer of the model is called {' or '.join(names) or 'anything known'}, so FSDP cannot shard it.",
-            "Name its layer class in the accelerate config: fsdp_transformer_layer_cls_to_wrap.",
-        )
-    for module in [*layers, scorer]:
-        fully_shard(module, reshard_after_forward=True)
-    if torch.distributed.get_backend() == "gloo":
-        for module in scorer.modules():
-            if isinstance(module, FSDPModule):
-                module.set_force_sum_reduction_for_comms(True)  # gloo has no average
-    return scorer
 
 
 def to_devices(scorer: nn.Module, accelerator: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kto_cli.common.words import readable
 from kto_cli.core.packing import even_runs, packed_tokens
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
 from kto_cli.core.prefix_order import lengths_of, prefix_order
@@ -169,12 +170,3 @@ def problems_of_space(needed: int, free: int, what: str) -> list[str]:
     if needed <= free:
         return []
     return [f"{what} needs {readable(needed)}, and {readable(free)} are free"]
-
-
-def readable(count: float) -> str:
-    """Bytes for people: 12.3 MB."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

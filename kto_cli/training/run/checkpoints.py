@@ -16,7 +16,7 @@ from torch import Tensor
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import read_tensors
 from kto_cli.model import lora
-from kto_cli.model.distributed import gathering, processes
+from kto_cli.model.distributed import fsdp, gathering, processes
 from kto_cli.model.distributed.gathering import ReadRows
 from kto_cli.model.load import load_model
 from kto_cli.training.run.model_folder import ModelWriter
@@ -31,7 +31,7 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWrite
         DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
     """
     accelerator, optimizer = engine.accelerator, processes.unwrapped_optimizer(engine.optimizer)
-    sharding = processes.sharding_asked_for(accelerator.num_processes)
+    sharding = fsdp.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, writer, optimizer, counters)
     else:
