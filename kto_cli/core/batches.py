@@ -18,6 +18,7 @@ from kto_cli.core.packing import assign, even_runs, padded_batches
 from kto_cli.core.prefix_order import common_prefix, lengths_of, prefix_order
 from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span
 from kto_cli.core.rows import TokenSequence
+from kto_cli.core.transfer import to_device
 
 
 class Batch(NamedTuple):
@@ -42,9 +43,7 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in self._asdict().items()
-            if isinstance(value, Tensor)
+            name: to_device(value, device) for name, value in self._asdict().items() if isinstance(value, Tensor)
         }
         return self._replace(**moved)
 

@@ -12,8 +12,14 @@ precision.py   dtypes of weights and arithmetic; 4-bit base weights
 stored_dtypes.py  dtypes of a model's weights on disk
 lengths.py     how many tokens a sequence may have
 layers.py      decoder layers compiled, or checkpointed
-attention.py   attention over packed batches, in the place of a model's own
-tree_attention.py  the same on a CPU without masks or copies
+attention.py   packed attention in the place of a model's own
+packed_pass.py  state of one forward pass over a packed batch
+layer_attention.py  attention of one layer: the first way below that can follow it
+varlen_attention.py  one variable-length call a layer, on GPUs
+varlen_plan.py  which keys each segment reads, gathered once
+varlen_kernels.py  the variable-length kernels of torch, and a plain reference
+tree_attention.py  a call a segment and a shared span, on CPUs, without masks or copies
+segment_attention.py  a call a segment behind a copy of its prefix
 scorer.py      sequences -> completion log-probs: packed, padded or plain
 tokens/        rows -> token ids, stored on disk
 logprobs/      log-probs of many sequences over processes; the reference's, from the cache

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kto_cli.common.errors import BadModel
+from kto_cli.common.errors import BadModel, first_line
 from kto_cli.core.batches import Batch, continuation, pack, pad
 from kto_cli.core.logps import Head, sequence_logps, token_logps
 from kto_cli.core.prefix_tree import PackedLayout
 from kto_cli.core.rows import TokenSequence
-from kto_cli.model.attention import CannotPack, PackedAttention, Past
+from kto_cli.model.attention import PackedAttention
+from kto_cli.model.layer_attention import BY_SEGMENT, CannotPack
+from kto_cli.model.packed_pass import PackedPass, Past
+from kto_cli.model.varlen_attention import KERNELS
 
 
 class ScorerCheck(NamedTuple):
@@ -25,6 +28,8 @@ class ScorerCheck(NamedTuple):
     """Largest difference between fast and plain log-probs, nats per token."""
     unpacked: str | None
     """Why batches are padded and not packed; None if they are packed."""
+    attention: str = ""
+    """How layers attend in packed batches on a GPU, in words."""
 
 
 class CompletionScorer(nn.Module):
@@ -43,6 +48,7 @@ class CompletionScorer(nn.Module):
         self.plain = find_head(model) is None or model.base_model is model
         body = model if self.plain else model.base_model
         accepted = inspect.signature(body.forward).parameters
+        self._takes_more = any(parameter.kind == parameter.VAR_KEYWORD for parameter in accepted.values())
         self._options: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
         self._takes_positions = "position_ids" in accepted
         self.packing: PackedAttention | None = None
@@ -82,12 +88,15 @@ class CompletionScorer(nn.Module):
 
     def _body(self, batch: Batch, past: Past | None) -> Tensor:
         """[predicted, hidden] outputs of the body at the batch's output positions."""
-        attention: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        attention: contextlib.AbstractContextManager[PackedPass | None] = contextlib.nullcontext()
         if batch.layout is not None:
             assert self.packing is not None
-            attention = self.packing(batch.layout, past)
-        with attention:
-            output = self.model.base_model(**self._inputs(batch.input_ids, batch.position_ids))
+            attention = self.packing(batch.layout, past, batch.input_ids.device)
+        inputs = self._inputs(batch.input_ids, batch.position_ids)
+        with attention as packed:
+            if packed is not None and self._takes_more:
+                inputs["packed"] = packed
+            output = self.model.base_model(**inputs)
         hidden = output.last_hidden_state.flatten(0, 1)
         if past is not None and batch.layout is not None and batch.layout.continues:
             assert past.outputs is not None
@@ -124,7 +133,7 @@ class CompletionScorer(nn.Module):
             head = self._compare_heads(sequences[:2])
             if self.plain:
                 return ScorerCheck(head, "its head is not the linear one its config describes")
-            return ScorerCheck(head, self._try_packing(sequences))
+            return ScorerCheck(head, *self._try_packing(sequences, dtype))
         finally:
             self.dtype = dtype
 
@@ -151,26 +160,53 @@ class CompletionScorer(nn.Module):
         self.plain = not self._agree(fast, slow, sequences)
         return self._per_token(fast - slow, sequences)
 
-    def _try_packing(self, sequences: Sequence[TokenSequence]) -> str | None:
-        """Turns packing on and returns None, or returns why it cannot be used."""
+    def _try_packing(self, sequences: Sequence[TokenSequence], compute: torch.dtype) -> tuple[str | None, str]:
+        """Turns packing on, or off where it cannot be used: (why it is off, how layers attend).
+
+        Args:
+            compute: dtype of later passes. On a GPU it decides the attention kernel, so it is tried as well.
+        """
         packing = PackedAttention(self.model)
-        reason = packing.refusal()
-        if reason is not None or not self._takes_positions:
-            return reason or "it takes no position ids"
+        reason = packing.refusal() or (None if self._takes_positions else "it takes no position ids")
+        if reason is not None:
+            return reason, ""
         padded = torch.cat([self.score([sequence]) for sequence in sequences])
         self.packing = packing
-        try:
-            packed = self._score_packed(sequences)
-        except CannotPack as error:
-            self.packing = None
-            return str(error)
-        if packing.reaches_all_layers and all(self._agree(logps, padded, sequences) for logps in packed):
-            return None
+        faults: list[str] = []
+        for packing.fast in (True, False):
+            try:
+                fault = self._fault(packing, sequences, padded, compute)
+            except CannotPack as error:
+                fault, faults = str(error), []
+                break
+            if fault is None:
+                return None, packing.described(faults)
+            faults.append(fault)
+            if packing.ways and packing.ways.keys() <= {BY_SEGMENT}:
+                break
         self.packing = None
-        if not packing.reaches_all_layers:
-            return "some of its layers do not use transformers' attention interface"
-        differences = [self._per_token(logps - padded, sequences) for logps in packed]
-        return f"its log-probs then differ by {max(differences):.1e} nats a token"
+        return fault, ""
+
+    def _fault(
+        self, packing: PackedAttention, sequences: Sequence[TokenSequence], padded: Tensor, compute: torch.dtype
+    ) -> str | None:
+        """What is wrong with packed batches, or None."""
+        exact = self.dtype
+        try:
+            for self.dtype in [exact, compute] if padded.device.type in KERNELS else [exact]:
+                packed = self._score_packed(sequences)
+                if not packing.reaches_all_layers:
+                    return "some of its layers do not use transformers' attention interface"
+                if not all(self._agree(logps, padded, sequences) for logps in packed):
+                    differences = [self._per_token(logps - padded, sequences) for logps in packed]
+                    return f"its log-probs then differ by {max(differences):.1e} nats a token"
+        except RuntimeError as error:
+            if not packing.fast or isinstance(error, torch.OutOfMemoryError):
+                raise
+            return f"it fails: {first_line(error)}"
+        finally:
+            self.dtype = exact
+        return None
 
     def _score_packed(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
         """[sequences] log-probs as one packed batch, and as the continuation of that batch."""

@@ -18,10 +18,11 @@ from torch import Tensor
 from kto_cli.core.batches import continuation, pack
 from kto_cli.core.losses import LossSettings, kto_losses, reference_point, signs_and_weights
 from kto_cli.core.rows import EncodedRow, TokenSequence
-from kto_cli.model.attention import Past
+from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import backward, clip, is_sharded
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.reference import ReferenceLogps
+from kto_cli.model.packed_pass import Past
 
 
 class StepOutput(NamedTuple):
@@ -71,23 +72,24 @@ class TrainingEngine(DistributedScorer):
         mismatched = logps - references.mismatched
         point = reference_point(mismatched)
         device = self.accelerator.device
-        desirable = torch.tensor([row.label for row in rows], device=device)
+        desirable = to_device(torch.tensor([row.label for row in rows]), device)
         signs, weights = signs_and_weights(desirable, settings, dtype=self.dtype)
-        reference, z_ref = references.own.to(device, self.dtype), point.value.to(device)
+        reference, z_ref = (to_device(part, device) for part in (references.own.to(self.dtype), point.value))
         # One more number than rows: whether this process was asked to stop travels with the sum.
         values = self.zeros(len(rows) + 1)
         rounds = list(self.rounds(own, shares))
-        for index, (positions, counts) in enumerate(rounds):
-            last = index == len(rounds) - 1
+        indices = self.indices(rounds)
+        for number, (positions, counts) in enumerate(rounds):
+            last, index = number == len(rounds) - 1, indices[number]
             with self._gradients_synced(last):
                 logps = self.scorer(*self.batch([own[position] for position in positions])) if begun is None else begun
-                log_ratios = logps - reference[positions]
-                losses = kto_losses(log_ratios, signs[positions], weights[positions], z_ref, beta=settings.beta).losses
+                log_ratios = logps - reference[index]
+                losses = kto_losses(log_ratios, signs[index], weights[index], z_ref, beta=settings.beta).losses
                 # Processes average their gradients; the mean is over the rows of all of them.
                 share = self.accelerator.num_processes / len(rows) if counts else 0.0
                 backward(self.accelerator, self.scorer, losses.sum() * share, last=last)
             if counts:
-                values[positions] = log_ratios.detach()
+                values[index] = log_ratios.detach()
         values[-1] = float(stop_asked())
         values = self.sum(values)
         # An infinite mismatched log-ratio would hide in z_ref's clamp and leave the loss finite.
@@ -103,7 +105,7 @@ class TrainingEngine(DistributedScorer):
             (this process's log-probs with gradient, all rows' mismatched log-probs on the CPU).
         """
         device = self.accelerator.device
-        ((positions, counts),) = self.rounds(own, shares)
+        ((positions, counts),) = rounds = list(self.rounds(own, shares))
         batch, prompts = pack([own[position] for position in positions])
         past = Past.of(prompts, device)
         logps = self.scorer(*batch.to(device), past)
@@ -113,7 +115,7 @@ class TrainingEngine(DistributedScorer):
                 *continuation([mismatched[position] for position in positions], prompts).to(device), past
             )
         if counts:
-            values[positions] = continued
+            values[self.indices(rounds)[0]] = continued
         return logps, self.sum(values)
 
     def _update(self, learning_rate: float, finite: bool) -> float:

@@ -17,10 +17,12 @@ from kto_cli.core.batches import continuation, pack, pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model import tree_attention
-from kto_cli.model.attention import Past
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.load import load_model
+from kto_cli.model.packed_pass import Past
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.model.varlen_attention import KERNELS
+from kto_cli.model.varlen_kernels import REFERENCE
 
 ROUNDED = {"gemma2": 1e-6, "bloom": 1e-6, "mamba": 1e-5, "gpt_neo": 1e-6}
 """Nats. These take the softmax of attention in float32 even in a float64 model (relative error 2^-24), and a
@@ -62,8 +64,25 @@ def shared_prompts() -> list[TokenSequence]:
     return [*own, *crossed, TokenSequence(own[0].prompt, (7,)), *later, parting]
 
 
+WAYS = {
+    "gemma2": {"segment": 2},
+    "mistral": {"segment": 2},
+    "phi3": {"segment": 2},
+    "gemma3": {"segment": 1, "tree": 1},
+}
+"""Family -> how its layers attend on a CPU where that is not the tree's way: a soft cap, or a window of 8 tokens."""
+
+
+@pytest.fixture(params=["tree", "reference"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Attention as on a CPU; and as on a GPU, one call a layer, by the reference kernel."""
+    if request.param == "reference":
+        monkeypatch.setitem(KERNELS, "cpu", lambda query: REFERENCE)
+    return request.param
+
+
 @pytest.mark.parametrize("family", BUILDERS)
-def test_packed_or_padded_it_equals_the_models_own_logits(family: str):
+def test_packed_or_padded_it_equals_the_models_own_logits(family: str, way: str):
     """The check finds nothing on the head, and packs what can be packed: in one batch, and as a continuation of it."""
     model, some = build(family), shared_prompts()
     expected = naive_logps(build(family).double(), some).detach()
@@ -76,6 +95,8 @@ def test_packed_or_padded_it_equals_the_models_own_logits(family: str):
     near = {"rtol": 1e-9, "atol": ROUNDED.get(family, 1e-9)}
     torch.testing.assert_close(scorer.score(some), expected, **near)
     if scorer.packs:
+        on_gpu = {"segment": 2} if family == "gemma2" else {"reference": 2}
+        assert scorer.packing.ways == (on_gpu if way == "reference" else WAYS.get(family, {"tree": 2}))
         batch, prompts = pack(some)
         past = Past.of(prompts, torch.device("cpu"))
         with torch.no_grad():
@@ -85,7 +106,7 @@ def test_packed_or_padded_it_equals_the_models_own_logits(family: str):
 
 
 @pytest.mark.parametrize("family", [family for family in BUILDERS if family not in PADDED])
-def test_packed_gradient_equals_the_naive_one(family: str):
+def test_packed_gradient_equals_the_naive_one(family: str, way: str):
     """Activations kept, and computed again in the backward pass."""
     some = shared_prompts()
     signs = torch.tensor([1.0, -1] * len(some))[: len(some)].double()
@@ -115,14 +136,78 @@ def test_packing_leaves_the_model_as_it_was():
     assert model.config._attn_implementation == before == "sdpa"
 
 
-def test_wrong_packing_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    """Attention that ignores the prefix gives other numbers: padded batches, and the reason says by how much."""
-    own = tree_attention.parts
-    monkeypatch.setattr(tree_attention, "parts", lambda layout: [part for part in own(layout) if part.causal])
+def ignoring_prefixes(*given: Any, **options: Any) -> Any:
+    """A layout in which each segment attends to itself alone."""
+    batch, prompts = pack(*given, **options)
+    alone = tuple(segment._replace(prefix=()) for segment in batch.layout.segments)
+    return batch._replace(layout=batch.layout._replace(segments=alone, shared=())), prompts
+
+
+def test_wrong_packing_is_noticed(monkeypatch: pytest.MonkeyPatch, way: str):
+    """A layout without prefixes gives other numbers: padded batches, and the reason says by how much."""
+    monkeypatch.setattr("kto_cli.model.scorer.pack", ignoring_prefixes)
     scorer = CompletionScorer(build("llama"))
     checked = scorer.trust_or_fall_back(shared_prompts())
     assert not scorer.packs
     assert "nats a token" in (checked.unpacked or "")
+
+
+def test_wrong_attention_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    """A way that ignores the prefix is given up for the walk over segments, and the note says why."""
+    own = tree_attention.parts
+    monkeypatch.setattr(tree_attention, "parts", lambda layout: [part for part in own(layout) if part.causal])
+    scorer, some = CompletionScorer(build("llama")), shared_prompts()
+    checked = scorer.trust_or_fall_back(some)
+    assert checked.attention.startswith("one call a segment, which is slow")
+    assert "nats a token" in checked.attention
+    assert scorer.packing.ways == {"segment": 2}
+    torch.testing.assert_close(scorer.score(some), naive_logps(build("llama"), some).detach(), rtol=1e-4, atol=1e-3)
+
+
+def test_attention_that_raises_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    """As a kernel that runs on short sequences and not on these."""
+
+    def forward(query: torch.Tensor, *others: Any) -> Any:
+        if query.shape[0] > 100:
+            raise RuntimeError("too long for this kernel\nand a trace")
+        return REFERENCE.forward(query, *others)
+
+    monkeypatch.setitem(KERNELS, "cpu", lambda query: REFERENCE._replace(forward=forward))
+    scorer = CompletionScorer(build("llama"))
+    checked = scorer.trust_or_fall_back(shared_prompts())
+    assert "(the fast way was tried, but it fails: too long for this kernel)" in checked.attention
+    assert scorer.packing.ways == {"segment": 2}
+
+
+def test_the_dtype_of_training_is_tried_too(monkeypatch: pytest.MonkeyPatch):
+    """On a GPU it decides the kernel: float32 passes, and the kernel of bfloat16 is the faulty one."""
+    seen = []
+
+    def forward(query: torch.Tensor, *others: Any) -> Any:
+        seen.append(query.dtype)
+        output, *rest = REFERENCE.forward(query, *others)
+        return (output if query.dtype == torch.float32 or len(query) == 74 else -output), *rest
+
+    monkeypatch.setitem(KERNELS, "cpu", lambda query: REFERENCE._replace(forward=forward))
+    scorer = CompletionScorer(build("llama"), torch.bfloat16)
+    checked = scorer.trust_or_fall_back(shared_prompts())
+    assert set(seen) == {torch.float32, torch.bfloat16}
+    assert "one call a segment" in checked.attention
+    assert scorer.packing.ways == {"segment": 2}
+    assert scorer.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("llama", "one call a layer, by the reference kernel"),
+        ("gemma3", "one call a layer, by the reference kernel"),
+        ("gemma2", "one call a segment"),
+    ],
+)
+def test_it_says_how_layers_attend_on_a_gpu(family: str, said: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(KERNELS, "cpu", lambda query: REFERENCE)
+    assert CompletionScorer(build(family)).trust_or_fall_back(shared_prompts()).attention == said
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt"])

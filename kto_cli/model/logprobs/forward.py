@@ -11,6 +11,7 @@ from torch import Tensor
 from kto_cli.core.batches import Batch, micro_batches, pack, pad
 from kto_cli.core.prefix_order import lengths_of
 from kto_cli.core.rows import TokenSequence
+from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import unwrapped
 
 
@@ -48,10 +49,11 @@ class DistributedScorer:
             world = self.accelerator.num_processes
             shares = [list(batches[rank::world]) for rank in range(world)]
         with torch.no_grad():
-            for positions, counts in self.rounds(sequences, shares):
+            rounds = list(self.rounds(sequences, shares))
+            for (positions, counts), index in zip(rounds, self.indices(rounds), strict=True):
                 logps = self.scorer(*self.batch([sequences[position] for position in positions]))
                 if counts:
-                    values[positions] = logps
+                    values[index] = logps
                     done(positions, logps)
         return self.sum(values)
 
@@ -83,6 +85,11 @@ class DistributedScorer:
             lengths = lengths_of(sequences)
             for _ in range(rounds - len(mine)):
                 yield [lengths.index(min(lengths))], False
+
+    def indices(self, rounds: Sequence[tuple[list[int], bool]]) -> Sequence[Tensor]:
+        """Positions of each round on the device, in one transfer; a list as an index would be one each, waited for."""
+        flat = torch.tensor([position for positions, _ in rounds for position in positions])
+        return to_device(flat, self.accelerator.device).split([len(positions) for positions, _ in rounds])
 
     def zeros(self, count: int) -> Tensor:
         """[count] zeros on the device, in the type of summed log-probs."""

@@ -88,7 +88,7 @@ def start_accelerator() -> Any:
             cpu=cpu,
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
 
 
@@ -214,7 +214,8 @@ def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded
     elif checked.unpacked:
         screen.note(f"Using padded batches: this model cannot be packed, because {checked.unpacked}.")
     else:
-        screen.note("Using packed batches (no padding, shared prefixes computed once).")
+        attention = f" Attention: {checked.attention}." if checked.attention else ""
+        screen.note(f"Using packed batches (no padding, shared prefixes computed once).{attention}")
     refuse_uneven_rounds(scorer)
     return scorer
 

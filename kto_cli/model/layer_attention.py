@@ -1,0 +1,150 @@
+"""Attention of one layer over a packed batch: the first way that can follow the layer.
+
+varlen_attention     one call a layer, on GPUs
+tree_attention       one call a segment and one a shared span, without copies, on CPUs
+segment_attention    one call a segment behind a copy of its prefix: soft caps, other devices, fall-back
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kto_cli.model.packed_pass import CURRENT, PackedPass, Past
+from kto_cli.model.segment_attention import Attend, segment_attention
+from kto_cli.model.tree_attention import supports, tree_attention
+from kto_cli.model.varlen_attention import kernel_for, varlen_attention
+from kto_cli.model.varlen_kernels import Kernel
+from kto_cli.model.varlen_plan import Plan
+
+BY_TREE, BY_SEGMENT = "tree", "segment"
+"""Names of `tree_attention` and `segment_attention` among the ways of layers; others are those of kernels."""
+
+
+class CannotPack(Exception):
+    """The model's attention needs something that packed batches do not support; the message names it."""
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed: PackedPass | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: query [1, heads, tokens, width] -> ([1, tokens, heads, width], None).
+
+    Raises:
+        CannotPack: the model uses a mask, a bias or another input that packed attention does not support.
+    """
+    _check_supported(module, attention_mask, dropout, others)
+    operands = query, key, value
+    if packed is None:
+        return _by_context(module, operands, scaling, sliding_window, softcap), None
+    return _attend(module, operands, packed, scaling, sliding_window, softcap), None
+
+
+@torch.compiler.disable
+def _by_context(module: Any, operands: tuple[Tensor, ...], *options: Any) -> Tensor:
+    current = CURRENT.get()
+    assert current is not None, "packed attention runs inside PackedAttention only"
+    return _attend(module, operands, current, *options)
+
+
+def _attend(
+    module: Any,
+    operands: tuple[Tensor, ...],
+    current: PackedPass,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """[1, tokens, heads, width] of one layer."""
+    if current.past is not None and not current.layout.continues:
+        _store(module, operands, current.past)
+    if current.fast and softcap is None:
+        query, key, value = (_autocast(part) for part in operands)
+        kernel = kernel_for(query, key, value, window)
+        if kernel is not None:
+            if not torch.compiler.is_compiling():
+                current.ways.append(kernel.name)
+            run = _by_kernel if kernel.compiles else _by_uncompiled_kernel
+            plan = current.plan(window, kernel.merges)
+            return run(kernel, (query, key, value), _before(module, current), plan, scaling)
+    return _by_parts(module, operands, current, scaling, window, softcap)
+
+
+def _by_kernel(
+    kernel: Kernel,
+    operands: tuple[Tensor, ...],
+    before: tuple[Tensor, ...] | None,
+    plan: Plan,
+    scaling: float | None,
+) -> Tensor:
+    query, key, value = (part[0].transpose(0, 1) for part in operands)
+    if before is not None:
+        key, value = (
+            torch.cat([some[0].transpose(0, 1), part]) for some, part in zip(before, (key, value), strict=True)
+        )
+    return varlen_attention(query, key, value, plan, kernel, scaling)[None]
+
+
+_by_uncompiled_kernel = torch.compiler.disable(_by_kernel)
+
+
+@torch.compiler.disable
+def _by_parts(
+    module: Any,
+    operands: tuple[Tensor, ...],
+    current: PackedPass,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Segment by segment: what these loops do differs from batch to batch, so they are not compiled."""
+    layout, before = current.layout, _before(module, current)
+    query, key, value = (_autocast(part) for part in operands)
+    whole = window is None or layout.longest <= window
+    if current.fast and whole and softcap is None and supports(query, key, value):
+        current.ways.append(BY_TREE)
+        return tree_attention(query, key, value, layout, before, scaling).transpose(1, 2)
+    current.ways.append(BY_SEGMENT)
+    return segment_attention(query, key, value, layout, before, Attend(scaling, window, softcap, current.masks))
+
+
+@torch.compiler.disable
+def _store(module: Any, operands: tuple[Tensor, ...], past: Past) -> None:
+    _, key, value = operands
+    past.layers[id(module)] = _autocast(key.detach()), _autocast(value.detach())
+
+
+def _before(module: Any, current: PackedPass) -> tuple[Tensor, Tensor] | None:
+    """Keys and values of the batch that this one continues."""
+    if current.past is None or not current.layout.continues:
+        return None
+    return current.past.layers[id(module)]
+
+
+def _autocast(part: Tensor) -> Tensor:
+    """In autocast's type where that is on, as scaled_dot_product_attention takes it."""
+    kind = part.device.type
+    return part.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else part
+
+
+def _check_supported(module: Any, mask: Tensor | None, dropout: float, others: dict[str, Any]) -> None:
+    tensors = [name for name, value in others.items() if isinstance(value, Tensor) and name not in _HARMLESS]
+    if mask is not None or dropout or not getattr(module, "is_causal", True) or others.get("is_causal") is False:
+        raise CannotPack("its attention is not plain causal attention")
+    if tensors:
+        raise CannotPack(f"its attention takes {', '.join(tensors)}")
+
+
+_HARMLESS = ("position_ids", "cache_position")
