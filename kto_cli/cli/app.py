@@ -21,7 +21,7 @@ from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.train import train
-from kto_cli.common.errors import BadFlag, Interrupted, KtoError
+from kto_cli.common.errors import BadFlag, Interrupted, KtoError, OutOfMemory, first_line, is_out_of_memory
 from kto_cli.common.phase import KEPT
 from kto_cli.common.screen import print_error
 
@@ -36,7 +36,7 @@ class Commands(TyperGroup):
         """A command's result.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM.
+            Interrupted: Ctrl-C or SIGTERM. OutOfMemory: where a command does not try again with less.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
@@ -45,6 +45,13 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted(f"Stopped. {KEPT}") from None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"The model does not fit into memory: {first_line(error)}.",
+                "kto train --dry-run --device-memory GB says which settings would fit.",
+            ) from error
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
         """Runs a command and exits: 0, 1 (bad input), 2 (bad flags), 130 (Ctrl-C); a bug keeps its traceback."""

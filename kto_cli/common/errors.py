@@ -72,6 +72,15 @@ class Interrupted(Exception):
     exit_status = 130
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: torch's, of a GPU or of a CPU, or Python's."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message without its full stop, with the next one where it ends in a colon; the
     name of the exception's class if the message is empty."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from kto_cli.common.errors import BadInput, KtoError, first_line
+from kto_cli.common.errors import BadInput, KtoError, first_line, is_out_of_memory
 
 _MOST_DIGITS = sys.get_int_max_str_digits()
 
@@ -37,14 +37,14 @@ def reading(path: Path, what: str) -> Iterator[None]:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
             raise BadInput(f"{path} ({what}) is {'a folder' if path.is_dir() else 'not a plain file'}, not a file.")
         yield
-    except (KtoError, MemoryError):
+    except KtoError:
         raise
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing ({what}).") from error
     except OSError as error:
         raise BadInput(f"{path} ({what}) cannot be read: {error.strerror or first_line(error)}.") from error
     except Exception as error:  # of many libraries, each with exceptions of its own
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             raise
         raise BadInput(f"{path} is damaged ({what}): {first_line(error)}.") from error
 

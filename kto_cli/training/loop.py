@@ -31,7 +31,7 @@ from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.live import Show, watching
-from kto_cli.training.memory import within_memory
+from kto_cli.training.memory import step_within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
@@ -116,7 +116,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
-    output = within_memory(
+    output = step_within_memory(
         run.engine,
         lambda: run.engine.step(
             rows,
@@ -127,7 +127,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         ),
         longest=max(max(row.own.length, row.mismatched.length) for row in rows),
         say=run.screen.warn,
-        relieve=lambda: _start_checkpointing(run),
+        relieve=lambda: start_checkpointing(run),
     )
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
@@ -160,7 +160,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     return output.interrupted and not last
 
 
-def _start_checkpointing(run: Run) -> bool:
+def start_checkpointing(run: Run) -> bool:
     """Turns on gradient checkpointing if it is `auto`, off so far, and possible with this model."""
     if run.settings.config.gradient_checkpointing != "auto" or run.checkpointing:
         return False
@@ -181,14 +181,15 @@ def _validate(run: Run) -> dict[str, Any]:
     """Metrics of (some) validation rows during training."""
     chosen = quick_rows(len(run.validation), run.settings.config.seed)
     rows = run.validation.take(chosen)
-    scores = score_rows(run.engine, rows, run.validation_references.take(chosen))
+    scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
     output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
     return quick_metrics(scores, _metrics(run, output, list(rows)), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:
     """Writes a checkpoint; all processes must call."""
-    save_snapshot(run.directory, run.engine, run.model, run.writer, asdict(run.counters))
+    memory = {"micro_batch_tokens": run.engine.token_budget, "checkpointing": run.checkpointing}
+    save_snapshot(run.directory, run.engine, run.model, run.writer, asdict(run.counters) | memory)
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:

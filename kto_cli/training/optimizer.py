@@ -34,6 +34,18 @@ def make_optimizer(
     return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0, fused=fused)
 
 
+def state_bytes(name: str, parameters: Iterable[torch.Tensor]) -> int:
+    """Bytes of the state that `make_optimizer`'s optimizer keeps for the parameters that are trained.
+
+    AdamW: two moments in float32. SplitAdamW: 2 bytes of the weight, moments of 2 and 4. In 8 bits: two moments of a
+    byte, with a float32 scale for each 256 values; bitsandbytes keeps tensors below 4,096 values in float32.
+    """
+    total = 0.0
+    for count in (parameter.numel() for parameter in parameters if parameter.requires_grad):
+        total += count * (2 + 2 * 4 / 256) if name in _EIGHT_BIT and count >= 4096 else count * 8
+    return int(total)
+
+
 def _eight_bit(name: str) -> Any:
     """The class of bitsandbytes, its state as plain tensors by name, so that checkpoints hold it like any other."""
     try:

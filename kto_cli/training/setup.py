@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
@@ -17,6 +18,7 @@ from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts, left_out
 from kto_cli.training.loop import Counters, Run
+from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
@@ -34,6 +36,8 @@ def set_up(
     what: str = "rows and mismatched completions",
 ) -> Run:
     """A run with its reference log-probs computed or cached, adapters added, and model and optimizer wrapped.
+
+    The micro-batch size is tried last (`--micro-batch-tokens auto`), with the model as it will be trained.
 
     `what` names its rows on the screen.
     """
@@ -54,6 +58,10 @@ def set_up(
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
+    token_budget = prepared.token_budget
+    if config.micro_batch_tokens == AUTO_TOKENS:
+        token_budget = choose_token_budget(scorer, prepared.train, accelerator, config.optimizer)
+        screen.note(f"Micro-batches of {token_budget:,} tokens (larger ones were not faster, or did not fit)")
     optimizer = make_optimizer(
         config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
     )
@@ -68,7 +76,7 @@ def set_up(
             accelerator,
             wrapped,
             optimizer,
-            token_budget=prepared.token_budget,
+            token_budget=token_budget,
             max_grad_norm=config.max_grad_norm,
         ),
         model=model,

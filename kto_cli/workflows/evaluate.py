@@ -159,7 +159,7 @@ def _score(policy: CompletionScorer, session: Session, references: ReferenceLogp
     rows = session.prepared.validation
     with session.screen.progress("validation rows", 2 * len(rows), keeps="Earlier results are as they were."):
         scorer = DistributedScorer(session.accelerator, policy, token_budget=session.prepared.token_budget)
-        return score_rows(scorer, rows, references, tick=session.screen.tick)
+        return score_rows(scorer, rows, references, say=session.screen.warn, tick=session.screen.tick)
 
 
 def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> LossSettings:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.seals import is_changed, write_sealed
 from kto_cli.common.tables import metrics_table
@@ -21,10 +20,9 @@ from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
-from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator, warn_if_built_in
+from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
-from kto_cli.training.loop import Counters, Run, run_steps
-from kto_cli.training.memory import choose_token_budget
+from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
@@ -97,8 +95,6 @@ def _train(
     if config.lora_r:  # before anything is computed that a wrong name would waste
         _report_adapted_layers(prepared, config, screen)
     refuse_untested_combinations(accelerator.num_processes, config)
-    if config.micro_batch_tokens == AUTO_TOKENS:
-        _find_token_budget(prepared, accelerator, screen)
     described = describe(settings, prepared, accelerator.num_processes)
     refuse_different_inputs(
         accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored}
@@ -108,6 +104,7 @@ def _train(
     if stored is not None:
         refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
+    described["chosen"]["micro_batch_tokens"] = this_run.engine.token_budget
     recorded = max((line["step"] for line in directory.read_metrics()), default=0) if config.track else 0
     _begin(this_run, described, stored, screen)
     trackers = config.trackers if accelerator.is_main_process else ()
@@ -123,17 +120,11 @@ def _report_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Scre
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
 
-def _find_token_budget(prepared: Prepared, accelerator: Any, screen: Screen) -> None:
-    scorer = make_scorer(prepared, accelerator, Screen(quiet=True))
-    prepared.token_budget = choose_token_budget(scorer, prepared.train, accelerator)
-    screen.note(f"Micro-batches of {prepared.token_budget:,} tokens (larger ones were not faster, or did not fit)")
-
-
 def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | None, screen: Screen) -> None:
     """Writes kto_config.json: as `described`, or as `stored` by the run that is resumed."""
     accelerator, directory = this_run.engine.accelerator, this_run.directory
     if stored is not None:
-        _resume(this_run, screen)
+        _resume(this_run, stored, screen)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         directory.remove_partial_files()
@@ -144,7 +135,7 @@ def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | No
             screen.warn(fault)
 
 
-def _resume(this_run: Run, screen: Screen) -> None:
+def _resume(this_run: Run, stored: dict[str, Any], screen: Screen) -> None:
     """Loads the newest valid checkpoint; without one, the run starts from its first step."""
     folder, state, faults = latest_valid_step(this_run.directory, this_run.engine.accelerator)
     for fault in faults:
@@ -155,7 +146,23 @@ def _resume(this_run: Run, screen: Screen) -> None:
     trusted = this_run.settings.config.trust_remote_code
     load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
+    _restore_memory(this_run, state, stored, screen)
     screen.note(f"Resuming from {folder} (step {state['step']} of {this_run.settings.total_steps})")
+
+
+def _restore_memory(this_run: Run, state: dict[str, Any], stored: dict[str, Any], screen: Screen) -> None:
+    """What running out of memory changed stays changed: the same micro-batches give the same bits.
+
+    A --micro-batch-tokens given now counts instead.
+    """
+    engine, given = this_run.engine, this_run.settings.config.micro_batch_tokens
+    as_before = given in (stored["train"].get("micro_batch_tokens"), stored["chosen"].get("micro_batch_tokens"))
+    before = state.get("micro_batch_tokens", engine.token_budget)
+    if as_before and before < engine.token_budget:
+        engine.token_budget = before
+        screen.note(f"Micro-batches of {before:,} tokens, as since the run was short of memory")
+    if state.get("checkpointing") and start_checkpointing(this_run):
+        screen.note("Gradient checkpointing, as since the run was short of memory")
 
 
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
@@ -165,7 +172,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     validation = None
     if this_run.validation:
         with screen.progress("validation rows", 2 * len(this_run.validation), keeps=_continues(directory)):
-            scores = score_rows(this_run.engine, this_run.validation, this_run.validation_references, tick=screen.tick)
+            references = this_run.validation_references
+            scores = score_rows(this_run.engine, this_run.validation, references, say=screen.warn, tick=screen.tick)
         validation = validation_metrics(scores, settings.loss)
     verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
     main = this_run.engine.accelerator.is_main_process

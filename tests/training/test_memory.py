@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import call
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
-from kto_cli.training.memory import find_token_budget, within_memory
+from kto_cli.training.memory import find_token_budget, step_within_memory
+from kto_cli.training.optimizer import make_optimizer, state_bytes
 
 ROWS = 12
 LONGEST = 32
@@ -32,7 +34,7 @@ def small_memory(engine: Any, most: int) -> None:
 def step(engine: Any, said: list[str], relieve: Callable[[], bool] = lambda: False) -> Any:
     """One step, recovering."""
     references, rows = some_references(ROWS), some_rows(ROWS)
-    return within_memory(
+    return step_within_memory(
         engine,
         lambda: engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE),
         longest=LONGEST,
@@ -144,3 +146,56 @@ def test_default_micro_batch_by_model_and_memory(monkeypatch):
     assert default_token_budget(config(4, 768, 2048), cpu) == 8192
     assert default_token_budget(config(16, 2048, 8192), cpu) == 1024
     assert default_token_budget(config(12, 1024, 2816), cpu) == 2048
+
+
+# --- the search ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit"])
+def test_state_of_the_optimizer_is_that_of_what_is_trained(name: str):
+    """Two adapters of 4096 x 4 = 16,384 numbers and a norm of 100 that learn, over a frozen weight: 8 bytes each, or
+    two bytes and two float32 scales for each 256, small tensors as ever. In 8 bits measured by bitsandbytes itself."""
+    frozen = torch.zeros(4096, 4096, device="meta")
+    learning = [torch.zeros(4096, 4), torch.zeros(4, 4096), torch.zeros(100)]
+    for each in learning:
+        each.requires_grad_()
+    expected = 8 * (2 * 16384 + 100) if name == "adamw" else 2 * 16384 * 2 + 8 * 16384 * 2 // 256 + 800
+    assert state_bytes(name, [frozen, *learning]) == expected
+    if name != "adamw":
+        pytest.importorskip("bitsandbytes")
+    optimizer = make_optimizer(name, learning, learning_rate=1e-3, device=torch.device("cpu"))
+    for each in learning:
+        each.grad = torch.ones_like(each)
+    optimizer.step()
+    tensors = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    maps = 2 * 256 * 4 * 2 if name != "adamw" else 0  # tables of bitsandbytes' code, the same for all tensors
+    assert sum(value.nbytes for value in tensors) == pytest.approx(expected + maps, abs=64)
+
+
+def test_split_adamw_has_as_many_bytes():
+    learning = torch.zeros(1000, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = make_optimizer("adamw", [learning], learning_rate=1e-3, device=torch.device("cpu"))
+    learning.grad = torch.ones_like(learning)
+    optimizer.step()
+    found = sum(value.nbytes for value in optimizer.state[learning].values())
+    assert found == state_bytes("adamw", [learning]) + 4, "and a counter"
+
+
+def test_the_search_is_of_the_model_as_it_is_trained(workplace, given, monkeypatch):
+    """Adapters are on, layers are checkpointed, and nothing else learns; before, it was the base model, and an 8B
+    model's 96 GB of state left room for no more than 512 tokens."""
+    seen: dict[str, Any] = {}
+
+    def choose(scorer: Any, rows: Any, accelerator: Any, optimizer: str) -> int:
+        seen["learning"] = {name for name, each in scorer.named_parameters() if each.requires_grad}
+        seen["forward"] = scorer.model.model.layers[0].forward.__qualname__
+        return 700
+
+    monkeypatch.setattr("kto_cli.training.setup.choose_token_budget", choose)
+    words = ("--lora-r", 4, "--gradient-checkpointing", "on", "--max-steps", 1)
+    ran = call("train", *given, "--micro-batch-tokens", "auto", *words)
+    assert ran.code == 0, ran.err
+    assert seen["learning"]
+    assert all("lora_" in name for name in seen["learning"])
+    assert "checkpoint_layers" in seen["forward"]
+    assert "Micro-batches of 700 tokens" in ran.err

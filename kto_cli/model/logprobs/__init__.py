@@ -2,6 +2,7 @@
 
 prepare.py            data, tokenizer, model and scorer of a run
 micro_batch_size.py   the default token budget of a micro-batch
+out_of_memory.py      work repeated in smaller micro-batches when memory runs out
 forward.py            log-probs of sequences, in micro-batches over processes
 reference.py          the reference's log-probs of a run's rows: cached, else computed
 reference_cache.py    the content-addressed cache of reference log-probs

@@ -19,6 +19,7 @@ from kto_cli.core.packing import missing_runs, padded_batches
 from kto_cli.core.prefix_order import prefix_order
 from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
+from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache
 from kto_cli.model.scorer import CompletionScorer
@@ -60,7 +61,7 @@ def reference_logps(
     `scorer` has the reference's weights. Each process computes and stores its share.
 
     Raises:
-        Diverged: the reference gives a log-prob that is not a number.
+        Diverged: the reference gives a log-prob that is not a number. OutOfMemory: not even a row fits.
     """
     cache = open_cache(prepared, config)
     keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
@@ -83,7 +84,13 @@ def reference_logps(
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
-        computed = _compute(keys, rows.sequences.take(first), missing, distributed, cache, screen)
+        sequences = rows.sequences.take(first)
+
+        def compute() -> Tensor:  # a second time if memory ran out: what was stored until then is not missing any more
+            return _compute(keys, sequences, stored().isnan().nonzero()[:, 0], distributed, cache, screen)
+
+        longest = int(sequences.lengths[missing.numpy()].max())
+        computed = within_memory(distributed, compute, what="the reference pass", longest=longest, say=screen.warn)
         # what is stored counts, so that a resumed run reads the same: another process may have stored it first
         values = stored()
         values = torch.where(values.isnan(), computed, values)

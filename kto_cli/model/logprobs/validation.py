@@ -12,6 +12,7 @@ from kto_cli.core.statistics.auc import auc, auc_share, weighted_auc
 from kto_cli.core.statistics.intervals import cluster_numbers, resample_weights
 from kto_cli.core.statistics.scores import Scores, class_means
 from kto_cli.model.logprobs.forward import DistributedScorer
+from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.tokens.store import EncodedRows
 
@@ -31,10 +32,30 @@ def score_rows(
     rows: EncodedRows,
     references: ReferenceLogps,
     *,
+    say: Callable[[str], None],
     tick: Callable[[int], None] = lambda _: None,
 ) -> Scores:
-    """Log-ratios of rows and of their mismatched completions; equal on all processes."""
-    logps = scorer.log_probs(rows.sequences, done=lambda positions, _: tick(len(positions)))
+    """Log-ratios of rows and of their mismatched completions; equal on all processes.
+
+    Args:
+        say: told if memory ran out and smaller micro-batches are tried.
+
+    Raises:
+        OutOfMemory: not even a row fits.
+    """
+    seen: set[int] = set()
+
+    def done(positions: list[int], _: Any) -> None:
+        tick(len(set(positions) - seen))  # a pass that ran out of memory begins anew
+        seen.update(positions)
+
+    logps = within_memory(
+        scorer,
+        lambda: scorer.log_probs(rows.sequences, done=done),
+        what="the validation",
+        longest=int(rows.sequences.lengths.max()),
+        say=say,
+    )
     own, mismatched = logps[: len(rows)], logps[len(rows) :]
     return Scores(
         log_ratios=own - references.own,

@@ -55,6 +55,7 @@ def take_probe(
         this_run = set_up(
             few, settings, RunDir(Path(settings.config.out)), accelerator, screen, what="of the few steps timed now"
         )
+        prepared.token_budget = this_run.engine.token_budget  # --micro-batch-tokens auto was tried
         needed = 3 * bytes_of(learning(this_run.model))
         if problems := estimate.problems_of_space(
             needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"

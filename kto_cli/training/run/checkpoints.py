@@ -24,7 +24,7 @@ from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
 
-def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, counters: dict[str, Any]) -> None:
+def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
     """Writes a checkpoint, completely or not at all; all processes must call.
 
     Raises:
@@ -33,14 +33,14 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWrite
     accelerator, optimizer = engine.accelerator, processes.unwrapped_optimizer(engine.optimizer)
     sharding = fsdp.sharding_asked_for(accelerator.num_processes)
     if sharding and sharding.sharded_files:
-        _save_slices(directory, accelerator, model, writer, optimizer, counters)
+        _save_slices(directory, accelerator, model, writer, optimizer, state)
     else:
-        _save_whole(directory, accelerator, model, writer, optimizer, counters)
+        _save_whole(directory, accelerator, model, writer, optimizer, state)
     accelerator.wait_for_everyone()
 
 
 def _save_whole(
-    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, counters: dict[str, Any]
+    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, state: dict[str, Any]
 ) -> None:
     """The main process writes everything; sharded tensors are gathered for it first."""
     from safetensors.torch import save_file
@@ -49,20 +49,20 @@ def _save_whole(
     weights = gathering.gathered_weights(model, keep=main)
     moments = gathering.gathered_moments(optimizer, keep=main)
     if main:
-        with directory.writing_step(counters["step"], counters) as (folder, _):
+        with directory.writing_step(state["step"], state) as (folder, _):
             writer.write(folder, model, weights)
             save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
 
 
 def _save_slices(
-    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, counters: dict[str, Any]
+    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, state: dict[str, Any]
 ) -> None:
     """Each process writes its slices; the folder gets its final name when all have."""
     slices = _own_slices(model, optimizer, main=accelerator.is_main_process)
     if not accelerator.is_main_process:
         _write_own(accelerator, None, slices)
         return
-    with directory.writing_step(counters["step"], counters) as (folder, hashes):
+    with directory.writing_step(state["step"], state) as (folder, hashes):
         writer.write_without_weights(folder, model)
         hashes |= _write_own(accelerator, folder, slices)
 
