@@ -35,6 +35,9 @@ class PackedAttention:
         modules = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
         self._configs = list({id(module.config): module.config for module in modules}.values())
         self._replaceable = all(module._can_set_attn_implementation() for module in modules)
+        self._model = model
+        self._attending: list[Any] = []
+        """Modules that store keys and values, known after the first pass that does."""
         self._layers = model.config.get_text_config().num_hidden_layers
         self._planned: set[tuple[int | None, bool]] = set()
         """Plans that layers asked for, made before the next pass so that no layer waits for them."""
@@ -80,16 +83,34 @@ class PackedAttention:
     @contextlib.contextmanager
     def __call__(self, layout: PackedLayout, past: Past | None, device: torch.device) -> Iterator[PackedPass]:
         """Context manager in which the model reads a packed batch with this layout."""
+        current = PackedPass(layout, past, device, fast=self.fast)
         if past is not None and not layout.continues:
             past.tokens = layout.segments[-1].stop
-        current = PackedPass(layout, past, device, fast=self.fast)
         for key in self._planned if self.fast and device.type in KERNELS else ():
             current.plan(*key)
-        with self._switched(current):
+        with self._switched(current), self._stored(past, continues=layout.continues):
             yield current
         self.ways = Counter(current.ways)
         self._planned |= current.plans.keys()
         current.past = None  # a layer that is computed again stores nothing
+
+    @contextlib.contextmanager
+    def _stored(self, past: Past | None, *, continues: bool) -> Iterator[None]:
+        """Hands out the keys and values of the batch that is continued, or collects those of one that will be."""
+        if past is None:
+            yield
+            return
+        for module, stored in zip(self._attending, past.layers, strict=True) if continues else ():
+            module.packed_keys_and_values = stored
+        try:
+            yield
+        finally:
+            if not self._attending:
+                modules = self._model.modules()
+                self._attending = [module for module in modules if hasattr(module, "packed_keys_and_values")]
+            layers = [module.__dict__.pop("packed_keys_and_values", None) for module in self._attending]
+            if not continues:
+                past.layers = layers
 
     @contextlib.contextmanager
     def _switched(self, current: PackedPass) -> Iterator[None]:

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.model.packed_pass import CURRENT, PackedPass, Past
+from kto_cli.model.packed_pass import CURRENT, PackedPass
 from kto_cli.model.segment_attention import Attend, segment_attention
 from kto_cli.model.tree_attention import supports, tree_attention
 from kto_cli.model.varlen_attention import kernel_for, varlen_attention
 from kto_cli.model.varlen_kernels import Kernel
-from kto_cli.model.varlen_plan import Plan
 
 BY_TREE, BY_SEGMENT = "tree", "segment"
 """Names of `tree_attention` and `segment_attention` among the ways of layers; others are those of kernels."""
@@ -67,34 +66,34 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    """[1, tokens, heads, width] of one layer."""
+    """[1, tokens, heads, width] of one layer, whose keys and values are stored if a later batch continues this one."""
+    query, key, value = operands = tuple(_autocast(part) for part in operands)
+    kernel = kernel_for(query, key, value, window) if current.fast and softcap is None else None
+    if kernel is None:
+        output = _by_parts(module, operands, current, scaling, window, softcap)
+    else:
+        run = _by_kernel if kernel.compiles else _by_uncompiled_kernel
+        output = run(kernel, module, operands, current, scaling, window)
     if current.past is not None and not current.layout.continues:
-        _store(module, operands, current.past)
-    if current.fast and softcap is None:
-        query, key, value = (_autocast(part) for part in operands)
-        kernel = kernel_for(query, key, value, window)
-        if kernel is not None:
-            if not torch.compiler.is_compiling():
-                current.ways.append(kernel.name)
-            run = _by_kernel if kernel.compiles else _by_uncompiled_kernel
-            plan = current.plan(window, kernel.merges)
-            return run(kernel, (query, key, value), _before(module, current), plan, scaling)
-    return _by_parts(module, operands, current, scaling, window, softcap)
+        module.packed_keys_and_values = key.detach(), value.detach()
+    return output
 
 
 def _by_kernel(
     kernel: Kernel,
+    module: Any,
     operands: tuple[Tensor, ...],
-    before: tuple[Tensor, ...] | None,
-    plan: Plan,
+    current: PackedPass,
     scaling: float | None,
+    window: int | None,
 ) -> Tensor:
+    if not torch.compiler.is_compiling():
+        current.ways.append(kernel.name)
     query, key, value = (part[0].transpose(0, 1) for part in operands)
-    if before is not None:
-        key, value = (
-            torch.cat([some[0].transpose(0, 1), part]) for some, part in zip(before, (key, value), strict=True)
-        )
-    return varlen_attention(query, key, value, plan, kernel, scaling)[None]
+    if current.layout.continues:
+        before = (part[0].transpose(0, 1) for part in module.packed_keys_and_values)
+        key, value = (torch.cat(parts) for parts in zip(before, (key, value), strict=True))
+    return varlen_attention(query, key, value, current.plan(window, kernel.merges), kernel, scaling)[None]
 
 
 _by_uncompiled_kernel = torch.compiler.disable(_by_kernel)
@@ -110,27 +109,15 @@ def _by_parts(
     softcap: float | None,
 ) -> Tensor:
     """Segment by segment: what these loops do differs from batch to batch, so they are not compiled."""
-    layout, before = current.layout, _before(module, current)
-    query, key, value = (_autocast(part) for part in operands)
+    layout = current.layout
+    before = module.packed_keys_and_values if layout.continues else None
+    query, key, value = operands
     whole = window is None or layout.longest <= window
     if current.fast and whole and softcap is None and supports(query, key, value):
         current.ways.append(BY_TREE)
         return tree_attention(query, key, value, layout, before, scaling).transpose(1, 2)
     current.ways.append(BY_SEGMENT)
     return segment_attention(query, key, value, layout, before, Attend(scaling, window, softcap, current.masks))
-
-
-@torch.compiler.disable
-def _store(module: Any, operands: tuple[Tensor, ...], past: Past) -> None:
-    _, key, value = operands
-    past.layers[id(module)] = _autocast(key.detach()), _autocast(value.detach())
-
-
-def _before(module: Any, current: PackedPass) -> tuple[Tensor, Tensor] | None:
-    """Keys and values of the batch that this one continues."""
-    if current.past is None or not current.layout.continues:
-        return None
-    return current.past.layers[id(module)]
 
 
 def _autocast(part: Tensor) -> Tensor:

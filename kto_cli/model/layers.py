@@ -14,7 +14,8 @@ from kto_cli.model.scorer import CompletionScorer
 def compile_layers(scorer: CompletionScorer) -> int:
     """Compiles every decoder layer for any number of tokens; call it before `checkpoint_layers`.
 
-    Packed attention stays uncompiled, because its segments differ from batch to batch.
+    Attention in one call a layer (on GPUs) is compiled with them; segment by segment it is not, because segments differ
+    from batch to batch.
 
     Returns:
         The number of layers.

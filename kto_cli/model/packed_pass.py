@@ -23,8 +23,9 @@ class Past:
     """[prompts] index of the last token of each prompt in the packed batch."""
     tokens: int = 0
     """Of the packed batch."""
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Attention module -> keys and values, [1, heads, tokens, width]."""
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Keys and values of each attention module, [1, heads, tokens, width]. While a pass runs, each module holds its own
+    as `packed_keys_and_values`: for an attribute torch.compile neither breaks a graph nor compiles a layer again."""
     outputs: Tensor | None = None
     """[prompts, hidden] output of the body at `prompt_ends`."""
 

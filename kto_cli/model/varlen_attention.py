@@ -118,7 +118,8 @@ def kernel_for(query: Tensor, key: Tensor, value: Tensor, window: int | None) ->
     kernel = choose(query)
     if kernel is None:
         return None
-    sizes = query.shape[1], key.shape[1], query.shape[-1]
+    # int: torch.compile(dynamic=True) takes these for variable, and the trial is a constant for it.
+    sizes = int(query.shape[1]), int(key.shape[1]), int(query.shape[-1])
     return kernel if _works(kernel, query.device, query.dtype, *sizes, window is not None) else None
 
 

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, save_pico_llama
+from paths import conversations
+from pico import build
 
+from kto_cli.core.batches import Batch, continuation, pack
+from kto_cli.model import layer_attention, varlen_attention
+from kto_cli.model.attention import PackedAttention
+from kto_cli.model.packed_pass import Past
+from kto_cli.model.scorer import CompletionScorer
+from kto_cli.model.varlen_kernels import FLASH
 from kto_cli.training.trackers import flat
 
 STEPS = 3
@@ -79,3 +87,39 @@ def test_compiled_layers_give_the_same_run(
     others = load_file(workplace / "compiled/model.safetensors")
     assert weights.keys() == others.keys()
     assert max((weights[name] - others[name]).abs().max().item() for name in weights) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "graphs"), [("llama", 1), ("gemma3", 2)])
+def test_layers_on_a_gpu_are_whole_graphs(family: str, graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With flash attention, on the meta device, forward and backward: no graph breaks, and layers and batches of other
+    segments share a graph (gemma3: one a kind of layer), whether keys and values are stored, read or neither."""
+    meta = torch.device("meta")
+    monkeypatch.setitem(varlen_attention.KERNELS, "meta", lambda query: FLASH)
+    monkeypatch.setattr(varlen_attention, "_works", torch.compiler.assume_constant_result(lambda *_: True))
+    monkeypatch.setattr(layer_attention, "_autocast", lambda part: part)  # there is none for this device
+    scorer = CompletionScorer(build(family).bfloat16(), torch.bfloat16).to(meta)
+    scorer.packing = PackedAttention(scorer.model)
+    rows = [(conversations(seed), Past(torch.zeros(1, dtype=torch.int64, device=meta))) for seed in (3, 5, 7)]
+    body = scorer.model.model
+
+    def run(batch: Batch, past: Past | None) -> None:
+        with scorer.packing(batch.layout, past, meta) as packed:
+            output = body(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, packed=packed)
+        if torch.is_grad_enabled():
+            output.last_hidden_state.sum().backward()
+
+    run(pack(rows[0][0])[0].to(meta), rows[0][1])  # as at the start: plans and modules are known from then on
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for layer in body.layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True, backend="aot_eager")
+    for some, past in rows:
+        batch, prompts = pack(some)
+        run(batch.to(meta), None)
+        run(batch.to(meta), past)
+        with torch.no_grad():
+            run(continuation(some, prompts).to(meta), past)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3 * graphs
+    torch._dynamo.reset()
