@@ -48,7 +48,7 @@ PARTS = {
     "load model and tokenizer": (
         "model.load:load_model",
         "model.load:load_tokenizer",
-        "model.logprobs.prepare:start_accelerator",
+        "model.distributed.start:start_accelerator",
     ),
     "check and fingerprint": (
         "evaluation.checkpoint:Checkpoint.find",

@@ -125,8 +125,8 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from kto_cli.common.binarize_config import BinarizeConfig
     from kto_cli.common.screen import Screen
     from kto_cli.data.dataset import load_data_dir
+    from kto_cli.model.distributed.start import start_accelerator
     from kto_cli.model.load import load_tokenizer
-    from kto_cli.model.logprobs.prepare import start_accelerator
     from kto_cli.model.tokens.cached import tokenized_rows
     from kto_cli.model.tokens.encoder import Encoder
     from kto_cli.workflows import binarize

@@ -181,7 +181,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     from kto_cli.common.screen import Screen
     from kto_cli.common.train_config import TrainConfig
-    from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator
+    from kto_cli.model.distributed.start import start_accelerator
+    from kto_cli.model.logprobs.prepare import make_scorer, prepare
 
     if options.threads:
         torch.set_num_threads(options.threads)

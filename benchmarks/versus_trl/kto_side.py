@@ -28,8 +28,9 @@ from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.dataset_writer import write_data_dir
 from kto_cli.model.distributed.processes import wrap
+from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.layers import checkpoint_layers, compile_layers
-from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare, start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, make_scorer, prepare
 from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.tokens.store import EncodedRows

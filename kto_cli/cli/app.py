@@ -39,7 +39,6 @@ class Commands(TyperGroup):
             Interrupted: Ctrl-C or SIGTERM. OutOfMemory: where a command does not try again with less.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on a GPU
         try:
             with sigterm_as_interrupt():
                 return super().invoke(ctx)

@@ -25,8 +25,9 @@ from kto_cli.evaluation.judge.win_rate import NamedAnswers
 from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.server.keys import base_url
+from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.load import load_tokenizer
-from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, prepare
 
 
 @dataclass

@@ -20,6 +20,7 @@ varlen_plan.py  which keys each segment reads, gathered once
 varlen_kernels.py  the variable-length kernels of torch, and a plain reference
 tree_attention.py  a call a segment and a shared span, on CPUs, without masks or copies
 segment_attention.py  a call a segment behind a copy of its prefix
+determinism.py  deterministic algorithms: preferred, or required
 scorer.py      sequences -> completion log-probs: packed, padded or plain
 tokens/        rows -> token ids, stored on disk
 logprobs/      log-probs of many sequences over processes; the reference's, from the cache

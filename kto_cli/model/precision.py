@@ -26,16 +26,21 @@ PRECISIONS = {
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision of that name; `auto` is bfloat16 over float32 weights on a GPU that supports it, else float32.
+    """The precision of that name; `auto` is bfloat16 over float32 weights on a GPU that has it, else float32.
 
     Raises:
         BadInput: unknown name.
     """
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        name = "bfloat16" if device.type == "cuda" and not emulates_bfloat16(device) else "float32"
     if name not in PRECISIONS:
         raise BadInput(f"--dtype {name} is unknown.", f"Use auto, {', '.join(PRECISIONS)}.")
     return PRECISIONS[name]
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether this is a GPU without bfloat16 arithmetic (V100, T4, RTX 20): it rounds float32's, which takes longer."""
+    return device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def keep_float32_gradients(model: Any) -> None:

@@ -9,10 +9,11 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
 from kto_cli.model import base_weights, lora
+from kto_cli.model.determinism import require_determinism
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.folder import read_config
 from kto_cli.model.layers import checkpoint_layers, compile_layers
-from kto_cli.model.logprobs.prepare import Prepared, make_scorer
+from kto_cli.model.logprobs.prepare import Prepared, check_sequences, make_scorer
 from kto_cli.model.logprobs.reference import reference_logps
 from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.stored_dtypes import stored_dtypes
@@ -52,6 +53,7 @@ def set_up(
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
+    require_determinism(scorer, check_sequences(rows)[:3], screen)
     with lora.adapters_disabled(model):
         references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")

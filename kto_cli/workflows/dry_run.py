@@ -18,7 +18,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
 from kto_cli.data.dataset import TRAIN, count_rows
-from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, start_accelerator, warn_if_built_in
+from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, warn_if_built_in
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.tokens.store import Sequences
 from kto_cli.training.dry_run import estimate

@@ -40,8 +40,9 @@ from kto_cli.evaluation.session import Session, facts_of, open_session, other_si
 from kto_cli.evaluation.tables import listed_ids, show_details
 from kto_cli.evaluation.validation import find_out, rows_table, texts_of, write
 from kto_cli.model.distributed.owned import owned
+from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.logprobs.forward import DistributedScorer
-from kto_cli.model.logprobs.prepare import check_sequences, make_scorer, start_accelerator
+from kto_cli.model.logprobs.prepare import check_sequences, make_scorer
 from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.scorer import CompletionScorer

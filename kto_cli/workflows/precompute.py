@@ -8,7 +8,9 @@ from typing import Any
 
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
-from kto_cli.model.logprobs.prepare import make_scorer, prepare, start_accelerator, warn_if_built_in
+from kto_cli.model.determinism import require_determinism
+from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.logprobs.prepare import check_sequences, make_scorer, prepare, warn_if_built_in
 from kto_cli.model.logprobs.reference import reference_logps
 
 
@@ -27,7 +29,9 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     warn_if_built_in(config, screen)
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
-    _, use = reference_logps(prepared, prepared.train + prepared.validation, scorer, config, accelerator, screen)
+    rows = prepared.train + prepared.validation
+    require_determinism(scorer, check_sequences(rows)[:3], screen)
+    _, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     seconds = time.perf_counter() - began
     screen.table(
         f"Reference log-probs of {prepared.source.name}",

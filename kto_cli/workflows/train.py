@@ -20,7 +20,8 @@ from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
-from kto_cli.model.logprobs.prepare import Prepared, prepare, start_accelerator, warn_if_built_in
+from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot

@@ -49,7 +49,7 @@ def test_a_launcher_decides_neither_precision_nor_accumulation(monkeypatch):
     policy would not be the reference at step 0."""
     from accelerate.state import AcceleratorState, GradientState
 
-    from kto_cli.model.logprobs.prepare import start_accelerator
+    from kto_cli.model.distributed.start import start_accelerator
 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")

@@ -13,7 +13,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.data.dataset import Row
 from kto_cli.data.dataset_writer import write_data_dir
-from kto_cli.model.logprobs.prepare import prepare, start_accelerator
+from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.logprobs.prepare import prepare
 
 
 def some_rows(count: int) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import psutil
@@ -19,20 +18,6 @@ DEFAULT_MOST = {"cpu": 8192, "cuda": 16384}
 HIDDEN_KEPT, INNER_KEPT = 16, 5
 """Numbers a layer keeps of a token for its backward pass, in its hidden and inner widths: 75 KB measured for widths of
 768 and 2,048, where these make 90."""
-
-
-def keep_freed_memory() -> None:
-    """Lets this process keep the memory it frees, where its C library is glibc.
-
-    Else large blocks go back to the system when a layer is done with them and come back page by page, zeroed, for the
-    next: 7 to 9 % of a step on a CPU, measured. The peak does not grow; what is kept is used again.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-    mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def default_token_budget(config: Any, device: torch.device) -> int:

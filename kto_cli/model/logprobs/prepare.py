@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +11,21 @@ import torch
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadData, BadModel
 from kto_cli.common.model_config import ModelConfig
-from kto_cli.common.screen import Screen, stdout_kept_free
+from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
-from kto_cli.model.distributed.processes import joined_as_ddp, refuse_uneven_rounds, refuse_untested, to_devices
+from kto_cli.model.distributed.processes import refuse_uneven_rounds, to_devices
 from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import (
     ModelSource,
     end_ids,
-    gc_paused,
     load_model,
     load_tokenizer,
     open_source,
 )
-from kto_cli.model.logprobs.micro_batch_size import default_token_budget, keep_freed_memory
-from kto_cli.model.precision import Precision, choose_precision
+from kto_cli.model.logprobs.micro_batch_size import default_token_budget
+from kto_cli.model.precision import Precision, choose_precision, emulates_bfloat16
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.cached import tokenized_rows
 from kto_cli.model.tokens.encoder import Encoder
@@ -60,38 +57,6 @@ class Prepared:
         return self.precision.compute
 
 
-@gc_paused()
-def start_accelerator() -> Any:
-    """The processes of this launch; a single one without a launcher.
-
-    Raises:
-        BadInput: the launch asks for something that would change the numbers, or was not tested.
-    """
-    refuse_untested(os.environ)
-    with stdout_kept_free():  # an installed DeepSpeed is imported with it, and prints
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
-
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    # The same numbers on every run: needed to resume bit for bit, and free on a CPU.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    # Without a GPU accelerate joins the other processes (gloo) only when told to use the CPU.
-    cpu = several and not torch.accelerator.is_available()
-    # Scorer and engine handle precision and accumulation: a launcher's settings for them would apply twice.
-    # accelerate passes an argument on that torch is about to rename; each process would print that.
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    with joined_as_ddp():
-        return Accelerator(
-            cpu=cpu,
-            mixed_precision="no",
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-        )
-
-
 def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
     """Warns that the built-in model is only a demo."""
     if config.model is None:
@@ -121,6 +86,10 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             "Set another one with --chat-template FILE."
         )
     precision = choose_precision(config.dtype, accelerator.device)
+    if emulates_bfloat16(accelerator.device):
+        full = precision.compute == torch.float32
+        how = "computing in float32" if full else f"--dtype {precision.name} is emulated, slower than float32"
+        screen.note(f"This GPU has no bfloat16 arithmetic: {how}.")
     in_4bit = precision.compute if config.load_in_4bit else None
     with screen.progress("loading the model", None):
         model = load_model(
