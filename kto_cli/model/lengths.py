@@ -41,6 +41,13 @@ def rotation_switch(model_config: Any) -> int | None:
     return min((length for length in lengths if length), default=None)
 
 
+def independent_length(model_config: Any) -> int | None:
+    """Length in tokens up to which what a model computes of a sequence does not depend on its batch: its context, or
+    where it rotates positions differently; None if its config states neither."""
+    known = [length for length in (context_length(model_config), rotation_switch(model_config)) if length]
+    return min(known, default=None)
+
+
 def greatest_length(asked: int | None, model_config: Any) -> int:
     """Maximum length of prompt and completion in tokens: as asked, else what the model takes, at most `DEFAULT`.
 
@@ -59,4 +66,4 @@ def greatest_length(asked: int | None, model_config: Any) -> int:
             "differently, so a row's log-prob would depend on the rows beside it.",
             f"Use {switch} or less.",
         )
-    return asked or min(DEFAULT, context or DEFAULT, switch or DEFAULT)
+    return asked or min(DEFAULT, independent_length(model_config) or DEFAULT)

@@ -12,10 +12,10 @@ from typing import Any
 import evaluated
 import pytest
 import torch
-from conftest import Command, error_line, make_dataset, save_pico_llama
+from conftest import Command, error_line, make_dataset, save_pico_llama, write_lines
 from evaluated import FEW, SHORT, digest, part, place, runs, samples
 from judge_server import Handler, serving
-from pico import BUILDERS
+from pico import BUILDERS, build
 from test_invariance import launch
 
 from kto_cli.evaluation import checkpoint
@@ -79,6 +79,23 @@ def test_temperature_0_is_the_models_own_greedy_answer(kto: Command, place):
             asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
             made = model.generate(**asked, max_new_tokens=8, do_sample=False)[0, asked["input_ids"].shape[1] :]
             assert sample[name] == tokenizer.decode(made, skip_special_tokens=True).strip()
+
+
+def test_no_answer_depends_on_the_prompts_beside_it(kto: Command, place, monkeypatch, tmp_path):
+    """Beyond 64 tokens this model rotates the positions of a whole batch differently; answers end there."""
+    rows = [{"prompt": "Why? " * (1 + 9 * (i % 2)) + str(i), "completion": f"{i}.", "label": i < 4} for i in range(8)]
+    assert kto("binarize", write_lines(place / "rows.jsonl", rows), "--out", "uneven", "--validation", 0.5).code == 0
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "factor": 4.0, "rope_theta": 10000.0}
+    rotation = {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
+    shutil.copytree("pico", "long")
+    build("llama", vocab_size=2048, max_position_embeddings=256, rope_parameters=rotation).save_pretrained("long")
+    words = ("eval", "long", "--data", "uneven", "--reference", "pico", "--engine", "padded", "--max-new-tokens", 100)
+    several = kto(*words, "--samples", 4, "--json").json["samples"]
+    assert len({len(sample["prompt"]) for sample in several}) == 2
+    monkeypatch.setenv("KTO_CACHE", str(tmp_path / "fresh"))
+    for count in (1, 2, 3):
+        assert kto(*words, "--samples", count, "--json").json["samples"] == several[:count]
+        shutil.rmtree(tmp_path / "fresh")
 
 
 def test_fewer_prompts_are_the_first_of_more_and_more_than_there_are_is_all(kto: Command, place):

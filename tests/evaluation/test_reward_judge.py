@@ -90,6 +90,18 @@ def test_scores_are_those_of_each_text_alone(tmp_path, pad):
     assert len({len(row["input_ids"]) for row in rows}) > 3
 
 
+def test_no_score_depends_on_the_texts_beside_it(tmp_path):
+    """Beyond 24 tokens this judge rotates the positions of a whole batch differently: it reads no more of a text."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "factor": 4.0, "rope_theta": 10000.0}
+    rotation = {"rope_type": "longrope", "original_max_position_embeddings": 24, **factors}
+    judge = RewardJudge(made(tmp_path / "judge", rope_parameters=rotation))
+    rows = [judge.encode("Say it.", answer) for answer in ("Yes.", "No, not at all, " * 8)]
+    assert [len(row["input_ids"]) for row in rows] == [11, 24]
+    assert judge.shortened == 1
+    alone = [judge.scores([row]).item() for row in rows]
+    assert judge.scores(rows).tolist() == pytest.approx(alone, abs=1e-5)
+
+
 def test_the_higher_score_wins_and_equal_ones_tie(tmp_path):
     """Comparison 4 is comparison 1 with swapped sides: its winner is the other; the same text twice is a tie."""
     folder = made(tmp_path / "judge")

@@ -88,6 +88,13 @@ def subject(pico) -> TestedModel:
     )
 
 
+def test_no_sequence_is_as_long_as_to_change_those_beside_it(subject):
+    """A model with longrope rotates the positions of a whole batch differently beyond its original context."""
+    assert run._wrapped(subject, BenchmarkSettings()).max_length == 256
+    subject.model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    assert run._wrapped(subject, BenchmarkSettings()).max_length == 64
+
+
 def plainly(subject: TestedModel) -> TestedModel:
     return subject._replace(own_template=False)
 

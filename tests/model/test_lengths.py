@@ -14,7 +14,7 @@ from transformers import LlamaConfig, Phi3Config
 
 from kto_cli.common.errors import BadInput
 from kto_cli.core.rows import TokenSequence
-from kto_cli.model.lengths import context_length, greatest_length, rotation_switch
+from kto_cli.model.lengths import context_length, greatest_length, independent_length, rotation_switch
 from kto_cli.model.logprobs.prepare import check_sequences
 from kto_cli.model.scorer import CompletionScorer
 
@@ -48,6 +48,7 @@ def longrope() -> Phi3Config:
 )
 def test_the_length_up_to_which_positions_are_the_same(config: object, switch: int | None):
     assert rotation_switch(config) == switch
+    assert independent_length(config) == (switch or 64)
 
 
 def test_longer_sequences_than_that_are_refused():

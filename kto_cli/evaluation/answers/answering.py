@@ -25,7 +25,7 @@ from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
 from kto_cli.model import lora
 from kto_cli.model.identity import numbers_identity, tokenizer_identity
-from kto_cli.model.lengths import context_length
+from kto_cli.model.lengths import independent_length
 from kto_cli.model.load import end_ids
 from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
@@ -75,7 +75,7 @@ class Answering:
             folder=folder,
             tokenizer=own,
             ends=ends,
-            context=context_length(model.config),
+            context=independent_length(model.config),
             model=lambda: model,
             base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
             dtype=str(prepared.precision.weights).removeprefix("torch."),

@@ -86,7 +86,7 @@ class AnsweringModel:
     ends: tuple[int, ...]
     """Token ids that end an answer."""
     context: int | None
-    """The most tokens of prompt and answer together; None: not stated by the model."""
+    """The most tokens of prompt and answer together (`lengths.independent_length`); None: not stated by the model."""
     model: Callable[[], Any]
     """Returns the loaded model, on its device; engines that load it themselves do not call this."""
     base: Path | None = None

@@ -18,6 +18,7 @@ from kto_cli.evaluation.benchmarks.loading import documents_of, load_task, refus
 from kto_cli.evaluation.benchmarks.plan import Asked, Plan
 from kto_cli.evaluation.benchmarks.quiet import as_before, code_allowed, quiet
 from kto_cli.evaluation.benchmarks.results import read_results
+from kto_cli.model.lengths import rotation_switch
 
 Say = Callable[[str], None]
 LAYOUT = 1
@@ -95,6 +96,7 @@ def _wrapped(subject: TestedModel, settings: BenchmarkSettings) -> Any:
             pretrained=subject.model,
             tokenizer=tokenizer,
             batch_size=settings.batch_size,
+            max_length=rotation_switch(subject.model.config),
             softmax_dtype=torch.float32,  # a bfloat16 model's log-probs would be rounded to 3 digits
         )
 

@@ -21,7 +21,7 @@ from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 from kto_cli.model import load
 from kto_cli.model.identity import fingerprint
-from kto_cli.model.lengths import context_length
+from kto_cli.model.lengths import independent_length
 
 GOOD = {"accepted", "acceptable", "chosen", "desirable", "good", "harmless", "helpful", "positive", "preferred", "safe"}
 BAD = {
@@ -88,7 +88,7 @@ class RewardJudge:
         self.weights = torch.tensor(score_weights(config, folder), dtype=torch.float64)
         self.tokenizer, self.in_pairs = self._load_tokenizer()
         self.model = _load(folder, dtype).to(device)
-        self.longest = context_length(self.model.config)
+        self.longest = independent_length(self.model.config)
         self._own_pad = self.model.config.get_text_config().pad_token_id
         self.shortened = 0
         """Texts that lost their beginning to fit."""
