@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from kto_cli.evaluation.answers.noise import gumbel, nucleus, perturbed, position_seed, seeds_tensor
+from kto_cli.evaluation.answers.noise import CANDIDATES, gumbel, nucleus, perturbed, position_seed, seeds_tensor
 from kto_cli.evaluation.answers.records import prompt_seed
 
 DRAWS = 40_000
@@ -36,6 +37,70 @@ def test_noise_of_neighbouring_tokens_positions_and_prompts_is_independent():
     for left, right in pairs[:2] + pairs[3:]:
         assert abs(stats.spearmanr(left.numpy(), right.numpy()).statistic) < 5 / math.sqrt(DRAWS)
     assert torch.equal(one[1:], moved[:-1]), "a position's noise is its own, wherever a batch begins"
+
+
+def mixed(value: int) -> int:
+    """MurmurHash3's finalizer in Python's integers."""
+    value ^= value >> 16
+    value = value * 0x85EBCA6B % 2**32
+    value ^= value >> 13
+    value = value * 0xC2B2AE35 % 2**32
+    return value ^ value >> 16
+
+
+def test_the_noise_is_the_hash_of_seed_and_token():
+    """Wrap-around and signs of 32-bit arithmetic included: a stored answer is made again with the same bits."""
+    some = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31), 123456789, -987654321], dtype=torch.int32)
+    noise = gumbel(some, 300)
+    for row, seed in enumerate(some.tolist()):
+        for token in (0, 1, 17, 299):
+            uniform = (mixed(mixed(mixed(token + 1) ^ seed % 2**32) ^ seed % 2**32) + 0.5) / 2**32
+            expected = -math.log(-math.log1p(-min(uniform, 1 - 2**-24)))
+            assert noise[row, token].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    ids = torch.randint(0, 300, (7, 20))
+    assert torch.equal(gumbel(some, 300, ids), noise.gather(-1, ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("top_p", [1e-4, 0.5, 0.95, 0.9999])
+@pytest.mark.parametrize("slope", [0.7, 1.3, 2.5])
+def test_a_draw_from_the_likeliest_tokens_is_that_from_the_whole_vocabulary(slope, top_p, dtype):
+    """Log-probs that fall with the log of the rank, as those of language: flat (the nucleus exceeds the candidates),
+    usual and peaked ones. In bfloat16 many tokens are equally likely, also at the nucleus' edge."""
+    rows, vocabulary = 60, 3 * CANDIDATES
+    generator = torch.Generator().manual_seed(0)
+    order = torch.stack([torch.randperm(vocabulary, generator=generator) for _ in range(rows)])
+    logits = (-slope * torch.arange(1.0, vocabulary + 1).log()[order]).to(dtype)
+    for start in range(5):
+        some = seeds(rows, start=100 * start)
+        plain = nucleus(logits.float() / 0.9, top_p) + gumbel(some, vocabulary)
+        found = perturbed(logits, some, temperature=0.9, top_p=top_p)
+        assert torch.equal(found.argmax(-1), plain.argmax(-1))
+
+
+@pytest.mark.parametrize(("top_p", "most"), [(0.95, 5), (1.0, 40)])
+def test_a_draw_takes_few_operations_over_the_vocabulary(top_p, most):
+    """Scores, their normalizer, the candidates; the noise of the whole vocabulary only without a nucleus. Sorting and
+    hashing everything took 42 (33 at top-p 1), in 64-bit integers."""
+    logits = -2.0 * torch.arange(1.0, 20 * CANDIDATES + 1).log().expand(4, -1).contiguous()
+    wide: list[tuple[str, int]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **kwargs or {})
+            some = found if isinstance(found, tuple | list) else [found]
+            wide.extend(
+                (str(func), one.element_size())
+                for one in some
+                if isinstance(one, torch.Tensor) and one.numel() == logits.numel()
+            )
+            return found
+
+    perturbed(logits, seeds(4), temperature=0.7, top_p=top_p)
+    with Watch():
+        perturbed(logits, seeds(4), temperature=0.7, top_p=top_p)
+    assert len(wide) <= most, wide
+    assert max(size for _, size in wide) == 4, "no 64-bit integers"
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.95), (1.3, 0.6)])
