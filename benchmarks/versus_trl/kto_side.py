@@ -115,6 +115,13 @@ def planned(prepared: Prepared, job: dict[str, Any]) -> list[EncodedRows]:
     return [rows.take(batch) for batch in plan]
 
 
+def dump_rows(job: dict[str, Any]) -> dict[str, Any]:
+    """Writes batches.json for a dataset that is there already."""
+    prepared = prepared_rows(job)
+    dump(planned(prepared, job), prepared.tokenizer, Path(job["work"]))
+    return {}
+
+
 def dump(batches: Sequence[Sequence[EncodedRow]], tokenizer: Any, work: Path) -> None:
     """Writes batches.json: per row its label, token ids and texts. TRL takes them in this order.
 
