@@ -6,10 +6,10 @@
     python benchmarks/prefixes.py --json
 
 Rows: a made product log whose chats begin with a system prompt of 800, 1,500 or 4,000 tokens; made conversations of
-five rated turns; hh-rlhf's answers rated turn by turn; trees of oasst (real files, below the folder --shared). Each side
-binarizes the same file, computes the reference log-probs (timed by a second pass that finds them cached), then trains in
-steps of 32 rows, the first of which warms up. The model is train_vs_trl.py's body-heavy one with a context of 8,192
-tokens, in float32.
+five rated turns; hh-rlhf's answers rated turn by turn; trees of oasst (real files, below the folder --shared). Each
+side binarizes the same file, computes the reference log-probs (timed by a second pass that finds them cached), then
+trains in steps of 32 rows, the first of which warms up. The model is train_vs_trl.py's body-heavy one with a context
+of 8,192 tokens, in float32.
 """
 
 from __future__ import annotations
