@@ -88,7 +88,7 @@ def check_numbers(rows: EncodedRows) -> None:
     for stored, listed in ((rows.sequences, both), (rows.own, both[: len(whole)])):
         ours, theirs = stored.prefix_order, prefix_order(listed)
         assert [listed[index] for index in ours.indices] == [listed[index] for index in theirs.indices]
-        assert (ours.lengths, ours.common) == (theirs.lengths, theirs.common)
+        assert (list(ours.lengths), list(ours.common)) == (theirs.lengths, theirs.common)
 
 
 def naive_key(sequence: TokenSequence) -> bytes:

@@ -7,7 +7,6 @@ row's mismatched completion. The second pass tokenizes and writes each distinct 
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.lexicographic import lexicographic_order
-from kto_cli.model.tokens.store import StoredTexts
+from kto_cli.model.tokens.store import StoredTexts, integers
 from kto_cli.model.tokens.store_files import TextWriter, digest, seal
 
 Batch = dict[str, list[Any]]
@@ -70,7 +69,7 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
     """
     keys = read_keys(read(KEYS))
     try:
-        partners = mismatched_partners(*map(_integers, (keys.ring, keys.prompts, keys.completions)))
+        partners = mismatched_partners(*map(integers, (keys.ring, keys.prompts, keys.completions)))
     except ValueError as error:
         raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
     writer = TextWriter(folder)
@@ -135,11 +134,6 @@ def opening(prompt: Text) -> Text:
 def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Concatenates the parts' columns and empties the parts meanwhile, so that only one column is in memory twice."""
     return {name: numpy.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-
-
-def _integers(values: NDArray[Any]) -> array[int]:
-    """Integers as `core` takes them, 8 bytes each."""
-    return array("q", values.astype("i8").tobytes())
 
 
 def _keys_of(batch: Batch) -> dict[str, NDArray[Any]]:

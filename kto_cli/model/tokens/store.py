@@ -11,6 +11,7 @@ Tokens are thus stored once, however many rows and mismatched pairs share them, 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -44,6 +45,11 @@ COLUMNS = {
     "own_key": "16-byte digest of the digests of prompt and completion",
     "mismatched_key": "16-byte digest of the digests of prompt and mismatched completion",
 }
+
+
+def integers(values: NDArray[Any]) -> array[int]:
+    """Integers as `core` takes them, 8 bytes each."""
+    return array("q", values.astype("i8").tobytes())
 
 
 class StoredTexts:
@@ -271,4 +277,4 @@ class Sequences(Sequence[TokenSequence]):
             [self._chosen([self._rows.starts(name) for name in names]) for names in (prompts, completions)],
             [self.prompt_lengths, self.completion_lengths - 1],
         )
-        return PrefixOrder(order.tolist(), (self.lengths - 1)[order].tolist(), common.tolist())
+        return PrefixOrder(*map(integers, (order, (self.lengths - 1)[order], common)))
