@@ -91,6 +91,20 @@ def test_else_is_where_the_other_rule_is_false_and_silence_is_no_complaint(resol
     assert (flipped.label if isinstance(flipped, Output) else flipped.reason) == opposite
 
 
+def test_answers_that_dify_cut_off_are_rejected():
+    """Its export writes 500 characters and three points; a shorter answer may end in points of its own."""
+    given = {"prompt_column": "user_query", "completion_column": "ai_response"}
+    rules = {"desirable": 'feedback_rating_raw == "like"', "undesirable": 'feedback_rating_raw == "dislike"'}
+
+    def read(answer: str) -> Any:
+        return one({"user_query": "Q", "ai_response": answer, "feedback_rating_raw": "like"}, **given, **rules)
+
+    whole = ["x" * 497 + "...", "x" * 503, "Well..."]
+    assert [read(answer).completion[0]["content"] for answer in whole] == whole
+    cut = read("x" * 500 + "...")
+    assert (cut.reason, "500 characters" in cut.detail) == ("answer_cut", True)
+
+
 def test_details_name_columns_and_values():
     both = one(ticket(resolved="true", stars="1"), **RULES)
     assert both.detail == "both rules are true of it: resolved is 'true', stars is '1'"

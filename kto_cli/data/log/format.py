@@ -18,6 +18,7 @@ Rejected    matches_both           both rules are true
             score_not_a_number     such as "4,5", or infinite
             two_system_messages    the chat has another system message than the system column
             columns_unclear        a JSON object with several columns that may be the prompt, the answer or the label
+            answer_cut             an answer of Dify's export that ends in "...", which writes 500 characters of each
             and those of rows.py for texts
 """
 
@@ -48,6 +49,9 @@ from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record
 
+DIFY_ANSWER, DIFY_RATING, DIFY_LENGTH = "ai_response", "feedback_rating_raw", 500
+"""Columns of Dify's export of feedback, and how many characters of an answer it writes before three points."""
+
 
 def rows(record: Record, raw_file: RawFile, config: BinarizeConfig) -> int:
     """Two for a log with two answers per row, else one."""
@@ -75,6 +79,8 @@ def row(values: Values, origin: str, raw_file: RawFile, given: BinarizeConfig) -
         raise RowFault("columns_unclear", error.what) from error
     label = label_or_score(values, config)
     prompt, [completion, *others] = texts(values, config)
+    if config.completion_column == DIFY_ANSWER and DIFY_RATING in values:
+        refuse_cut(values[DIFY_ANSWER])
     group = conversation(values, config) or root(prompt)
     for other in others:
         if other == completion:
@@ -122,6 +128,13 @@ def prompt_cell(values: Values, config: BinarizeConfig) -> Any:
         return text_cell(values, parts[0])
     found = [(name, cell) for name in parts if not is_blank(cell := text_cell(values, name))]
     return "\n\n".join(check_text(cell, name) for name, cell in found) or None
+
+
+def refuse_cut(answer: Any) -> None:
+    """Rejects an answer that Dify's export has cut off."""
+    if isinstance(answer, str) and answer.endswith("...") and len(answer) > DIFY_LENGTH:
+        what = f"{DIFY_ANSWER} ends in '...': Dify exports {DIFY_LENGTH} characters of an answer"
+        raise RowFault("answer_cut", f"{what}; take whole answers from its database or its API of messages")
 
 
 def system_message(values: Values, config: BinarizeConfig) -> str | None:
