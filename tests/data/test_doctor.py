@@ -16,7 +16,7 @@ from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of
 from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.dataset_checks import length_auc, longer_in_pairs
 from kto_cli.data.audit.findings import as_json, mark, other_row
-from kto_cli.data.audit.minhash import sketch
+from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import Found
 from kto_cli.data.columns import NO_LABEL, Columns
 from kto_cli.data.pipeline.split import split_units
@@ -155,10 +155,9 @@ PROMPTS = [
 
 def test_near_duplicate_prompts_and_families():
     """Prompts 0, 1 and 4 are nearly the same; 4 is of the same conversation as 3, so that it joins the family too."""
-    sketches = numpy.array([sketch(prompt) for prompt in PROMPTS], numpy.uint64)
     groups = [0, 1, 2, 3, 3]
     rows = [{"prompt": n, "group": groups[n], "completion": k} for n in range(5) for k in range(2)]
-    columns = columns_of(rows, sketches)
+    columns = columns_of(rows, sketches(PROMPTS))
     clusters = prompt_clusters(columns)
     assert clusters.tolist() == [0, 0, 2, 3, 0]
     validation = numpy.array([groups[n // 2] == 1 for n in range(10)])
@@ -185,8 +184,7 @@ def test_near_duplicate_prompts_and_families():
 
 
 def test_near_duplicates_within_one_conversation_are_no_finding():
-    sketches = numpy.array([sketch(prompt) for prompt in PROMPTS], numpy.uint64)
-    columns = columns_of([{"prompt": 0, "group": 7}, {"prompt": 1, "group": 7}], sketches)
+    columns = columns_of([{"prompt": 0, "group": 7}, {"prompt": 1, "group": 7}], sketches(PROMPTS))
     assert "near_duplicates" not in by_name(columns, clusters=prompt_clusters(columns))
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT, shared
 
-from kto_cli.data.audit.minhash import ALIKE, HASHES, KEY_BITS, WIDTH, asked, features, folded_words, sketch
+from kto_cli.data.audit.minhash import ALIKE, HASHES, KEY_BITS, WIDTH, asked, features, folded_words, sketches
 from kto_cli.data.audit.near_duplicates import _ones, agree, joined, near_duplicates
 
 SYLLABLES = ["ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu"]
@@ -31,8 +31,8 @@ def jaccard(left: str, right: str) -> float:
     return len(one & two) / len(one | two)
 
 
-def sketches(texts) -> numpy.ndarray:
-    return numpy.array([sketch(text) for text in texts], dtype=numpy.uint64).reshape(-1, WIDTH)
+def sketch(prompt) -> tuple[int, ...]:
+    return tuple(sketches([prompt])[0].tolist())
 
 
 def estimate(left: str, right: str) -> float:
@@ -110,7 +110,7 @@ def test_folding():
     assert folded_words(text) == "über die strasse 0 äpfel finden wirs heute".encode().split()
     assert folded_words("ＦＵＬＬ width １２ a b c d e")[:3] == [b"full", b"width", b"0"]
     assert len(folded_words("word " * 5000)) == 1024
-    assert len(features([b"a", b"b", b"c"])) == 5
+    assert [len(hashes) for hashes in features([[b"a", b"b", b"c"], [b"d"]])] == [5, 1]
 
 
 @given(st.text(max_size=300))
@@ -127,7 +127,7 @@ def test_any_text_has_a_sketch_that_case_of_ascii_and_spaces_do_not_change(text)
 
 def test_sketches_are_the_same_everywhere():
     """Pinned, and in a process with another hash seed."""
-    code = f"from kto_cli.data.audit.minhash import sketch; print(sketch({LONG!r}))"
+    code = f"from kto_cli.data.audit.minhash import sketches; print(tuple(sketches([{LONG!r}])[0].tolist()))"
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"PYTHONHASHSEED": "7"}, timeout=60
     )
@@ -195,6 +195,13 @@ def test_chains_do_not_run_away():
     for n, first in enumerate(clusters):
         assert n == first or estimate(chain[n], chain[first]) >= 0.5 - 1e-9
     assert 3 <= len(set(clusters.tolist())) <= 12
+
+
+def test_prompts_beside_a_prompt_change_nothing_in_its_sketch():
+    rng = random.Random(4)
+    prompts = ["x", *(sentence(rng, count) for count in (1, 7, 8, 9, 40, 1500)), "", "é" * 9, LONG]
+    assert sketches(prompts).tolist() == [list(sketch(prompt)) for prompt in prompts]
+    assert sketches([]).shape == (0, WIDTH)
 
 
 def test_a_key_that_all_share_links_nothing_by_itself():

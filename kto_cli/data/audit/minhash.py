@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import unicodedata
 from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from zlib import crc32
 
 import numpy
@@ -130,20 +132,23 @@ def folded_words(text: str) -> list[bytes]:
     return [" ".join(bare or as_they_are).encode("utf-8", "surrogatepass")]
 
 
-def features(words: list[bytes]) -> NDArray[numpy.uint32]:
-    """[2 * words - 1] hashes of words and of pairs of neighbouring words."""
-    single = numpy.frombuffer(array("I", map(crc32, words)), numpy.uint32)
-    if len(words) == 1:
-        return single
-    pairs = single[:-1] * TO_PAIR
-    pairs += single[1:]
-    return numpy.concatenate((single, pairs))
+def features(prompts: Sequence[list[bytes]]) -> Iterator[NDArray[numpy.uint32]]:
+    """Of each prompt's words [2 * words - 1] hashes: of words and, between them, of pairs of neighbouring words."""
+    single = numpy.array(array("I", map(crc32, chain.from_iterable(prompts))), numpy.uint32)
+    both = numpy.empty(2 * len(single), numpy.uint32)
+    both[::2] = single
+    both[1:-1:2] = single[:-1] * TO_PAIR + single[1:]
+    end = 0
+    for words in prompts:
+        start, end = end, end + len(words)
+        yield both[2 * start : 2 * end - 1]
 
 
-def sketch(prompt: Text) -> tuple[int, int, int, int]:
-    """Sketch of a prompt, the same on every machine and in every run."""
-    hashed = features(folded_words(asked(prompt)))
-    least = numpy.minimum.reduce(hashed[:, None] * FACTORS)
-    bits = numpy.packbits(least * TO_BIT >> 31 != 0).view(">u8").tolist()
-    keys = (least[: BANDS * PER_BAND] @ TO_KEYS) >> (32 - KEY_BITS)
-    return (*bits, *(keys.astype(numpy.uint64) @ PACK).tolist())
+def sketches(prompts: Sequence[Text]) -> NDArray[numpy.uint64]:
+    """Sketches of prompts ([prompts, WIDTH]), the same on every machine and in every run."""
+    least = numpy.empty((len(prompts), HASHES), numpy.uint32)
+    for hashed, hashes in zip(features([folded_words(asked(prompt)) for prompt in prompts]), least, strict=True):
+        numpy.minimum.reduce(hashed[:, None] * FACTORS, out=hashes)
+    bits = numpy.packbits(least * TO_BIT >> 31 != 0, axis=1).view(">u8").astype(numpy.uint64)
+    keys = (least[:, : BANDS * PER_BAND] @ TO_KEYS) >> (32 - KEY_BITS)
+    return numpy.concatenate((bits, keys.astype(numpy.uint64) @ PACK), axis=1)

@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.audit.minhash import WIDTH, sketch
+from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
 from kto_cli.data.dataset import contents, spelled
@@ -167,7 +167,6 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
     bits, asked = zip(*map(about_prompt, prompts), strict=True) if prompts else ((), ())
     last_asked = [text for text, count in zip(asked, times.tolist(), strict=True) for _ in range(count)]
     answers = [about_answer(text, row.completion) for text, row in zip(last_asked, rows, strict=True)]
-    sketches = numpy.array([sketch(prompt) for prompt in prompts], "u8").reshape(len(prompts), WIDTH)
     return {
         "labels": numpy.array([row.label for row in rows], "i1"),
         "scores": numpy.array([row.score for row in rows], "f8"),
@@ -178,7 +177,7 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
         "group_keys": keys([row.group for row in rows]),
         "prompt_keys": keys(map(spelled, prompts)).repeat(times, 0),
         "prompt_chars": numpy.array(list(map(characters, prompts)), "i4").repeat(times),
-        "sketches": sketches.repeat(times, 0),
+        "sketches": sketches(prompts).repeat(times, 0),
         "completion_keys": keys([spelled(row.completion) for row in rows]),
         "completion_chars": numpy.array([characters(row.completion) for row in rows], "i4"),
         "findings": numpy.array(answers, "u4") | numpy.array(bits, "u4").repeat(times),
