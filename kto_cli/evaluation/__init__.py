@@ -2,6 +2,7 @@
 
 session.py      one evaluation: the checkpoint, its reference, where results go
 checkpoint.py   the checkpoint that is evaluated and the run it belongs to
+weights.py      dtype of the models that answer
 prompts.py      the validation prompts that models answer
 validation.py   results on validation rows: metrics.json, rows.parquet
 files.py        the files of an eval folder

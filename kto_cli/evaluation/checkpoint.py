@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
@@ -143,23 +145,24 @@ class Checkpoint:
             base = open_source(lora.base_of(self.folder), in_4bit=config.load_in_4bit).fingerprint
         return files.text_hash(base, *(files.weights_sha256(path) for path in sorted(self.folder.glob("adapter_*"))))
 
-    def load(self, prepared: Prepared, config: EvalConfig) -> Any:
-        """The model, an adapter on its base, in the precision of the others."""
+    def load(self, prepared: Prepared, config: EvalConfig, dtype: torch.dtype) -> Any:
+        """The model, an adapter on its base."""
         model = load_model(
             self.base,
             trust_remote_code=config.trust_remote_code,
-            dtype=prepared.precision.weights,
+            dtype=dtype,
             in_4bit=prepared.dtype if config.load_in_4bit else None,
         )
         return lora.attach(model, self.folder).get_base_model() if self.is_adapter else model
 
     def load_in_place_of_reference(self, prepared: Prepared, config: EvalConfig) -> Any:
-        """The model; `prepared` gives up the reference first, and an adapter trained from it is attached to it."""
+        """The model, to be scored; `prepared` gives up the reference first, and an adapter trained from it is attached
+        to it, unless its weights were cast."""
         reference, prepared.model = prepared.model, None
         if self.is_adapter and reference is not None and self.starts_from(prepared):
             return lora.attach(reference, self.folder).get_base_model()
         del reference
-        return self.load(prepared, config)
+        return self.load(prepared, config, prepared.precision.weights)
 
 
 def _unfinished(folder: Path) -> BadInput:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
 from kto_cli.common.files import text_hash
@@ -25,6 +27,7 @@ from kto_cli.evaluation.judge.win_rate import NamedAnswers
 from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.server.keys import base_url
+from kto_cli.evaluation.weights import answer_dtype, cast_weights
 from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.logprobs.prepare import Prepared, prepare
@@ -50,6 +53,12 @@ class Session:
     """The baseline, if its answers exist already: the data's or a file's."""
     answering: Answering
 
+    def for_answers(self, model: Any) -> Any:
+        """A scored model, in the dtype that answers, if anything remains to be asked of it; it is scored no more."""
+        if self.answering.prompts or self.tasks is not None:
+            cast_weights(model, self.answering.dtype)
+        return model
+
     @property
     def evaluated_id(self) -> str:
         """Hash of what is evaluated: the weights, the reference and the data."""
@@ -70,6 +79,7 @@ def open_session(
     checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
     for text in checkpoint.said():
         screen.warn(text)
+    asked_dtype = config.dtype
     config, chosen = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
     if is_url(config.engine):
@@ -79,7 +89,11 @@ def open_session(
     if tasks is not None and accelerator.num_processes > 1:
         raise BadInput("--tasks runs in one process.", "Evaluate on benchmarks without accelerate launch.")
     main = accelerator.is_main_process
-    judge = win_rate.open_judge(config, str(accelerator.device), screen) if main else None
+    dtype = answer_dtype(asked_dtype, accelerator.device)
+    if dtype != torch.float32 and (config.prompts or tasks is not None):
+        name = str(dtype).removeprefix("torch.")
+        screen.note(f"Answers, benchmarks and a local judge use {name} weights (--dtype float32: full precision).")
+    judge = win_rate.open_judge(config, accelerator.device, dtype, screen) if main else None
     prepared = prepare(config, accelerator, screen, needs_train=False)
     if not prepared.validation:
         raise BadData(
@@ -94,7 +108,7 @@ def open_session(
         judge.check_prompts(prompts.texts)
     given = _given(config, prompts)
     _warn_of_calls(config, len(prompts), screen)
-    answering = Answering(config, prepared, prompts, accelerator, screen)
+    answering = Answering(config, prepared, prompts, accelerator, screen, dtype)
     if given is not None and given.name != TARGET:
         answering.beside[given.name] = given.answers
     weights_id = checkpoint.weights_id(prepared, config)
@@ -175,6 +189,8 @@ def facts_of(session: Session, weights: LossSettings, metrics: dict[str, Any]) -
         "of": session.evaluated_id,
         "reference": {"name": source.name, "fingerprint": source.fingerprint},
         "data": {"folder": str(data.folder), "fingerprint": data.fingerprint},
+        "dtype": session.prepared.precision.name,
+        "answer_dtype": str(session.answering.dtype).removeprefix("torch."),
         **weights._asdict(),
         "metrics": metrics,
     }
@@ -198,7 +214,8 @@ def other_side(session: Session) -> NamedAnswers:
     other = session.other
     if other is None:
         return NamedAnswers(session.prepared.source.name, list(answering.texts(REFERENCE)))
-    model = other.load(session.prepared, config).to(session.accelerator.device)
+    model = other.load(session.prepared, config, answering.dtype).to(session.accelerator.device)
+    cast_weights(model, answering.dtype)  # an adapter's
     tokenizer, _ = load_tokenizer(
         other.tokenizer_folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )

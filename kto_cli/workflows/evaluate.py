@@ -126,10 +126,12 @@ def _work_of_reference(session: Session) -> tuple[ReferenceLogps, dict[str, Any]
     prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
     scorer = make_scorer(prepared, accelerator, screen)
     references, _ = reference_logps(prepared, prepared.validation, scorer, config, accelerator, screen)
-    source, tasks = prepared.source, {}
-    session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, prepared.model)
+    source, tasks, model = prepared.source, {}, session.for_answers(prepared.model)
+    session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, model)
     if session.tasks is not None:
-        tasks = examine(session.tasks, config, prepared, prepared.model, source.fingerprint, screen)
+        tasks = examine(session.tasks, config, prepared, model, source.fingerprint, screen)
+    if model.dtype != prepared.precision.weights:
+        prepared.model = None  # an adapter is scored on weights that were not cast
     return references, tasks
 
 
@@ -173,8 +175,8 @@ def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) ->
 
 def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:
     """The checkpoint's answers beside the reference's."""
-    answering = session.answering
-    answering.by("policy", session.checkpoint.name, session.checkpoint.folder, session.weights_id, policy.model)
+    answering, model = session.answering, session.for_answers(policy.model)
+    answering.by("policy", session.checkpoint.name, session.checkpoint.folder, session.weights_id, model)
     return _keep_answers(session, show=session.other is None)
 
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kto_cli.evaluation.answers.noise import CANDIDATES, gumbel, nucleus, perturbed, position_seed, seeds_tensor
+from kto_cli.evaluation.answers.noise import (
+    CANDIDATES,
+    _before_in_integers,
+    gumbel,
+    nucleus,
+    perturbed,
+    position_seed,
+    seeds_tensor,
+)
 from kto_cli.evaluation.answers.records import prompt_seed
 
 DRAWS = 40_000
@@ -76,6 +84,13 @@ def test_a_draw_from_the_likeliest_tokens_is_that_from_the_whole_vocabulary(slop
         plain = nucleus(logits.float() / 0.9, top_p) + gumbel(some, vocabulary)
         found = perturbed(logits, some, temperature=0.9, top_p=top_p)
         assert torch.equal(found.argmax(-1), plain.argmax(-1))
+
+
+def test_shares_are_summed_in_integers_on_a_gpu():
+    """Up to the 2^-40 that each share loses; torch has no deterministic cumulative sum of floats there."""
+    shares = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
+    exact = shares.double().cumsum(-1) - shares.double()
+    assert (_before_in_integers(shares).double() - exact).abs().max() < 1e-7
 
 
 @pytest.mark.parametrize(("top_p", "most"), [(0.95, 5), (1.0, 40)])

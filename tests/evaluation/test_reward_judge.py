@@ -51,6 +51,21 @@ def made(folder: Path, *, pad: int | None = 0, labels: dict[int, str] | None = N
     return folder
 
 
+def test_scores_of_a_bfloat16_judge_are_not_rounded_to_bfloat16(tmp_path):
+    """The body computes in bfloat16, the head in float32: no two of these scores are equal, and all lie near those of
+    float32. Rounded to bfloat16's 8 bits, scores near each other become ties."""
+    folder = made(tmp_path / "judge")
+    half, exact = RewardJudge(folder, dtype=torch.bfloat16), RewardJudge(folder)
+    rows = [half.encode("What is a prime?", f"A number like {number}.") for number in range(20)]
+    found, expected = half.scores(rows), exact.scores(rows)
+    assert next(half.model.model.parameters()).dtype == torch.bfloat16
+    assert half.model.score.weight.dtype == torch.float32
+    assert len(set(found.tolist())) == 20
+    assert not torch.equal(found, found.bfloat16().double())
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+    assert half.identity != exact.identity
+
+
 def naive(folder: Path, comparison: Comparison, answer: str) -> torch.Tensor:
     """[labels] the logits of one text alone: no batch, no padding, the head on the last token by hand."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

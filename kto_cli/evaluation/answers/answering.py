@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.phase import STORED
@@ -45,6 +47,8 @@ class Answering:
     prompts: ValidationPrompts
     accelerator: Any
     screen: Screen
+    dtype: torch.dtype
+    """Of the weights that answer."""
     answers: dict[str, list[Answer]] = field(default_factory=dict)
     beside: dict[str, list[str | None]] = field(default_factory=dict)
     """[prompts] answers of other models from an earlier evaluation; None where there is none."""
@@ -78,14 +82,14 @@ class Answering:
             context=independent_length(model.config),
             model=lambda: model,
             base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
-            dtype=str(prepared.precision.weights).removeprefix("torch."),
+            dtype=str(self.dtype).removeprefix("torch."),
             trust_remote_code=self.config.trust_remote_code,
         )
         questions = self._questions(tokenizer, subject)
         engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
         store = AnswerStore(
             cache_folder(self.config),
-            fingerprint=numbers_identity(weights, str(prepared.dtype)),
+            fingerprint=numbers_identity(weights, str(self.dtype)),
             reader=[list(ends), tokenizer_identity(Path(own.name_or_path), own)],
             family=engine.family,
             decoding=self.decoding,

@@ -83,12 +83,23 @@ def nucleus(scores: Tensor, top_p: float) -> Tensor:
         return scores
     ordered, places = scores.sort(dim=-1, descending=True, stable=True)
     shares = ordered.softmax(-1)
-    # On CUDA cumsum of floats has no deterministic version: under strict determinism, which kto eval does not set, it
-    # would raise.
-    before = shares.cumsum(-1) - shares
+    before = _before(shares)
     outside = before >= top_p
     outside[..., 0] = False
     return scores.masked_fill(torch.zeros_like(outside).scatter(-1, places, outside), float("-inf"))
+
+
+def _before(shares: Tensor) -> Tensor:
+    """Sums of the shares ahead of each token. On a GPU in integers, multiples of 2^-40: a cumulative sum of floats has
+    no deterministic version there, warns, and would raise where determinism is required."""
+    if shares.device.type == "cpu":
+        return shares.cumsum(-1) - shares
+    return _before_in_integers(shares)
+
+
+def _before_in_integers(shares: Tensor) -> Tensor:
+    units = shares.double().mul_(2.0**40).long()
+    return (units.cumsum(-1) - units).double().mul_(2.0**-40).float()
 
 
 class _Likeliest(NamedTuple):
@@ -108,7 +119,7 @@ def _likeliest(scores: Tensor, top_p: float) -> _Likeliest:
     ids = scores.topk(CANDIDATES, dim=-1, sorted=False).indices.sort(-1).values
     ordered, places = scores.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
     shares = (ordered - scores.logsumexp(-1, keepdim=True)).exp_()
-    before = shares.cumsum(-1) - shares
+    before = _before(shares)
     inside = before < top_p - ROUNDING
     inside[..., 0] = True
     return _Likeliest(ids.gather(-1, places), inside, (before < top_p + ROUNDING) & ~inside, ordered)

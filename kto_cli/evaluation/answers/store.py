@@ -21,7 +21,7 @@ class AnswerStore:
             cache: the cache's root. fingerprint: `identity.numbers_identity` of the model. reader: what ends an answer
                 and turns its tokens into text, as JSON.
         """
-        self.records = RecordStore(cache / "answers", [3, fingerprint, reader, family, asdict(decoding)])
+        self.records = RecordStore(cache / "answers", [4, fingerprint, reader, family, asdict(decoding)])
 
     def key(self, question: Question) -> str:
         """The name of a prompt, by its tokens."""

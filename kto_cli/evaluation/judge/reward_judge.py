@@ -66,13 +66,13 @@ def score_weights(config: dict[str, Any], folder: Path) -> tuple[float, ...]:
 
 
 class RewardJudge:
-    """A folder with AutoModelForSequenceClassification, in float32 unless told otherwise."""
+    """A folder with AutoModelForSequenceClassification; its head is in float32 whatever the dtype."""
 
     def __init__(
         self,
         folder: Path,
         *,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -253,4 +253,16 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The judge {folder} lacks weights: {names}.", "Copy the model folder again.")
+    _keep_head_exact(model)
     return model.eval()
+
+
+def _keep_head_exact(model: Any) -> None:
+    """Computes what follows the body in float32: scores in bfloat16 have three digits, and many would be ties."""
+
+    def widen(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.float() if torch.is_tensor(value) else value for value in inputs)
+
+    for name, child in model.named_children():
+        if name != model.base_model_prefix:
+            child.float().register_forward_pre_hook(widen)

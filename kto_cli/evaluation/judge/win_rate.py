@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import TARGET, EvalConfig
@@ -39,7 +41,7 @@ class NamedAnswers(NamedTuple):
     """[prompts] None where it has none."""
 
 
-def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
+def open_judge(config: EvalConfig, device: torch.device, dtype: torch.dtype, screen: Screen) -> Judge | None:
     """The judge of the config, or None.
 
     Raises:
@@ -50,7 +52,7 @@ def open_judge(config: EvalConfig, device: str, screen: Screen) -> Judge | None:
     if config.judge_url is None:
         from kto_cli.evaluation.judge.reward_judge import RewardJudge
 
-        return RewardJudge(locate_model(config.judge_model)[1], device=device, say=screen.note)
+        return RewardJudge(locate_model(config.judge_model)[1], device=device, dtype=dtype, say=screen.note)
     budget = CallBudget(config.judge_calls)
     server = ChatServer(config.judge_url, key=key_for(config.judge_url), calls=budget, say=screen.note)
     server.reach()

@@ -30,7 +30,10 @@ from kto_cli.evaluation.report.win_rate import win_rate_section
 NAME = "report.html"
 HEADLINES = (("auc",), ("margin_nats", "margin"), ("reward_desirable",), ("kl", "z_ref"))
 """Groups of keys; of each the first that is known."""
-OUTSIDE_SECTIONS = ("checkpoint", "weights", "of", "reference", "data", "beta", "lambda_d", "lambda_u", "metrics")
+OUTSIDE_SECTIONS = (
+    *("checkpoint", "weights", "of", "reference", "data", "dtype", "answer_dtype"),
+    *("beta", "lambda_d", "lambda_u", "metrics"),
+)
 """Keys of metrics.json that are shown elsewhere on the page."""
 OPEN_ANSWERS = 12
 """Prompts whose answers are shown unfolded."""
@@ -176,7 +179,7 @@ def _inputs(evidence: Evidence) -> list[list[str]]:
         about = {**part(evidence.settings, name), **part(evidence.results, name)}
         rows += [[name, shown(about[key])]] if key in about else []
         rows += [[f"fingerprint of the {name}", shown(about["fingerprint"])]] if "fingerprint" in about else []
-    for name in ("beta", "lambda_d", "lambda_u"):
+    for name in ("dtype", "answer_dtype", "beta", "lambda_d", "lambda_u"):
         rows += [[name, shown(evidence.results[name])]] if name in evidence.results else []
     return rows
 
