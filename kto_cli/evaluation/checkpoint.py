@@ -131,6 +131,15 @@ class Checkpoint:
             return bool(self.settings["reference"]["fingerprint"] == prepared.source.fingerprint)
         return self.base.resolve() == prepared.source.folder.resolve()
 
+    def refuse_other_vocabulary(self, prepared: Prepared) -> None:
+        """Refuses an adapter on the reference that holds other tokens, before anything is computed.
+
+        Raises:
+            BadModel: with both sizes.
+        """
+        if self.is_adapter and prepared.model is not None and self.starts_from(prepared):
+            lora.refuse_other_vocabulary(prepared.model, self.folder)
+
     def weights_id(self, prepared: Prepared, config: EvalConfig) -> str:
         """Hash of the weights (`model.identity.fingerprint`); of an adapter with those of its base.
 

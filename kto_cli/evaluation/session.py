@@ -100,6 +100,8 @@ def open_session(
             f"{prepared.data.folder} has no validation rows to evaluate on.",
             "Binarize again with a larger --validation.",
         )
+    for adapted in filter(None, (checkpoint, other)):
+        adapted.refuse_other_vocabulary(prepared)
     eval_folder = checkpoint.eval_folder
     if (eval_folder / METRICS).exists():
         screen.note(f"Replacing the earlier results in {eval_folder}")

@@ -149,7 +149,7 @@ def attach(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        _refuse_other_vocabulary(model, folder)
+        refuse_other_vocabulary(model, folder)
         options = PeftConfig.from_pretrained(str(folder), local_files_only=True)
         if options.is_prompt_learning:
             raise BadModel(
@@ -166,8 +166,12 @@ def attach(model: Any, folder: Path) -> Any:
     return adapted.eval()
 
 
-def _refuse_other_vocabulary(model: Any, folder: Path) -> None:
-    """An adapter that was trained after tokens were added holds larger embeddings than its base on disk has."""
+def refuse_other_vocabulary(model: Any, folder: Path) -> None:
+    """Refuses an adapter that was trained after tokens were added: its embeddings are larger than its base's on disk.
+
+    Raises:
+        BadModel: with both sizes.
+    """
     if not (folder / WEIGHTS).is_file():
         return
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -116,6 +116,17 @@ def test_without_samples_nothing_is_asked_and_earlier_answers_stay(kto: Command,
     assert gather(place / "a/eval", place / "a").part("generations.json")["prompts"] == 4
 
 
+def test_an_adapter_with_more_tokens_is_refused_before_anything_is_asked(kto: Command, place, opened):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree("lora", "more", ignore=shutil.ignore_patterns("kto_config.json", "metrics.jsonl", "steps", "eval"))
+    file = Path("more/adapter_model.safetensors")
+    save_file({**load_file(file), "base_model.model.model.embed_tokens.weight": torch.zeros(2050, 16)}, file)
+    ran = kto("eval", "more", "--data", "set", *SHORT)
+    assert "2,050 tokens, and its base model has 2,048" in error_line(ran)
+    assert opened == []
+
+
 # --- what is left from others ------------------------------------------------------------------
 
 
