@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy
+import errno
+import os
 
+import numpy
+import pytest
+
+from kto_cli.common.errors import BadInput
 from kto_cli.model.logprobs.reference_cache import ReferenceCache
 
 KEYS = [bytes([number]) * 16 for number in range(3)]
@@ -37,3 +42,24 @@ def test_a_segment_that_is_a_folder_is_replaced(tmp_path):
     assert values(again)[0] == -1.0
     assert again.fixed == ["0-1.segment"]
     assert not (cache.folder / "0-1.segment").exists()
+
+
+def test_a_read_only_cache_is_read_and_left_as_it_is(tmp_path, monkeypatch):
+    """A truncated segment too: its valid values count, and it is not written again."""
+    cache = opened(tmp_path)
+    cache.append([(KEYS[0], -1.0, 7)])
+    cache.append([(KEYS[1], -2.0, 7)])
+    (segment,) = cache.folder.glob("*.segment")
+    torn = segment.read_bytes()[:-5]
+    segment.write_bytes(torn)
+
+    def failing(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", failing)
+    again = opened(tmp_path)
+    assert values(again)[0] == -1.0
+    assert numpy.isnan(values(again)[1:]).all()
+    with pytest.raises(BadInput, match="Read-only file system"):
+        again.append([(KEYS[1], -2.0, 7)])
+    assert [path.read_bytes() for path in again.folder.iterdir()] == [torn]
