@@ -232,6 +232,20 @@ def read_array(path: Path, what: str) -> Any:
         return numpy.load(path, mmap_mode="r")
 
 
+def map_integers(file: IO[bytes], path: Path, what: str) -> Any:
+    """The 32-bit integers of an open file as a memory-mapped array, for a short use.
+
+    Raises:
+        BadInput: it cannot be mapped, as an empty file.
+    """
+    import numpy
+
+    try:
+        return numpy.memmap(file, "<u4", "r")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} ({what}) cannot be read: {first_line(error)}.") from error
+
+
 def read_tensors(path: Path, what: str) -> Mapping[str, Any]:
     """The tensors of a safetensors file by name.
 

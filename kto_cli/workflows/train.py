@@ -161,7 +161,7 @@ def _restore_memory(this_run: Run, state: dict[str, Any], stored: dict[str, Any]
     before = state.get("micro_batch_tokens", engine.token_budget)
     if as_before and before < engine.token_budget:
         engine.token_budget = before
-        screen.note(f"Micro-batches of {before:,} tokens, as since the run was short of memory")
+        screen.note(f"--micro-batch-tokens {before}, as since the run was short of memory")
     if state.get("checkpointing") and start_checkpointing(this_run):
         screen.note("Gradient checkpointing, as since the run was short of memory")
 

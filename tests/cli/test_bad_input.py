@@ -508,7 +508,7 @@ def test_a_byte_flipped_in_the_cache_is_noticed(kto: Command, workplace: Path, g
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
     ran = kto(*words)
-    assert 0 < ran.json["computed"] <= 5
+    assert 0 < ran.json["computed"] <= needed / 4  # a micro-batch of 100 tokens, what sequences share counted once
     assert ran.json["cached"] == needed - ran.json["computed"]
     assert segment.name in ran.err
     assert kto(*words).json["computed"] == 0

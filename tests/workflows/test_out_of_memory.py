@@ -14,6 +14,7 @@ from test_end_to_end import sha
 from test_run_dir import train_until_killed_in
 
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.training.step import TrainingEngine
 
 SHORT = ("--batch-size", 8, "--learning-rate", 1e-3, "--save-every", 1, "--micro-batch-tokens", 512, "--epochs", 2)
 SMALL = 100
@@ -128,21 +129,26 @@ def test_tokens_given_now_count(kto: Command, workplace: Path, given, shrink: Sh
 
 
 def test_checkpointing_that_was_turned_on_is_remembered(kto: Command, workplace: Path, given, monkeypatch):
-    """The first pass with gradient fails once, with micro-batches of one row: checkpointing comes on, and stays on when
-    the run is resumed."""
+    """The first pass of a step with gradient fails once, with micro-batches of one row: checkpointing comes on, and stays
+    on when the run is resumed."""
     from kto_cli.training import loop
 
     words = (*given, *SHORT, "--cache", "cache", "--micro-batch-tokens", 16)
-    forward, calls = CompletionScorer.forward, []
+    forward, step, steps, calls = CompletionScorer.forward, TrainingEngine.step, [], []
+
+    def counted(self, *args, **others):
+        steps.append(1)
+        return step(self, *args, **others)
 
     def failing_once(self, *args, **others):
-        if torch.is_grad_enabled() and not calls:
+        if torch.is_grad_enabled() and steps and not calls:
             calls.append(1)
             raise torch.OutOfMemoryError("stub")
         return forward(self, *args, **others)
 
     with monkeypatch.context() as patch:
         patch.setattr(CompletionScorer, "forward", failing_once)
+        patch.setattr(TrainingEngine, "step", counted)
         train_until_killed_in(4, *words, "--out", "killed")
     turned_on = []
     plain = loop.checkpoint_layers

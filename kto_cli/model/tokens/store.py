@@ -19,7 +19,7 @@ from typing import Any, overload
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.common.read import open_binary, read_array
+from kto_cli.common.read import map_integers, open_binary, read_array
 from kto_cli.core.prefix_order import PrefixOrder
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.model.tokens.lexicographic import lexicographic_order
@@ -59,7 +59,8 @@ class StoredTexts:
         self.starts: NDArray[numpy.uint64] = read_array(folder / STARTS, WHAT)
         """[texts + 1] index of the first token of each text among the tokens of all, and of the end."""
         # Read, not memory-mapped: the pages of a map count as memory of this process until others need them.
-        self._file = open_binary(folder / TOKENS, WHAT)
+        self._path = folder / TOKENS
+        self._file = open_binary(self._path, WHAT)
 
     def tokens(self, text: int, count: int | None = None) -> NDArray[numpy.uint32]:
         """The first `count` token ids of a text; None: all."""
@@ -70,7 +71,8 @@ class StoredTexts:
 
     def mapped(self) -> NDArray[numpy.uint32]:
         """The tokens of all texts, memory-mapped, for a short use."""
-        return numpy.memmap(self._file, "<u4", "r")
+        mapped: NDArray[numpy.uint32] = map_integers(self._file, self._path, WHAT)
+        return mapped
 
 
 class TokenStore:
