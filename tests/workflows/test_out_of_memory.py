@@ -113,7 +113,7 @@ def test_a_resumed_run_has_the_bits_of_the_unbroken_one(kto: Command, workplace:
     ran = kto("train", *words, "--out", "killed", "--resume")
     assert ran.code == 0, ran.err
     assert sha(workplace / "killed/model.safetensors") == sha(workplace / "unbroken/model.safetensors")
-    assert "Micro-batches of 128 tokens, as since the run was short of memory" in words_of(ran.err)
+    assert "--micro-batch-tokens 128, as since the run was short of memory" in words_of(ran.err)
 
 
 def test_tokens_given_now_count(kto: Command, workplace: Path, given, shrink: Shrink):
@@ -129,8 +129,8 @@ def test_tokens_given_now_count(kto: Command, workplace: Path, given, shrink: Sh
 
 
 def test_checkpointing_that_was_turned_on_is_remembered(kto: Command, workplace: Path, given, monkeypatch):
-    """The first pass of a step with gradient fails once, with micro-batches of one row: checkpointing comes on, and stays
-    on when the run is resumed."""
+    """A step's first pass with gradient fails once, with micro-batches of one row: checkpointing comes on, and stays on
+    when the run is resumed."""
     from kto_cli.training import loop
 
     words = (*given, *SHORT, "--cache", "cache", "--micro-batch-tokens", 16)
