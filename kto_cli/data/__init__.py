@@ -1,6 +1,7 @@
 """Any feedback as labelled rows; no torch.
 
 dataset.py          the data folder, an interface: its files, and reading them
+dataset_folder.py   folders of datasets: found, and checked before one is written
 dataset_writer.py   the data folder, written atomically
 registry.py         the named sources
 select.py           sources on the command line, resolved to raw files and formats

@@ -13,7 +13,6 @@ Prompt and completion are both texts, or both lists of {role, content}; label is
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kto_cli.common.binarize_config import FORMATS
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import being_replaced, file_sha256, remove, restore_folder, text_hash
 from kto_cli.common.owner import beside, owning
-from kto_cli.common.read import parquet_file, read_json, read_object, reading
+from kto_cli.common.read import parquet_file, read_json, reading
 from kto_cli.common.seals import unsealed
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ TRAIN, VALIDATION, REJECTS, FINDINGS, CARD, MANIFEST = (
     "manifest.json",
 )
 FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS, CARD)
-LONGEST_NAME = 240
-"""Maximum bytes of the folder's name: file systems allow 255, and a temporary name is longer."""
 WHAT = "rows of a dataset"
 AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
@@ -129,37 +125,6 @@ def schema(chat: bool) -> pa.Schema:
     text = pa.list_(message) if chat else pa.string()
     types = dict.fromkeys(COLUMNS, pa.string()) | {"prompt": text, "completion": text, "label": pa.bool_()}
     return pa.schema([pa.field(name, types[name], nullable=name == "pair_id") for name in COLUMNS])
-
-
-def is_ours(folder: Path) -> bool:
-    """Whether `kto binarize` wrote the folder, by its manifest."""
-    try:
-        return read_object(folder / MANIFEST, "the manifest").get("format") == FORMAT
-    except BadInput:
-        return False
-
-
-def check_out(folder: Path, *, overwrite: bool) -> None:
-    """Checks that writing to the folder destroys nothing else.
-
-    Raises:
-        BadInput: the folder is a file, or not empty (unless `overwrite` and it has only files of kto).
-    """
-    if len(os.fsencode(folder.name)) > LONGEST_NAME:
-        raise BadInput(f"A folder name of {len(folder.name)} characters is too long.", "Choose a shorter --out.")
-    if os.path.isfile(folder) or folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise BadInput(f"{folder} cannot be the output folder.", "Choose a new folder with --out.")
-    restored(folder)
-    if not os.path.exists(folder) or not any(folder.iterdir()):  # pathlib's exists raises for a name that is too long
-        return
-    if not is_ours(folder):
-        raise BadInput(f"{folder} is not empty and not a dataset of kto.", "Choose another folder with --out.")
-    if foreign := sorted({path.name for path in folder.iterdir()} - {*FILES, MANIFEST, *FORMATS}):
-        what = f"{folder} has other files than those of a dataset: {', '.join(foreign[:5])}."
-        raise BadInput(what, "Move them away, or choose another folder with --out.")
-    if not overwrite:
-        what = f"{folder} already holds a dataset."
-        raise BadInput(what, "Add --overwrite to replace it, or choose another folder with --out.")
 
 
 def read_batches(path: Path, size: int = 1024) -> Iterator[list[Row]]:
@@ -260,37 +225,6 @@ def load_data_dir(folder: Path) -> DataDir:
             raise BadInput(f"{folder / name} is damaged or changed: its hash is not that of the manifest.", AGAIN)
         count_rows(folder / name)
     return DataDir(folder, manifest, text_hash(*hashes), sealed=intact is not None)
-
-
-def find_data_dir(path: str | None) -> Path:
-    """Folder of the dataset to use: the named one, or the only one in ./data.
-
-    Raises:
-        BadInput: there is none, or several.
-    """
-    if path is not None:
-        restored(Path(path))
-        if not Path(path).is_dir():
-            raise BadInput(f"{path} is not a folder.", "Give --data a folder that kto binarize wrote.")
-        below = ", ".join(str(manifest.parent) for manifest in _manifests_below(Path(path)))
-        if below and not (Path(path) / MANIFEST).is_file():
-            raise BadInput(f"{path} is not a dataset, but contains some: {below}.", "Name one with --data.")
-        return Path(path)
-    for left in Path("data").glob(being_replaced(Path("*")).name):
-        restored(left.with_name(left.name[1:-4]))
-    found = [manifest.parent for manifest in _manifests_below(Path("data"))]
-    if not found:
-        step = "Run kto binarize hh-rlhf first, or name a dataset with --data."
-        raise BadInput("There is no dataset in data/.", step)
-    if len(found) > 1:
-        listed = ", ".join(map(str, found))
-        raise BadInput(f"data/ has several datasets: {listed}.", "Name one with --data.")
-    return found[0]
-
-
-def _manifests_below(folder: Path) -> list[Path]:
-    """Manifests of the datasets in a folder, without hidden folders, which are not complete."""
-    return sorted(path for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
 
 
 def restored(folder: Path) -> None:

@@ -23,10 +23,10 @@ from kto_cli.data.dataset import (
     VALIDATION,
     VERSION,
     Row,
-    check_out,
     count_rows,
     schema,
 )
+from kto_cli.data.dataset_folder import check_out
 
 if TYPE_CHECKING:
     import pyarrow as pa

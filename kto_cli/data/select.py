@@ -13,8 +13,9 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.files import sample_data
 from kto_cli.data import hub
-from kto_cli.data.dataset import TRAIN, count_rows, is_ours
+from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
+from kto_cli.data.dataset_folder import is_ours
 from kto_cli.data.formats.listing import of_subsets, raw_files
 from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.saved_dataset import saved_files

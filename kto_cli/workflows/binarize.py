@@ -16,7 +16,8 @@ from kto_cli.common.files import saying_disk_full
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.data.columns import Columns
-from kto_cli.data.dataset import FINDINGS, REJECTS, check_out
+from kto_cli.data.dataset import FINDINGS, REJECTS
+from kto_cli.data.dataset_folder import check_out
 from kto_cli.data.dataset_writer import DataWriter, finish, writing_data_dir
 from kto_cli.data.formats.counts import Counts
 from kto_cli.data.formats.records import Reject

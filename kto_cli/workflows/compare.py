@@ -12,7 +12,8 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.win_rates import compare_rates
-from kto_cli.data.dataset import find_data_dir, load_data_dir
+from kto_cli.data.dataset import load_data_dir
+from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.evaluation.answers.answering import SHOWN
 from kto_cli.evaluation.benchmarks.compare import compare_tasks
 from kto_cli.evaluation.checkpoint import Checkpoint

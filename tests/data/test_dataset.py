@@ -17,7 +17,8 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.files import replacing_folder
 from kto_cli.common.seals import read_sealed, write_sealed
 from kto_cli.data import dataset, dataset_writer
-from kto_cli.data.dataset import Row, find_data_dir, load_data_dir
+from kto_cli.data.dataset import Row, load_data_dir
+from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.dataset_writer import finish, write_data_dir, writing_data_dir
 
 

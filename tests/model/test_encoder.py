@@ -16,7 +16,8 @@ from kto_cli.common import files
 from kto_cli.common.errors import BadData, BadModel
 from kto_cli.data.dataset import Row
 from kto_cli.model.load import load_tokenizer
-from kto_cli.model.tokens.encoder import LEAST_COMPLETION, bos_prefix
+from kto_cli.model.tokens.encoder import LEAST_COMPLETION
+from kto_cli.model.tokens.text_tokens import bos_prefix
 
 FOLDERS: dict[str, Callable[[], Path]] = {
     "built-in": lambda: files.sample_data() / "model",

@@ -100,7 +100,8 @@ def cache_of(home: Path) -> list[tuple[bytes, int]]:
 def dataset_is_there(home: Path) -> None:
     """An earlier dataset or the new one, whole, also if no command has run since."""
     from kto_cli.common.errors import KtoError
-    from kto_cli.data.dataset import find_data_dir, load_data_dir
+    from kto_cli.data.dataset import load_data_dir
+    from kto_cli.data.dataset_folder import find_data_dir
 
     before = Path.cwd()
     os.chdir(home)

@@ -12,7 +12,7 @@ from kto_cli.common.words import plural
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns, Flags
-from kto_cli.data.dataset import find_data_dir
+from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.pipeline.assign import Assignment
 from kto_cli.data.pipeline.outcome import DROPPED, REJECTED
 from kto_cli.data.select import Chosen

@@ -14,7 +14,8 @@ from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
-from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, find_data_dir, load_data_dir
+from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
+from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.model.distributed.processes import refuse_uneven_rounds, to_devices
 from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import (

@@ -1,6 +1,7 @@
 """Rows as token ids, stored on disk and read a row at a time.
 
 encoder.py         prompts and completions -> token ids, truncated to fit
+text_tokens.py     texts -> token ids; names of special tokens as plain text
 encoding_report.py   rows shortened, truncated or dropped
 chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer

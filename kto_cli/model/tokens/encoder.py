@@ -4,14 +4,11 @@ The chat template renders a prompt with its generation prompt. A completion is t
 words of the template, so that prompt and completion meet at a token boundary; it ends with the end-of-turn token. Rows
 that are too long lose the oldest turns of the prompt first (never the last user turn), then the end of the completion
 (and with it the end-of-turn token).
-
-Texts are tokenized in batches, so that fast tokenizers use all cores (Rayon) without processes of ours.
 """
 
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,11 +16,8 @@ from kto_cli.common.errors import BadModel
 from kto_cli.data.dataset import Text
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
+from kto_cli.model.tokens.text_tokens import TextTokens
 
-HIDDEN = re.compile("\ue0f0(\\d+(?:,\\d+)*)\ue0f1")
-"""A name of a special token while a template renders the text around it: its characters' numbers."""
-OTHER_ANCHORS = (":", "\n", "a")
-"""Texts that a completion is tokenized behind if it merges with the end of the prompt."""
 LEAST_COMPLETION = 16
 """A row is dropped if it has room for fewer tokens of its completion than this (and its completion has more)."""
 
@@ -70,17 +64,11 @@ class Encoder:
                 "Set eos_token in tokenizer_config.json.",
             )
         self.ends = sorted({tokenizer.eos_token_id, *end_ids})
-        added = tokenizer.added_tokens_decoder.values()
-        special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)} - {""}
-        self._special = _one_of(special)
-        # The model writes the tokens around its reasoning itself: in an answer they are what they are.
-        self._forged = _one_of({name for name in special if not re.search("think|reason|thought", name, re.I)})
-        self._bos = bos_prefix(tokenizer)
+        self._tokens = TextTokens(tokenizer)
         self._template = ChatTemplate(tokenizer, date)
         self.date = self._template.date
         self.left_out = self._template.left_out()
-        self._backend = plain_backend(tokenizer)
-        ends = [name for name in tokenizer.convert_ids_to_tokens(self.ends) if name in special]
+        ends = [name for name in tokenizer.convert_ids_to_tokens(self.ends) if name in self._tokens.special]
         self._answers = AnswerText(self._template, [*ends, tokenizer.eos_token], tokenizer.eos_token)
         prompt = self._answers.prompt
         self._anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :]
@@ -88,19 +76,6 @@ class Encoder:
     def notes(self) -> list[str]:
         """Sentences on how the chat template is used."""
         return self._answers.notes()
-
-    def _ids(self, texts: Sequence[str], *, names_as_text: bool = False) -> list[list[int]]:
-        """Token ids of texts, by the fast tokenizer's own encoder where there is one.
-
-        Args:
-            names_as_text: encode names of special tokens as plain text.
-        """
-        if not texts:
-            return []
-        if self._backend is None:
-            options = {"return_attention_mask": False, "return_token_type_ids": False, "add_special_tokens": False}
-            return self.tokenizer(list(texts), split_special_tokens=names_as_text, **options).input_ids
-        return encode(self._backend, list(texts), names_as_text=names_as_text)
 
     def prompt_ids(self, prompts: Sequence[Text]) -> list[tuple[int, ...]]:
         """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat).
@@ -117,16 +92,14 @@ class Encoder:
     def _prompts(self, prompts: Sequence[Text]) -> list[tuple[int, ...] | TemplateRefuses]:
         chats = iter(self._template.rendered([one for one in prompts if not isinstance(one, str)], generation=True))
         rendered = [prompt if isinstance(prompt, str) else next(chats) for prompt in prompts]
-        texts = iter(self._ids([text for text in rendered if isinstance(text, str)]))
+        texts = iter(self._tokens.ids([text for text in rendered if isinstance(text, str)]))
         found: list[tuple[int, ...] | TemplateRefuses] = []
         for prompt, text in zip(prompts, rendered, strict=True):
             if isinstance(text, TemplateRefuses):
                 found.append(text)
                 continue
-            ids = next(texts)
-            found.append(
-                tuple(self._bos + ids if isinstance(prompt, str) and ids[: len(self._bos)] != self._bos else ids)
-            )
+            ids, bos = next(texts), self._tokens.bos
+            found.append(tuple(bos + ids if isinstance(prompt, str) and ids[: len(bos)] != bos else ids))
         return found
 
     def completion_ids(self, completions: Sequence[Text]) -> list[tuple[tuple[int, ...], bool]]:
@@ -149,7 +122,7 @@ class Encoder:
         the template writes are special tokens; their names in the completion itself are plain text.
         """
         contents = [one if isinstance(one, str) else one[0]["content"] for one in completions]
-        hidden = [self._forged.sub(_hide, text) for text in contents]
+        hidden = [self._tokens.hidden(text) for text in contents]
         written = iter(
             self._answers.of([text for text, one in zip(hidden, completions, strict=True) if not isinstance(one, str)])
         )
@@ -161,25 +134,15 @@ class Encoder:
         named = [text != shown for text, shown in zip(contents, hidden, strict=True)]
         plain = [index for index, text in enumerate(texts) if isinstance(text, str) and not named[index]]
         found = [EncodedCompletion((), is_named) for is_named in named]
-        behind = self._behind([anchors[index] for index in plain], [str(texts[index]) for index in plain], False)
+        behind = self._tokens.behind([anchors[index] for index in plain], [str(texts[index]) for index in plain])
         for index, ids in zip(plain, behind, strict=True):
             found[index] = EncodedCompletion(tuple(ids), False)
         for index, text in enumerate(texts):
             if isinstance(text, TemplateRefuses):
                 found[index] = EncodedCompletion((), named[index], text.reason)
             elif named[index]:
-                found[index] = EncodedCompletion(tuple(self._with_names(anchors[index], text)), True)
+                found[index] = EncodedCompletion(tuple(self._tokens.with_names(anchors[index], text)), True)
         return found
-
-    def _with_names(self, anchor: str, text: str) -> list[int]:
-        """Token ids of a text: hidden names of special tokens as plain text, all others as special tokens."""
-        ids: list[int] = []
-        for place, piece in enumerate(self._special.split(text)):
-            if place % 2:  # the special tokens between the pieces
-                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
-            elif piece:
-                ids += self._behind([":" if place else anchor], [HIDDEN.sub(_show, piece)], True)[0]
-        return ids
 
     def check(self, prompts: Sequence[Text], completions: Sequence[Text]) -> None:
         """Compares completions with what the template writes behind their own prompts.
@@ -200,31 +163,6 @@ class Encoder:
                 raise TemplateRefuses(
                     f"behind the roles {roles} it writes an answer otherwise than behind one question"
                 )
-
-    def _behind(self, anchors: Sequence[str], texts: Sequence[str], named: bool) -> list[list[int]]:
-        """Token ids of texts, each as tokenized behind its anchor, or behind another one if it merges with that."""
-        found: list[list[int]] = [[] for _ in texts]
-        left = list(range(len(texts)))
-        for others in (None, *OTHER_ANCHORS):
-            before_all = [others or anchors[index] for index in left]
-            distinct = sorted(set(before_all))
-            before = dict(zip(distinct, self._ids(distinct, names_as_text=named), strict=True))
-            joined = self._ids(
-                [text + texts[index] for text, index in zip(before_all, left, strict=True)], names_as_text=named
-            )
-            merged = []
-            for index, anchor, ids in zip(left, before_all, joined, strict=True):
-                start = before[anchor]
-                if ids[: len(start)] == start:
-                    found[index] = ids[len(start) :]
-                else:
-                    merged.append(index)
-            left = merged
-            if not left:
-                return found
-        for index, ids in zip(left, self._ids([texts[index] for index in left], names_as_text=named), strict=True):
-            found[index] = ids
-        return found
 
     def fit_prompts(
         self, prompts: Sequence[Text], completion_tokens: Sequence[int], numbers: Sequence[int]
@@ -253,51 +191,6 @@ class Encoder:
                     too_long[index] = shorter
             remaining = too_long
         return fitted
-
-
-def _one_of(names: set[str]) -> re.Pattern[str]:
-    """Matches any of the names, the longest first."""
-    ordered = sorted(names, key=lambda name: (-len(name), name))
-    return re.compile("(" + ("|".join(map(re.escape, ordered)) or "(?!)") + ")")
-
-
-def _hide(name: re.Match[str]) -> str:
-    return "\ue0f0" + ",".join(str(ord(letter)) for letter in name[0]) + "\ue0f1"
-
-
-def _show(hidden: re.Match[str]) -> str:
-    return "".join(chr(int(number)) for number in hidden[1].split(","))
-
-
-def encode(backend: Any, texts: list[str], *, names_as_text: bool) -> list[list[int]]:
-    """Token ids by a fast tokenizer's encoder; its settings are set anew, as any caller may have changed them."""
-    backend.no_padding()
-    backend.no_truncation()
-    backend.encode_special_tokens = names_as_text
-    return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-def plain_backend(tokenizer: Any) -> Any:
-    """A fast tokenizer's encoder, or None if its ids differ: some tokenizers prepare texts in Python first."""
-    if not getattr(tokenizer, "is_fast", False) or not hasattr(tokenizer.backend_tokenizer, "encode_batch_fast"):
-        return None
-    backend = tokenizer.backend_tokenizer
-    names = "".join(tokenizer.all_special_tokens)
-    texts = [f" {PROBE}\n\nHuman: \t\u00e9\u4f60 {names}{PROBE}", PROBE, " x", "\n"]
-    for split in (False, True):
-        expected = tokenizer(texts, add_special_tokens=False, split_special_tokens=split).input_ids
-        if encode(backend, texts, names_as_text=split) != expected:
-            return None
-    return backend
-
-
-def bos_prefix(tokenizer: Any) -> list[int]:
-    """Ids that this tokenizer puts before a text (BOS, or nothing)."""
-    plain, marked = tokenizer("a", add_special_tokens=False).input_ids, tokenizer("a").input_ids
-    for start in range(len(marked) - len(plain) + 1):
-        if marked[start : start + len(plain)] == plain:
-            return list(marked[:start])
-    return []
 
 
 def _without_oldest_turn(prompt: Text) -> Text | None:
