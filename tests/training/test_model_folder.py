@@ -155,6 +155,15 @@ def test_a_model_saved_in_memory_keeps_its_templates(pico, workplace):
     assert set(AutoTokenizer.from_pretrained(folder).chat_template) == {"default", "tool_use"}
 
 
+def test_generation_settings_that_contradict_each_other_are_kept(model, pico_data, workplace):
+    """As Llama 2 and Vicuna have them; transformers refuses to save them where a model is saved by itself."""
+    settings = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 2}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    assert call("train", "--data", pico_data, "--model", model, "--max-steps", 1, *SHORT, "--out", "run").code == 0
+    found = json.loads((workplace / "run/generation_config.json").read_text())
+    assert {name: found[name] for name in settings} == settings
+
+
 # --- dtypes -------------------------------------------------------------------------------------
 
 
