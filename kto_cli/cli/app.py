@@ -49,7 +49,7 @@ class Commands(TyperGroup):
                 raise
             raise OutOfMemory(
                 f"The model does not fit into memory: {first_line(error)}.",
-                "kto train --dry-run --device-memory GB says which settings would fit.",
+                "Use a smaller model or --dtype bfloat16-pure; or train adapters: --lora-r 16, with --load-in-4bit.",
             ) from error
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:

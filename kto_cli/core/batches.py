@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kto_cli.core.packing import assign, even_runs, padded_batches
 from kto_cli.core.prefix_order import common_prefix, lengths_of, prefix_order
-from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span
+from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span, without_first
 from kto_cli.core.rows import TokenSequence
 from kto_cli.core.transfer import to_device
 
@@ -150,7 +150,7 @@ def continuation(sequences: Sequence[TokenSequence], prompts: dict[tuple[int, ..
             common += common_prefix(before[1], inputs[row])
         tree.branch(common)
         if common < len(prompt):
-            tree.follow(_without(prompts[prompt].spans, common))
+            tree.follow(without_first(prompts[prompt].spans, common))
         tree.grow(inputs[row][max(0, common - len(prompt)) :])
         before = prompt, inputs[row]
         own = _indices(tree.spans(), skip=len(prompt))[: len(completion) - 1]
@@ -158,20 +158,9 @@ def continuation(sequences: Sequence[TokenSequence], prompts: dict[tuple[int, ..
     return predictions.batch(tree, len(sequences), continues=True)
 
 
-def _without(spans: Sequence[Span], skip: int) -> list[Span]:
-    """The spans' tokens without the first `skip`."""
-    found = []
-    for span in spans:
-        start = min(span.stop, span.start + skip)
-        skip -= start - span.start
-        if start < span.stop:
-            found.append(span._replace(start=start))
-    return found
-
-
 def _indices(spans: Sequence[Span], *, skip: int) -> list[int]:
     """Indices of the spans' tokens without the first `skip`."""
-    return [index for span in _without(spans, skip) for index in range(span.start, span.stop)]
+    return [index for span in without_first(spans, skip) for index in range(span.start, span.stop)]
 
 
 def pad(sequences: Sequence[TokenSequence], *, pad_id: int = 0) -> Batch:

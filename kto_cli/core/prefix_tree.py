@@ -125,3 +125,14 @@ class PrefixTree:
         start = piece.readers if keys.past else self._segments[piece.readers].stop
         if start < len(self.tokens):
             self._shared.append(SharedSpan(start, len(self.tokens), keys))
+
+
+def without_first(spans: Sequence[Span], skip: int) -> list[Span]:
+    """The spans' tokens without the first `skip`."""
+    found = []
+    for span in spans:
+        start = min(span.stop, span.start + skip)
+        skip -= start - span.start
+        if start < span.stop:
+            found.append(span._replace(start=start))
+    return found

@@ -90,16 +90,10 @@ def open_session(
         raise BadInput("--tasks runs in one process.", "Evaluate on benchmarks without accelerate launch.")
     main = accelerator.is_main_process
     dtype = answer_dtype(asked_dtype, accelerator.device)
-    if dtype != torch.float32 and (config.prompts or tasks is not None):
-        name = str(dtype).removeprefix("torch.")
-        screen.note(f"Answers, benchmarks and a local judge use {name} weights (--dtype float32: full precision).")
+    if config.prompts or tasks is not None:
+        _say_dtype(dtype, screen)
     judge = win_rate.open_judge(config, accelerator.device, dtype, screen) if main else None
-    prepared = prepare(config, accelerator, screen, needs_train=False)
-    if not prepared.validation:
-        raise BadData(
-            f"{prepared.data.folder} has no validation rows to evaluate on.",
-            "Binarize again with a larger --validation.",
-        )
+    prepared = _prepared(config, accelerator, screen)
     for adapted in filter(None, (checkpoint, other)):
         adapted.refuse_other_vocabulary(prepared)
     eval_folder = checkpoint.eval_folder
@@ -131,6 +125,23 @@ def open_session(
         answering,
     )
     return session, chosen
+
+
+def _say_dtype(dtype: torch.dtype, screen: Screen) -> None:
+    if dtype != torch.float32:
+        name = str(dtype).removeprefix("torch.")
+        screen.note(f"Answers, benchmarks and a local judge use {name} weights (--dtype float32: full precision).")
+
+
+def _prepared(config: EvalConfig, accelerator: Any, screen: Screen) -> Prepared:
+    """Validation rows and the reference model."""
+    prepared = prepare(config, accelerator, screen, needs_train=False)
+    if not prepared.validation:
+        raise BadData(
+            f"{prepared.data.folder} has no validation rows to evaluate on.",
+            "Binarize again with a larger --validation.",
+        )
+    return prepared
 
 
 def _warn_of_calls(config: EvalConfig, prompts: int, screen: Screen) -> None:

@@ -7,7 +7,7 @@ segment_attention    one call a segment behind a copy of its prefix: soft caps, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,15 @@ from kto_cli.model.varlen_kernels import Kernel
 
 BY_TREE, BY_SEGMENT = "tree", "segment"
 """Names of `tree_attention` and `segment_attention` among the ways of layers; others are those of kernels."""
+
+
+class _Layer(NamedTuple):
+    """One attention layer: its module, and what it asks of attention."""
+
+    module: Any
+    scaling: float | None
+    window: int | None
+    softcap: float | None
 
 
 class CannotPack(Exception):
@@ -45,71 +54,49 @@ def packed_attention(
         CannotPack: the model uses a mask, a bias or another input that packed attention does not support.
     """
     _check_supported(module, attention_mask, dropout, others)
-    operands = query, key, value
-    if packed is None:
-        return _by_context(module, operands, scaling, sliding_window, softcap), None
-    return _attend(module, operands, packed, scaling, sliding_window, softcap), None
+    layer, operands = _Layer(module, scaling, sliding_window, softcap), (query, key, value)
+    return (_by_context(layer, operands) if packed is None else _attend(layer, operands, packed)), None
 
 
 @torch.compiler.disable
-def _by_context(module: Any, operands: tuple[Tensor, ...], *options: Any) -> Tensor:
+def _by_context(layer: _Layer, operands: tuple[Tensor, ...]) -> Tensor:
     current = CURRENT.get()
     assert current is not None, "packed attention runs inside PackedAttention only"
-    return _attend(module, operands, current, *options)
+    return _attend(layer, operands, current)
 
 
-def _attend(
-    module: Any,
-    operands: tuple[Tensor, ...],
-    current: PackedPass,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _attend(layer: _Layer, operands: tuple[Tensor, ...], current: PackedPass) -> Tensor:
     """[1, tokens, heads, width] of one layer, whose keys and values are stored if a later batch continues this one."""
     query, key, value = operands = tuple(_autocast(part) for part in operands)
-    kernel = kernel_for(query, key, value, window) if current.fast and softcap is None else None
+    kernel = kernel_for(query, key, value, layer.window) if current.fast and layer.softcap is None else None
     if kernel is None:
-        output = _by_parts(module, operands, current, scaling, window, softcap)
+        output = _by_parts(layer, operands, current)
     else:
         run = _by_kernel if kernel.compiles else _by_uncompiled_kernel
-        output = run(kernel, module, operands, current, scaling, window)
+        output = run(kernel, layer, operands, current)
     if current.past is not None and not current.layout.continues:
-        module.packed_keys_and_values = key.detach(), value.detach()
+        layer.module.packed_keys_and_values = key.detach(), value.detach()
     return output
 
 
-def _by_kernel(
-    kernel: Kernel,
-    module: Any,
-    operands: tuple[Tensor, ...],
-    current: PackedPass,
-    scaling: float | None,
-    window: int | None,
-) -> Tensor:
+def _by_kernel(kernel: Kernel, layer: _Layer, operands: tuple[Tensor, ...], current: PackedPass) -> Tensor:
     if not torch.compiler.is_compiling():
         current.ways.append(kernel.name)
     query, key, value = (part[0].transpose(0, 1) for part in operands)
     if current.layout.continues:
-        before = (part[0].transpose(0, 1) for part in module.packed_keys_and_values)
+        before = (part[0].transpose(0, 1) for part in layer.module.packed_keys_and_values)
         key, value = (torch.cat(parts) for parts in zip(before, (key, value), strict=True))
-    return varlen_attention(query, key, value, current.plan(window, kernel.merges), kernel, scaling)[None]
+    plan = current.plan(layer.window, kernel.merges)
+    return varlen_attention(query, key, value, plan, kernel, layer.scaling)[None]
 
 
 _by_uncompiled_kernel = torch.compiler.disable(_by_kernel)
 
 
 @torch.compiler.disable
-def _by_parts(
-    module: Any,
-    operands: tuple[Tensor, ...],
-    current: PackedPass,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _by_parts(layer: _Layer, operands: tuple[Tensor, ...], current: PackedPass) -> Tensor:
     """Segment by segment: what these loops do differs from batch to batch, so they are not compiled."""
-    layout = current.layout
+    layout, (module, scaling, window, softcap) = current.layout, layer
     before = module.packed_keys_and_values if layout.continues else None
     query, key, value = operands
     whole = window is None or layout.longest <= window

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.model.varlen_kernels import EFFICIENT, FLASH, REFERENCE, Kernel
+from kto_cli.model.varlen_kernels import EFFICIENT, FLASH, REFERENCE, Attended, Kernel
 from kto_cli.model.varlen_plan import Call, Gather, Plan, make_call
 
 _SUM, _MAX = 0, 2
@@ -60,8 +60,8 @@ class _VarlenAttention(torch.autograd.Function):
             below = plan.queries.tokens[len(query) :]
             results.append((*(part.index_select(0, below) for part in results[0][:2]), total.index_select(1, below)))
         found = [
-            kernel.backward(its_gradient, *operands, its_output, its_total, state, call, ctx.scale)
-            for (its_gradient, its_output, its_total), (*operands, call) in zip(
+            kernel.backward(d_output, Attended(q, k, v, its_output, its_total, tuple(state)), call, ctx.scale)
+            for (d_output, its_output, its_total), (q, k, v, call) in zip(
                 results, _parts(query, key, value, plan), strict=True
             )
         ]
@@ -177,5 +177,5 @@ def _results(kernel: Kernel, call: Call, query: Tensor, key: Tensor, value: Tens
     """Output, gradients, and the log-sum-exps of a kernel whose calls can be merged."""
     scale = query.shape[-1] ** -0.5
     output, total, *state = kernel.forward(query, key, value, call, scale)
-    gradients = kernel.backward(gradient, query, key, value, output, total, state, call, scale)
+    gradients = kernel.backward(gradient, Attended(query, key, value, output, total, tuple(state)), call, scale)
     return [output, *gradients, *([total] if kernel.merges else [])]

@@ -16,14 +16,27 @@ from torch import Tensor
 from kto_cli.model.varlen_plan import Call
 
 
+class Attended(NamedTuple):
+    """What a backward pass reads: the operands of a call and its results."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    total: Tensor
+    """Log-sum-exps."""
+    state: tuple[Tensor, ...]
+    """What else the kernel's forward pass returned."""
+
+
 class Kernel(NamedTuple):
     """A variable-length attention kernel; heads of queries are a multiple of those of keys and values."""
 
     name: str
     forward: Callable[[Tensor, Tensor, Tensor, Call, float], tuple[Tensor, ...]]
     """(query, key, value, call, scale) -> (output, log-sum-exps, what else `backward` needs)."""
-    backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    """(gradient, query, key, value, output, log-sum-exps, the rest, call, scale) -> gradients of the operands."""
+    backward: Callable[[Tensor, Attended, Call, float], tuple[Tensor, Tensor, Tensor]]
+    """(gradient, attended, call, scale) -> gradients of the operands."""
     merges: bool
     """Log-sum-exps are [heads, tokens], so that two calls can be merged."""
     compiles: bool
@@ -51,29 +64,10 @@ def _flash_forward(query: Tensor, key: Tensor, value: Tensor, call: Call, scale:
     return found[:4]
 
 
-def _flash_backward(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    total: Tensor,
-    state: list[Tensor],
-    call: Call,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _flash_backward(gradient: Tensor, attended: Attended, call: Call, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, state = attended
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-        gradient,
-        query,
-        key,
-        value,
-        output,
-        total,
-        *_flash_lengths(call),
-        0.0,
-        call.causal,
-        *state,
-        **_flash_options(call, scale),
+        gradient, *tensors, *_flash_lengths(call), 0.0, call.causal, *state, **_flash_options(call, scale)
     )
     return found
 
@@ -114,16 +108,9 @@ def _efficient_forward(query: Tensor, key: Tensor, value: Tensor, call: Call, sc
 
 
 def _efficient_backward(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    total: Tensor,
-    state: list[Tensor],
-    call: Call,
-    scale: float,
+    gradient: Tensor, attended: Attended, call: Call, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value, output, total, state = attended
     groups = query.shape[1] // key.shape[1]
     d_query, d_key, d_value, _ = torch.ops.aten._efficient_attention_backward(
         gradient[None],
@@ -183,17 +170,10 @@ def _reference_forward(query: Tensor, key: Tensor, value: Tensor, call: Call, sc
 
 
 def _reference_backward(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    total: Tensor,
-    state: list[Tensor],
-    call: Call,
-    scale: float,
+    gradient: Tensor, attended: Attended, call: Call, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FlashAttention, arXiv 2205.14135, algorithm 4."""
+    query, key, value, output, total, _ = attended
     found = []
     for queries, keys in _sequences(call):
         scores = _scores(query[queries], key[keys], call, scale)

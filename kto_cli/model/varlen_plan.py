@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.prefix_tree import PackedLayout, SharedSpan, Span
+from kto_cli.core.prefix_tree import PackedLayout, SharedSpan, Span, without_first
 from kto_cli.core.transfer import to_device
 
 MOST_COPIES = 4
@@ -103,7 +103,7 @@ def make_plan(
     shared = _read_in_place(layout) if merges and cut is None else []
     prefixes = _prefixes(layout, shared)
     if cut is not None:
-        prefixes = [_last(prefix, cut - 1) for prefix in prefixes]
+        prefixes = [without_first(prefix, max(0, _tokens(prefix) - cut + 1)) for prefix in prefixes]
     paths = [[*prefix, Span(start, stop)] for prefix, (start, stop, _) in zip(prefixes, segments, strict=True)]
     lengths = [stop - start for start, stop, _ in segments]
     own = make_call(lengths, [_tokens(path) for path in paths], causal=True, window=cut)
@@ -148,17 +148,6 @@ def _prefixes(layout: PackedLayout, without: Sequence[SharedSpan]) -> list[list[
             found[number].append(span.keys)
     # On a path, tokens of the batch before come first, and each later token has the higher index.
     return [sorted(spans, key=lambda span: (not span.past, span.start)) for spans in found]
-
-
-def _last(spans: list[Span], count: int) -> list[Span]:
-    """The spans' last `count` tokens."""
-    skip, found = _tokens(spans) - count, []
-    for span in spans:
-        start = min(span.stop, span.start + max(0, skip))
-        skip -= start - span.start
-        if start < span.stop:
-            found.append(span._replace(start=start))
-    return found
 
 
 def _tokens(spans: Iterable[Span]) -> int:

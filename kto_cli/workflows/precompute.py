@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.model.determinism import require_determinism
@@ -30,7 +32,8 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     rows = prepared.train + prepared.validation
-    require_determinism(scorer, check_sequences(rows)[:3], screen)
+    with torch.no_grad():  # as the pass that follows
+        require_determinism(scorer, check_sequences(rows)[:3], screen)
     _, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
     seconds = time.perf_counter() - began
     screen.table(

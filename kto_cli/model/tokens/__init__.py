@@ -5,6 +5,7 @@ text_tokens.py     texts -> token ids; names of special tokens as plain text
 encoding_report.py   rows shortened, truncated or dropped
 chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer
+row_keys.py        rows -> ids, labels and hashes
 build_store.py     Parquet file -> token store, in batches, with mismatched pairs
 lexicographic.py   lexicographic order of stored texts
 store.py           token store: tokenized rows on disk

@@ -1,14 +1,12 @@
 """Writes the rows of a Parquet file to a token store, in batches; memory grows by a few numbers a row only.
 
-The rows are read twice. The first pass keeps hashes of the texts: which rows share a prompt or a completion, and each
-row's mismatched completion. The second pass tokenizes and writes each distinct text.
+The rows are read twice. The first pass (row_keys.py) keeps hashes of the texts: which rows share a prompt or a
+completion, and each row's mismatched completion. The second pass tokenizes and writes each distinct text.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,20 @@ from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadData
 from kto_cli.common.words import plural
-from kto_cli.core.mismatch import mismatched_partners, ring_key
+from kto_cli.core.mismatch import mismatched_partners
 from kto_cli.data.dataset import Text, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.lexicographic import lexicographic_order
+from kto_cli.model.tokens.row_keys import KEYS, Batch, RowKeys, joined, read_keys
 from kto_cli.model.tokens.store import StoredTexts, integers
 from kto_cli.model.tokens.store_files import TextWriter, digest, seal
 
-Batch = dict[str, list[Any]]
-"""Columns of some rows, by name."""
 Read = Callable[[Sequence[str]], Iterable[Batch]]
 """Reads the named columns of all rows from the start, in batches."""
-KEYS, TEXTS = ("id", "prompt_id", "pair_id", "label", "completion"), ("prompt", "completion", "origin")
-"""Columns read in the first and in the second pass."""
+TEXTS = ("prompt", "completion", "origin")
+"""Columns read in the second pass."""
 NO_PARTNER = "no row with another prompt has another completion, so z_ref cannot use them"
 PARTNER_REFUSED = "their mismatched completion cannot be written with the chat template"
 """Reasons in the report."""
@@ -41,20 +38,6 @@ REFUSED, MOST_REASONS = "the chat template cannot be used: ", 20
 """Reasons may hold words of the row: more than so many are counted as one."""
 EXAMPLES = 3
 """Dropped rows that are named, of each reason."""
-
-
-@dataclass
-class RowKeys:
-    """Ids, labels and hashes of the rows, without their texts; every field [rows]."""
-
-    columns: dict[str, NDArray[Any]]
-    """id, prompt_id, pair_id, paired, label."""
-    prompts: NDArray[numpy.int64]
-    """Number of the row's prompt among the distinct prompts."""
-    completions: NDArray[numpy.int64]
-    """Number of the row's completion among the distinct completion texts."""
-    ring: NDArray[numpy.int64]
-    """Row indices in the order of the ring (core/mismatch.py)."""
 
 
 def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[int], None] = lambda _: None) -> None:
@@ -101,16 +84,6 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
     seal(folder, columns, report)
 
 
-def read_keys(batches: Iterable[Batch]) -> RowKeys:
-    """The first pass: everything about the rows that needs no tokens."""
-    parts = [_keys_of(batch) for batch in batches]
-    columns = _joined(parts)
-    ring = numpy.argsort(columns.pop("ring"), kind="stable")
-    completions = numpy.unique(columns.pop("completion"), return_inverse=True)[1]
-    prompts = numpy.unique(columns["prompt_id"], return_inverse=True)[1]
-    return RowKeys(columns, prompts, completions, ring)
-
-
 def _ranks(texts: StoredTexts, chosen: NDArray[Any]) -> NDArray[numpy.uint32]:
     """[rows] ranks of the `chosen` texts in lexicographic order; equal texts have the same."""
     numbers, rows = numpy.unique(chosen, return_inverse=True)
@@ -131,42 +104,16 @@ def opening(prompt: Text) -> Text:
     return prompt[: users[0] if users else None]
 
 
-def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Concatenates the parts' columns and empties the parts meanwhile, so that only one column is in memory twice."""
-    return {name: numpy.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-
-
-def _keys_of(batch: Batch) -> dict[str, NDArray[Any]]:
-    completions = [spelled(completion) for completion in batch["completion"]]
-    return {
-        "id": _texts(batch["id"]),
-        "prompt_id": _texts(batch["prompt_id"]),
-        "pair_id": _texts([pair or "" for pair in batch["pair_id"]]),
-        "paired": numpy.array([pair is not None for pair in batch["pair_id"]]),
-        "label": numpy.array(batch["label"]),
-        "completion": numpy.array(
-            [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in completions], "S16"
-        ),
-        "ring": numpy.array(
-            [ring_key(prompt, text) for prompt, text in zip(batch["prompt_id"], completions, strict=True)], "S16"
-        ),
-    }
-
-
-def _texts(values: Sequence[str]) -> NDArray[numpy.bytes_]:
-    return numpy.array([value.encode("utf-8", "surrogatepass") for value in values], "S")
-
-
 def _write_texts(
     writer: TextWriter, batches: Iterable[Batch], encoder: Encoder, keys: RowKeys, tick: Callable[[int], None]
 ) -> tuple[dict[str, NDArray[Any]], EncodingReport]:
     """Writes every distinct prompt and completion once.
 
     Returns:
-        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated), dropped (turns),
-        conversation (a number), named (the
-        completion contains the name of a special token), own_refused (the completion cannot be written) and refused
-        (that, or the prompt), each [rows]; and a report of the rows that the chat template refuses.
+        columns prompt, own (numbers of texts), prompt_tokens, own_tokens (not truncated), dropped (turns), conversation
+        (a number), named (the completion contains the name of a special token), own_refused (the completion cannot be
+        written) and refused (that, or the prompt), each [rows]; and a report of the rows that the chat template
+        refuses.
     """
     completions, prompts = _Completions(encoder, writer, keys), _Prompts(encoder, writer, keys)
     parts, done, report = [], 0, EncodingReport()
@@ -183,7 +130,7 @@ def _write_texts(
         done = span.stop
         tick(len(batch["prompt"]))
     writer.close()
-    columns = _joined(parts)
+    columns = joined(parts)
     return columns, report
 
 

@@ -58,14 +58,13 @@ def step_tokens(
     Packed, a shared prefix counts once a micro-batch; and prompts not again for the mismatched completions, where the
     rows fit into one.
     """
-    rows = prefix_order(own)
-    if not packed or len(even_runs(rows, token_budget)) > 1:
-        first = forward_tokens(own, token_budget=token_budget, packed=packed)
+    first = forward_tokens(own, token_budget=token_budget, packed=packed)
+    if not packed or (first > token_budget and len(own) > 1):
         return first, forward_tokens(mismatched, token_budget=token_budget, packed=packed)
     pairs = prefix_order(mismatched)
     prompts = [len(mismatched[index].prompt) for index in pairs.indices]
     lengths = zip(pairs.lengths, pairs.common, prompts, strict=True)
-    return rows.tokens, sum(length - max(common, prompt) for length, common, prompt in lengths)
+    return first, sum(length - max(common, prompt) for length, common, prompt in lengths)
 
 
 def forward_tokens(sequences: Sequence[TokenSequence], *, token_budget: int, packed: bool) -> int:
