@@ -10,6 +10,8 @@ import functools
 import os
 import re
 import shlex
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -348,3 +350,35 @@ def test_the_recipe_of_the_readme_runs(workplace, pico):
     assert ran == ["binarize", "train", "train", "eval"]
     assert Path("aligned/model.safetensors").is_file()
     assert Path("aligned/eval/report.html").is_file()
+
+
+def declared() -> dict[str, str]:
+    """Lower bounds of pyproject.toml: name -> version."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = [re.match(r"([\w-]+)>=([\d.]+)(?:,<[\d.]+)?$", dependency) for dependency in project["dependencies"]]
+    assert all(bounds), "each dependency has a lower bound, which `.ci/lowest` installs"
+    return {
+        "python": project["requires-python"].removeprefix(">="),
+        **dict(bound.groups() for bound in bounds if bound),
+    }
+
+
+def test_versions_that_pages_state_are_those_declared():
+    """ "torch 2.11 or newer" is the lower bound of pyproject.toml, on every page."""
+    bounds, stated = declared(), 0
+    for page in PAGES:
+        for name, least in re.findall(r"([\w-]+) (\d[\d.]*) or newer", page.read_text(encoding="utf-8")):
+            assert bounds.get(name.lower()) == least, f"{name_of(page)}: {name} {least}"
+            stated += 1
+    assert stated >= 3
+
+
+def test_the_script_of_lowest_versions_finds_every_bound():
+    (line,) = (
+        line for line in (REPOSITORY / ".ci/lowest").read_text(encoding="utf-8").splitlines() if "sed -nE" in line
+    )
+    command = line.partition(" >")[0]
+    assert command.endswith(" pyproject.toml")
+    ran = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    pinned = dict(bound.split("==") for bound in ran.stdout.split())
+    assert {"python": declared()["python"], **pinned} == declared()

@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 import lzma
-import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -453,11 +452,8 @@ CSV_KEPT: dict[str, tuple[str | bytes, Known]] = {
     "empty-rows": ("\n\n,,\n \nOdd?,Odd.,true", ("Odd?", "Odd.", True)),
     "long-row-of-nothing": ("Odd?,Odd.,true, ,", ("Odd?", "Odd.", True)),
     "space-kept": (" Odd? ,  Odd. , true ", (" Odd? ", "  Odd. ", True)),
+    "nul": (b"a\x00b,Odd.,true", ("a\x00b", "Odd.", True)),
 }
-if sys.version_info >= (3, 11):
-    CSV_KEPT["nul"] = (b"a\x00b,Odd.,true", ("a\x00b", "Odd.", True))
-else:
-    CSV_REJECTED["nul"] = (b"a\x00b,Odd.,true", "bad_csv")
 
 
 def csv_files() -> dict[str, Case]:
