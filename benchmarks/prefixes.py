@@ -192,9 +192,7 @@ def measured(name: str, rows: list[Row], work: Path, options: argparse.Namespace
         for side, tree in sides.items():
             found[side].append(one_run(tree, work, side, options.steps))
             say(f"{name}, {repeat + 1}: {side} {found[side][-1]['seconds']:.2f} s a step")
-    result = {
-        side: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for side, runs in found.items()
-    }
+    result = {side: medians(runs) for side, runs in found.items()}
     if options.trl:
         result["TRL precomputed"] = trl_run(work, options)
         say(f"{name}: TRL {result['TRL precomputed']['seconds']:.2f} s a step")

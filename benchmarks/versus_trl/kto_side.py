@@ -40,6 +40,7 @@ from kto_cli.training.step import StepOutput, TrainingEngine
 from kto_cli.workflows import binarize
 from versus_trl import naive
 from versus_trl.shapes import Shape, train_tokenizer, write_model
+from versus_trl.step_profile import seconds_by_kind
 
 SEED = 0
 
@@ -271,6 +272,17 @@ def step(job: dict[str, Any]) -> dict[str, Any]:
         "losses": losses,
         "forward_tokens": sum(forward_tokens(engine, batch) for batch in batches[1:]) / (len(batches) - 1),
     }
+
+
+def parts(job: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a step by kind of operation, after one that warms up."""
+    found = load(job)
+    first, second = planned(found.prepared, job)[:2]
+    with tempfile.TemporaryDirectory() as cache:
+        references = [cached(found, batch, cache) for batch in (first, second)]
+    engine = engine_of(found, job)
+    take_step(engine, first, references[0], job)
+    return seconds_by_kind(lambda: take_step(engine, second, references[1], job))
 
 
 def forward_tokens(engine: TrainingEngine, batch: EncodedRows) -> int:

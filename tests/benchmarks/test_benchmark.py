@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,29 @@ def counted(shape: Any, length: int, *, backward: bool) -> int:
         if backward:
             logits.sum().backward()
     return counter.get_total_flops()
+
+
+def test_a_step_is_profiled_by_kind(floor: Any) -> None:
+    """The head's products and softmax lie inside its function; everything together is the wall time."""
+    from kto_cli.core.logps import Head, token_logps
+
+    profile = importlib.import_module("versus_trl.step_profile")
+    hidden, weight = torch.randn(64, 96, requires_grad=True), torch.randn(4096, 96, requires_grad=True)
+    query = torch.randn(1, 4, 256, 24, requires_grad=True)
+
+    def step() -> None:
+        attended = torch.nn.functional.scaled_dot_product_attention(query, query, query, is_causal=True)
+        values = token_logps(torch.tanh(hidden @ hidden.T @ hidden), torch.arange(64), Head(weight))
+        (values.sum() + attended.sum()).backward()
+        time.sleep(0.2)
+
+    began = time.perf_counter()
+    seconds = profile.seconds_by_kind(step)
+    assert set(seconds) == set(profile.KINDS)
+    assert 0.2 < sum(seconds.values()) < time.perf_counter() - began
+    assert seconds[profile.OUTSIDE] >= 0.2
+    used = (profile.LAYER_PRODUCTS, profile.HEAD_PRODUCTS, profile.HEAD_SOFTMAX, profile.ATTENTION, profile.POINTWISE)
+    assert all(seconds[kind] > 0 for kind in used)
 
 
 @pytest.mark.parametrize("length", [5, 16])
