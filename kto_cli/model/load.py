@@ -189,7 +189,16 @@ def load_model(
     _refuse_left_over(folder, sorted(info["unexpected_keys"]))
     if in_4bit is not None:
         keep_differentiable(model)
+    keep_soft_cap(model)
     return model.eval()
+
+
+def keep_soft_cap(model: Any) -> None:
+    """Attention whose scores are capped, where the config asks for it (Gemma 2): transformers' sdpa before 5.21 leaves
+    the cap out in silence, and its log-probs are wrong."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 OTHER_PARTS = re.compile(

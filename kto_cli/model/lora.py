@@ -85,6 +85,7 @@ def linear_layers(model: Any) -> dict[str, Any]:
     """Linear layers of the model's text part by full name, without the output head.
 
     Layers inside a state-space mixer are excluded: the mixer reads their weights directly and would bypass adapters.
+    Routers of experts too: Jamba's is a linear layer in some versions of transformers only, and adapters must fit all.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -96,6 +97,7 @@ def linear_layers(model: Any) -> dict[str, Any]:
         if isinstance(module, (nn.Linear, Conv1D))
         and module is not head
         and not name.startswith(mixers)
+        and not name.endswith(".router")
         and (text == "." or name.startswith(text))
     }
 

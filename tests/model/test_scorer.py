@@ -214,6 +214,21 @@ def test_it_says_how_layers_attend_on_a_gpu(family: str, said: str, monkeypatch:
     assert CompletionScorer(build(family)).trust_or_fall_back(shared_prompts()).attention == said
 
 
+def test_a_soft_cap_is_kept_where_transformers_takes_sdpa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As transformers before 5.21 does for Gemma 2; its sdpa leaves the cap out, and later ones refuse it."""
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
+
+    model, ids = build("gemma2"), torch.arange(3, 40)[None]
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr(Gemma2PreTrainedModel, "_supports_sdpa", True)
+    loaded = load_model(tmp_path)
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+    loaded.config.get_text_config().attn_logit_softcapping = None
+    for layer in loaded.model.layers:
+        layer.self_attn.attn_logit_softcapping = None
+    assert (loaded(ids).logits - model(ids).logits).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "opt"])
 def test_plain_path_equals_the_models_own_logits(family: str):
     model, some = build(family).double(), sequences()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.rows import TokenSequence
+from kto_cli.model.load import keep_soft_cap
 
 VOCAB = 131
 CONTEXT = 128
@@ -150,6 +151,7 @@ def build(family: str, *, seed: int = 0, **extra: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # some families draw their biases
         model = BUILDERS[family](**extra)
+    keep_soft_cap(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

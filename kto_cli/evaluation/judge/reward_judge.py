@@ -254,6 +254,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadModel(f"The judge {folder} lacks weights: {names}.", "Copy the model folder again.")
     _keep_head_exact(model)
+    load.keep_soft_cap(model)
     return model.eval()
 
 

@@ -6,6 +6,7 @@ write again: processor configs, vocabularies in the formats of other libraries, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -37,6 +38,7 @@ BELONGING = (
 )
 """Files of a source model that belong into a finished one as they are, unless transformers writes them. Not its
 chat_template.json: beside the chat_template.jinja that is written, transformers refuses it."""
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class ModelWriter:
         if lora.is_adapted(model):
             lora.save(folder, model, weights)
         else:
-            model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
+            with self._plain_generation(model):
+                model.save_pretrained(folder, max_shard_size="50GB", state_dict=weights)
         self._write_tokenizer(folder)
 
     def write_finished(self, folder: Path, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
@@ -85,7 +88,8 @@ class ModelWriter:
         """Writes the model folder but its weights."""
         model.config.save_pretrained(folder)
         if not lora.is_adapted(model) and model.can_generate():
-            model.generation_config.save_pretrained(folder)
+            with self._plain_generation(model):
+                model.generation_config.save_pretrained(folder)
         self._write_tokenizer(folder)
 
     def try_out(self, model: Any) -> None:
@@ -105,9 +109,25 @@ class ModelWriter:
                 "Correct that file of the model folder first.",
             ) from error
 
+    @contextlib.contextmanager
+    def _plain_generation(self, model: Any) -> Iterator[None]:
+        """Generation settings that transformers always saves; `_write_tokenizer` replaces them by the source's file.
+
+        The source's may contradict each other, as Vicuna's do, and transformers 5.17 would refuse to save them.
+        """
+        own = model.generation_config
+        if own is not None and (self.source / GENERATION).is_file():
+            model.generation_config = type(own)()
+        try:
+            yield
+        finally:
+            model.generation_config = own
+
     def _write_tokenizer(self, folder: Path) -> None:
         """Writes the tokenizer and copies what belongs to the source and is not there yet."""
         self.tokenizer.save_pretrained(folder)
+        if (folder / GENERATION).is_file() and (self.source / GENERATION).is_file():
+            shutil.copyfile(self.source / GENERATION, folder / GENERATION)
         for path in belonging_files(self.source):
             if not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
