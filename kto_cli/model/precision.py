@@ -44,12 +44,7 @@ def emulates_bfloat16(device: torch.device) -> bool:
 
 
 def keep_float32_gradients(model: Any) -> None:
-    """Accumulates gradients of bfloat16 weights in float32, so that they do not depend on the micro-batches.
-
-    Needs a torch whose tensors have `grad_dtype`; otherwise gradients are accumulated in bfloat16.
-    """
-    if not hasattr(torch.Tensor, "grad_dtype"):
-        return
+    """Accumulates gradients of bfloat16 weights in float32, so that they do not depend on the micro-batches."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16:
             parameter.grad_dtype = torch.float32

@@ -10,9 +10,7 @@ from types import SimpleNamespace
 import pico
 import pytest
 import torch
-import transformers
 from conftest import SAMPLE
-from packaging.version import Version
 from shared import shared
 
 from kto_cli.common.errors import BadInput, BadModel, OutOfMemory
@@ -26,9 +24,6 @@ from kto_cli.evaluation.answers.records import AnsweringModel, Decoding, Questio
 from kto_cli.model.lengths import context_length
 from kto_cli.model.load import load_model, load_tokenizer
 
-version = Version(transformers.__version__)
-batched = pytest.mark.skipif(version < Version(batching.OLDEST), reason="no continuous batching that kto can use")
-windowed = pytest.mark.skipif(version < Version("5.17"), reason="continuous batching leaves out attention windows")
 END = 2
 GREEDY, DRAWN = Decoding(12, temperature=0.0), Decoding(12, temperature=1.0, top_p=0.9)
 
@@ -86,9 +81,8 @@ def test_padded_batches_answer_as_one_prompt_at_a_time(family, decoding):
     check(Padded(subject_of(model)), model, QUESTIONS, decoding)
 
 
-@batched
 @pytest.mark.parametrize("decoding", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-@pytest.mark.parametrize("family", ["llama", "qwen3", pytest.param("mistral", marks=windowed)])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_continuous_batching_answers_as_one_prompt_at_a_time(family, decoding):
     model = pico.build(family)
     before = model.config._attn_implementation
@@ -103,7 +97,7 @@ def test_answers_end_by_themselves_or_are_cut(monkeypatch):
     assert {answer.ended for answer in answers.values()} == {True, False}
 
 
-@pytest.mark.parametrize("engine", [Padded, pytest.param(Continuous, marks=batched)])
+@pytest.mark.parametrize("engine", [Padded, Continuous])
 def test_an_answer_stops_where_the_context_does(engine):
     """gpt2's positions are learned: one more would be an error. A prompt that fills the context leaves no room."""
     family = "gpt2" if engine is Padded else "llama"
@@ -140,7 +134,6 @@ def test_where_memory_is_short_batches_are_halved(monkeypatch):
     assert sorted(size for size in sizes if size <= 2) == [1, 2, 2, 2]
 
 
-@batched
 def test_the_models_own_generation_settings_are_put_away_and_back():
     model = pico.build("llama")
     plain = dict(Padded(subject_of(model)).answers(QUESTIONS, GREEDY))
@@ -170,7 +163,6 @@ def test_a_model_that_continuous_batching_cannot_run_falls_back_with_a_note(fami
     assert model.config._attn_implementation == before
 
 
-@batched
 def test_a_request_that_fails_is_an_error_and_no_empty_answer(monkeypatch):
     subject = subject_of(pico.build("llama"))
 
@@ -183,7 +175,6 @@ def test_a_request_that_fails_is_an_error_and_no_empty_answer(monkeypatch):
     assert subject.model().config._attn_implementation == "sdpa"
 
 
-@batched
 def test_too_little_memory_in_continuous_batching_is_said(monkeypatch):
     subject = subject_of(pico.build("llama"))
 
@@ -195,14 +186,12 @@ def test_too_little_memory_in_continuous_batching_is_said(monkeypatch):
         list(Continuous(subject).answers(QUESTIONS, GREEDY))
 
 
-@batched
 def test_a_model_that_can_is_taken_and_said():
     said: list[str] = []
     assert isinstance(choose("auto", subject_of(pico.build("llama")), QUESTIONS, said.append), Continuous)
     assert "continuous batching" in said[0]
 
 
-@batched
 def test_who_stops_listening_stops_the_work():
     subject, before = subject_of(pico.build("llama")), threading.active_count()
     answers = Continuous(subject).answers(questions_of(*[5] * 40), Decoding(100, 1.0, 1.0))
@@ -212,7 +201,6 @@ def test_who_stops_listening_stops_the_work():
     assert threading.active_count() == before
 
 
-@batched
 def test_wrong_draws_are_noticed(monkeypatch):
     """As if continuous batching read the position off by one."""
     subject = subject_of(pico.build("llama"))
@@ -234,7 +222,6 @@ def test_a_soft_cap_that_continuous_batching_leaves_out_is_noticed(cap, dtype):
     assert "attention scores are capped" in (probe(subject_of(model), questions_of(1, 5, 9, 14, 23)) or "")
 
 
-@windowed
 @pytest.mark.parametrize("lengths", [(1, 2, 3, 25), (1, 2, 3, 4)], ids=["long prompts", "long answers"])
 def test_a_window_that_continuous_batching_leaves_out_is_noticed(lengths, monkeypatch):
     """Mistral's window is 8 tokens here; none of the short prompts of the probe is as long."""
@@ -249,10 +236,9 @@ def test_a_window_that_continuous_batching_leaves_out_is_noticed(lengths, monkey
     assert "nats" in (probe(subject, questions_of(*lengths), GREEDY) or "")
 
 
-@batched
 @pytest.mark.parametrize("field", ["page_size", "block_size"])
 def test_sizes_use_the_field_names_of_this_transformers(field, monkeypatch):
-    """transformers 5.11 to 5.17 call a page of the cache a block, and choose no flash attention."""
+    """transformers 5.17 calls a page of the cache a block, and chooses no flash attention."""
     made = make_dataclass("ContinuousBatchingConfig", [(field, int), ("num_blocks", int), ("max_batch_tokens", int)])
     monkeypatch.setattr("transformers.ContinuousBatchingConfig", made)
     found = batching.sizes(pico.build("llama"), QUESTIONS, GREEDY)
@@ -260,7 +246,6 @@ def test_sizes_use_the_field_names_of_this_transformers(field, monkeypatch):
     assert asdict(found) == {field: 32, "num_blocks": sum(pages), "max_batch_tokens": 1024}
 
 
-@batched
 @pytest.mark.parametrize(("length", "count"), [(100, 200), (4_000, 200), (100_000, 40)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_mask_of_a_step_has_a_limit(length, count, dtype):
@@ -302,7 +287,6 @@ def test_flash_attention_is_used_where_it_is_installed_and_knows_the_dtype(insta
     assert batching.flash_attention(pico.build("llama").to(dtype)) is None
 
 
-@batched
 @pytest.mark.parametrize("family", ["gpt_neo", "mamba", "gemma2"])
 def test_continuous_batching_by_name_says_in_one_line_why_it_does_not_work(family):
     with pytest.raises(BadModel, match=r"pico cannot answer with --engine continuous: .*Use --engine padded") as caught:
@@ -310,19 +294,6 @@ def test_continuous_batching_by_name_says_in_one_line_why_it_does_not_work(famil
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_transformers_that_is_too_old_is_named(monkeypatch):
-    said: list[str] = []
-    subject = subject_of(pico.build("llama"))
-    monkeypatch.setattr("transformers.__version__", "5.10.4")
-    with pytest.raises(BadInput, match=r"needs transformers 5\.11 or newer; this is 5\.10\.4\. Use --engine padded"):
-        choose("continuous", subject, QUESTIONS, said.append)
-    assert isinstance(choose("auto", subject, QUESTIONS, said.append), Padded)
-    assert said == [
-        "pico answers in padded batches, because continuous batching needs transformers 5.11 or newer; this is 5.10.4."
-    ]
-
-
-@batched
 def test_what_transformers_raises_is_no_traceback(monkeypatch):
     subject = subject_of(pico.build("llama"))
 
@@ -335,7 +306,6 @@ def test_what_transformers_raises_is_no_traceback(monkeypatch):
         list(Continuous(subject).answers(QUESTIONS, GREEDY))
 
 
-@batched
 def test_engines_by_name():
     subject = subject_of(pico.build("llama"))
     assert isinstance(choose("padded", subject, [], lambda text: None), Padded)

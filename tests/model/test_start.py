@@ -41,17 +41,14 @@ def test_cudnn_attention_is_off_in_every_command(given, workplace, command):
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def test_environment_of_cuda(monkeypatch):
-    """torch before 2.10 takes expandable segments from the older name alone; two names would be one too many."""
-    for release, name in (("2.8.0+cu128", "PYTORCH_CUDA_ALLOC_CONF"), ("2.10.0", "PYTORCH_ALLOC_CONF")):
-        monkeypatch.setattr(torch, "__version__", release)
-        environment: dict[str, str] = {}
-        set_environment(environment)
-        assert environment == {
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-            "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
-            name: "expandable_segments:True",
-        }
+def test_environment_of_cuda():
+    environment: dict[str, str] = {}
+    set_environment(environment)
+    assert environment == {
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+    }
 
 
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])

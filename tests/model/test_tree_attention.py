@@ -11,8 +11,6 @@ from kto_cli.core.rows import TokenSequence
 from kto_cli.model.segment_attention import Attend, segment_attention
 from kto_cli.model.tree_attention import supports, tree_attention
 
-WITH_KERNEL = (2, 13)
-"""The first version of torch that it was seen in; 2.8 is without."""
 has_kernel = supports(*operands(pack(conversations(0))[0], 0))
 needs_kernel = pytest.mark.skipif(not has_kernel, reason="this torch's CPU kernel does not group heads")
 
@@ -80,7 +78,6 @@ def test_the_walk_over_segments_agrees(window: int | None):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < WITH_KERNEL, reason="an older torch")
 def test_this_torch_has_the_kernel():
     """Else everything above would still be right, by the walk, and slower in silence."""
     assert has_kernel

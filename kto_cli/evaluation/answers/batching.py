@@ -1,4 +1,4 @@
-"""transformers' manager of continuous batching: whether this version has one, its attention, sizes and noise."""
+"""transformers' manager of continuous batching: its attention, sizes and noise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.common.errors import BadInput
 from kto_cli.evaluation.answers.noise import perturbed, seeds_tensor
 from kto_cli.evaluation.answers.padded import plainly
 from kto_cli.evaluation.answers.records import AnsweringModel, Decoding, Question
 
-OLDEST = "5.11"
-"""The first transformers that passes a processor one argument per drawn token, and stops its thread at once."""
 PAGE = 32
 """Tokens in a page of the key-value cache."""
 DENSE, FLASH = (32, 1024), (256, 8192)
@@ -29,22 +26,6 @@ MASK_BYTES = 256 * 2**20
 _LEAST_TOKENS = 128
 """A step of fewer tokens is slower than fewer answers at once."""
 _LOGGER = "ContinuousBatchingLogger"
-
-
-def refuse_old() -> None:
-    """Checks the version of transformers.
-
-    Raises:
-        BadInput: it is too old.
-    """
-    import transformers
-    from packaging.version import Version
-
-    if Version(transformers.__version__) < Version(OLDEST):
-        raise BadInput(
-            f"Continuous batching needs transformers {OLDEST} or newer; this is {transformers.__version__}.",
-            "Use --engine padded, or pip install -U transformers.",
-        )
 
 
 def flash_attention(model: Any) -> str | None:
@@ -69,9 +50,8 @@ def manager_of(
     """A running manager; on exit it is stopped and the model's attention restored.
 
     Raises:
-        BadInput: as `refuse_old`. Other exceptions: what transformers cannot do with this model.
+        Exception: what transformers cannot do with this model.
     """
-    refuse_old()
     model = subject.model()
     attention = model.config._attn_implementation
     with plainly(model, subject, decoding.max_new_tokens) as settings, _silent(), _little_to_collect():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.common.eval_config import ENGINES, is_url
-from kto_cli.evaluation.answers.batching import flash_attention, refuse_old
+from kto_cli.evaluation.answers.batching import flash_attention
 from kto_cli.evaluation.answers.continuous import Continuous
 from kto_cli.evaluation.answers.padded import Padded
 from kto_cli.evaluation.answers.probe import probe
@@ -78,9 +78,8 @@ def _continuous(
     """Continuous batching, as asked for.
 
     Raises:
-        BadInput: this transformers is too old. BadModel: it does not work with the model.
+        BadModel: it does not work with the model.
     """
-    refuse_old()
     if trouble := probe(subject, questions, decoding):
         raise BadModel(f"{subject.name} cannot answer with --engine continuous: {trouble}.", "Use --engine padded.")
     if slow := _slow_on_gpu(subject):

@@ -97,7 +97,7 @@ class Continuous:
                 yield result
 
     def _failure(self, manager: Any, reason: str) -> KtoError:
-        cause = getattr(manager.background_thread_status, "fatal_error", None)  # missing before transformers 5.17
+        cause = manager.background_thread_status.fatal_error
         return self._fault(cause, first_line(cause) if cause else reason)
 
     def _fault(self, cause: Exception | None, what: str) -> KtoError:

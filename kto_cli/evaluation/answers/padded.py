@@ -126,10 +126,8 @@ class _Draw:
 
 
 def _generate(model: Any, subject: AnsweringModel, rows: Sequence[_Open], decoding: Decoding) -> list[_Open]:
-    """The rows, extended by the least room among them; tokens after an end are ignored later.
-
-    transformers counts positions from the mask. Given ones would not grow with the answer before transformers 5.2.
-    """
+    """The rows, extended by the least room among them; tokens after an end are ignored later. transformers counts
+    positions from the mask."""
     width = max(row.length for row in rows)
     ids = torch.full((len(rows), width), subject.ends[0], dtype=torch.int64)
     mask = torch.zeros_like(ids)

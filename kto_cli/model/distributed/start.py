@@ -33,8 +33,7 @@ from kto_cli.model.load import gc_paused
 TIMEOUT = datetime.timedelta(hours=2)
 """Longest wait of one process for the others: 100 GB at 20 MB/s, a slow network disk, take 1.4 hours."""
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Variables that set torch's allocator. torch before 2.10 takes expandable segments from the second one alone
-(https://github.com/pytorch/pytorch/issues/183387), later ones call it deprecated."""
+"""Variables that set torch's allocator; the second is deprecated."""
 
 
 @gc_paused()
@@ -77,8 +76,7 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products
     environment.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")  # also where a library turns cuDNN attention on again
     if not any(name in environment for name in ALLOCATOR_SETTINGS):
-        release = tuple(int(part) for part in torch.__version__.split(".")[:2])
-        environment[ALLOCATOR_SETTINGS[release < (2, 10)]] = "expandable_segments:True"
+        environment[ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"
 
 
 def keep_freed_memory() -> None:
