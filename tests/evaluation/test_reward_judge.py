@@ -31,15 +31,18 @@ JUDGED_ANSWERS = [
 ]
 
 
-def made(folder: Path, *, pad: int | None = 0, labels: dict[int, str] | None = None, **extra: Any) -> Path:
-    """A pico Llama with a classification head (random, but the same in each run) and the built-in tokenizer."""
-    from transformers import LlamaConfig, LlamaForSequenceClassification
+def made(
+    folder: Path, *, family: str = "Llama", pad: int | None = 0, labels: dict[int, str] | None = None, **extra: Any
+) -> Path:
+    """A pico model with a classification head (random, but the same in each run) and the built-in tokenizer."""
+    import transformers
 
+    config, kind = getattr(transformers, f"{family}Config"), getattr(transformers, f"{family}ForSequenceClassification")
     labels = labels or {0: "LABEL_0"}
     sizes = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
     names = {"id2label": labels, "label2id": {name: place for place, name in labels.items()}}
-    model = LlamaForSequenceClassification(LlamaConfig(**sizes, **heads, **names, pad_token_id=pad, **extra))
+    model = kind(config(**sizes, **heads, **names, pad_token_id=pad, **extra))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -64,6 +67,17 @@ def test_scores_of_a_bfloat16_judge_are_not_rounded_to_bfloat16(tmp_path):
     assert not torch.equal(found, found.bfloat16().double())
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
     assert half.identity != exact.identity
+
+
+def test_a_soft_cap_is_kept_where_transformers_takes_sdpa(tmp_path, monkeypatch):
+    """As transformers before 5.21 does for Gemma 2; its sdpa leaves the cap out, and later ones refuse it."""
+    from transformers.models.gemma2 import modeling_gemma2 as gemma2
+
+    folder, ids = made(tmp_path, family="Gemma2", head_dim=8, attn_logit_softcapping=0.1), torch.arange(3, 40)[None]
+    capped = gemma2.Gemma2ForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    monkeypatch.setattr(gemma2.Gemma2PreTrainedModel, "_supports_sdpa", True)
+    loaded = reward_judge._load(folder, torch.float32)
+    torch.testing.assert_close(loaded(ids).logits, capped(ids).logits)
 
 
 def naive(folder: Path, comparison: Comparison, answer: str) -> torch.Tensor:
