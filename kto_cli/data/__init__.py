@@ -10,6 +10,7 @@ columns.py          numbers of all rows in memory; their texts are on disk
 seeded_order.py     a random order that depends on each row's content and the seed alone
 readers/            files as records: JSONL, JSON, CSV, Parquet
 formats/            one module per feedback format
+products/           feedback as products export it: one module each
 log/                a product's own log: columns and rules
 audit/              the doctor: what is wrong with feedback
 pipeline/           from records to a data folder, step by step

@@ -16,6 +16,10 @@ MODULES = {
     "trl": "formats.trl",
     "llama-factory": "formats.llama_factory",
     "log": "log.format",
+    "open-webui": "products.open_webui",
+    "chat-ui": "products.chat_ui",
+    "librechat": "products.librechat",
+    "openai-preference": "products.openai_preference",
 }
 
 

@@ -12,7 +12,7 @@ from kto_cli.data.registry import all_sources
 
 WIDEST = 100
 """Maximum characters per line; longer lines are hard to read."""
-INDENT = " " * 16
+INDENT = " " * 19
 
 
 def run(screen: Screen) -> dict[str, Any]:

@@ -249,6 +249,71 @@ def log(kind: int, place: int) -> Made:
     return Made(row if kind < SOUND else broken[kind - SOUND], 1)
 
 
+def open_webui(kind: int, place: int) -> Made:
+    """A thumb on the first or second answer of a chat of two."""
+    texts = (question(kind), (good if place % 2 else bad)(place), "Really?", "Yes.")
+    turns = [
+        {"id": f"m{index}", "parentId": f"m{index - 1}" if index else None, **turn}
+        for index, turn in enumerate(chat(*texts))
+    ]
+    tree = {"messages": {turn["id"]: turn for turn in turns}, "currentId": "m3"}
+    row: dict[str, Any] = {
+        **{"type": "rating", "data": {"rating": 1 if place % 2 else -1}, "meta": {"message_id": "m1"}},
+        **{"snapshot": {"chat": {"chat": {"history": tree}}}},
+    }
+    cut = {"messages": {name: turn for name, turn in tree["messages"].items() if name != "m0"}}
+    broken: list[Any] = [
+        "thumb",
+        {**row, "data": {"rating": None}},
+        {**row, "data": {"rating": 4}},
+        {**row, "data": None},
+        {**row, "meta": {"message_id": "m9"}},
+        {**row, "meta": {"message_id": "m2"}},
+        {**row, "snapshot": {"chat": {"chat": {"history": cut}}}},
+        {**row, "snapshot": None},
+    ]
+    return Made(row if kind < SOUND else broken[kind - SOUND], 1)
+
+
+def chat_ui(kind: int, place: int) -> Made:
+    """Conversations of one or two rated answers."""
+    turns = [
+        {"id": str(index), "from": turn["role"], "content": turn["content"]}
+        for index, turn in enumerate(chat(question(kind), good(place), "And?", bad(place)))
+    ]
+    turns[1]["score"], turns[3]["score"] = (1, -1) if place % 2 else (-1, 0)
+    row = {"_id": f"c{place}", "messages": turns}
+    of_user = [{**turns[0], "score": 1}, *turns[1:]]
+    broken: list[tuple[Any, int]] = [
+        ("{", 1),
+        ({**row, "messages": None}, 1),
+        ({**row, "messages": ["hello"]}, 1),
+        ({**row, "messages": turns[:1]}, 1),
+        ({**row, "messages": [*turns[:3], {**turns[3], "score": 5}]}, 2),
+        ({**row, "messages": of_user}, 2 + place % 2),
+        ({**row, "messages": [turns[0], {**turns[1], "ancestors": ["7"]}]}, 1),
+        ({**row, "messages": [turns[0], {**turns[1], "files": ["a.png"]}]}, 1),
+    ]
+    return Made(row, 1 + place % 2) if kind < SOUND else Made(*broken[kind - SOUND])
+
+
+def openai_preference(kind: int, place: int) -> Made:
+    """Either answer is the better one."""
+    one, other = ([{"role": "assistant", "content": text(place)}] for text in (good, bad))
+    row = {"input": {"messages": chat(question(kind))}, "preferred_output": one, "non_preferred_output": other}
+    broken: list[Any] = [
+        "[",
+        {**row, "input": None},
+        {**row, "input": "Tea?"},
+        {**row, "input": {**row["input"], "tools": [{"type": "function"}]}},
+        {**row, "preferred_output": other},
+        {**row, "preferred_output": []},
+        {**row, "non_preferred_output": None},
+        {**row, "input": {"messages": chat("Tea?", "Yes.")}},
+    ]
+    return Made(row if kind < SOUND else broken[kind - SOUND], 2)
+
+
 FORMS: dict[str, Form] = {
     "hh-rlhf": Form(hh, SOUND + 8, "raw.jsonl"),
     "shp": Form(shp, SOUND + 8, "raw.jsonl"),
@@ -258,6 +323,9 @@ FORMS: dict[str, Form] = {
     "halos": Form(halos, SOUND + 8, "raw.json", {"threshold": "2"}),
     "trl": Form(trl, SOUND + 8, "raw.jsonl"),
     "llama-factory": Form(llama_factory, SOUND + 8, "raw.json"),
+    "open-webui": Form(open_webui, SOUND + 8, "raw.json"),
+    "chat-ui": Form(chat_ui, SOUND + 8, "raw.jsonl"),
+    "openai-preference": Form(openai_preference, SOUND + 8, "raw.jsonl"),
     "log": Form(log, SOUND + 8, "raw.jsonl", {"desirable": "stars >= 4", "undesirable": "stars <= 2"}),
 }
 

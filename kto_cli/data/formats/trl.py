@@ -50,6 +50,10 @@ SIGNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "alpaca-eval": (("instruction", "output_1", "output_2", "preference"),),
     "halos": (("type", "prompt", "output"), ("type", "prompt", "output_A")),
     "llama-factory": (("conversations",), ("instruction", "output", "kto_tag"), ("messages", "kto_tag")),
+    "open-webui": (("data", "meta", "snapshot"),),
+    "chat-ui": (("messages", "rootMessageId"),),
+    "librechat": (("messageId", "parentMessageId", "isCreatedByUser"),),
+    "openai-preference": (("input", "preferred_output", "non_preferred_output"),),
 }
 """Columns that identify another source's files."""
 FIRST = 32

@@ -1,0 +1,88 @@
+"""Ratings on messages inside a chat: one row for each rated answer, with all before it as its prompt.
+
+Rejected    the reasons of formats/chats.py and formats/messages.py, each for its own row
+Dropped     no_label (no message of the chat is rated)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kto_cli.data.formats.chats import whole_chat
+from kto_cli.data.formats.fields import json_text
+from kto_cli.data.formats.messages import read_turns
+from kto_cli.data.formats.records import Dropped, Output, Reject, Result, RowFault, root
+
+
+class Chat(NamedTuple):
+    """How a product keeps the messages of one chat."""
+
+    messages: Sequence[Mapping[str, Any]]
+    label_of: Callable[[Mapping[str, Any]], bool | None]
+    """Label of a message, None if it is not rated; may raise RowFault."""
+    thread_to: Callable[[int], Sequence[Mapping[str, Any]]]
+    """Messages from the first one down to the one of an index; may raise RowFault."""
+    ids: Sequence[str]
+    """Of the messages, for origins."""
+
+
+def rated_rows(chat: Chat, origin: str, group: str | None, split: str | None) -> Iterator[Result]:
+    """A row for each rated answer of one chat; a faulty one is rejected by itself.
+
+    Args:
+        group: keeps them on one side of the split; default: the chat's root.
+    """
+    rows = 0
+    for index, each in enumerate(chat.messages):
+        place = f"{origin} message {chat.ids[index][:40]}"
+        try:
+            if (label := chat.label_of(each)) is not None:
+                rows += 1
+                yield rated_row(chat.thread_to(index), label, place, group, split)
+        except RowFault as fault:
+            rows += 1
+            yield Reject(place, fault.reason, fault.detail, 1, json_text(each))
+    if not rows:
+        yield Dropped(origin, "no_label", "no message of it is rated", 1)
+
+
+def rated_row(
+    thread: Sequence[Mapping[str, Any]], label: bool, origin: str, group: str | None, split: str | None
+) -> Output:
+    """The row of a rated answer, the last message of its thread.
+
+    Raises:
+        RowFault: it is not the assistant's, or the chat cannot be used (formats/chats.py).
+    """
+    turns = read_turns(thread, "the chat")
+    if not turns or turns[-1].role != "assistant":
+        raise RowFault("rated_message_missing", "the rated message is not the assistant's")
+    last = len(turns) - 1
+    # earlier answers may be rated as well; this row is about the last one
+    turns = [turn._replace(rated=index == last) for index, turn in enumerate(turns)]
+    prompt, answer = whole_chat(turns, "the chat")
+    return Output(prompt, (answer,), label, origin, group or root(prompt), split)
+
+
+def upward(messages: Mapping[str, Mapping[str, Any]], last: str, parent: str) -> list[Mapping[str, Any]]:
+    """Messages of a tree by id, from the first one down to `last`; `parent` is the field with the id of the one before.
+
+    Raises:
+        RowFault: `thread_broken` if a message before it is not there, or the ids go in a circle.
+    """
+    thread: list[Mapping[str, Any]] = []
+    at: Any = last
+    while at is not None and str(at).strip("0-"):  # LibreChat writes zeros as the parent of a first message
+        if not isinstance(at, str) or at not in messages:
+            raise RowFault("thread_broken", f"the message {str(at)[:40]!r} before it is not there")
+        if len(thread) == len(messages):
+            raise RowFault("thread_broken", "its messages answer each other in a circle")
+        thread.append(messages[at])
+        at = messages[at].get(parent)
+    return thread[::-1]
+
+
+def without(messages: Sequence[Mapping[str, Any]], names: frozenset[str]) -> list[dict[str, Any]]:
+    """Messages without fields of the product that say nothing to the model, so that no note names them."""
+    return [{name: value for name, value in each.items() if name not in names} for each in messages]
