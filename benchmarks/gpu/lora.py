@@ -12,6 +12,7 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import base_weights
 from kto_cli.model.logprobs.micro_batch_size import default_token_budget
 from kto_cli.model.lora import add_adapters
+from kto_cli.model.precision import PRECISIONS
 
 COUNT, STEPS = (8, 1) if TINY else (32, 3)
 """Rows of a step, and steps that are timed."""
@@ -32,7 +33,8 @@ def run() -> None:
             if held == torch.float32:
                 found["narrowed_GB"] = round(base_weights.narrow_base(adapted, torch.bfloat16, exactly=False) / 1e9, 1)
             free_memory()
-            budget = budget or default_token_budget(model.config, device())
+            precision = PRECISIONS["bfloat16-pure" if held == torch.bfloat16 else "bfloat16"]
+            budget = budget or default_token_budget(model, TrainConfig(lora_r=16), precision, device())
             found["budget"] = budget
             timed(model, Way(budget=budget), batches, found)
             del model, adapted

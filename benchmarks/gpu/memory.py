@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.checks import check
-from benchmarks.gpu.models import Way, llama, make_engine, rows_of, sizes, step
+from benchmarks.gpu.models import Way, llama, make_engine, rows_of, step
 from benchmarks.gpu.timing import device, free_memory
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.micro_batch_size import default_token_budget
+from kto_cli.model.precision import PRECISIONS
 from kto_cli.training.memory import step_within_memory
 
 BUDGET = 16384
@@ -76,9 +78,9 @@ def run() -> None:
 
 
 def default_sizes() -> None:
-    """Tokens of a micro-batch that are chosen unasked."""
-    from transformers import LlamaConfig
-
+    """Tokens of a micro-batch that are chosen unasked, for all weights and for adapters."""
     with check("default tokens of a micro-batch") as found:
         for name in ("1B", "8B"):
-            found[name] = default_token_budget(LlamaConfig(**sizes(name)), device())
+            model = llama(name, where="meta")
+            for way, config in (("", TrainConfig()), (" LoRA", TrainConfig(lora_r=16))):
+                found[name + way] = default_token_budget(model, config, PRECISIONS["bfloat16"], device())

@@ -10,6 +10,9 @@ lora.py        LoRA and DoRA adapters: added, saved, attached
 base_weights.py  weights below adapters: held narrow, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights
 stored_dtypes.py  dtypes of a model's weights on disk
+model_sizes.py  sizes of a model, and settings that decide its memory
+activation_memory.py  bytes of activations for a token, from sizes alone
+memory_need.py  memory of training by part, from sizes alone
 lengths.py     how many tokens a sequence may have
 layers.py      decoder layers compiled, or checkpointed
 attention.py   packed attention in the place of a model's own

@@ -12,8 +12,9 @@ import torch
 from kto_cli.core.batches import pack, pad
 from kto_cli.core.rows import TokenSequence
 from kto_cli.model.distributed.processes import unwrapped_optimizer
-from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
+from kto_cli.model.logprobs.micro_batch_size import cpu_token_budget
 from kto_cli.model.logprobs.out_of_memory import release, within_memory
+from kto_cli.model.memory_need import MARGIN, SMALLEST
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.training.optimizer import state_bytes
@@ -24,8 +25,6 @@ LARGEST_ON_GPU = 131072
 """Most tokens tried on a GPU; on a CPU, which does not report that memory is full, the default is the most."""
 LEAST_GAIN = 0.03
 """Gain in tokens per second, as a share, below which twice the tokens are not worth it."""
-MARGIN = 0.1
-"""Share of a GPU's memory that stays free, because micro-batches differ."""
 
 
 def find_token_budget(seconds: Callable[[int], float], largest: int) -> int:
@@ -60,7 +59,7 @@ def choose_token_budget(scorer: CompletionScorer, rows: EncodedRows, accelerator
             spare = int(MARGIN * torch.cuda.get_device_properties(device).total_memory)
             state = state_bytes(optimizer, scorer.parameters())
             reserved = torch.empty(state + spare, dtype=torch.uint8, device=device)
-        largest = LARGEST_ON_GPU if device.type == "cuda" else default_token_budget(scorer.model.config, device)
+        largest = LARGEST_ON_GPU if device.type == "cuda" else cpu_token_budget(scorer.model.config)
         found = find_token_budget(lambda tokens: _seconds(scorer, longest, tokens), largest)
     except torch.OutOfMemoryError:
         found = SMALLEST // 2

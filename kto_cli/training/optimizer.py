@@ -11,6 +11,7 @@ import torch
 from kto_cli.common.errors import BadInput, first_line
 from kto_cli.common.install import install_extra
 from kto_cli.core.optimizers import SplitAdamW
+from kto_cli.model.memory_need import STATE_BYTES
 
 _EIGHT_BIT = {"adamw-8bit": "AdamW8bit", "paged-adamw-8bit": "PagedAdamW8bit"}
 """Their names in bitsandbytes."""
@@ -42,7 +43,7 @@ def state_bytes(name: str, parameters: Iterable[torch.Tensor]) -> int:
     """
     total = 0.0
     for count in (parameter.numel() for parameter in parameters if parameter.requires_grad):
-        total += count * (2 + 2 * 4 / 256) if name in _EIGHT_BIT and count >= 4096 else count * 8
+        total += count * STATE_BYTES[name if count >= 4096 else "adamw"]
     return int(total)
 
 

@@ -192,7 +192,7 @@ def test_readable():
 def test_saved_for_backward_counts_each_micro_batch_anew():
     """x * x keeps x (400 bytes, computed, so no leaf); exp keeps its result. The larger of two micro-batches counts."""
     weight = torch.ones(100, requires_grad=True)
-    counter = SavedForBackward()
+    counter = SavedForBackward([weight])
     with counter:
         for scale in (1, 2):
             inner = weight * 1.0
@@ -203,6 +203,15 @@ def test_saved_for_backward_counts_each_micro_batch_anew():
     assert torch.allclose(
         weight.grad, torch.tensor(1.0).exp() + torch.tensor(1.0).exp().exp() * torch.tensor(1.0).exp()
     )
+
+
+def test_frozen_weights_do_not_count():
+    """A frozen weight is kept for the gradient of its input, and is there anyway; before, it counted below adapters."""
+    frozen, learning = torch.ones(30, 20), torch.ones(20, 20, requires_grad=True)
+    counter = SavedForBackward([frozen, learning])
+    with counter:
+        ((learning * 1.0) @ frozen.T).exp().sum().backward()
+    assert counter.most == 4 * 20 * 30, "what exp gave"
 
 
 def test_shared_memory_counts_once():

@@ -11,7 +11,11 @@ from conftest import call
 from one_step import LEARNING_RATE, SETTINGS, make_engine, some_references, some_rows
 
 from kto_cli.common.errors import OutOfMemory
-from kto_cli.model.logprobs.micro_batch_size import SMALLEST, default_token_budget
+from kto_cli.common.model_config import ModelConfig
+from kto_cli.common.train_config import TrainConfig
+from kto_cli.model.logprobs.micro_batch_size import cpu_token_budget, default_token_budget
+from kto_cli.model.memory_need import SMALLEST
+from kto_cli.model.precision import PRECISIONS
 from kto_cli.training.memory import find_token_budget, step_within_memory
 from kto_cli.training.optimizer import make_optimizer, state_bytes
 
@@ -141,11 +145,38 @@ def test_default_micro_batch_by_model_and_memory(monkeypatch):
     tokens. A 1B Llama keeps 16 * 4 * (16 * 2048 + 5 * 8192) = 4.7 MB: 682, so the least, 1,024. Between them 2,048."""
     from types import SimpleNamespace
 
-    cpu = torch.device("cpu")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=24 << 30))
-    assert default_token_budget(config(4, 768, 2048), cpu) == 8192
-    assert default_token_budget(config(16, 2048, 8192), cpu) == 1024
-    assert default_token_budget(config(12, 1024, 2816), cpu) == 2048
+    assert cpu_token_budget(config(4, 768, 2048)) == 8192
+    assert cpu_token_budget(config(16, 2048, 8192)) == 1024
+    assert cpu_token_budget(config(12, 1024, 2816)) == 2048
+
+
+@pytest.mark.parametrize(
+    ("settings", "cards", "tokens"),
+    [
+        ({}, 1, 1024),
+        ({}, 8, 4096),
+        ({"gradient_checkpointing": "on"}, 8, 16384),
+        ({"lora_r": 16}, 1, 4096),
+        ({"lora_r": 16, "lora_targets": "q_proj,v_proj"}, 1, 8192),
+        ({"lora_r": 16, "gradient_checkpointing": "on"}, 1, 16384),
+        (None, 1, 16384),
+    ],
+    ids=str,
+)
+def test_default_micro_batch_on_a_gpu(monkeypatch, settings: dict[str, Any] | None, cards: int, tokens: int):
+    """An 8B model on 80 GB: what learns, what is sharded and what is computed again decides; it was 1,024 for each."""
+    from types import SimpleNamespace
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=32, hidden_size=4096, intermediate_size=14336, **sizes))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(total_memory=80e9))
+    given = ModelConfig() if settings is None else TrainConfig(**settings)
+    found = default_token_budget(model, given, PRECISIONS["bfloat16"], torch.device("cuda"), cards=cards)
+    assert found == tokens
 
 
 # --- the search ---------------------------------------------------------------------------------

@@ -96,6 +96,11 @@ def launch_kind(processes: int) -> str:
     return "FSDP2" if sharding_asked_for(processes) else "DDP"
 
 
+def shards(processes: int) -> int:
+    """Processes over which the model is sharded; 1 where each holds all of it."""
+    return processes if launch_kind(processes) in ("FSDP2", "ZeRO-3") else 1
+
+
 # --- wrapping --------------------------------------------------------------------------------
 
 

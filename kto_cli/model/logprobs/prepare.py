@@ -16,7 +16,7 @@ from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
-from kto_cli.model.distributed.processes import refuse_uneven_rounds, to_devices
+from kto_cli.model.distributed.processes import refuse_uneven_rounds, shards, to_devices
 from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import (
     ModelSource,
@@ -121,7 +121,8 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         model=model,
         precision=precision,
         max_length=max_length,
-        token_budget=config.micro_batch_tokens or default_token_budget(model.config, accelerator.device),
+        token_budget=config.micro_batch_tokens
+        or default_token_budget(model, config, precision, accelerator.device, cards=shards(accelerator.num_processes)),
         train=loaded[0],
         validation=loaded[1],
         template_date=encoder.date.isoformat() if encoder.date else None,

@@ -61,7 +61,7 @@ def take_probe(
             needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"
         ):
             return None, problems
-        with screen.progress("a step at learning rate 0", 1), (saved := SavedForBackward()):
+        with screen.progress("a step at learning rate 0", 1), (saved := SavedForBackward(this_run.model.parameters())):
             _step(this_run, slice(0, len(longest)))
             screen.tick()
         seconds, noise = _timed(this_run, len(longest), [len(batch) for batch in typical])
@@ -141,12 +141,13 @@ class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
     """Counts the bytes that autograd keeps from a forward pass for its backward pass; `most` is the largest count.
 
     Tensors that share memory count once. The count starts anew with the first tensor kept after a backward pass began:
-    that is the next micro-batch. Weights, which are there anyway, do not count.
+    that is the next micro-batch. The `weights`, which are there anyway, do not count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__(self._keep, self._give_back)
         self.most = 0
+        self._weights = {weight.untyped_storage().data_ptr() for weight in weights}
         self._seen: set[int] = set()
         self._bytes = 0
         self._backward = False
@@ -155,7 +156,7 @@ class SavedForBackward(torch.autograd.graph.saved_tensors_hooks):
         if self._backward:
             self._seen, self._bytes, self._backward = set(), 0, False
         storage = tensor.untyped_storage()
-        if not (tensor.is_leaf and tensor.requires_grad) and storage.data_ptr() not in self._seen:
+        if storage.data_ptr() not in self._weights and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self._bytes += storage.nbytes()
             self.most = max(self.most, self._bytes)
