@@ -20,6 +20,10 @@ MODULES = {
     "chat-ui": "products.chat_ui",
     "librechat": "products.librechat",
     "openai-preference": "products.openai_preference",
+    "langsmith": "products.langsmith",
+    "argilla": "products.argilla",
+    "label-studio": "products.label_studio",
+    "mlflow": "products.mlflow",
 }
 
 

@@ -114,7 +114,8 @@ def test_the_page_has_examples_of_every_source_with_licence_and_hub_ids():
             assert one.licence.split(";")[0] in part
         for option in one.options:
             flag = option.split()[0]
-            assert flag in part or flag in for_several, f"{flag} of {one.name}"
+            rules_of_logs = one.name != "log" and flag in section(text, "## log")
+            assert flag in part or flag in for_several or rules_of_logs, f"{flag} of {one.name}"
     chats_only = ["hh-rlhf", "oasst", "open-webui", "chat-ui", "librechat", "openai-preference"]
     assert [one.name for one in all_sources() if not one.has_texts] == chats_only
 
@@ -138,6 +139,8 @@ def test_the_example_lines_can_be_read():
         config = BinarizeConfig((name,))
         if name == "log":
             config = BinarizeConfig((name,), desirable="resolved == true", undesirable="stars <= 2")
+        elif "--label-column" in source(name).options:
+            config = BinarizeConfig((name,), label_column="thumb")
         results = list(source(name).parse(Record("line:1", json.loads(line)), RawFile(Path("line"), "line"), config))
         assert results, name
         assert not [one for one in results if isinstance(one, (Reject, Dropped))], results

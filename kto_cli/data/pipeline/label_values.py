@@ -160,7 +160,7 @@ def next_step(decisions: dict[int, Counts], sources: Sequence[Chosen]) -> str | 
         source = sources[number]
         if (rules := proposed_rules(counts)) is None:
             continue
-        if source.source.name == "log":
+        if "--desirable" in source.source.options:
             return f"Say what the values mean: {rules}"
         if source.source.name == "trl" and "path" in source.where:
             return f"Say what the values mean: kto binarize log:{shlex.quote(str(source.where['path']))} {rules}"

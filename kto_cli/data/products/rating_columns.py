@@ -1,0 +1,162 @@
+"""Ratings beside the texts of a record (traces, annotation tasks) as columns of one row, which the rules of a log read.
+
+A product's module says what the texts of a record are and what ratings it has, by name. One rating is the label by
+itself, with a note; of several, --label-column, --score-column or rules name one.
+
+Dropped     no_label, no_score, matches_neither
+Rejected    raters_disagree (two people gave different values), and the reasons of log/format.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
+from kto_cli.data.formats.fields import need_columns
+from kto_cli.data.formats.labels import is_missing, spell_cell
+from kto_cli.data.formats.records import Result, RowFault
+from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.log import columns as log_columns
+from kto_cli.data.log import format as log_format
+from kto_cli.data.readers import any_file
+from kto_cli.data.readers.jsonl import Record
+
+SAMPLE = 1000
+"""Records whose ratings are the columns of a file."""
+
+
+class Parts(NamedTuple):
+    """What a record is about, and how it was rated."""
+
+    texts: dict[str, Any]
+    """Prompt, completion, conversation_id and others, by the names that a log finds by itself."""
+    ratings: dict[str, Any]
+    """Values by the name of the rating; None where there is none."""
+
+
+PartsOf = Callable[[dict[str, Any]], Parts]
+"""Parts of the values of a record; may raise RowFault. A module-level function."""
+
+
+def source(name: str, parts: PartsOf, *, needed: Sequence[str], step: str, **more: Any) -> Source:
+    """Source whose records have ratings beside their texts.
+
+    Args:
+        needed: columns of its raw files. step: what to do without them.
+    """
+    about_file = _File(name, parts, tuple(needed), step)
+    return Source(
+        name=name,
+        gives="labels or scores, by rules or columns",
+        read=partial(read, parts),
+        licence="yours",
+        options=(
+            "--label-column",
+            "--score-column",
+            "--desirable",
+            "--undesirable",
+            "--threshold",
+            "--margin",
+            "--text",
+        ),
+        check=partial(check, about_file),
+        resolve_options=partial(resolve, about_file),
+        **more,
+    )
+
+
+class _File(NamedTuple):
+    """What the columns of a product's file are checked by."""
+
+    source: str
+    parts: PartsOf
+    needed: tuple[str, ...]
+    step: str
+
+
+def agreed(values: Iterable[Any], name: str) -> Any:
+    """The one value that all raters gave; None if nobody did.
+
+    Raises:
+        RowFault: `raters_disagree`.
+    """
+    found = [value for value in values if not is_missing(value)]
+    if any(value != found[0] for value in found):
+        told = ", ".join(spell_cell(value) for value in found[:6])
+        raise RowFault("raters_disagree", f"{name} is {told} by different raters")
+    return found[0] if found else None
+
+
+def row(parts: Parts) -> dict[str, Any]:
+    """Texts and ratings as the columns of a row; a rating named as a text is `rating.NAME`."""
+    ratings = {(f"rating.{name}" if name in parts.texts else name): value for name, value in parts.ratings.items()}
+    return {**parts.texts, **ratings}
+
+
+def read(parts: PartsOf, record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
+    """Feedback of one record."""
+    return log_format.read(replace(record, values=row(parts(record.values or {}))), raw_file, config)
+
+
+def check(file: _File, columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
+    """Notes on the columns that texts and ratings become.
+
+    Raises:
+        BadInput: the file is not one of this source, has no rating, or has several and none is named.
+    """
+    need_columns(raw_file.name, columns, file.needed, file.source, file.step)
+    texts, ratings = names(file.parts, raw_file)
+    told = log_columns.notes([*texts, *ratings], raw_file, with_rating(ratings, raw_file, config))
+    if not is_told(config):
+        told.insert(0, f"The label is {printable(ratings[0])}, the only rating.")
+    return told
+
+
+def resolve(file: _File, columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
+    """Options for one file, with the columns of its texts and its rating."""
+    texts, ratings = names(file.parts, raw_file)
+    return log_columns.resolve_columns([*texts, *ratings], raw_file, with_rating(ratings, raw_file, config))
+
+
+def is_told(config: BinarizeConfig) -> bool:
+    """Whether the user says what the label is."""
+    return any(given is not None for given in (config.desirable, config.label_column, config.score_column))
+
+
+def with_rating(ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
+    """Options with the only rating as label column, unless the user names one.
+
+    Raises:
+        BadInput: there is none, or there are several.
+    """
+    if is_told(config):
+        return config
+    shown = printable(str(raw_file.path))
+    if not ratings:
+        raise BadInput(f"{shown} has no ratings.", "Export it with its feedback, or name a column: --label-column.")
+    if len(ratings) > 1:
+        all_names = ", ".join(printable(name) for name in ratings)
+        raise BadInput(f"{shown} has several ratings: {all_names}.", "Name one: --label-column or --score-column.")
+    return replace(config, label_column=ratings[0])
+
+
+@lru_cache(maxsize=16)
+def names(parts: PartsOf, raw_file: RawFile) -> tuple[list[str], list[str]]:
+    """(columns of texts, columns of ratings) in the first SAMPLE records of a file."""
+    texts: dict[str, None] = {}
+    ratings: dict[str, None] = {}
+    for record in islice(any_file.records(raw_file.path, raw_file.name, None), SAMPLE):
+        values = any_file.parsed(record).values
+        try:
+            found = parts(values or {})
+        except RowFault:
+            continue
+        texts.update(dict.fromkeys(found.texts))
+        ratings.update(dict.fromkeys(name for name in row(found) if name not in found.texts))
+    return list(texts), list(ratings)

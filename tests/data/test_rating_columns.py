@@ -1,0 +1,219 @@
+"""Exports whose ratings lie beside the texts, against a parser of the test's own, and every way they can be unclear."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_feedback import binarize, both_splits, lines_of
+
+from kto_cli.data.formats.records import RowFault
+from kto_cli.data.products import argilla, label_studio, langsmith, mlflow
+from kto_cli.data.products.traced_calls import answer_in, prompt_in
+
+QUESTION, ANSWER = "What about {}?", "As {} says:\n\nno. {}"
+Made = tuple[str, str, bool | None]
+"""Question, answer, thumb."""
+
+
+def made(draw: Random) -> list[Made]:
+    """Calls, some of them rated; at least one of each label."""
+    thumbs = [True, False, None, *draw.choices((True, False, None), k=draw.randint(0, 12))]
+    return [(QUESTION.format(place), ANSWER.format(place, "{}"), thumb) for place, thumb in enumerate(thumbs)]
+
+
+def as_langsmith(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    chat = [{"role": "user", "content": question}]
+    said = {"role": "assistant", "content": answer}
+    langchain = {"id": ["langchain", "schema", "messages", "HumanMessage"], "kwargs": {"content": question}, "lc": 1}
+    inputs = draw.choice(
+        (
+            {"messages": chat},
+            {"question": question},
+            {"input": question},
+            {"messages": [[{**langchain, **CONSTRUCTED}]]},
+        )
+    )
+    outputs = draw.choice(
+        (
+            {"choices": [{"message": said, "index": 0}]},
+            {"generations": [[{"text": answer}]]},
+            {"generations": [{"text": answer, "message": {"type": "ai", "content": answer}}]},
+            {"output": answer},
+            said,
+        )
+    )
+    stats = {} if thumb is None else {"user_score": {"n": 1, "avg": float(thumb)}}
+    record = {"id": "r", "run_type": "llm", "inputs": inputs, "outputs": outputs, "feedback_stats": stats}
+    if draw.random() < 0.3:  # tables hold them as JSON
+        record |= {name: json.dumps(record[name]) for name in ("inputs", "outputs", "feedback_stats")}
+    return record
+
+
+CONSTRUCTED = {"type": "constructor"}
+
+
+def as_argilla(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    given = [] if thumb is None else [{"value": thumb, "user_id": str(k)} for k in range(draw.randint(1, 3))]
+    given.append({"value": True, "user_id": "d", "status": "draft"})
+    return {"id": "1", "fields": {"prompt": question, "response": answer}, "responses": {"thumb": given}}
+
+
+def as_label_studio(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    result = {"from_name": "thumb", "type": "choices", "value": {"choices": [str(thumb).lower()]}}
+    annotations: list[dict[str, Any]] = [] if thumb is None else [{"id": 1, "result": [result]}]
+    other = {**result, "value": {"choices": ["true"]}}
+    annotations.append({"id": 2, "was_cancelled": True, "result": [other]})
+    return {"id": 3, "data": {"prompt": question, "response": answer}, "annotations": annotations}
+
+
+def as_mlflow(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    request = draw.choice((question, {"messages": [{"role": "user", "content": question}]}, {"query": question}))
+    assessments: list[dict[str, Any]] = [{"name": "expected", "expectation": {"value": "x"}}]
+    if thumb is not None:
+        name = draw.choice(("name", "assessment_name"))
+        assessments.append({name: "thumb", "feedback": {"value": thumb}, "source": {"source_type": "HUMAN"}})
+        assessments.append({name: "thumb", "feedback": {"value": not thumb}, "valid": False})
+    record = {"request": request, "response": draw.choice((answer, {"choices": [{"message": {"content": answer}}]}))}
+    if isinstance(record["response"], dict):
+        record["response"]["choices"][0]["message"]["role"] = "assistant"
+    return {**record, "assessments": json.dumps(assessments) if draw.random() < 0.3 else assessments}
+
+
+SHAPES = {
+    "langsmith": as_langsmith,
+    "argilla": as_argilla,
+    "label-studio": as_label_studio,
+    "mlflow": as_mlflow,
+}
+
+
+@pytest.mark.parametrize("source", SHAPES)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=10, deadline=None)
+def test_each_rated_record_is_a_row(source, seed):
+    """The only rating is the label; who did not rate, cancelled or withdrew is not counted."""
+    draw = Random(seed)
+    calls = made(draw)
+    with tempfile.TemporaryDirectory() as name:
+        path, out = Path(name, "export.jsonl"), Path(name, "out")
+        lines = [json.dumps(SHAPES[source](*each, draw)) + "\n" for each in calls]
+        path.write_text("".join(lines), encoding="utf-8")
+        result = binarize(f"{source}:{path}", out=out, validation=0.0)
+        found = [
+            (row["prompt"][0]["content"], row["completion"][0]["content"], row["label"]) for row in both_splits(out)
+        ]
+        assert sorted(found) == sorted(each for each in calls if each[2] is not None)
+        assert result["rows_in"] == len(calls)
+        lost = lines_of(out / "rejects.jsonl")
+        assert {line["reason"] for line in lost} == {"no_label"}
+        assert len(lost) == sum(each[2] is None for each in calls)
+
+
+@pytest.mark.parametrize(
+    ("read", "record"),
+    [
+        (
+            argilla.parts,
+            {"fields": {"prompt": "Q"}, "responses": {"thumb": [{"value": "up"}, {"value": "down"}]}},
+        ),
+        (
+            label_studio.parts,
+            {
+                "data": {"prompt": "Q"},
+                "annotations": [
+                    {"result": [{"from_name": "thumb", "value": {"choices": [choice]}}]} for choice in ("Good", "Bad")
+                ],
+            },
+        ),
+        (
+            mlflow.parts,
+            {
+                "request": "Q",
+                "response": "A",
+                "assessments": [{"name": "thumb", "feedback": {"value": value}} for value in (True, False)],
+            },
+        ),
+    ],
+    ids=["argilla", "label-studio", "mlflow"],
+)
+def test_raters_who_disagree_give_no_row(read, record):
+    with pytest.raises(RowFault, match="by different raters") as found:
+        read(record)
+    assert found.value.reason == "raters_disagree"
+
+
+def test_several_choices_at_once_are_no_label():
+    value = {"from_name": "thumb", "value": {"choices": ["Good", "Long"]}}
+    with pytest.raises(RowFault) as found:
+        label_studio.parts({"data": {}, "annotations": [{"result": [value]}]})
+    assert found.value.reason == "label_not_accepted"
+
+
+def test_runs_of_a_thread_stay_together():
+    record = {"inputs": {"input": "Q"}, "outputs": {"output": "A"}, "feedback_stats": {"thumb": {"avg": 1}}}
+    found = langsmith.parts({**record, "extra": {"metadata": {"session_id": "s7"}}})
+    assert found.texts["conversation_id"] == "s7"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "reason"),
+    [
+        ({"choices": [{"text": "A"}, {"text": "B"}]}, "answer_not_one_turn"),
+        ({"generations": [[{"text": "A"}, {"text": "B"}]]}, "answer_not_one_turn"),
+        ({"first": "A", "second": "B"}, "missing_field"),
+        ({}, "missing_field"),
+        (None, "missing_field"),
+    ],
+)
+def test_an_output_that_is_no_one_answer_is_rejected(outputs, reason):
+    with pytest.raises(RowFault) as found:
+        answer_in(outputs)
+    assert found.value.reason == reason
+
+
+def test_a_single_field_is_the_text():
+    assert prompt_in({"topic": "Q"}) == "Q"
+    assert answer_in({"summary": "A"}) == "A"
+    assert answer_in('{"role": "assistant", "content": "A"}') == [{"role": "assistant", "content": "A"}]
+
+
+def export(path: Path, *stats: dict[str, Any]) -> Path:
+    run = {"inputs": {"input": "Q"}, "outputs": {"output": "A"}}
+    path.write_text("".join(json.dumps({**run, "feedback_stats": each}) + "\n" for each in stats))
+    return path
+
+
+def test_of_several_ratings_the_user_names_one(kto, tmp_path):
+    path = export(tmp_path / "runs.jsonl", {"thumb": {"avg": 1}, "safe": {"avg": 1}}, {"thumb": {"avg": 0}})
+    ran = kto("binarize", f"langsmith:{path}", "--out", tmp_path / "out")
+    assert ran.code == 1
+    said = " ".join(ran.err.split())
+    assert "several ratings: thumb, safe." in said
+    assert "--label-column" in said
+
+
+def test_a_file_without_ratings_says_so(kto, tmp_path):
+    ran = kto("binarize", f"langsmith:{export(tmp_path / 'runs.jsonl', {}, {})}", "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert "has no ratings" in " ".join(ran.err.split())
+
+
+def test_rules_are_proposed_for_words(kto, tmp_path):
+    path = tmp_path / "records.json"
+    records = [
+        {"fields": {"prompt": "Q", "response": str(k)}, "responses": {"thumb": [{"value": value}]}}
+        for k, value in enumerate(("up", "down"))
+    ]
+    path.write_text(json.dumps(records))
+    ran = kto("binarize", f"argilla:{path}", "--out", tmp_path / "out")
+    assert ran.code == 1
+    said = " ".join((ran.out + ran.err).split())
+    assert "thumb: up 1, down 1" in said
+    assert """--desirable 'thumb == "up"' --undesirable 'thumb == "down"'""" in said
