@@ -20,6 +20,7 @@ MODULES = {
     "chat-ui": "products.chat_ui",
     "librechat": "products.librechat",
     "openai-preference": "products.openai_preference",
+    "langfuse": "products.langfuse",
     "langsmith": "products.langsmith",
     "argilla": "products.argilla",
     "label-studio": "products.label_studio",

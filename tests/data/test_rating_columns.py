@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_feedback import binarize, both_splits, lines_of
 
 from kto_cli.data.formats.records import RowFault
-from kto_cli.data.products import argilla, label_studio, langsmith, mlflow
+from kto_cli.data.products import argilla, label_studio, langfuse, langsmith, mlflow
 from kto_cli.data.products.traced_calls import answer_in, prompt_in
 
 QUESTION, ANSWER = "What about {}?", "As {} says:\n\nno. {}"
@@ -86,7 +86,18 @@ def as_mlflow(question: str, answer: str, thumb: bool | None, draw: Random) -> d
     return {**record, "assessments": json.dumps(assessments) if draw.random() < 0.3 else assessments}
 
 
+def as_langfuse(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    """A page's file."""
+    scores = [{"name": "thumb", "value": int(thumb), "dataType": "BOOLEAN"}] if thumb is not None else []
+    chat: Any = {"messages": [{"role": "user", "content": question}]}
+    said: Any = {"role": "assistant", "content": answer}
+    if draw.random() < 0.5:
+        chat, said = json.dumps(chat), json.dumps(said)
+    return {"id": "t", "input": chat, "output": said, "sessionId": None, "scores": scores}
+
+
 SHAPES = {
+    "langfuse": as_langfuse,
     "langsmith": as_langsmith,
     "argilla": as_argilla,
     "label-studio": as_label_studio,
@@ -217,3 +228,68 @@ def test_rules_are_proposed_for_words(kto, tmp_path):
     said = " ".join((ran.out + ran.err).split())
     assert "thumb: up 1, down 1" in said
     assert """--desirable 'thumb == "up"' --undesirable 'thumb == "down"'""" in said
+
+
+def blob_export(folder: Path, observations: list[dict[str, Any]], scores: list[dict[str, Any]]) -> Path:
+    for name, rows in (("observations_v2", observations), ("scores", scores)):
+        (folder / name).mkdir(parents=True)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name / "2026-01-01.jsonl").write_text(lines)
+    return folder
+
+
+def observation(name: str, trace: str, answer: str, kind: str = "GENERATION") -> dict[str, Any]:
+    return {"id": name, "trace_id": trace, "type": kind, "session_id": "s", "input": f"Q {name}", "output": answer}
+
+
+def test_langfuse_joins_scores_by_observation_and_by_trace(tmp_path):
+    """A trace's score is that of its one generation, not of a span around it; of two it is unclear."""
+    observations = [
+        observation("o1", "t1", "A1"),
+        observation("span", "t1", "A1", "SPAN"),
+        observation("o2", "t2", "A2"),
+        observation("o3", "t2", "A3"),
+        observation("o4", "t3", "A4"),
+        observation("o5", "t3", "A5"),
+        observation("o6", "t4", "A6"),
+    ]
+    scores = [
+        {"trace_id": "t1", "observation_id": None, "name": "thumb", "value": 1, "data_type": "BOOLEAN"},
+        {"traceId": "t2", "observationId": "o3", "name": "thumb", "value": 0, "dataType": "BOOLEAN"},
+        {"trace_id": "t3", "observation_id": None, "name": "thumb", "value": 1, "data_type": "BOOLEAN"},
+        {"trace_id": "gone", "observation_id": "gone", "name": "thumb", "value": 1, "data_type": "BOOLEAN"},
+    ]
+    folder = blob_export(tmp_path / "export", observations, scores)
+    result = binarize(f"langfuse:{folder}", out=tmp_path / "out", validation=0.0)
+    rows = {row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")}
+    assert rows == {"A1": True, "A3": False}
+    assert result["dropped_reasons"] == {"no_label": 3}
+    assert result["rejected"] == {"rated_message_unclear": 2}
+
+
+def test_langfuse_reads_a_score_by_its_data_type():
+    score = {"name": "x", "value": 1, "string_value": "True", "data_type": "BOOLEAN"}
+    assert langfuse.value_of(score) is True
+    assert langfuse.value_of({**score, "value": 0}) is False
+    assert langfuse.value_of({**score, "value": 0.25, "data_type": "NUMERIC"}) == 0.25
+    assert langfuse.value_of({**score, "string_value": "good", "data_type": "CATEGORICAL"}) == "good"
+
+
+def test_langfuse_without_scores_is_refused(kto, tmp_path):
+    folder = blob_export(tmp_path / "export", [observation("o1", "t1", "A1")], [])
+    (folder / "scores" / "2026-01-01.jsonl").unlink()
+    ran = kto("binarize", f"langfuse:{folder}", "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert "no file of scores lies beside it" in " ".join(ran.err.split())
+
+
+def test_langfuse_scores_of_a_page_are_columns(kto, tmp_path):
+    path = tmp_path / "traces.csv"
+    chat = '"[{""role"": ""user"", ""content"": ""Q""}]"'
+    path.write_text(f"id,input,output,user-feedback\nt1,{chat},A,1\nt2,{chat},B,0\nt3,Q3,C,1\n")
+    ran = kto("binarize", f"langfuse:{path}", "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert "It has: prompt, completion, conversation_id, id, user-feedback" in " ".join(ran.err.split())
+    binarize(f"langfuse:{path}", out=tmp_path / "out", label_column="user-feedback", validation=0.0)
+    rows = {row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")}
+    assert rows == {"A": True, "B": False, "C": True}

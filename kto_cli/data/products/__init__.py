@@ -7,6 +7,7 @@ open_webui.py           Open WebUI: exported feedback
 chat_ui.py              Hugging Face chat-ui: conversations
 librechat.py            LibreChat: messages, one document each
 openai_preference.py    OpenAI's file of preferences, also Together's, Fireworks' and Azure's
+langfuse.py             Langfuse: observations joined with their scores
 langsmith.py            LangSmith: runs
 argilla.py              Argilla: records
 label_studio.py         Label Studio: tasks

@@ -9,7 +9,7 @@ Rejected    raters_disagree (two people gave different values), and the reasons 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -44,17 +44,36 @@ PartsOf = Callable[[dict[str, Any]], Parts]
 """Parts of the values of a record; may raise RowFault. A module-level function."""
 
 
-def source(name: str, parts: PartsOf, *, needed: Sequence[str], step: str, **more: Any) -> Source:
+def rows_of(raw_file: RawFile) -> Iterator[Record]:
+    """Rows of a raw file.
+
+    Raises:
+        BadInput: see `any_file.records`.
+    """
+    return any_file.records(raw_file.path, raw_file.name, None)
+
+
+def source(
+    name: str,
+    parts: PartsOf,
+    *,
+    needed: Sequence[str],
+    step: str,
+    records: Callable[[RawFile], Iterator[Record]] | None = None,
+    **more: Any,
+) -> Source:
     """Source whose records have ratings beside their texts.
 
     Args:
         needed: columns of its raw files. step: what to do without them.
+        records: records of a raw file; default: its rows.
     """
-    about_file = _File(name, parts, tuple(needed), step)
+    about_file = _File(name, parts, records or rows_of, tuple(needed), step)
     return Source(
         name=name,
         gives="labels or scores, by rules or columns",
         read=partial(read, parts),
+        records=records,
         licence="yours",
         options=(
             "--label-column",
@@ -76,6 +95,7 @@ class _File(NamedTuple):
 
     source: str
     parts: PartsOf
+    records: Callable[[RawFile], Iterator[Record]]
     needed: tuple[str, ...]
     step: str
 
@@ -111,8 +131,8 @@ def check(file: _File, columns: Sequence[str], raw_file: RawFile, config: Binari
         BadInput: the file is not one of this source, has no rating, or has several and none is named.
     """
     need_columns(raw_file.name, columns, file.needed, file.source, file.step)
-    texts, ratings = names(file.parts, raw_file)
-    told = log_columns.notes([*texts, *ratings], raw_file, with_rating(ratings, raw_file, config))
+    texts, ratings = names(file, raw_file)
+    told = log_columns.notes([*texts, *ratings], raw_file, with_rating(texts, ratings, raw_file, config))
     if not is_told(config):
         told.insert(0, f"The label is {printable(ratings[0])}, the only rating.")
     return told
@@ -120,8 +140,8 @@ def check(file: _File, columns: Sequence[str], raw_file: RawFile, config: Binari
 
 def resolve(file: _File, columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
     """Options for one file, with the columns of its texts and its rating."""
-    texts, ratings = names(file.parts, raw_file)
-    return log_columns.resolve_columns([*texts, *ratings], raw_file, with_rating(ratings, raw_file, config))
+    texts, ratings = names(file, raw_file)
+    return log_columns.resolve_columns([*texts, *ratings], raw_file, with_rating(texts, ratings, raw_file, config))
 
 
 def is_told(config: BinarizeConfig) -> bool:
@@ -129,7 +149,9 @@ def is_told(config: BinarizeConfig) -> bool:
     return any(given is not None for given in (config.desirable, config.label_column, config.score_column))
 
 
-def with_rating(ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> BinarizeConfig:
+def with_rating(
+    texts: Sequence[str], ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfig
+) -> BinarizeConfig:
     """Options with the only rating as label column, unless the user names one.
 
     Raises:
@@ -139,7 +161,8 @@ def with_rating(ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfi
         return config
     shown = printable(str(raw_file.path))
     if not ratings:
-        raise BadInput(f"{shown} has no ratings.", "Export it with its feedback, or name a column: --label-column.")
+        step = f"Export it with its feedback, or name a column with --label-column. {log_columns.it_has(texts)}"
+        raise BadInput(f"{shown} has no ratings.", step)
     if len(ratings) > 1:
         all_names = ", ".join(printable(name) for name in ratings)
         raise BadInput(f"{shown} has several ratings: {all_names}.", "Name one: --label-column or --score-column.")
@@ -147,14 +170,14 @@ def with_rating(ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfi
 
 
 @lru_cache(maxsize=16)
-def names(parts: PartsOf, raw_file: RawFile) -> tuple[list[str], list[str]]:
+def names(file: _File, raw_file: RawFile) -> tuple[list[str], list[str]]:
     """(columns of texts, columns of ratings) in the first SAMPLE records of a file."""
     texts: dict[str, None] = {}
     ratings: dict[str, None] = {}
-    for record in islice(any_file.records(raw_file.path, raw_file.name, None), SAMPLE):
+    for record in islice(file.records(raw_file), SAMPLE):
         values = any_file.parsed(record).values
         try:
-            found = parts(values or {})
+            found = file.parts(values or {})
         except RowFault:
             continue
         texts.update(dict.fromkeys(found.texts))

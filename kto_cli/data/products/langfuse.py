@@ -1,0 +1,185 @@
+"""Langfuse: the export to blob storage, whose scores lie in files of their own, and what its pages download.
+
+    observations*/...  {"id", "trace_id", "type": "GENERATION", "session_id", "input", "output"}
+    scores*/...        {"trace_id", "observation_id" | null, "name", "value", "string_value", "data_type"}
+    a page's file      rows of input, output and scores, as a list or as columns by their names
+
+Each score is a rating by its name: true or false for the data type BOOLEAN, the text for CATEGORICAL, else the number.
+A score of a whole trace is one of its only generation. Chats in cells are read from their JSON. All scores of a folder
+are in memory (https://langfuse.com/docs/api-and-data-platform/features/export-to-blob-storage).
+
+Rejected    rated_message_unclear (a score of a trace with several generations)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
+from kto_cli.data.formats import listing
+from kto_cli.data.formats.records import RowFault
+from kto_cli.data.formats.source import RawFile
+from kto_cli.data.products import rating_columns
+from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
+from kto_cli.data.readers import any_file
+from kto_cli.data.readers.jsonl import Record
+
+PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.csv*")
+TEXTS = ("input", "output", "scores", "session_id", "sessionId")
+SCORES, UNCLEAR = "scores", "unclear"
+"""Columns of an observation: its scores; that of a trace which are not said to be of it."""
+
+
+class Scores(NamedTuple):
+    """All scores of a folder."""
+
+    of_observation: dict[str, list[dict[str, Any]]]
+    of_trace: dict[str, list[dict[str, Any]]]
+
+
+def is_of(path: Path, kind: str) -> bool:
+    """Whether a path, by its last two parts, holds `observations` or `scores`."""
+    return any(kind in part.lower() for part in path.parts[-2:])
+
+
+def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
+    """The file itself, or the files of observations of a folder; of a folder without any, all its files.
+
+    Raises:
+        BadInput: nothing is there.
+    """
+    if path.is_file():
+        return listing.one_file(path, subsets)
+    found = listing.files_below(path, PATTERNS, "langfuse")
+    observations = [file for file in found if is_of(file, "observation")]
+    return listing.in_folder(path, observations or found, lambda below: "")
+
+
+def score_files(observations: Path) -> list[Path]:
+    """Files of scores that belong to a file of observations: beside it, or in a folder beside its own.
+
+    Raises:
+        BadInput: there are none.
+    """
+    for folder in (observations.parent, observations.parent.parent):
+        near = [*folder.glob("*"), *folder.glob("*/*")]
+        found = [each for each in near if is_of(each, "score") and each.is_file() and any_file.suffix(each.name)]
+        if found:
+            return sorted(found)
+    what = f"{printable(str(observations))} has observations, and no file of scores lies beside it."
+    raise BadInput(what, "Put the folders observations and scores of the export side by side, and name their folder.")
+
+
+@lru_cache(maxsize=4)
+def scores_of(files: tuple[Path, ...]) -> Scores:
+    """All scores of some files.
+
+    Raises:
+        BadInput: a file cannot be read.
+    """
+    found = Scores(defaultdict(list), defaultdict(list))
+    for path in files:
+        for record in any_file.records(path, path.name, None):
+            values = any_file.parsed(record).values or {}
+            observation, trace = either(values, "observation_id"), either(values, "trace_id")
+            if observation:
+                found.of_observation[str(observation)].append(values)
+            elif trace:
+                found.of_trace[str(trace)].append(values)
+    return found
+
+
+def either(values: dict[str, Any], name: str) -> Any:
+    """A field in snake or in camel case."""
+    first, *rest = name.split("_")
+    return values.get(name, values.get(first + "".join(part.capitalize() for part in rest)))
+
+
+def records(raw_file: RawFile) -> Iterator[Record]:
+    """Rows of a file; observations with their scores.
+
+    Raises:
+        BadInput: a file cannot be read, or observations are without scores.
+    """
+    if not is_of(raw_file.path, "observation"):
+        yield from any_file.records(raw_file.path, raw_file.name, None)
+        return
+    scores = scores_of(tuple(score_files(raw_file.path)))
+    generations: dict[str, int] = defaultdict(int)
+    for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
+        trace = str(either(record.values or {}, "trace_id"))
+        if trace in scores.of_trace and is_generation(record):
+            generations[trace] += 1
+    for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
+        if record.values is None:
+            yield record
+            continue
+        own = scores.of_observation.get(str(record.values.get("id")), [])
+        trace = str(either(record.values, "trace_id"))
+        of_trace = scores.of_trace.get(trace, []) if is_generation(record) else []
+        more = {UNCLEAR: len(of_trace)} if of_trace and generations[trace] > 1 else {}
+        yield Record(record.origin, {**record.values, SCORES: [*own, *([] if more else of_trace)], **more}, record.raw)
+
+
+def is_generation(record: Record) -> bool:
+    """Whether an observation is a call of a model; those without a type are."""
+    kind = (record.values or {}).get("type") or "GENERATION"
+    return str(kind).upper() == "GENERATION"
+
+
+def parts(values: dict[str, Any]) -> Parts:
+    """An observation or trace and its scores."""
+    given: dict[str, list[Any]] = {}
+    listed = opened(values.get(SCORES))
+    for score in listed if isinstance(listed, list) else ():
+        if isinstance(score, dict) and isinstance(name := score.get("name"), str):
+            given.setdefault(name, []).append(value_of(score))
+    if isinstance(listed, dict):
+        given = {str(name): value if isinstance(value, list) else [value] for name, value in listed.items()}
+    ratings = {name: agreed(found, name) for name, found in given.items()}
+    if not ratings and values.get(UNCLEAR):
+        raise RowFault("rated_message_unclear", "a score is of its whole trace, which has several generations")
+    if not ratings and isinstance(listed, list):
+        return Parts({"prompt": "", "completion": ""}, {})
+    texts = {
+        "prompt": prompt_in(values.get("input"), "input"),
+        "completion": answer_in(values.get("output"), "output"),
+        "conversation_id": either(values, "session_id"),
+    }
+    others = {name: value for name, value in values.items() if name not in (*TEXTS, *texts)} if listed is None else {}
+    return Parts({**texts, **others}, ratings)
+
+
+def value_of(score: dict[str, Any]) -> Any:
+    """Value of a score by its data type."""
+    kind, text = str(either(score, "data_type") or "").upper(), either(score, "string_value")
+    if kind == "CATEGORICAL" or score.get("value") is None:
+        return text
+    value = score["value"]
+    if kind == "BOOLEAN":
+        return str(value).strip().lower() in ("1", "1.0", "true")
+    return value
+
+
+SOURCE = rating_columns.source(
+    "langfuse",
+    parts,
+    needed=("input", "output"),
+    step="Give observations (with the scores beside them), or a page's file with input and output.",
+    records=records,
+    about="Langfuse: observations with their scores, from blob storage or a page",
+    patterns=PATTERNS,
+    raw_files=raw_files,
+    example=(
+        '{"id": "t1", "input": {"messages": [{"role": "user", "content": "Any tea?"}]}, "output": {"role": '
+        '"assistant", "content": "Green."}, "scores": [{"name": "thumb", "value": 1, "data_type": "BOOLEAN"}]}',
+        '{"id": "t2", "input": "Where do I park?", "output": "Outside.", "scores": [{"name": "thumb", "value": 0, '
+        '"data_type": "BOOLEAN"}]}',
+    ),
+)
