@@ -8,6 +8,7 @@ import typer
 
 from kto_cli.cli.shared import MEMORY, RUN, Data, Model, ModelFlags, screen_of, takes, typed
 from kto_cli.common.errors import BadFlag
+from kto_cli.common.model_config import require
 from kto_cli.common.train_config import (
     OPTIMIZERS,
     SCHEDULES,
@@ -24,7 +25,8 @@ RECORDS = "Checkpoints and curves"
 
 
 class TrainFlags(ModelFlags):
-    """Flags of `kto train`, in the order of its --help; `resume`, `dry_run`, `config` and `curves` are no settings."""
+    """Flags of `kto train`, in the order of its --help; those of the launch are no settings: `resume`, `dry_run`,
+    `device_memory`, `config`, `curves`."""
 
     data: Data
     model: Model
@@ -46,6 +48,14 @@ class TrainFlags(ModelFlags):
         bool,
         typer.Option("--dry-run", help="Estimate steps, memory, disk and time, and stop.", rich_help_panel=RUN),
     ] = False
+    device_memory: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GB",
+            help="With --dry-run: predict from the model's config alone whether a card of so much memory is enough.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
 
     beta: Annotated[float, typer.Option(help="Rewards are beta * log-ratio.", rich_help_panel=KTO)]
     lambda_d: Annotated[
@@ -183,8 +193,17 @@ def train(context: typer.Context) -> None:
     dry_run, curves = flags.pop("dry_run", False), flags.pop("curves", True)
     if dry_run and resume:
         raise BadFlag("--dry-run is for new runs, not for one that is resumed.", "Remove --resume.")
+    gigabytes = flags.pop("device_memory", None)
+    if gigabytes is not None and not dry_run:
+        raise BadFlag("--device-memory predicts the memory of a run, which is not started.", "Add --dry-run.")
+    require(gigabytes is None or 0 < gigabytes < float("inf"), "--device-memory", gigabytes, "above 0, such as 80")
     TrainConfig(**flags)  # wrong flags are reported before anything heavy is loaded
     screen = screen_of(context)
+    if gigabytes is not None:
+        from kto_cli.workflows import card
+
+        screen.json(card.run(flags, gigabytes=gigabytes, config_file=config_file, screen=screen))
+        return
     if dry_run:
         from kto_cli.workflows import dry_run as workflow
 

@@ -48,9 +48,9 @@ class ModelConfig:
     """float32, bfloat16 (autocast over float32 weights), bfloat16-pure (bfloat16 weights too: half their memory) or
     auto: bfloat16 on a GPU that supports it, else float32."""
     micro_batch_tokens: CountOrAuto | None = None
-    """Tokens per forward pass, padding included; default: as many as fit into an eighth of a machine's or a third of a
-    GPU's memory, from 1024 to 8192 on a CPU and to 16384 on a GPU. `auto` (stored as 0): found by trial when training
-    starts. Affects speed and memory, not results."""
+    """Tokens per forward pass, padding included; default: on a GPU as many as a step of this run is predicted to
+    have room for, from 1024 to 16384; on a CPU by an eighth of its memory, from 1024 to 8192. `auto` (stored as 0):
+    found by trial when training starts. Affects speed and memory, not results."""
     chat_template: str | None = None
     """A Jinja file with the chat template, for a model folder without one or with the wrong one."""
     template_date: str | None = None

@@ -232,6 +232,22 @@ def load_config(folder: Path, *, trust_remote_code: bool | None) -> Any:
         raise _cannot_load("config", folder, error, trust_remote_code) from error
 
 
+def model_of_shapes(folder: Path, *, trust_remote_code: bool) -> Any:
+    """The model that a config describes, on the meta device: its weights have shapes and take no memory.
+
+    Raises:
+        BadModel: the config cannot be loaded, or is not that of a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _cannot_load("config", folder, error, trust_remote_code) from error
+
+
 def end_ids(model: Any) -> list[int]:
     """End-of-sequence token ids in the model's generation config or config."""
     ends = getattr(model.generation_config, "eos_token_id", None) or model.config.eos_token_id or []

@@ -12,8 +12,11 @@ HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktok
 """Files of a Hub model that are downloaded. Its Python code belongs to it; it is run with --trust-remote-code alone."""
 
 
-def locate_model(name: str | None) -> tuple[str, Path]:
+def locate_model(name: str | None, *, weights: bool = True) -> tuple[str, Path]:
     """(name, folder) of a local model, the built-in tiny model (None), or a model of the Hub, downloaded.
+
+    Args:
+        weights: of a Hub model; else its other files alone are downloaded.
 
     Raises:
         BadModel: there is no such folder; the Hub has no such model or refuses it (its reason), or cannot be reached.
@@ -29,7 +32,7 @@ def locate_model(name: str | None) -> tuple[str, Path]:
         raise BadModel(f"{name} is an address.", f"Give the model's id: {_id_in(name)}")
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise BadModel(f"{name} is not a model folder.", "Give a folder with config.json and model.safetensors.")
-    return name, _downloaded(name)
+    return name, _downloaded(name, [pattern for pattern in HUB_FILES if weights or pattern != "*.safetensors"])
 
 
 def _id_in(address: str) -> str:
@@ -37,14 +40,14 @@ def _id_in(address: str) -> str:
     return "/".join(address.partition("huggingface.co/")[2].split("/")[:2])
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         with files.saying_disk_full(Path(HF_HUB_CACHE)):
-            return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+            return Path(snapshot_download(name, allow_patterns=patterns))
     except HFValidationError as error:
         raise BadModel(f"{name} is neither a folder nor a Hub id.", "Give a model folder with --model.") from error
     except LocalEntryNotFoundError as error:  # of several causes: the Hub's refusal of a file is one

@@ -67,12 +67,16 @@ def memory_need(sizes: ModelSizes, options: MemoryOptions, tokens: int) -> Memor
     )
 
 
-def fitting_tokens(sizes: ModelSizes, options: MemoryOptions, device_bytes: float) -> int | None:
+def fitting_tokens(sizes: ModelSizes, options: MemoryOptions, device_bytes: float, *, longest: int = 0) -> int | None:
     """Most tokens of a micro-batch with which a step stays within a device less `MARGIN`: `MOST`, or a half, a quarter
-    ... of it, down to `SMALLEST`; None if not even these fit."""
+    ... of it, down to `SMALLEST`; None if not even these fit.
+
+    Args:
+        longest: tokens of the longest row, which always goes through the model in one piece.
+    """
     tokens = MOST
     while tokens >= SMALLEST:
-        if memory_need(sizes, options, tokens).total <= (1 - MARGIN) * device_bytes:
+        if memory_need(sizes, options, max(tokens, longest)).total <= (1 - MARGIN) * device_bytes:
             return tokens
         tokens //= 2
     return None

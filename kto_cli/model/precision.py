@@ -38,6 +38,11 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return PRECISIONS[name]
 
 
+def planned_precision(name: str) -> Precision:
+    """The precision of that name on a GPU that computes in bfloat16, where none is here."""
+    return PRECISIONS["bfloat16" if name == "auto" else name]
+
+
 def emulates_bfloat16(device: torch.device) -> bool:
     """Whether this is a GPU without bfloat16 arithmetic (V100, T4, RTX 20): it rounds float32's, which takes longer."""
     return device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
