@@ -206,7 +206,7 @@ def test_what_the_parser_refuses_is_a_usage_error(kto: Command, workplace: Path,
     ran = kto(*flags)
     assert (ran.code, ran.out) == (2, "")
     assert "-h' for help" in ran.err or "--help" in ran.err
-    assert word in ran.err.lower()  # typer before 0.27 writes CHECKPOINT
+    assert word in ran.err.lower()  # typer 0.26 writes CHECKPOINT
     assert "Traceback" not in ran.err
     assert tree(workplace) == {}
 
