@@ -25,6 +25,9 @@ MODULES = {
     "argilla": "products.argilla",
     "label-studio": "products.label_studio",
     "mlflow": "products.mlflow",
+    "dify": "products.dify",
+    "gradio": "products.gradio",
+    "anything-llm": "products.anything_llm",
 }
 
 

@@ -256,3 +256,49 @@ def test_a_file_without_its_name_is_recognized(source, kto, tmp_path):
     ran = kto("binarize", path, "--out", tmp_path / "out")
     assert ran.code == 1
     assert f"kto binarize {source}:" in " ".join(ran.err.split())
+
+
+# --- flat exports -------------------------------------------------------------------------------
+
+
+def flat(source: str, path: Path, text: str, out: Path) -> tuple[dict[str, bool], dict[str, Any]]:
+    """Answers with their labels, and the result of the run."""
+    path.write_text(text, encoding="utf-8")
+    result = binarize(f"{source}:{path}", out=out, validation=0.0)
+    return {row["completion"][0]["content"]: row["label"] for row in both_splits(out)}, result
+
+
+def test_dify_gives_whole_answers_of_csv_and_of_json(tmp_path):
+    """The cut answer is rejected, whatever its rating; the rows of the JSON lie in a list of one object."""
+    answers = [("Green.", "like"), ("Who knows.", "dislike"), ("x" * 500 + "...", "like"), ("Maybe.", "")]
+    rows = [
+        {"conversation_id": f"c{k}", "user_query": f"Q{k}", "ai_response": answer, "feedback_rating_raw": rating}
+        for k, (answer, rating) in enumerate(answers)
+    ]
+    whole = json.dumps({"export_info": {"total_records": 4}, "feedback_data": rows})
+    table_ = "".join(",".join(row.values()) + "\n" for row in [dict(zip(rows[0], rows[0], strict=True)), *rows])
+    for name, text in (("f.json", whole), ("f.csv", table_)):
+        found, result = flat("dify", tmp_path / name, text, tmp_path / f"{name}-out")
+        assert found == {"Green.": True, "Who knows.": False}
+        assert result["rejected"] == {"answer_cut": 1}
+        assert result["dropped_reasons"] == {"matches_neither": 1}
+
+
+def test_gradio_rates_the_answer_that_was_flagged(tmp_path):
+    chat = [("user", "Q1"), ("assistant", "A1"), ("user", "Q2"), ("assistant", "A2")]
+    conversation = [{"role": role, "content": text} for role, text in chat]
+    flags = [(1, "A1", "Like"), (3, "A2", "Dislike"), (3, "A1", "Like"), (9, "A1", "Like"), (0, "Q1", "Like")]
+    rows = [{"conversation": conversation, "index": i, "value": v, "flag": flag} for i, v, flag in flags]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    found, result = flat("gradio", tmp_path / "log.jsonl", text, tmp_path / "out")
+    assert found == {"A1": True, "A2": False}
+    assert result["rejected"] == {"rated_message_missing": 3}
+
+
+def test_anything_llm_says_what_its_csv_has_lost(kto, tmp_path):
+    rows = "prompt,response,rating\nQ1,A1,GOOD\nQ2,A2,BAD\nQ3,A3,--\n"
+    found, result = flat("anything-llm", tmp_path / "chats.csv", rows, tmp_path / "out")
+    assert found == {"A1": True, "A2": False}
+    assert result["dropped_reasons"] == {"matches_neither": 1}
+    said = " ".join(kto("binarize", f"anything-llm:{tmp_path / 'chats.csv'}", "--check").err.split())
+    assert "has lost the newlines" in said

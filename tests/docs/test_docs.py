@@ -116,7 +116,7 @@ def test_the_page_has_examples_of_every_source_with_licence_and_hub_ids():
             flag = option.split()[0]
             rules_of_logs = one.name != "log" and flag in section(text, "## log")
             assert flag in part or flag in for_several or rules_of_logs, f"{flag} of {one.name}"
-    chats_only = ["hh-rlhf", "oasst", "open-webui", "chat-ui", "librechat", "openai-preference"]
+    chats_only = ["hh-rlhf", "oasst", "open-webui", "chat-ui", "librechat", "openai-preference", "gradio"]
     assert [one.name for one in all_sources() if not one.has_texts] == chats_only
 
 
