@@ -29,12 +29,12 @@ def run() -> None:
         with check(f"8B LoRA: {name}") as found:
             batches = [rows_of(COUNT, 300 + number) for number in range(STEPS + 1)]
             model = llama("8B", held)
+            precision = PRECISIONS["bfloat16-pure" if held == torch.bfloat16 else "bfloat16"]
+            budget = budget or default_token_budget(model, TrainConfig(lora_r=16), precision, device())
             adapted = add_adapters(model, TrainConfig(lora_r=16), base="8B")
             if held == torch.float32:
                 found["narrowed_GB"] = round(base_weights.narrow_base(adapted, torch.bfloat16, exactly=False) / 1e9, 1)
             free_memory()
-            precision = PRECISIONS["bfloat16-pure" if held == torch.bfloat16 else "bfloat16"]
-            budget = budget or default_token_budget(model, TrainConfig(lora_r=16), precision, device())
             found["budget"] = budget
             timed(model, Way(budget=budget), batches, found)
             del model, adapted
