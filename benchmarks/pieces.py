@@ -22,7 +22,7 @@ from random import Random
 from statistics import mean
 from typing import Any
 
-from kto_cli.core import plan
+from kto_cli.core import pieces, plan
 
 PIECES = (1, 2, 4, 8, 16, 10**6)
 BATCH, EPOCHS = 32, 8
@@ -71,7 +71,7 @@ def measured_turns(name: str, turns: list[int], piece: int) -> dict[str, Any]:
     of = [conversation for conversation, count in enumerate(turns) for _ in range(count)]
     depths = [turn for count in turns for turn in range(count)]
     labels = [random.random() < 0.5 for _ in of]
-    plan.CONVERSATION_PIECE = piece
+    pieces.CONVERSATION_PIECE = piece
     found, shared, apart = [], 0, 0
     rates: dict[int, list[float]] = {size: [] for size in set(turns)}
     for epoch in range(EPOCHS):
@@ -87,7 +87,7 @@ def measured_turns(name: str, turns: list[int], piece: int) -> dict[str, Any]:
             rate = plan.learning_rate_share(step, total=len(batches), warmup=0.1, schedule="linear")
             for row in batch:
                 rates[turns[of[row]]].append(rate)
-    plan.CONVERSATION_PIECE = 8
+    pieces.CONVERSATION_PIECE = 8
     return numbers(name, piece, found, shared / apart, rates)
 
 
@@ -96,7 +96,7 @@ def measured(name: str, sizes: list[int], share: float, piece: int) -> dict[str,
     random = Random(1)
     prompts = [prompt for prompt, size in enumerate(sizes) for _ in range(size)]
     labels = [random.random() < share if share else row % 2 == 0 for row in range(len(prompts))]
-    plan.PIECE = piece
+    pieces.PIECE = piece
     found, rates = [], {size: [] for size in set(sizes)}
     for epoch in range(EPOCHS):
         batches = plan.plan_epoch(labels, prompts, batch_size=BATCH, seed=0, epoch=epoch)
@@ -108,7 +108,7 @@ def measured(name: str, sizes: list[int], share: float, piece: int) -> dict[str,
                 rates[sizes[prompt]] += [rate] * count
     rows, prompt_total = EPOCHS * len(prompts), sum(map(len, found))
     shared = prompt_total * PROMPT_TOKENS + rows * COMPLETION_TOKENS
-    plan.PIECE = 4
+    pieces.PIECE = 4
     return numbers(name, piece, found, shared / (rows * (PROMPT_TOKENS + COMPLETION_TOKENS)), rates)
 
 

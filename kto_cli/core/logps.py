@@ -167,6 +167,7 @@ class _TiledLogps(torch.autograd.Function):
                 highest[rows] = torch.maximum(before, logits.amax(-1))
                 total[rows] *= (before - highest[rows]).exp()
                 total[rows] += logits.sub_(highest[rows, None]).exp_().sum(-1)
+                del logits  # before the next tile is computed
         normalizers = highest + total.log()
         ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
         ctx.scale, ctx.softcap = scale, softcap
@@ -191,6 +192,7 @@ class _TiledLogps(torch.autograd.Function):
                     _add_product(hidden_gradient[tile.rows], d_logits, compute.weight[tile.tokens])
                 if weight_gradient is not None:
                     _add_product(weight_gradient[tile.tokens], d_logits.T, hidden[tile.rows])
+                del d_logits  # before the next tile is computed
         return (
             None if hidden_gradient is None else hidden_gradient.to(hidden.dtype),
             None if weight_gradient is None else weight_gradient.to(weight.dtype),

@@ -1,28 +1,30 @@
 """Effective batches of an epoch and the learning rate of a step, as pure functions.
 
 The order of the rows is a function of labels, sizes, seed and epoch. It is never stored; a resumed run computes it
-again.
+again. Planning takes some hundred bytes a row.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections.abc import Sequence
 from random import Random
 
+import torch
+from torch import Tensor
+
+from kto_cli.core.pieces import RowLists, pieces, values
+
 VERSION = 3
 """Of the plan: a run resumes only with the one it was started with, else rows would be trained twice or never."""
-PIECE, CONVERSATION_PIECE = 4, 8
-"""Rows of one prompt, and of one conversation, that are placed together at most. Measured in benchmarks/README.md:
-with 4, data of up to four answers a prompt share as much as they can, larger groups most of it, and no batch of 32 has
-few prompts; with 8, the same holds for the rated turns of a conversation."""
 
 
 def plan_epoch(
-    labels: Sequence[bool],
-    prompts: Sequence[int] | None = None,
-    conversations: Sequence[int] | None = None,
+    labels: Sequence[bool] | Tensor,
+    prompts: Sequence[int] | Tensor | None = None,
+    conversations: Sequence[int] | Tensor | None = None,
     *,
     batch_size: int,
     seed: int,
@@ -43,8 +45,9 @@ def plan_epoch(
     """
     random = Random(f"kto plan {seed} {epoch}")
     sizes = batch_sizes(len(labels), batch_size)
-    shares = _shares(sizes, sum(labels))
-    pool = _Pieces(labels, _pieces(prompts, conversations, random, rows=len(labels)), random)
+    desirable = bytes(values(torch.as_tensor(labels, dtype=torch.uint8)))
+    shares = _shares(sizes, sum(desirable))
+    pool = _Pool(desirable, pieces(prompts, conversations, random, rows=len(labels)), random)
     batches: list[list[int]] = [[] for _ in sizes]
     # The batches composed last get the pieces that fitted nowhere before; they must not be the last of the epoch.
     for number in random.sample(range(len(sizes)), len(sizes)):
@@ -66,19 +69,24 @@ def steps_in_epoch(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-class _Pieces:
-    """Pieces of prompt groups that no batch has taken yet, in one random order."""
+class _Pool:
+    """Pieces that no batch has taken yet, in one random order."""
 
-    def __init__(self, labels: Sequence[bool], pieces: list[list[int]], random: Random) -> None:
-        self._by_counts: dict[tuple[int, int], list[tuple[int, list[int], list[int]]]] = {}
-        """(desirable, undesirable) counts -> heap of (order, desirable rows, undesirable rows)."""
-        random.shuffle(pieces)
-        for order, rows in enumerate(pieces):
-            self._add(order, [row for row in rows if labels[row]], [row for row in rows if not labels[row]])
+    def __init__(self, labels: bytes, pieces: RowLists, random: Random) -> None:
+        self._labels, self._pieces = labels, pieces
+        self._order = array("q", range(len(pieces)))
+        """[pieces] indices in the random order; a piece goes by its position there."""
+        self._rests: dict[int, tuple[list[int], list[int]]] = {}
+        """What is left of pieces that were split: desirable rows, undesirable rows."""
+        self._by_counts: dict[tuple[int, int], list[int]] = {}
+        """(desirable, undesirable) counts -> heap of positions."""
+        random.shuffle(self._order)
+        for position, index in enumerate(self._order):
+            rows = pieces[index]
+            self._add(position, desirable := sum(labels[row] for row in rows), len(rows) - desirable)
 
-    def _add(self, order: int, desirable: list[int], undesirable: list[int]) -> None:
-        heap = self._by_counts.setdefault((len(desirable), len(undesirable)), [])
-        heapq.heappush(heap, (order, desirable, undesirable))
+    def _add(self, position: int, desirable: int, undesirable: int) -> None:
+        heapq.heappush(self._by_counts.setdefault((desirable, undesirable), []), position)
 
     def draw(self, desirable: int, undesirable: int) -> list[int]:
         """Takes that many rows of each class, desirable rows first: of the pieces that fit the earliest; where none
@@ -87,48 +95,24 @@ class _Pieces:
         while (room := (desirable - len(taken[0]), undesirable - len(taken[1]))) != (0, 0):
             usable = [n for n in self._by_counts if min(n[0], room[0]) + min(n[1], room[1])]
             fitting = [n for n in usable if n[0] <= room[0] and n[1] <= room[1]]
-            order, *piece = self._take(min(fitting or usable, key=lambda counts: self._by_counts[counts][0]))
+            position, piece = self._take(min(fitting or usable, key=lambda counts: self._by_counts[counts][0]))
             for rows, members, space in zip(taken, piece, room, strict=True):
                 rows += members[:space]
-            rest = [members[space:] for members, space in zip(piece, room, strict=True)]
+            rest = piece[0][room[0] :], piece[1][room[1] :]
             if any(rest):
-                self._add(order, *rest)
+                self._rests[position] = rest
+                self._add(position, *map(len, rest))
         return taken[0] + taken[1]
 
-    def _take(self, counts: tuple[int, int]) -> tuple[int, list[int], list[int]]:
-        """Removes the earliest piece with these counts."""
-        piece = heapq.heappop(self._by_counts[counts])
+    def _take(self, counts: tuple[int, int]) -> tuple[int, tuple[list[int], list[int]]]:
+        """Removes the earliest piece with these counts: its position, its desirable and its undesirable rows."""
+        position = heapq.heappop(self._by_counts[counts])
         if not self._by_counts[counts]:
             del self._by_counts[counts]
-        return piece
-
-
-def _pieces(
-    prompts: Sequence[int] | None, conversations: Sequence[int] | None, random: Random, *, rows: int
-) -> list[list[int]]:
-    """Rows of each conversation in lists of at most `CONVERSATION_PIECE`, of at most `PIECE` of each prompt.
-
-    Each prompt's rows are shuffled and take turns of `PIECE`; a list has rows of one turn.
-    """
-    prompts = range(rows) if prompts is None else prompts
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row, key in enumerate(zip(prompts if conversations is None else conversations, prompts, strict=True)):
-        groups.setdefault(key, []).append(row)
-    turns: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
-    for (conversation, prompt), members in groups.items():
-        random.shuffle(members)
-        for turn, start in enumerate(range(0, len(members), PIECE)):
-            turns.setdefault((conversation, turn), []).append((prompt, members[start : start + PIECE]))
-    pieces = []
-    for parts in turns.values():
-        piece: list[int] = []
-        for _, part in sorted(parts):
-            if len(piece) + len(part) > CONVERSATION_PIECE:
-                pieces.append(piece)
-                piece = []
-            piece += part
-        pieces.append(piece)
-    return pieces
+        if position in self._rests:
+            return position, self._rests.pop(position)
+        rows = self._pieces[self._order[position]]
+        return position, ([row for row in rows if self._labels[row]], [row for row in rows if not self._labels[row]])
 
 
 def _shares(sizes: list[int], members: int) -> list[int]:

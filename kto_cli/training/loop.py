@@ -22,10 +22,12 @@ import torch
 from kto_cli.common.errors import BadModel, Diverged, Interrupted
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
+from kto_cli.core.pieces import RowLists
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.model.distributed.processes import unwrapped
+from kto_cli.model.distributed.start import freed_memory_returned, return_freed_memory
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
@@ -80,10 +82,10 @@ def run_steps(run: Run) -> None:
         Interrupted: Ctrl-C; the state after the last step is saved.
     """
     settings, config = run.settings, run.settings.config
-    labels = run.rows.labels.tolist()
-    groups = (run.rows.prompts.tolist(), run.rows.conversations.tolist()) if config.group_prompts else ()
-    per_epoch = steps_in_epoch(len(labels), config.batch_size)
-    planned, batches = -1, []
+    groups = [run.rows.prompts, run.rows.conversations] if config.group_prompts else []
+    numbers = [torch.from_numpy(column) for column in (run.rows.labels, *groups)]
+    per_epoch = steps_in_epoch(len(run.rows), config.batch_size)
+    planned, batches = -1, RowLists()
     with (
         interrupt_flag() as stop,
         watching(
@@ -97,8 +99,9 @@ def run_steps(run: Run) -> None:
         while run.counters.step < settings.total_steps:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
-                batches = plan_epoch(labels, *groups, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                batches = RowLists(plan_epoch(*numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch))
                 planned = epoch
+                return_freed_memory()
             interrupted = _one_step(run, batches[index], stop, show)
             if interrupted:
                 _save(run)
@@ -181,9 +184,10 @@ def _validate(run: Run) -> dict[str, Any]:
     """Metrics of (some) validation rows during training."""
     chosen = quick_rows(len(run.validation), run.settings.config.seed)
     rows = run.validation.take(chosen)
-    scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
-    output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-    return quick_metrics(scores, _metrics(run, output, list(rows)), beta=run.settings.config.beta)
+    with freed_memory_returned(run.engine.accelerator.device):
+        scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
+        output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
+        return quick_metrics(scores, _metrics(run, output, list(rows)), beta=run.settings.config.beta)
 
 
 def _save(run: Run) -> None:

@@ -20,7 +20,7 @@ from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
-from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.distributed.start import freed_memory_returned, start_accelerator
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
@@ -172,10 +172,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     model = _as_written(this_run, prepared)
     validation = None
     if this_run.validation:
-        with screen.progress("validation rows", 2 * len(this_run.validation), keeps=_continues(directory)):
-            references = this_run.validation_references
-            scores = score_rows(this_run.engine, this_run.validation, references, say=screen.warn, tick=screen.tick)
-        validation = validation_metrics(scores, settings.loss)
+        validation = _validated(this_run, directory, screen)
     verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(model, keep=main)
@@ -193,6 +190,16 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         "sentence": verdict.sentence,
         "warnings": verdict.warnings,
     }
+
+
+def _validated(this_run: Run, directory: RunDir, screen: Screen) -> dict[str, Any]:
+    """Metrics of all validation rows."""
+    engine, rows, references = this_run.engine, this_run.validation, this_run.validation_references
+    device = engine.accelerator.device
+    with freed_memory_returned(device), screen.progress("validation rows", 2 * len(rows), keeps=_continues(directory)):
+        scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
+    with freed_memory_returned(device):
+        return validation_metrics(scores, this_run.settings.loss)
 
 
 def _continues(directory: RunDir) -> str:

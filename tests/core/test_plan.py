@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kto_cli.core.packing import assign, padded_batches
-from kto_cli.core.plan import CONVERSATION_PIECE, PIECE, _pieces, batch_sizes, plan_epoch, steps_in_epoch
+from kto_cli.core.pieces import CONVERSATION_PIECE, PIECE, pieces
+from kto_cli.core.plan import batch_sizes, plan_epoch, steps_in_epoch
 
 LABELS = st.lists(st.booleans(), min_size=1, max_size=120)
 SIZES = st.integers(1, 20)
@@ -242,22 +243,47 @@ def test_pieces_of_a_conversation_by_definition(data: st.DataObject, rows: int):
     two conversations; the prompts of a piece follow each other in the conversation where each has a turn to take."""
     prompts = data.draw(st.lists(st.integers(0, 9), min_size=rows, max_size=rows))
     conversations = [prompt // 4 for prompt in prompts]
-    pieces = _pieces(prompts, conversations, random.Random(0), rows=rows)
-    assert sorted(row for piece in pieces for row in piece) == list(range(rows))
-    for piece in pieces:
+    found = pieces(prompts, conversations, random.Random(0), rows=rows)
+    assert sorted(row for piece in found for row in piece) == list(range(rows))
+    for piece in found:
         assert len({conversations[row] for row in piece}) == 1
         assert len(piece) <= CONVERSATION_PIECE
         assert max(Counter(prompts[row] for row in piece).values()) <= PIECE
         assert [prompts[row] for row in piece] == sorted(prompts[row] for row in piece)
 
 
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), rows=st.integers(1, 80))
+def test_pieces_are_those_of_lists_and_dicts(data: st.DataObject, rows: int):
+    """The same draws in the same order as with a list for each prompt in the order of their first rows: plans of runs
+    that are resumed stay as they were."""
+    prompts = data.draw(st.lists(st.integers(-3, 5), min_size=rows, max_size=rows))
+    conversations = data.draw(st.lists(st.integers(0, 3), min_size=rows, max_size=rows))
+    draw, groups, turns, expected = random.Random(1), {}, {}, []
+    for row, key in enumerate(zip(conversations, prompts, strict=True)):
+        groups.setdefault(key, []).append(row)
+    for (conversation, prompt), members in groups.items():
+        draw.shuffle(members)
+        for turn, start in enumerate(range(0, len(members), PIECE)):
+            turns.setdefault((conversation, turn), []).append((prompt, members[start : start + PIECE]))
+    for parts in turns.values():
+        expected.append([])
+        for _, part in sorted(parts):
+            if len(expected[-1]) + len(part) > CONVERSATION_PIECE:
+                expected.append([])
+            expected[-1] += part
+    found = random.Random(1)
+    assert list(pieces(prompts, conversations, found, rows=rows)) == expected
+    assert found.getstate() == draw.getstate()
+
+
 def test_a_frequent_opening_does_not_fill_pieces_with_one_prompt():
     """A greeting asked 100 times, and 10 conversations of 3 turns behind it: each piece takes up to 4 of the greetings
     once, and the later turns come in the order of their prompts."""
     prompts = [0] * 100 + list(range(1, 31))
-    pieces = _pieces(prompts, [0] * 130, random.Random(0), rows=130)
-    assert [len(piece) for piece in pieces if 0 in {prompts[row] for row in piece}] == [8, *[4] * 24]
-    assert [prompts[row] for piece in pieces for row in piece if prompts[row]] == list(range(1, 31))
+    found = pieces(prompts, [0] * 130, random.Random(0), rows=130)
+    assert [len(piece) for piece in found if 0 in {prompts[row] for row in piece}] == [8, *[4] * 24]
+    assert [prompts[row] for piece in found for row in piece if prompts[row]] == list(range(1, 31))
 
 
 def test_a_prompt_larger_than_a_batch_is_parted():

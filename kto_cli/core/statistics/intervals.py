@@ -9,7 +9,7 @@ somewhat narrow otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -114,8 +114,27 @@ def resample_weights(clusters: Tensor, count: int, resamples: int, seed: int) ->
         some = min(block, resamples - start)
         drawn = torch.randint(count, (some, count), generator=generator)
         times = torch.zeros(some, count, dtype=torch.float64)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
-        yield times[:, clusters]
+        times.scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(times))
+        weights = times[:, clusters]
+        del drawn, times
+        yield weights
+        del weights
+
+
+def filled(blocks: Iterable[Sequence[Tensor]], resamples: int) -> Tensor:
+    """[estimates, resamples] from blocks of [some resamples] of each estimate.
+
+    Written into memory that was taken before the first block: a small tensor kept of each block would lie between the
+    large ones that are freed, which then no later one fits into, and memory would grow with every block.
+    """
+    found, done = torch.empty(0, resamples, dtype=torch.float64), 0
+    for block in blocks:
+        if not done:
+            found = found.new_empty(len(block), resamples)
+        for row, values in zip(found, block, strict=True):
+            row[done : done + len(values)] = values
+        done += len(block[0])
+    return found
 
 
 def percentiles(values: Tensor) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
 from kto_cli.core.statistics.equal_length import margin_at_equal_length
 from kto_cli.core.statistics.estimates import Estimator, length_direction, resamples_for
-from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, resample_weights, wilson
+from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, filled, resample_weights, wilson
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
 from kto_cli.core.statistics.scores import Scores, class_means
 from kto_cli.core.statistics.shares import Share
@@ -77,7 +77,9 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
     counts = (int(desirable.sum()), int((~desirable).sum()))
     estimate = Estimator(scores, settings)
     resamples = resamples_for(len(desirable))
-    parts = [estimate(drawn) for drawn in resample_weights(clusters, cluster_count, resamples, seed)]
+    whole = estimate(torch.ones(1, len(desirable), dtype=torch.float64))
+    blocks = resample_weights(clusters, cluster_count, resamples, seed)
+    drawn = dict(zip(whole, filled((list(estimate(some).values()) for some in blocks), resamples), strict=True))
     error = clustered_error(scores.mismatched_log_ratios, clusters, cluster_count)
     equal = margin_at_equal_length(scores, clusters, cluster_count)
     result: dict[str, object] = {
@@ -96,11 +98,12 @@ def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0)
         "margin_equal_length": equal.margin,
         "margin_equal_length_interval": equal.interval,
     }
-    whole = estimate(torch.ones(1, len(desirable), dtype=torch.float64))
-    found = {name: (value.item(), torch.cat([part[name] for part in parts])) for name, value in whole.items()}
-    for name, (value, drawn) in found.items():
-        result[name], result[f"{name}_interval"] = value, estimate.interval(name, value, drawn)
-    result["auc_p"] = _chance(estimate.share("auc", *found["auc"]), ratios, desirable, clusters, seed)
+    for name, value in whole.items():
+        result[name] = value.item()
+        result[f"{name}_interval"] = estimate.interval(name, value.item(), drawn[name])
+    result["auc_p"] = _chance(
+        estimate.share("auc", whole["auc"].item(), drawn["auc"]), ratios, desirable, clusters, seed
+    )
     for name, trials in (("accuracy", len(desirable)), ("paired_accuracy", len(estimate.pairs))):
         if name in result:
             result[f"{name}_wilson"] = wilson(float(result[name]) * trials, trials)  # type: ignore[arg-type]

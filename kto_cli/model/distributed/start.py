@@ -20,7 +20,8 @@ import ctypes
 import datetime
 import os
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from kto_cli.model.determinism import prefer_determinism
 from kto_cli.model.distributed.processes import joined_as_ddp, refuse_untested
 from kto_cli.model.load import gc_paused
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Numbers of mallopt(3)."""
 TIMEOUT = datetime.timedelta(hours=2)
 """Longest wait of one process for the others: 100 GB at 20 MB/s, a slow network disk, take 1.4 hours."""
 ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
@@ -83,11 +86,40 @@ def keep_freed_memory() -> None:
     """Lets this process keep the memory it frees, where its C library is glibc.
 
     Else large blocks go back to the system when a layer is done with them and come back page by page, zeroed, for the
-    next: 7 to 9 % of a step on a CPU, measured. The peak does not grow; what is kept is used again.
+    next: 7 to 9 % of a step on a CPU, measured. What is kept is used again, but for gaps between what stays in use.
     """
+    _glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
+    _glibc("mallopt", M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def freed_memory_returned(device: torch.device) -> Iterator[None]:
+    """Context manager in which the memory that is freed goes back to the system, as does what was kept before.
+
+    For work of blocks of many sizes, where much of what is kept lies in gaps too small for the next block: a bootstrap
+    grew by 140 MiB for 2 MiB at a time. Costs no time that could be measured there.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    return_freed_memory()
+    _glibc("mallopt", M_MMAP_THRESHOLD, 1 << 16)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        yield
+    finally:
+        keep_freed_memory()
+        return_freed_memory()
+
+
+def return_freed_memory() -> None:
+    """Returns the memory that this process has freed and kept to the system, where its C library is glibc."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *values: int) -> None:
+    """Calls a function of glibc; does nothing where the C library has none of that name."""
+    try:
+        call = getattr(ctypes.CDLL(None), function)
     except (OSError, AttributeError, TypeError):
         return
-    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-    mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    call(*values)

@@ -196,6 +196,6 @@ def check_sequences(rows: EncodedRows) -> list[TokenSequence]:
 
     The longest, an own or a mismatched one, exceeds the attention window, if the model has one that any exceeds.
     """
-    order = rows.own.lengths.argsort(kind="stable").tolist()
-    first, second, longest = order[0], order[min(1, len(order) - 1)], int(rows.sequences.lengths.argmax())
+    order = rows.own.lengths.argsort(kind="stable")[:2].tolist()
+    first, second, longest = order[0], order[-1], int(rows.sequences.lengths.argmax())
     return [rows.own[first], rows.own[second], rows.mismatched[first], rows.sequences[longest]]

@@ -33,6 +33,8 @@ VERSION = 2
 """Increases when the arithmetic of a log-prob changes by more than rounding. 2: tokens are summed in float64."""
 _MAGIC = b"KTO1"
 _CHECKSUM = 16
+_READ_AT_ONCE = 1 << 17
+"""Bytes of records that are looked up at a time."""
 _RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
 
 
@@ -64,12 +66,12 @@ class ReferenceCache:
             return logps, tokens
         with self._lock_if_writable() as writable:
             for path in sorted(self.folder.glob("*.segment")):
-                records = self._records(path, fix=writable)
-                places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
-                # of several values of a sequence the first is the one that was used
-                wanted = (keys[places] == records["key"]) & numpy.isnan(logps[places])
-                logps[places[wanted][::-1]] = records["logp"][wanted][::-1]
-                tokens[places[wanted][::-1]] = records["tokens"][wanted][::-1]
+                for records in self._records(path, fix=writable):
+                    places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
+                    # of several values of a sequence the first is the one that was used
+                    wanted = (keys[places] == records["key"]) & numpy.isnan(logps[places])
+                    logps[places[wanted][::-1]] = records["logp"][wanted][::-1]
+                    tokens[places[wanted][::-1]] = records["tokens"][wanted][::-1]
         return logps, tokens
 
     def append(self, values: Sequence[tuple[bytes, float, int]]) -> None:
@@ -100,19 +102,25 @@ class ReferenceCache:
                 writable = False
             yield writable
 
-    def _records(self, path: Path, *, fix: bool) -> NDArray[Any]:
-        """The sound records of a segment."""
+    def _records(self, path: Path, *, fix: bool) -> Iterator[NDArray[Any]]:
+        """The sound records of a segment, some frames at a time."""
         try:
             data = read_bytes(path, "reference log-probs")
         except BadInput:
             data = b"?"  # no frame, and not sound
         frames, sound = self._frames(data)
         self._sizes[path.name] = len(data)
+        del data
         if not sound:
             self.fixed.append(path.name)
             if fix:
                 self._fix(path, frames)
-        return numpy.frombuffer(b"".join(frames), _RECORD)
+        frames.reverse()
+        while frames:
+            some = [frames.pop()]
+            while frames and sum(map(len, some)) < _READ_AT_ONCE:
+                some.append(frames.pop())
+            yield numpy.frombuffer(b"".join(some), _RECORD)
 
     def _stored_since(self) -> set[bytes]:
         """Keys that other processes have stored since the last `read` or `append`."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-CHUNK = 1 << 20
-"""Tokens that are compared at a time, of all texts together."""
+CHUNK = 1 << 16
+"""Tokens that are compared at a time, of all texts together: about 30 bytes each."""
 
 
 def lexicographic_order(
@@ -32,10 +32,11 @@ def lexicographic_order(
     order, common = numpy.arange(count), numpy.zeros(count, "i8")
     equal = numpy.ones(count, bool)  # so far, to the text before
     equal[:1] = False
-    depth = 0
+    depth, longest = 0, int(numpy.sum(lengths, axis=0).max(initial=0))
     while equal.any():
         places = numpy.flatnonzero(equal | numpy.append(equal[1:], False))
-        width = max(8, min(CHUNK // len(places), 4096))
+        # one behind the longest text's end at most, where a text that is equal so far shows that it ends
+        width = min(max(8, min(CHUNK // len(places), 4096)), max(1, longest + 1 - depth))
         chunk = _tokens_at(files, file, starts, lengths, order[places], depth, width)
         begins = ~equal[places]
         group = numpy.cumsum(begins) - 1

@@ -163,6 +163,8 @@ class EncodedRows(Sequence[EncodedRow]):
 
     def column(self, name: str) -> NDArray[Any]:
         """[rows] one of `COLUMNS`."""
+        if len(self._stores) == 1:
+            return numpy.asarray(self._stores[0].columns[name][self._index])
         parts = [store.columns[name][self._index[self._store == number]] for number, store in enumerate(self._stores)]
         values = numpy.empty(len(self), numpy.result_type(*parts) if parts else "V16" if name.endswith("key") else "u4")
         for number, part in enumerate(parts):
@@ -220,10 +222,10 @@ class Sequences(Sequence[TokenSequence]):
     def __init__(self, rows: EncodedRows, *which: str, indices: NDArray[Any] | None = None) -> None:
         """`indices`: some of the sequences, in this order; default: all."""
         self._rows, self._which = rows, which
-        self._indices = numpy.arange(len(rows) * len(which)) if indices is None else indices
+        self._indices = indices
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._rows) * len(self._which) if self._indices is None else len(self._indices)
 
     @overload
     def __getitem__(self, index: int) -> TokenSequence: ...
@@ -234,19 +236,21 @@ class Sequences(Sequence[TokenSequence]):
             return [self[each] for each in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        which, row = divmod(int(self._indices[index]), len(self._rows))
+        which, row = divmod(index if self._indices is None else int(self._indices[index]), len(self._rows))
         return self._rows.sequence(row, self._which[which])
 
     def take(self, indices: NDArray[Any]) -> Sequences:
         """Some of the sequences, in this order."""
-        return Sequences(self._rows, *self._which, indices=self._indices[indices])
+        chosen = indices if self._indices is None else self._indices[indices]
+        return Sequences(self._rows, *self._which, indices=chosen)
 
     def _columns(self, *names: str) -> NDArray[Any]:
         return self._chosen([self._rows.column(name) for name in names])
 
     def _chosen(self, columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """[sequences] of [rows] for each of `self._which`."""
-        return numpy.concatenate(columns)[self._indices]
+        values = columns[0] if len(columns) == 1 else numpy.concatenate(columns)
+        return values if self._indices is None else values[self._indices]
 
     @property
     def prompt_lengths(self) -> NDArray[numpy.int64]:

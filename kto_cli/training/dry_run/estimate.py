@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from kto_cli.common.words import readable
 from kto_cli.core.packing import even_runs, packed_tokens
 from kto_cli.core.plan import plan_epoch, steps_in_epoch
@@ -76,8 +78,8 @@ def forward_tokens(sequences: Sequence[TokenSequence], *, token_budget: int, pac
 
 
 def planned_batches(
-    labels: Sequence[bool],
-    *groups: Sequence[int],
+    labels: Sequence[bool] | Tensor,
+    *groups: Sequence[int] | Tensor,
     batch_size: int,
     seed: int,
     total_steps: int,

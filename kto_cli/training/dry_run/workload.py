@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy
+import torch
 
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
@@ -16,11 +17,13 @@ from kto_cli.training.settings import RunSettings
 def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[int, list[int]]]:
     """How often the run takes a step over a batch, and the batch's rows; together all its steps."""
     config = settings.config
-    labels = prepared.train.labels.tolist()
     rows = prepared.train
-    groups = (rows.prompts.tolist(), rows.conversations.tolist()) if config.group_prompts else ()
+    groups = [rows.prompts, rows.conversations] if config.group_prompts else []
     planned = estimate.planned_batches(
-        labels, *groups, batch_size=config.batch_size, seed=config.seed, total_steps=settings.total_steps
+        *map(torch.from_numpy, (rows.labels, *groups)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        total_steps=settings.total_steps,
     )
     return list(planned)
 
