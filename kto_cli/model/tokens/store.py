@@ -79,11 +79,21 @@ class TokenStore:
     """An opened store."""
 
     def __init__(self, folder: Path) -> None:
-        self.columns = {name: read_array(folder / f"{name}.npy", WHAT) for name in COLUMNS}
+        self._folder = folder
+        self.columns = {name: self.read(name) for name in COLUMNS if not name.endswith("key")}
         self.texts = StoredTexts(folder)
 
     def __len__(self) -> int:
         return len(self.columns["label"])
+
+    def read(self, name: str) -> NDArray[Any]:
+        """[rows] one of `COLUMNS`, mapped anew; keys, read once in a run, do not stay mapped."""
+        column: NDArray[Any] = read_array(self._folder / f"{name}.npy", WHAT)
+        return column
+
+    def column(self, name: str, index: NDArray[Any]) -> NDArray[Any]:
+        """Some rows of one of `COLUMNS`, in memory."""
+        return numpy.asarray((self.columns[name] if name in self.columns else self.read(name))[index])
 
     def sequence(self, row: int, which: str) -> TokenSequence:
         """The row's prompt with its "own" or its "mismatched" completion."""
@@ -164,8 +174,8 @@ class EncodedRows(Sequence[EncodedRow]):
     def column(self, name: str) -> NDArray[Any]:
         """[rows] one of `COLUMNS`."""
         if len(self._stores) == 1:
-            return numpy.asarray(self._stores[0].columns[name][self._index])
-        parts = [store.columns[name][self._index[self._store == number]] for number, store in enumerate(self._stores)]
+            return self._stores[0].column(name, self._index)
+        parts = [store.column(name, self._index[self._store == number]) for number, store in enumerate(self._stores)]
         values = numpy.empty(len(self), numpy.result_type(*parts) if parts else "V16" if name.endswith("key") else "u4")
         for number, part in enumerate(parts):
             values[self._store == number] = part
