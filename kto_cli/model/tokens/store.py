@@ -11,6 +11,7 @@ Tokens are thus stored once, however many rows and mismatched pairs share them, 
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,21 +80,19 @@ class TokenStore:
     """An opened store."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.columns = {name: self.read(name) for name in COLUMNS if not name.endswith("key")}
+        self.columns = {name: read_array(folder / f"{name}.npy", WHAT) for name in COLUMNS}
         self.texts = StoredTexts(folder)
 
     def __len__(self) -> int:
         return len(self.columns["label"])
 
-    def read(self, name: str) -> NDArray[Any]:
-        """[rows] one of `COLUMNS`, mapped anew; keys, read once in a run, do not stay mapped."""
-        column: NDArray[Any] = read_array(self._folder / f"{name}.npy", WHAT)
-        return column
-
     def column(self, name: str, index: NDArray[Any]) -> NDArray[Any]:
         """Some rows of one of `COLUMNS`, in memory."""
-        return numpy.asarray((self.columns[name] if name in self.columns else self.read(name))[index])
+        mapped: Any = self.columns[name]
+        values = numpy.asarray(mapped[index])
+        if name.endswith("key") and hasattr(mmap, "MADV_DONTNEED"):  # read once in a run, a third of a row's bytes
+            mapped._mmap.madvise(mmap.MADV_DONTNEED)
+        return values
 
     def sequence(self, row: int, which: str) -> TokenSequence:
         """The row's prompt with its "own" or its "mismatched" completion."""
