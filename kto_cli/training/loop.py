@@ -27,7 +27,7 @@ from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics
 from kto_cli.model.distributed.processes import unwrapped
-from kto_cli.model.distributed.start import freed_memory_returned, return_freed_memory
+from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
@@ -99,9 +99,10 @@ def run_steps(run: Run) -> None:
         while run.counters.step < settings.total_steps:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
-                batches = RowLists(plan_epoch(*numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch))
-                planned = epoch
-                return_freed_memory()
+                with freed_memory_returned(run.engine.accelerator.device):
+                    plan = plan_epoch(*numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                    planned, batches = epoch, RowLists(plan)
+                    del plan
             interrupted = _one_step(run, batches[index], stop, show)
             if interrupted:
                 _save(run)

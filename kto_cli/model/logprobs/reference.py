@@ -17,6 +17,7 @@ from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.core.packing import missing_runs, padded_batches
 from kto_cli.core.prefix_order import prefix_order
+from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.out_of_memory import within_memory
@@ -64,7 +65,8 @@ def reference_logps(
         Diverged: the reference gives a log-prob that is not a number. OutOfMemory: not even a row fits.
     """
     cache = open_cache(prepared, config)
-    keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
+    with freed_memory_returned(accelerator.device):
+        keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
 
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     def stored() -> Tensor:
@@ -75,7 +77,8 @@ def reference_logps(
             values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
         return values
 
-    values = stored()
+    with freed_memory_returned(accelerator.device):
+        values = stored()
     for name in cache.fixed:
         screen.warn(
             f"The reference cache had a truncated or damaged file ({cache.folder / name}); "
