@@ -58,7 +58,7 @@ def run(flags: Mapping[str, Any], *, gigabytes: float, config_file: str | None, 
     if not found.fits:
         raise BadInput(f"This run would not fit: {_too_much(found, result)}.", _advice(found, ways), details=result)
     screen.say(
-        f"It is predicted to fit, with micro-batches of {found.tokens:,} tokens. This is from sizes alone and was "
+        f"It is predicted to fit, with micro-batches of {found.words}. This is from sizes alone and was "
         "never compared with a GPU; on the machine itself, --dry-run alone measures."
     )
     return result

@@ -90,6 +90,7 @@ SOURCE = Source(
     has_texts=False,
     licence="yours",
     patterns=("*.jsonl*", "*.json", "*.json.gz"),
+    wanted=("_id", "id", "messages"),
     check=check,
     example=(
         '{"_id": "c1", "messages": [{"id": "1", "from": "user", "content": "Any tea?"}, {"id": "2", "from": '

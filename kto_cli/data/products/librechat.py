@@ -1,4 +1,4 @@
-"""Messages of LibreChat, one document each, as `mongoexport --collection messages` writes them.
+"""Messages of LibreChat, one document each, as mongoexport writes the collection `messages`.
 
     {"messageId", "conversationId", "parentMessageId", "isCreatedByUser", "text" | "content": parts,
      "feedback"?: {"rating": "thumbsUp" | "thumbsDown", "tag", "text"}}
@@ -43,7 +43,7 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     Raises:
         BadInput: columns are missing.
     """
-    step = "Export the messages: mongoexport --collection messages --out messages.jsonl"
+    step = "Export the collection messages of its database as JSON lines, with mongoexport."
     needed = ("messageId", "conversationId", "parentMessageId", "isCreatedByUser")
     need_columns(raw_file.name, columns, needed, "librechat", step)
     return []

@@ -25,6 +25,7 @@ from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import rated_row, upward, without
 from kto_cli.data.readers.jsonl import Record
 
+WANTED = ("type", "data", "meta", "snapshot")
 LABELS: dict[float, bool] = {1: True, -1: False}
 SAYS_NOTHING = frozenset(
     [
@@ -116,6 +117,7 @@ SOURCE = Source(
     has_texts=False,
     licence="yours",
     patterns=("*.json", "*.json.gz", "*.jsonl*"),
+    wanted=WANTED,
     check=check,
     example=(
         '{"type": "rating", "data": {"rating": 1}, "meta": {"chat_id": "c1", "message_id": "b"}, "snapshot": {"chat": '

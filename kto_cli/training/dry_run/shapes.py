@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kto_cli.common.words import plural
 from kto_cli.model.memory_need import MARGIN, SMALLEST, MemoryNeed, fitting_tokens, memory_need
 from kto_cli.model.model_sizes import MemoryOptions, ModelSizes
 
@@ -36,8 +37,8 @@ class Prediction:
     def words(self) -> str:
         """The tokens of a micro-batch, or how many cards it takes."""
         if self.tokens is not None:
-            return f"{self.tokens:,} tokens"
-        return f"{self.cards} cards (FSDP2)" if self.cards else "does not fit"
+            return plural(self.tokens, "token")
+        return f"{plural(self.cards, 'card')} (FSDP2)" if self.cards else "does not fit"
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
