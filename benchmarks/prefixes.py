@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trl-python", metavar="PATH", help="a Python with trl 1.16")
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/hh-rlhf and data/oasst")
     parser.add_argument("--cases", default="", metavar="TEXT", help="only those whose name holds it")
-    parser.add_argument("--steps", type=int, default=2, help="timed steps; default 2")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps; default 2; 0: the first alone")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side; the median counts")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     return parser.parse_args()
@@ -213,7 +213,7 @@ def one_run(tree: Path, work: Path, side: str, steps: int) -> dict[str, Any]:
     given = ["train", *common, *TRAIN, "--max-steps", steps + 1, "--out", place / "run", "--save-every", 10**6]
     _, peak = kto(tree, given)
     lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
-    timed = [line["seconds"] for line in lines[1:]]
+    timed = [line["seconds"] for line in lines[1:] or lines]
     return {
         "seconds": statistics.mean(timed),
         "rows_per_second": BATCH / statistics.mean(timed),
@@ -273,7 +273,6 @@ def trl_run(work: Path, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": found["seconds"],
         "rows_per_second": BATCH / found["seconds"],
         "reference_seconds": found["precompute_seconds"],
-        "peak_mib": found["peak_bytes"] / 2**20,
     }
 
 
@@ -282,9 +281,10 @@ def show(name: str, sides: dict[str, dict[str, Any]]) -> None:
     ours = sides["kto"]
     for side, numbers in sides.items():
         faster = "" if side == "kto" else f"  kto {numbers['seconds'] / ours['seconds']:5.2f}x"
+        peak = f"  peak {numbers['peak_mib']:6,.0f} MiB" if "peak_mib" in numbers else ""
         print(
             f"{name:<14} {side:<16} {numbers['seconds']:7.2f} s a step  {numbers['rows_per_second']:7.2f} rows/s  "
-            f"reference {numbers['reference_seconds']:7.1f} s  peak {numbers['peak_mib']:6,.0f} MiB{faster}"
+            f"reference {numbers['reference_seconds']:7.1f} s{peak}{faster}"
         )
 
 

@@ -200,9 +200,9 @@ def train(context: typer.Context) -> None:
     TrainConfig(**flags)  # wrong flags are reported before anything heavy is loaded
     screen = screen_of(context)
     if gigabytes is not None:
-        from kto_cli.workflows import card
+        from kto_cli.workflows import device_memory
 
-        screen.json(card.run(flags, gigabytes=gigabytes, config_file=config_file, screen=screen))
+        screen.json(device_memory.run(flags, gigabytes=gigabytes, config_file=config_file, screen=screen))
         return
     if dry_run:
         from kto_cli.workflows import dry_run as workflow

@@ -6,7 +6,7 @@ api.py            the public functions, which the command line calls
 precompute.py     kto precompute
 train.py          kto train
 dry_run.py        kto train --dry-run
-card.py           kto train --dry-run --device-memory
+device_memory.py  kto train --dry-run --device-memory
 evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
 demo.py           kto demo

@@ -88,9 +88,9 @@ def known_flags(command: str | None = None) -> set[str]:
 )
 def test_a_command_can_be_typed(path, words, monkeypatch):
     """Its flags exist, go together and have values that are taken; nothing is run."""
-    from kto_cli.workflows import binarize, card, compare, demo, dry_run, evaluate, list_sources, precompute, train
+    from kto_cli.workflows import binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, train
 
-    for module in (binarize, card, compare, demo, dry_run, evaluate, list_sources, precompute, train):
+    for module in (binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, train):
         monkeypatch.setattr(module, "run", lambda *given, **named: {})
     monkeypatch.setattr(evaluate, "report_only", lambda *given, **named: {})
     ran = call(*words)
