@@ -1,6 +1,6 @@
 """The verdict in simulations: noise is hardly ever called learned, and constructed cases get their word.
 
-The default run is a part of the study; `-m slow` runs 200 of each; `python -m tests.support.verdict_study` prints the
+The default run is a part of the study; `-m long` runs 200 of each; `python -m tests.support.verdict_study` prints the
 words, with as many resamples as a real run takes.
 """
 
@@ -30,14 +30,14 @@ def test_each_case_gets_its_word(case):
     assert words_of_case(case, 6)[CASES[case]] >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", NOISE)
 def test_of_200_runs_of_noise_at_most_one_in_20_is_called_learned(kind: str):
     for count in NOISE_ROWS:
         assert words_of_noise(kind, count, 200)["learned"] <= 10, count
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_at_least_95_percent_of_200_runs_of_a_case_get_its_word(case):
     assert words_of_case(case, 200)[CASES[case]] >= 190

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import re
@@ -277,6 +278,22 @@ def test_parts_of_a_cell_by_field_and_index_also_of_the_json_in_it(cell: Any):
     assert "as in" in found.detail
     assert says("a[0] == 1", a=cell) == "n/a"
     assert compile_rule("a.b[0].c == 1 and x[12] == 'a'", "--desirable").columns == ("a.b[0].c", "x[12]")
+
+
+@pytest.mark.parametrize("name", ['scores[name="thumbs"].value', "scores[name='thumbs'].value", 'scores[name=="thumbs"].value'])
+def test_an_item_of_a_list_by_a_field_of_it(name: str):
+    """As tracers keep scores. Two of one name are ambiguous; the text may hold dots and brackets."""
+    scores = [{"name": "safe", "value": 0}, {"name": "thumbs", "value": 1}, "text"]
+    for cell in (scores, json.dumps(scores)):
+        assert cell_of({"scores": cell}, name) == 1
+        assert says(f"{name} == 1", scores=cell) is True
+        assert says(f"{name} == 1 and a == 2", scores=cell, a=2) is True
+    assert compile_rule(f"{name} == 1", "--desirable").columns == (name,)
+    assert spell_column(name) == name
+    assert says(f"{name} is null", scores=scores[:1]) is True
+    assert says(f"{name} == 1", scores=[*scores, scores[1]]) == "n/a"
+    assert says(f"{name} == 1", scores={"name": "thumbs"}) == "n/a"
+    assert cell_of({"a": {"b": [{"k": "x.y[0]", "v": {"w": 5}}]}}, 'a.b[k="x.y[0]"].v.w') == 5
 
 
 @pytest.mark.parametrize("name", ["war es gut?", "größe", "x-y", "in", "NOT", "2nd", "a`b", "a.b.", "名前", "a b.c"])

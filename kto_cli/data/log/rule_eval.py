@@ -14,7 +14,8 @@ the rule decides alone: true `or` anything is true, false `and` anything is fals
                  (`fold`) is equal, unless a rule names that very spelling; dates by their ISO form (`2026-11-21`)
     contains     texts, in any case; lists: one item is the text, in any case
 
-`feedback.thumbs` is a field, `votes[0]` an item (`votes[-1]` the last), of a column or of the JSON text in it.
+`feedback.thumbs` is a field, `votes[0]` an item (`votes[-1]` the last), `scores[name="thumbs"]` the one item with that
+field, of a column or of the JSON text in it.
 """
 
 from __future__ import annotations
@@ -51,9 +52,12 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-PART = re.compile(r"\.|\[-?[0-9]+\]")
+CHOICE = r"""\[(?P<field>\w+)==?(?P<quote>["'])(?P<text>(?:(?!(?P=quote)).)*)(?P=quote)\]"""
+PART = re.compile(rf"\.|\[-?[0-9]+\]|{CHOICE}")
 ITEM = re.compile(r"\[(-?[0-9]{1,9})\]|\.([0-9]{1,9})(?=[.\[]|$)")
 """An item of a list: `[0]`, or `.0` as jq and JavaScript users write it."""
+CHOSEN = re.compile(CHOICE)
+"""The item of a list whose field is a text: `[name="thumbs"]`."""
 Reading = tuple[Callable[[Any], Any], Callable[[Any], bool]]
 """(cell as the type of a value, or None; whether that holds)"""
 Named = Mapping[str, frozenset[str]]
@@ -88,6 +92,12 @@ def part_of(cell: Any, shown: str, path: str) -> Any:
         index, rest = int(item[1] or item[2]), path[item.end() :]
         inner = whole[index] if -len(whole) <= index < len(whole) else None
         return inner if not rest or is_missing(inner) else part_of(inner, shown + item[0], rest)
+    if isinstance(whole, (list, tuple)) and (chosen := CHOSEN.match(path)):
+        found = [each for each in whole if isinstance(each, Mapping) and str(each.get(chosen["field"])) == chosen["text"]]
+        if len(found) > 1:
+            return NotApplicable(f"{shown} has {len(found)} items with {chosen.group()[1:-1]}")
+        rest = path[chosen.end() :]
+        return part_of(found[0], shown + chosen.group(), rest) if found and rest else found[0] if found else None
     if isinstance(whole, (list, tuple)):
         return NotApplicable(f"{shown} is a list; name an item of it, as in {shown}[0]{path}")
     kind = f"item {path}" if path[0] == "[" else f"field {path[1:]}"

@@ -12,7 +12,7 @@ RESERVED = frozenset(("and", "or", "not", "in", "is", "contains", "null", "true"
 """Keywords, in any case; a column of such a name goes in backticks."""
 
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-NAME = re.compile(r"[^\W\d]\w*(\.\w+|\[-?[0-9]+\])*")
+NAME = re.compile(r"""[^\W\d]\w*(\.\w+|\[-?[0-9]+\]|\[\w+==?(?:"[^"]*"|'[^']*')\])*""")
 QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)"|`((?:[^`]|``)*)`""")
 SIGN = re.compile(r"==|!=|<=|>=|<|>|\(|\)|,")
 SLIPS = {
