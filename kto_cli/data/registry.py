@@ -25,9 +25,11 @@ MODULES = {
     "argilla": "products.argilla",
     "label-studio": "products.label_studio",
     "mlflow": "products.mlflow",
+    "phoenix": "products.phoenix",
     "dify": "products.dify",
     "gradio": "products.gradio",
     "anything-llm": "products.anything_llm",
+    "sql": "products.sql",
 }
 
 

@@ -14,7 +14,7 @@ from kto_cli.data.pipeline.to_rows import parse_block
 from kto_cli.data.registry import MODULES, all_sources, source
 from kto_cli.data.select import choose
 
-SUFFIXES = {"log": "csv", "alpaca-eval": "json", "halos": "json", "llama-factory": "json"}
+SUFFIXES = {"log": "csv", "alpaca-eval": "json", "halos": "json", "llama-factory": "json", "sql": "sql"}
 OPTIONS = {"log": {"desirable": "resolved == true", "undesirable": "else"}}
 VALUES = {
     **{"ranked": "middle", "threshold": "3", "margin": 0.5, "score": "thumbs", "min_ratio": 3.0, "desirable": "a == 1"},
@@ -37,6 +37,8 @@ def test_the_list_is_all_sources_in_full(kto):
 @pytest.mark.parametrize("name", MODULES)
 def test_the_example_of_a_source_is_a_raw_file_of_it(name, tmp_path):
     """Every row of it is feedback: none is rejected or left out."""
+    if name == "sql":
+        pytest.importorskip("duckdb")
     path = tmp_path / f"example.{SUFFIXES.get(name, 'jsonl')}"
     path.write_text("\n".join(source(name).example) + "\n", encoding="utf-8")
     config = BinarizeConfig((f"{name}:{path}",), **OPTIONS.get(name, {}))
@@ -48,7 +50,7 @@ def test_the_example_of_a_source_is_a_raw_file_of_it(name, tmp_path):
 @pytest.mark.parametrize("option", OF_SOURCES)
 @pytest.mark.parametrize("name", MODULES)
 def test_an_option_is_taken_by_the_sources_that_list_it_and_by_no_other(name, option, tmp_path):
-    path = tmp_path / "annotations.jsonl"
+    path = tmp_path / ("annotations.sql" if name == "sql" else "annotations.jsonl")
     path.write_text("{}\n", encoding="utf-8")
     given = {option: VALUES.get(option, "column")} | ({"ranked": "adjacent"} if option == "both_labels" else {})
     config = BinarizeConfig((f"{name}:{path}",), **given)

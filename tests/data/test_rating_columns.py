@@ -96,8 +96,23 @@ def as_langfuse(question: str, answer: str, thumb: bool | None, draw: Random) ->
     return {"id": "t", "input": chat, "output": said, "sessionId": None, "scores": scores}
 
 
+def as_phoenix(question: str, answer: str, thumb: bool | None, draw: Random) -> dict[str, Any]:
+    """Annotations in the span; what a model annotated does not count where a person did."""
+    chat: dict[str, Any] = {
+        "attributes.llm.input_messages": [{"message.role": "user", "message.content": question}],
+        "attributes.llm.output_messages": [{"message": {"role": "assistant", "content": answer}}],
+    }
+    if draw.random() < 0.5:
+        chat = {"attributes": {"input": {"value": question}, "output": {"value": answer}}}
+    given = [] if thumb is None else [{"name": "thumb", "annotator_kind": "HUMAN", "result": {"score": int(thumb)}}]
+    if given and draw.random() < 0.5:
+        given.append({"name": "thumb", "annotator_kind": "LLM", "result": {"score": 1 - int(bool(thumb))}})
+    return {"context": {"span_id": "s"}, **chat, "annotations": given}
+
+
 SHAPES = {
     "langfuse": as_langfuse,
+    "phoenix": as_phoenix,
     "langsmith": as_langsmith,
     "argilla": as_argilla,
     "label-studio": as_label_studio,
@@ -293,3 +308,26 @@ def test_langfuse_scores_of_a_page_are_columns(kto, tmp_path):
     binarize(f"langfuse:{path}", out=tmp_path / "out", label_column="user-feedback", validation=0.0)
     rows = {row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")}
     assert rows == {"A": True, "B": False, "C": True}
+
+
+def test_phoenix_joins_annotations_by_span(kto, tmp_path):
+    spans = [
+        {"context.span_id": f"s{k}", "attributes.input.value": f"Q{k}", "attributes.output.value": f"A{k}"}
+        for k in (1, 2, 3)
+    ]
+    marks = [
+        {"span_id": "s1", "annotation_name": "ok", "result.label": "true"},
+        {"span_id": "s3", "annotation_name": "ok", "result.label": "false"},
+    ]
+    for name, rows in (("spans", spans), ("annotations", marks)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = binarize(f"phoenix:{tmp_path}", out=tmp_path / "out", validation=0.0)
+    assert {row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")} == {
+        "A1": True,
+        "A3": False,
+    }
+    assert result["dropped_reasons"] == {"no_label": 1}
+    (tmp_path / "annotations.jsonl").unlink()
+    ran = kto("binarize", f"phoenix:{tmp_path / 'spans.jsonl'}", "--out", tmp_path / "again")
+    assert ran.code == 1
+    assert "no file of annotations lies beside it" in " ".join(ran.err.split())

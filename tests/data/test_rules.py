@@ -280,7 +280,9 @@ def test_parts_of_a_cell_by_field_and_index_also_of_the_json_in_it(cell: Any):
     assert compile_rule("a.b[0].c == 1 and x[12] == 'a'", "--desirable").columns == ("a.b[0].c", "x[12]")
 
 
-@pytest.mark.parametrize("name", ['scores[name="thumbs"].value', "scores[name='thumbs'].value", 'scores[name=="thumbs"].value'])
+@pytest.mark.parametrize(
+    "name", ['scores[name="thumbs"].value', "scores[name='thumbs'].value", 'scores[name=="thumbs"].value']
+)
 def test_an_item_of_a_list_by_a_field_of_it(name: str):
     """As tracers keep scores. Two of one name are ambiguous; the text may hold dots and brackets."""
     scores = [{"name": "safe", "value": 0}, {"name": "thumbs", "value": 1}, "text"]

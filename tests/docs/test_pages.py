@@ -88,7 +88,17 @@ def known_flags(command: str | None = None) -> set[str]:
 )
 def test_a_command_can_be_typed(path, words, monkeypatch):
     """Its flags exist, go together and have values that are taken; nothing is run."""
-    from kto_cli.workflows import binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, train
+    from kto_cli.workflows import (
+        binarize,
+        compare,
+        demo,
+        device_memory,
+        dry_run,
+        evaluate,
+        list_sources,
+        precompute,
+        train,
+    )
 
     for module in (binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, train):
         monkeypatch.setattr(module, "run", lambda *given, **named: {})

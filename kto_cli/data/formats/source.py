@@ -28,6 +28,8 @@ class RawFile:
     """VALIDATION for the source's official test split."""
     paired: bool = False
     """All rows are pairs, so a line that cannot be parsed counts as two rows."""
+    records: Callable[[RawFile], Iterator[Record]] | None = None
+    """Its records, for who looks at the first of them, where they are not its rows."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def sample(column: str, raw_file: RawFile) -> list[Any]:
     """Values of a column in the first records of a file; none for a file that is not there."""
     if not raw_file.path.exists():
         return []
-    first = map(parsed, islice(records(raw_file.path, raw_file.name, None), SAMPLE))
+    rows = raw_file.records(raw_file) if raw_file.records else records(raw_file.path, raw_file.name, None)
+    first = map(parsed, islice(rows, SAMPLE))
     cells = [cell_of(record.values, column) for record in first if record.values is not None]
     return [cell for cell in cells if not isinstance(cell, NotApplicable) and not is_missing(cell)]

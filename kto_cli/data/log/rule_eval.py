@@ -93,7 +93,9 @@ def part_of(cell: Any, shown: str, path: str) -> Any:
         inner = whole[index] if -len(whole) <= index < len(whole) else None
         return inner if not rest or is_missing(inner) else part_of(inner, shown + item[0], rest)
     if isinstance(whole, (list, tuple)) and (chosen := CHOSEN.match(path)):
-        found = [each for each in whole if isinstance(each, Mapping) and str(each.get(chosen["field"])) == chosen["text"]]
+        found = [
+            each for each in whole if isinstance(each, Mapping) and str(each.get(chosen["field"])) == chosen["text"]
+        ]
         if len(found) > 1:
             return NotApplicable(f"{shown} has {len(found)} items with {chosen.group()[1:-1]}")
         rest = path[chosen.end() :]

@@ -19,12 +19,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.common.errors import BadInput
-from kto_cli.common.words import printable
 from kto_cli.data.formats import listing
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.products import rating_columns
+from kto_cli.data.products.files_beside import files_beside, is_of
 from kto_cli.data.products.rating_columns import Parts, agreed
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 from kto_cli.data.readers import any_file
@@ -43,11 +42,6 @@ class Scores(NamedTuple):
     of_trace: dict[str, list[dict[str, Any]]]
 
 
-def is_of(path: Path, kind: str) -> bool:
-    """Whether a path, by its last two parts, holds `observations` or `scores`."""
-    return any(kind in part.lower() for part in path.parts[-2:])
-
-
 def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     """The file itself, or the files of observations of a folder; of a folder without any, all its files.
 
@@ -57,23 +51,8 @@ def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     if path.is_file():
         return listing.one_file(path, subsets)
     found = listing.files_below(path, PATTERNS, "langfuse")
-    observations = [file for file in found if is_of(file, "observation")]
+    observations = [file for file in found if is_of(file.relative_to(path), "observation")]
     return listing.in_folder(path, observations or found, lambda below: "")
-
-
-def score_files(observations: Path) -> list[Path]:
-    """Files of scores that belong to a file of observations: beside it, or in a folder beside its own.
-
-    Raises:
-        BadInput: there are none.
-    """
-    for folder in (observations.parent, observations.parent.parent):
-        near = [*folder.glob("*"), *folder.glob("*/*")]
-        found = [each for each in near if is_of(each, "score") and each.is_file() and any_file.suffix(each.name)]
-        if found:
-            return sorted(found)
-    what = f"{printable(str(observations))} has observations, and no file of scores lies beside it."
-    raise BadInput(what, "Put the folders observations and scores of the export side by side, and name their folder.")
 
 
 @lru_cache(maxsize=4)
@@ -110,7 +89,7 @@ def records(raw_file: RawFile) -> Iterator[Record]:
     if not is_of(raw_file.path, "observation"):
         yield from any_file.records(raw_file.path, raw_file.name, None)
         return
-    scores = scores_of(tuple(score_files(raw_file.path)))
+    scores = scores_of(files_beside(raw_file.path, "observations", "scores"))
     generations: dict[str, int] = defaultdict(int)
     for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
         trace = str(either(record.values or {}, "trace_id"))

@@ -30,6 +30,7 @@ OTHER_KINDS = {
     **dict.fromkeys((".txt", ".md", ".log", ".dat"), ("a text file", "Save its rows as JSONL or CSV, and name it so.")),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), ("an archive", "Unpack it first.")),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), ("a database", "Export the table as CSV.")),
+    ".sql": ("an SQL query", "Run: kto binarize sql:FILE"),
     **dict.fromkeys((".orc", ".avro"), ("a table of another format", "Save it as Parquet.")),
     **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz"), ("a pickle or an array", "Save it as JSONL or Parquet.")),
     **dict.fromkeys((".yaml", ".yml", ".xml", ".html"), ("no table", "Save its rows as JSONL.")),

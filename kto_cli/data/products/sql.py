@@ -1,0 +1,110 @@
+"""Rows of an SQL query over local files, by DuckDB: joins, and any export that no other source reads.
+
+    kto binarize sql:QUERY.sql
+
+The query's columns are read as a log's: prompt and completion (or messages), and label, or a score with --score-column.
+A file is named in the query by its path, from the folder where the command is typed
+(https://duckdb.org/docs/stable/data/overview). Rows are called QUERY.sql:row N; a query without ORDER BY gives them in
+the same order each time, as it runs on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kto_cli.common.errors import BadInput, first_line
+from kto_cli.common.install import install_extra
+from kto_cli.common.words import printable
+from kto_cli.data.formats.source import RawFile
+from kto_cli.data.log import format as log_format
+from kto_cli.data.readers.jsonl import Record
+
+AT_ONCE = 2048
+"""Rows that are fetched at a time."""
+
+
+@contextmanager
+def _result(path: Path) -> Iterator[Any]:
+    """The result of a query, to be fetched.
+
+    Raises:
+        BadInput: there is no DuckDB, no such file, or the query fails, also while it is fetched.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise BadInput("sql needs DuckDB.", f"Run: {install_extra('sql')}") from error
+    name = printable(str(path))
+    try:
+        query = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name} cannot be read ({first_line(error)}).", "Name a file with one SQL query.") from error
+    try:
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 1")  # a join of several threads gives its rows in any order
+            found = connection.execute(query)
+            if found is None or found.description is None:
+                raise BadInput(f"{name} gives no rows.", "Write one query, such as SELECT ... FROM 'log.csv'.")
+            yield found
+    except duckdb.Error as error:
+        raise BadInput(
+            f"{name} fails: {first_line(error)}", "Mend the query; files are named by their paths."
+        ) from error
+
+
+def columns(raw_file: RawFile) -> list[str]:
+    """Columns of the query's result.
+
+    Raises:
+        BadInput: see `_result`; two columns have one name.
+    """
+    with _result(raw_file.path) as found:
+        names = [str(column[0]) for column in found.description]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BadInput(f"{printable(str(raw_file.path))} gives two columns {twice[0]!r}.", "Name one of them: ... AS x")
+    return names
+
+
+def records(raw_file: RawFile) -> Iterator[Record]:
+    """Rows of the query's result.
+
+    Raises:
+        BadInput: see `_result`.
+    """
+    with _result(raw_file.path) as found:
+        names = [str(column[0]) for column in found.description]
+        number = 0
+        while rows := found.fetchmany(AT_ONCE):
+            for row in rows:
+                number += 1
+                yield Record(f"{raw_file.name}:row {number}", dict(zip(names, row, strict=True)))
+
+
+def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
+    """The query's file.
+
+    Raises:
+        BadInput: it is not there, or no query.
+    """
+    if not path.is_file() or path.suffix.lower() != ".sql":
+        raise BadInput(f"{printable(str(path))} is no file of a query.", "Name a file that ends in .sql.")
+    return [RawFile(path, path.name, records=records)]
+
+
+SOURCE = replace(
+    log_format.SOURCE,
+    name="sql",
+    about="rows of an SQL query over local files, by DuckDB: its columns are read as a log's",
+    patterns=("*.sql",),
+    raw_files=raw_files,
+    records=records,
+    columns=columns,
+    example=(
+        "SELECT 'Any tea?' AS prompt, 'Green and black.' AS completion, true AS label",
+        "UNION ALL SELECT 'Where do I park?', 'Outside.', false",
+    ),
+)
