@@ -18,6 +18,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput, first_line
 from kto_cli.common.install import install_extra
+from kto_cli.common.read import read_text
 from kto_cli.common.words import printable
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log import format as log_format
@@ -38,11 +39,7 @@ def _result(path: Path) -> Iterator[Any]:
         import duckdb
     except ImportError as error:
         raise BadInput("sql needs DuckDB.", f"Run: {install_extra('sql')}") from error
-    name = printable(str(path))
-    try:
-        query = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{name} cannot be read ({first_line(error)}).", "Name a file with one SQL query.") from error
+    name, query = printable(str(path)), read_text(path, "an SQL query")
     try:
         with duckdb.connect() as connection:
             connection.execute("SET threads = 1")  # a join of several threads gives its rows in any order
