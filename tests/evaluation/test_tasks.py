@@ -594,7 +594,7 @@ def test_a_group_and_a_tag_of_ones_own(tmp_path, subject):
     assert compared["both"]["difference"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_short_names_are_in_lm_evals_whole_index():
     plan = plan_tasks([*PAPER, "arc_easy", "hellaswag@5"], allow_code=True)
     shots = {asked.name: asked.benchmark.shots for asked in plan.asked}

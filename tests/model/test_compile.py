@@ -61,7 +61,7 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [{name: line[name] for name in line.keys() - CLOCK - {"validation"}} for line in numbers]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_compiled_layers_give_the_same_run(

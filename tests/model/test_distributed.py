@@ -210,7 +210,7 @@ def test_finished_weights_are_rounded_under_fsdp2_as_by_one_process(tmp_path, pi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("state", ["SHARDED_STATE_DICT", "FULL_STATE_DICT"])
+@pytest.mark.parametrize("state", [pytest.param("SHARDED_STATE_DICT", marks=pytest.mark.long), "FULL_STATE_DICT"])
 def test_adapters_under_fsdp2(runs, state):
     """LoRA on a sharded model trains like one process, goes on from its third step, and the adapter loads in one."""
     home, lora = runs.home / state, ["--lora-r", 4, "--learning-rate", 3e-3]

@@ -220,7 +220,7 @@ def test_rows_are_not_read_to_be_planned(some: EncodedRows, monkeypatch):
     assert len(some.labels) == len(some.sequences.lengths) // 2 == len(some.prompts) == len(some.own.keys)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_flat_in_the_number_of_rows(tmp_path: Path, pico: Path):
     """Peak memory of preparing rows that are tokenized already, above the imports: 7,500 more rows cost less than 200
     bytes each, the noise of pages included."""

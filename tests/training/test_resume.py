@@ -112,7 +112,7 @@ def test_killed_and_resumed_is_the_same_run(unbroken, data, pico, tmp_path, inst
     assert not list((tmp_path / "run").rglob(".*")), "something half-written is left"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_twice(unbroken, data, pico, tmp_path):
     """Killed, resumed, killed again, resumed."""
     assert kill_when(spawn(*words(data, pico, tmp_path)), lambda: lines_written(tmp_path) >= 4)
