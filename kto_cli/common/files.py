@@ -239,13 +239,18 @@ def file_sha256(path: Path) -> str:
 
 def weights_sha256(path: Path) -> str:
     """Hex SHA-256 of a file of weights, computed once per process while size, times and inode stay the same."""
-    seen = path.stat()
-    return _sha256_of(path.resolve(), seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+    return _sha256_of(path.resolve(), state_of(path))
 
 
 @lru_cache(maxsize=1024)
-def _sha256_of(path: Path, *_: int) -> str:
+def _sha256_of(path: Path, state: tuple[int, ...]) -> str:
     return file_sha256(path)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Size, times and inode of a file: while they stay, what was made of it within this process stands."""
+    seen = path.stat()
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
 
 
 def text_hash(*parts: str) -> str:

@@ -195,10 +195,9 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
 def _validated(this_run: Run, directory: RunDir, screen: Screen) -> dict[str, Any]:
     """Metrics of all validation rows."""
     engine, rows, references = this_run.engine, this_run.validation, this_run.validation_references
-    device = engine.accelerator.device
-    with freed_memory_returned(device), screen.progress("validation rows", 2 * len(rows), keeps=_continues(directory)):
-        scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
-    with freed_memory_returned(device):
+    with freed_memory_returned(engine.accelerator.device):
+        with screen.progress("validation rows", 2 * len(rows), keeps=_continues(directory)):
+            scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
         return validation_metrics(scores, this_run.settings.loss)
 
 

@@ -230,7 +230,12 @@ def test_answers_of_several_turns_are_refused(answer):
 def test_a_tree_is_read_down_to_its_leaf():
     tree = {"a": {"parentId": None, **MORE}, "b": {"parentId": "a", **GREEN}, "c": {"parentId": "a", **BLACK}}
     assert short(branch(tree, "c")) == "u:Any tea? a:Black"
-    assert branch({"a": {"parentId": "a", **MORE}}, "a")
+
+
+def test_a_tree_without_a_way_to_its_root_is_no_chat():
+    """Cut short it would be another prompt than the one that was answered; a circle has no first message."""
+    for tree in ({"a": {"parentId": "a", **MORE}}, {"a": {"parentId": "gone", **MORE}}):
+        assert reason(branch, tree, "a") == "thread_broken"
 
 
 def test_two_whole_chats_need_no_prompt(tmp_path):

@@ -15,6 +15,7 @@ from made_feedback import binarize, both_splits, lines_of
 
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.products import argilla, label_studio, langfuse, langsmith, mlflow
+from kto_cli.data.products.rating_columns import row
 from kto_cli.data.products.traced_calls import answer_in, prompt_in
 
 QUESTION, ANSWER = "What about {}?", "As {} says:\n\nno. {}"
@@ -171,7 +172,7 @@ def test_each_rated_record_is_a_row(source, seed):
 )
 def test_raters_who_disagree_give_no_row(read, record):
     with pytest.raises(RowFault, match="by different raters") as found:
-        read(record)
+        row(read(record))
     assert found.value.reason == "raters_disagree"
 
 
@@ -280,6 +281,21 @@ def test_langfuse_joins_scores_by_observation_and_by_trace(tmp_path):
     assert rows == {"A1": True, "A3": False}
     assert result["dropped_reasons"] == {"no_label": 3}
     assert result["rejected"] == {"rated_message_unclear": 2}
+
+
+def test_scores_are_read_again_when_they_change(tmp_path):
+    """Within one process, as the Python API is used."""
+    scores = [{"observation_id": f"o{k}", "name": "thumb", "value": k, "data_type": "BOOLEAN"} for k in (0, 1)]
+    observations = [observation("o0", "t", "A0"), observation("o1", "t", "A1")]
+    folder = blob_export(tmp_path / "export", observations, scores)
+    labels = []
+    for _ in range(2):
+        binarize(f"langfuse:{folder}", out=tmp_path / "out", validation=0.0, overwrite=True)
+        labels.append({row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")})
+        path = folder / "scores/2026-01-01.jsonl"
+        path.write_text(path.read_text().replace('"value": 0', '"value": 2').replace('"value": 1', '"value": 0'))
+        path.write_text(path.read_text().replace('"value": 2', '"value": 1'))
+    assert labels == [{"A0": False, "A1": True}, {"A0": True, "A1": False}]
 
 
 def test_langfuse_reads_a_score_by_its_data_type():

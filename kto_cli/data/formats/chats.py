@@ -9,6 +9,7 @@ before the first user turn is left out; so is what follows the rated answer. Rej
     empty_turn, empty_answer
     rated_message_unclear      several messages have a rating of their own, and nothing says which one is meant
     rated_message_missing      the record names a message that is not in the chat, or not the assistant's
+    thread_broken              the chat is a tree, and a message above the rated one is not in it
     reasoning_not_accepted     the rated answer has its reasoning in another field
 """
 
@@ -200,14 +201,23 @@ def thread_of(value: Any, rated: str | None) -> Any:
     tree: dict[str, Any] = inner if isinstance(inner, dict) else history
     if not tree or not all(isinstance(turn, dict) and "parentId" in turn for turn in tree.values()):
         return value
-    return branch(tree, rated if rated in tree else history.get("currentId")) or value
+    last = rated if rated in tree else history.get("currentId")
+    return branch(tree, last) if last in tree else value
 
 
-def branch(messages: Mapping[str, Any], last: str | None) -> list[Any]:
-    """Messages of a tree by id, from the first one down to `last`, as Open WebUI stores them."""
-    thread: list[Any] = []
-    while last is not None and isinstance(turn := messages.get(last), dict) and len(thread) <= len(messages):
-        thread.append({"id": last, **turn})
-        parent = turn.get("parentId", turn.get("parent_id", turn.get("parentMessageId")))
-        last = parent if isinstance(parent, str) else None
+def branch(messages: Mapping[str, Any], last: str) -> list[dict[str, Any]]:
+    """Messages of a tree by id, from the first one down to `last`, each with its id (Open WebUI, LibreChat).
+
+    Raises:
+        RowFault: `thread_broken` if a message before it is not there, or the ids go in a circle.
+    """
+    thread: list[dict[str, Any]] = []
+    at: Any = last
+    while at is not None and str(at).strip("0-"):  # LibreChat writes zeros as the parent of a first message
+        if not isinstance(at, str) or not isinstance(turn := messages.get(at), dict):
+            raise RowFault("thread_broken", f"the message {str(at)[:40]!r} before it is not there")
+        if len(thread) == len(messages):
+            raise RowFault("thread_broken", "its messages answer each other in a circle")
+        thread.append({"id": at, **turn})
+        at = turn.get("parentId", turn.get("parent_id", turn.get("parentMessageId")))
     return thread[::-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.fields import raw_text
 from kto_cli.data.formats.records import Reject, Result, RowFault
+from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
 
@@ -29,7 +30,18 @@ class RawFile:
     paired: bool = False
     """All rows are pairs, so a line that cannot be parsed counts as two rows."""
     records: Callable[[RawFile], Iterator[Record]] | None = None
-    """Its records, for who looks at the first of them, where they are not its rows."""
+    """Of its source (`Source.records`); default: its rows."""
+
+
+def records_of(raw_file: RawFile, wanted: Sequence[str] | None = None) -> Iterator[Record]:
+    """Records of a raw file; of its rows the wanted columns (None: all).
+
+    Raises:
+        BadInput: see `any_file.records`, and the source's own function.
+    """
+    if raw_file.records is not None:
+        return raw_file.records(raw_file)
+    return any_file.records(raw_file.path, raw_file.name, wanted)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
 from kto_cli.data.formats.column_names import is_negative, opposite_of
 from kto_cli.data.formats.labels import WORDS, as_number, fold, is_missing, spell_value
-from kto_cli.data.formats.source import RawFile
+from kto_cli.data.formats.source import RawFile, records_of
 from kto_cli.data.log.rule_ast import spell_column
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
-from kto_cli.data.readers.any_file import parsed, records
+from kto_cli.data.readers.any_file import parsed
 
 SAMPLE = 1000
 """Records whose values tell how a column writes yes: 1, true."""
@@ -72,7 +72,6 @@ def sample(column: str, raw_file: RawFile) -> list[Any]:
     """Values of a column in the first records of a file; none for a file that is not there."""
     if not raw_file.path.exists():
         return []
-    rows = raw_file.records(raw_file) if raw_file.records else records(raw_file.path, raw_file.name, None)
-    first = map(parsed, islice(rows, SAMPLE))
+    first = map(parsed, islice(records_of(raw_file), SAMPLE))
     cells = [cell_of(record.values, column) for record in first if record.values is not None]
     return [cell for cell in cells if not isinstance(cell, NotApplicable) and not is_missing(cell)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import OutOfMemory
 from kto_cli.data.formats.fields import ignored_columns
-from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.formats.source import RawFile, Source, records_of
 from kto_cli.data.pipeline.to_rows import Block, ParsedRows, parse_block
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -35,12 +35,14 @@ def blocks(chosen: Sequence[Chosen], config: BinarizeConfig, note: Callable[[str
             one.source, raw_files=None, records=None, columns=None, check=None, resolve_options=None, paired=None
         )
         for named in one.files:
-            notes, file, options = _resolved(one.source, named, config)
+            notes, file, options = _resolved(one.source, replace(named, records=one.source.records), config)
             for text in [*notes, *any_file.layout_notes(file.path)]:
                 if text not in noted:
                     noted.add(text)
                     note(text)
-            for some in _gathered(_records(one.source, file)):
+            records = records_of(file, one.source.wanted)
+            file = replace(file, records=None)
+            for some in _gathered(records):
                 yield Block(some, light, number, file, options)
 
 
@@ -56,12 +58,6 @@ def _resolved(source: Source, file: RawFile, config: BinarizeConfig) -> tuple[li
     if source.paired is not None:
         file = replace(file, paired=source.paired(columns))
     return notes, file, source.resolve_options(columns, file, config) if source.resolve_options else config
-
-
-def _records(source: Source, file: RawFile) -> Iterator[Record]:
-    if source.records is not None:
-        return source.records(file)
-    return any_file.records(file.path, file.name, source.wanted)
 
 
 def _gathered(records: Iterable[Record]) -> Iterator[list[Record]]:

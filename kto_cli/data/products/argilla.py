@@ -12,7 +12,7 @@ from typing import Any
 
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.rating_columns import Parts
 from kto_cli.data.products.traced_calls import opened
 
 
@@ -25,7 +25,7 @@ def parts(values: dict[str, Any]) -> Parts:
     for question, given in responses.items() if isinstance(responses, dict) else ():
         several = [each for each in (given if isinstance(given, list) else [given]) if isinstance(each, dict)]
         counted = [each.get("value") for each in several if each.get("status", "submitted") == "submitted"]
-        ratings[str(question)] = agreed(counted, str(question))
+        ratings[str(question)] = counted
     return Parts({str(name): opened(value) for name, value in fields.items()}, ratings)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.rating_columns import Parts
 from kto_cli.data.products.traced_calls import opened
 
 
@@ -30,10 +30,7 @@ def parts(values: dict[str, Any]) -> Parts:
         for result in annotation.get("result") or ():
             if isinstance(result, dict) and isinstance(name := result.get("from_name"), str):
                 given.setdefault(name, []).append(value_of(result.get("value"), name))
-    return Parts(
-        {str(name): opened(value) for name, value in data.items()},
-        {name: agreed(found, name) for name, found in given.items()},
-    )
+    return Parts({str(name): opened(value) for name, value in data.items()}, given)
 
 
 def value_of(value: Any, name: str) -> Any:

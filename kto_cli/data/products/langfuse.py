@@ -13,18 +13,17 @@ Rejected    rated_message_unclear (a score of a trace with several generations)
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kto_cli.data.formats import listing
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.files_beside import files_beside, is_of
-from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
+from kto_cli.data.products.rating_columns import UNRATED, Parts
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -48,29 +47,23 @@ def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     Raises:
         BadInput: nothing is there.
     """
-    if path.is_file():
-        return listing.one_file(path, subsets)
-    found = listing.files_below(path, PATTERNS, "langfuse")
-    observations = [file for file in found if is_of(file.relative_to(path), "observation")]
-    return listing.in_folder(path, observations or found, lambda below: "")
+    return rated_files(path, subsets, PATTERNS, "langfuse", lambda below: is_of(below, "observations"))
 
 
-@lru_cache(maxsize=4)
-def scores_of(files: tuple[Path, ...]) -> Scores:
-    """All scores of some files.
+@lru_cache(maxsize=1)
+def scores_of(files: Beside) -> Scores:
+    """All scores of some files, read once.
 
     Raises:
         BadInput: a file cannot be read.
     """
     found = Scores(defaultdict(list), defaultdict(list))
-    for path in files:
-        for record in any_file.records(path, path.name, None):
-            values = any_file.parsed(record).values or {}
-            observation, trace = either(values, "observation_id"), either(values, "trace_id")
-            if observation:
-                found.of_observation[str(observation)].append(values)
-            elif trace:
-                found.of_trace[str(trace)].append(values)
+    for values in values_in(files):
+        observation, trace = either(values, "observation_id"), either(values, "trace_id")
+        if observation:
+            found.of_observation[str(observation)].append(values)
+        elif trace:
+            found.of_trace[str(trace)].append(values)
     return found
 
 
@@ -90,11 +83,7 @@ def records(raw_file: RawFile) -> Iterator[Record]:
         yield from any_file.records(raw_file.path, raw_file.name, None)
         return
     scores = scores_of(files_beside(raw_file.path, "observations", "scores"))
-    generations: dict[str, int] = defaultdict(int)
-    for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
-        trace = str(either(record.values or {}, "trace_id"))
-        if trace in scores.of_trace and is_generation(record):
-            generations[trace] += 1
+    generations = generations_of(raw_file, scores.of_trace)
     for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
         if record.values is None:
             yield record
@@ -104,6 +93,16 @@ def records(raw_file: RawFile) -> Iterator[Record]:
         of_trace = scores.of_trace.get(trace, []) if is_generation(record) else []
         more = {UNCLEAR: len(of_trace)} if of_trace and generations[trace] > 1 else {}
         yield Record(record.origin, {**record.values, SCORES: [*own, *([] if more else of_trace)], **more}, record.raw)
+
+
+def generations_of(raw_file: RawFile, traces: Collection[str]) -> Counter[str]:
+    """How many calls of a model each of some traces has."""
+    found: Counter[str] = Counter()
+    for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)) if traces else ():
+        trace = str(either(record.values or {}, "trace_id"))
+        if trace in traces and is_generation(record):
+            found[trace] += 1
+    return found
 
 
 def is_generation(record: Record) -> bool:
@@ -121,18 +120,17 @@ def parts(values: dict[str, Any]) -> Parts:
             given.setdefault(name, []).append(value_of(score))
     if isinstance(listed, dict):
         given = {str(name): value if isinstance(value, list) else [value] for name, value in listed.items()}
-    ratings = {name: agreed(found, name) for name, found in given.items()}
-    if not ratings and values.get(UNCLEAR):
+    if not given and values.get(UNCLEAR):
         raise RowFault("rated_message_unclear", "a score is of its whole trace, which has several generations")
-    if not ratings and isinstance(listed, list):
-        return Parts({"prompt": "", "completion": ""}, {})
+    if not given and isinstance(listed, list):
+        return UNRATED
     texts = {
         "prompt": prompt_in(values.get("input"), "input"),
         "completion": answer_in(values.get("output"), "output"),
         "conversation_id": either(values, "session_id"),
     }
     others = {name: value for name, value in values.items() if name not in (*TEXTS, *texts)} if listed is None else {}
-    return Parts({**texts, **others}, ratings)
+    return Parts({**texts, **others}, given)
 
 
 def value_of(score: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.rating_columns import Parts
+from kto_cli.data.products.rating_columns import UNRATED, Parts
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 
 THREADS = ("thread_id", "session_id", "conversation_id")
@@ -23,11 +23,11 @@ def parts(values: dict[str, Any]) -> Parts:
     """A run and its feedback."""
     stats = opened(values.get("feedback_stats"))
     ratings = {
-        str(key): found.get("avg") if isinstance(found := opened(stat), dict) else found
+        str(key): [found.get("avg") if isinstance(found := opened(stat), dict) else found]
         for key, stat in (stats.items() if isinstance(stats, dict) else ())
     }
-    if not ratings:  # a run nobody rated, whatever it holds
-        return Parts({"prompt": "", "completion": ""}, {})
+    if not ratings:
+        return UNRATED
     texts = {"prompt": prompt_in(values.get("inputs")), "completion": answer_in(values.get("outputs"))}
     extra = opened(values.get("extra"))
     metadata = opened(extra.get("metadata")) if isinstance(extra, dict) else None

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.data.formats.chats import branch
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import spell_cell
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.products.rated_messages import Chat, rated_rows, upward, without
+from kto_cli.data.products.rated_messages import Chat, rated_rows, without
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
@@ -31,7 +32,7 @@ WANTED = (
     *("files", "attachments", "image"),
 )
 PARENT = "parentMessageId"
-LINKS = frozenset(("messageId", "conversationId", PARENT, "feedback"))
+LINKS = frozenset(("id", "messageId", "conversationId", PARENT, "feedback"))
 """Fields of a message that a model is not given."""
 MESSAGES = "messages"
 """Column of a conversation that was assembled."""
@@ -83,7 +84,7 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
             raise RowFault(reason, f"a message of the conversation has the messageId {spell_cell(name)}")
         by_id[name] = as_message(each)
     ids = list(by_id)
-    chat = Chat(messages, label_of, lambda index: without(upward(by_id, ids[index], PARENT), LINKS), ids)
+    chat = Chat(messages, label_of, lambda index: without(branch(by_id, ids[index]), LINKS), ids)
     yield from rated_rows(chat, record.origin, f"conversation {values['conversationId']}", raw_file.split)
 
 

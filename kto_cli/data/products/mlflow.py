@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.rating_columns import UNRATED, Parts
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 
 SESSION = "mlflow.trace.session"
@@ -27,8 +27,8 @@ def parts(values: dict[str, Any]) -> Parts:
         if isinstance(feedback, dict):
             name = str(each.get("assessment_name") or each.get("name") or "feedback")
             given.setdefault(name, []).append(opened(feedback.get("value")))
-    if not given:  # a trace nobody assessed, whatever it holds
-        return Parts({"prompt": "", "completion": ""}, {})
+    if not given:
+        return UNRATED
     texts = {
         "prompt": prompt_in(values.get("request"), "request"),
         "completion": answer_in(values.get("response"), "response"),
@@ -37,7 +37,7 @@ def parts(values: dict[str, Any]) -> Parts:
         found = opened(values.get(holder))
         if isinstance(found, dict) and found.get(SESSION):
             texts["conversation_id"] = found[SESSION]
-    return Parts(texts, {name: agreed(found, name) for name, found in given.items()})
+    return Parts(texts, given)
 
 
 SOURCE = rating_columns.source(

@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.data.formats.chats import branch
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import as_number, is_missing, spell_cell
 from kto_cli.data.formats.messages import identity
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.products.rated_messages import rated_row, upward, without
+from kto_cli.data.products.rated_messages import rated_row, without
 from kto_cli.data.readers.jsonl import Record
 
 WANTED = ("type", "data", "meta", "snapshot")
@@ -91,7 +92,7 @@ def thread(chat: Mapping[str, Any], message_id: str) -> list[Mapping[str, Any]]:
     if isinstance(tree, dict) and tree:
         if message_id not in tree:
             raise RowFault("rated_message_missing", f"the snapshot has no message {message_id[:40]!r}")
-        return with_system(upward(tree, message_id, "parentId"), chat)
+        return with_system(branch(tree, message_id), chat)
     listed = chat.get("messages")
     messages = listed if isinstance(listed, list) and all(isinstance(each, dict) for each in listed) else []
     place = next((index for index, each in enumerate(messages) if identity(each) == message_id), None)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.formats.fields import need_columns, needed
+from kto_cli.data.formats.fields import need_columns, needed, pair
 from kto_cli.data.formats.messages import refuse_more_than_text
-from kto_cli.data.formats.records import Pair, Result, RowFault, root
+from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.rows import answer_of, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
@@ -44,9 +44,7 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Resu
         raise RowFault("not_messages", "input is neither an object with messages nor a list of them")
     prompt = prompt_of(given, as_text=False)
     better, worse = (answer_of(needed(values, name), prompt, name) for name in (BETTER, WORSE))
-    if better == worse:
-        raise RowFault("answers_identical", "both outputs are the same; one text would be in both classes")
-    return [Pair(prompt, better, worse, record.origin, root(prompt), raw_file.split)]
+    return [pair(prompt, better, worse, record.origin, None, raw_file.split)]
 
 
 SOURCE = Source(

@@ -17,13 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kto_cli.data.formats import listing
 from kto_cli.data.formats.labels import is_blank
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.products import rating_columns
-from kto_cli.data.products.files_beside import files_beside, is_of
-from kto_cli.data.products.rating_columns import Parts, agreed
+from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
+from kto_cli.data.products.rating_columns import UNRATED, Parts
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -39,27 +38,20 @@ def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     Raises:
         BadInput: nothing is there.
     """
-    if path.is_file():
-        return listing.one_file(path, subsets)
-    found = listing.files_below(path, PATTERNS, "phoenix")
-    return listing.in_folder(
-        path, [file for file in found if not is_of(file.relative_to(path), ANNOTATIONS)], lambda below: ""
-    )
+    return rated_files(path, subsets, PATTERNS, "phoenix", lambda below: not is_of(below, ANNOTATIONS))
 
 
-@lru_cache(maxsize=4)
-def annotations_of(files: tuple[Path, ...]) -> dict[str, list[dict[str, Any]]]:
-    """Annotations by the span they are on.
+@lru_cache(maxsize=1)
+def annotations_of(files: Beside) -> dict[str, list[dict[str, Any]]]:
+    """Annotations by the span they are on, read once.
 
     Raises:
         BadInput: a file cannot be read.
     """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for path in files:
-        for record in any_file.records(path, path.name, None):
-            values = any_file.parsed(record).values or {}
-            if span := field(values, *IDS):
-                found[str(span)].append(values)
+    for values in values_in(files):
+        if span := field(values, *IDS):
+            found[str(span)].append(values)
     return found
 
 
@@ -96,8 +88,8 @@ def parts(values: dict[str, Any]) -> Parts:
         by_person = str(field(each, "annotator_kind") or "HUMAN").upper() == "HUMAN"
         value = field(each, "result.label", "label", "result.score", "score")
         given[str(field(each, "annotation_name", "name") or "annotation")].append((by_person, value))
-    if not given:  # a span nobody annotated, whatever it holds
-        return Parts({"prompt": "", "completion": ""}, {})
+    if not given:
+        return UNRATED
     texts = {
         "prompt": prompt_in(messages(values, "input"), "input"),
         "completion": answer_in(messages(values, "output"), "output"),
@@ -106,7 +98,7 @@ def parts(values: dict[str, Any]) -> Parts:
     ratings = {}
     for name, found in given.items():
         people = [value for by_person, value in found if by_person]
-        ratings[name] = agreed(people or [value for _, value in found], name)
+        ratings[name] = people or [value for _, value in found]
     return Parts(texts, ratings)
 
 

@@ -65,24 +65,6 @@ def rated_row(
     return Output(prompt, (answer,), label, origin, group or root(prompt), split)
 
 
-def upward(messages: Mapping[str, Mapping[str, Any]], last: str, parent: str) -> list[Mapping[str, Any]]:
-    """Messages of a tree by id, from the first one down to `last`; `parent` is the field with the id of the one before.
-
-    Raises:
-        RowFault: `thread_broken` if a message before it is not there, or the ids go in a circle.
-    """
-    thread: list[Mapping[str, Any]] = []
-    at: Any = last
-    while at is not None and str(at).strip("0-"):  # LibreChat writes zeros as the parent of a first message
-        if not isinstance(at, str) or at not in messages:
-            raise RowFault("thread_broken", f"the message {str(at)[:40]!r} before it is not there")
-        if len(thread) == len(messages):
-            raise RowFault("thread_broken", "its messages answer each other in a circle")
-        thread.append(messages[at])
-        at = messages[at].get(parent)
-    return thread[::-1]
-
-
 def without(messages: Sequence[Mapping[str, Any]], names: frozenset[str]) -> list[dict[str, Any]]:
     """Messages without fields of the product that say nothing to the model, so that no note names them."""
     return [{name: value for name, value in each.items() if name not in names} for each in messages]

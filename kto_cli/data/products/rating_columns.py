@@ -9,9 +9,9 @@ Rejected    raters_disagree (two people gave different values), and the reasons 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from kto_cli.common.words import printable
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import is_missing, spell_cell
 from kto_cli.data.formats.records import Result, RowFault
-from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.formats.source import RawFile, Source, records_of
 from kto_cli.data.log import columns as log_columns
 from kto_cli.data.log import format as log_format
 from kto_cli.data.readers import any_file
@@ -36,21 +36,16 @@ class Parts(NamedTuple):
 
     texts: dict[str, Any]
     """Prompt, completion, conversation_id and others, by the names that a log finds by itself."""
-    ratings: dict[str, Any]
-    """Values by the name of the rating; None where there is none."""
+    ratings: Mapping[str, Sequence[Any]]
+    """Values that raters gave, by the name of the rating."""
+
+
+UNRATED = Parts({"prompt": "", "completion": ""}, {})
+"""Of a record that nobody rated, whatever it holds: it is dropped for want of a label."""
 
 
 PartsOf = Callable[[dict[str, Any]], Parts]
 """Parts of the values of a record; may raise RowFault. A module-level function."""
-
-
-def rows_of(raw_file: RawFile) -> Iterator[Record]:
-    """Rows of a raw file.
-
-    Raises:
-        BadInput: see `any_file.records`.
-    """
-    return any_file.records(raw_file.path, raw_file.name, None)
 
 
 def source(
@@ -59,21 +54,18 @@ def source(
     *,
     needed: Sequence[str],
     step: str,
-    records: Callable[[RawFile], Iterator[Record]] | None = None,
     **more: Any,
 ) -> Source:
     """Source whose records have ratings beside their texts.
 
     Args:
         needed: columns of its raw files. step: what to do without them.
-        records: records of a raw file; default: its rows.
     """
-    about_file = _File(name, parts, records or rows_of, tuple(needed), step)
+    about_file = _File(name, parts, tuple(needed), step)
     return Source(
         name=name,
         gives="labels or scores, by rules or columns",
         read=partial(read, parts),
-        records=records,
         licence="yours",
         options=(
             "--label-column",
@@ -95,7 +87,6 @@ class _File(NamedTuple):
 
     source: str
     parts: PartsOf
-    records: Callable[[RawFile], Iterator[Record]]
     needed: tuple[str, ...]
     step: str
 
@@ -114,9 +105,17 @@ def agreed(values: Iterable[Any], name: str) -> Any:
 
 
 def row(parts: Parts) -> dict[str, Any]:
-    """Texts and ratings as the columns of a row; a rating named as a text is `rating.NAME`."""
-    ratings = {(f"rating.{name}" if name in parts.texts else name): value for name, value in parts.ratings.items()}
-    return {**parts.texts, **ratings}
+    """Texts and ratings as the columns of a row.
+
+    Raises:
+        RowFault: `raters_disagree`.
+    """
+    return {**parts.texts, **{column_of(name, parts): agreed(found, name) for name, found in parts.ratings.items()}}
+
+
+def column_of(rating: str, parts: Parts) -> str:
+    """Column of a rating; `rating.NAME` of one that is named as a text."""
+    return f"rating.{rating}" if rating in parts.texts else rating
 
 
 def read(parts: PartsOf, record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
@@ -169,17 +168,16 @@ def with_rating(
     return replace(config, label_column=ratings[0])
 
 
-@lru_cache(maxsize=16)
 def names(file: _File, raw_file: RawFile) -> tuple[list[str], list[str]]:
     """(columns of texts, columns of ratings) in the first SAMPLE records of a file."""
     texts: dict[str, None] = {}
     ratings: dict[str, None] = {}
-    for record in islice(file.records(raw_file), SAMPLE):
+    for record in islice(records_of(raw_file), SAMPLE):
         values = any_file.parsed(record).values
         try:
             found = file.parts(values or {})
         except RowFault:
             continue
         texts.update(dict.fromkeys(found.texts))
-        ratings.update(dict.fromkeys(name for name in row(found) if name not in found.texts))
+        ratings.update(dict.fromkeys(column_of(name, found) for name in found.ratings))
     return list(texts), list(ratings)

@@ -29,40 +29,40 @@ AT_ONCE = 2048
 
 
 @contextmanager
-def _result(path: Path) -> Iterator[Any]:
-    """The result of a query, to be fetched.
+def _opened(path: Path) -> Iterator[tuple[Any, str]]:
+    """A connection and a query for it; what DuckDB says of the query becomes one line.
 
     Raises:
-        BadInput: there is no DuckDB, no such file, or the query fails, also while it is fetched.
+        BadInput: there is no DuckDB, no such file, or the query fails, also while its rows are fetched.
     """
     try:
         import duckdb
     except ImportError as error:
         raise BadInput("sql needs DuckDB.", f"Run: {install_extra('sql')}") from error
-    name, query = printable(str(path)), read_text(path, "an SQL query")
+    query = read_text(path, "an SQL query")
     try:
         with duckdb.connect() as connection:
             connection.execute("SET threads = 1")  # a join of several threads gives its rows in any order
-            found = connection.execute(query)
-            if found is None or found.description is None:
-                raise BadInput(f"{name} gives no rows.", "Write one query, such as SELECT ... FROM 'log.csv'.")
-            yield found
+            yield connection, query
     except duckdb.Error as error:
-        raise BadInput(
-            f"{name} fails: {first_line(error)}", "Mend the query; files are named by their paths."
-        ) from error
+        what = f"{printable(str(path))} fails: {first_line(error)}"
+        raise BadInput(what, "Mend the query; files are named by their paths.") from error
 
 
 def columns(raw_file: RawFile) -> list[str]:
-    """Columns of the query's result.
+    """Columns of the query's result; it is not run for them.
 
     Raises:
-        BadInput: see `_result`; two columns have one name.
+        BadInput: see `_opened`; it gives no rows; two columns have one name.
     """
-    with _result(raw_file.path) as found:
-        names = [str(column[0]) for column in found.description]
+    name = printable(str(raw_file.path))
+    with _opened(raw_file.path) as (connection, query):
+        relation = connection.sql(query)
+        if relation is None:
+            raise BadInput(f"{name} gives no rows.", "Write one query, such as SELECT ... FROM 'log.csv'.")
+        names = list(relation.columns)
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise BadInput(f"{printable(str(raw_file.path))} gives two columns {twice[0]!r}.", "Name one of them: ... AS x")
+        raise BadInput(f"{name} gives two columns {twice[0]!r}.", "Name one of them: ... AS x")
     return names
 
 
@@ -70,12 +70,12 @@ def records(raw_file: RawFile) -> Iterator[Record]:
     """Rows of the query's result.
 
     Raises:
-        BadInput: see `_result`.
+        BadInput: see `_opened`.
     """
-    with _result(raw_file.path) as found:
-        names = [str(column[0]) for column in found.description]
-        number = 0
-        while rows := found.fetchmany(AT_ONCE):
+    with _opened(raw_file.path) as (connection, query):
+        result = connection.execute(query)
+        names, number = [str(column[0]) for column in result.description], 0
+        while rows := result.fetchmany(AT_ONCE):
             for row in rows:
                 number += 1
                 yield Record(f"{raw_file.name}:row {number}", dict(zip(names, row, strict=True)))
@@ -89,7 +89,7 @@ def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     """
     if not path.is_file() or path.suffix.lower() != ".sql":
         raise BadInput(f"{printable(str(path))} is no file of a query.", "Name a file that ends in .sql.")
-    return [RawFile(path, path.name, records=records)]
+    return [RawFile(path, path.name)]
 
 
 SOURCE = replace(
