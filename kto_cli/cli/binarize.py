@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from kto_cli.cli.shared import OTHER, Json, takes, values
 from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Way
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.screen import Screen
+from kto_cli.common.template_kwargs import EXAMPLE, read_template_kwargs
 
 _files = partial(typer.Option, rich_help_panel="Sources and output")
 _log = partial(typer.Option, rich_help_panel="Your own log")
@@ -160,6 +161,14 @@ class BinarizeFlags:
     ] = None
     model: Annotated[str | None, _doctor(help="Model folder or Hub id, to find rows that are too long for it.")]
     max_length: Annotated[int | None, _doctor(help="With --model: maximum tokens of prompt and completion.")]
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        _doctor(
+            parser=read_template_kwargs,
+            metavar="JSON",
+            help=f"With --model: arguments of its chat template, such as {EXAMPLE}.",
+        ),
+    ]
 
     workers: Annotated[int, typer.Option(help="Parsing processes; does not change results.", rich_help_panel=OTHER)]
     json: Json = False

@@ -12,6 +12,7 @@ import typer
 
 from kto_cli.common.model_config import AUTO_TOKENS, DTYPES, Dtype
 from kto_cli.common.screen import Screen
+from kto_cli.common.template_kwargs import EXAMPLE, read_template_kwargs
 
 REQUIRED: Any = Parameter.empty
 """The default of a flag or argument that must be given though its config has a default."""
@@ -115,6 +116,15 @@ class ModelFlags:
         typer.Option(
             metavar="YYYY-MM-DD",
             help="The date that the chat template writes, where it writes one. Default: the day the run starts.",
+            rich_help_panel=MODEL,
+        ),
+    ]
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        typer.Option(
+            parser=read_template_kwargs,
+            metavar="JSON",
+            help=f"Arguments of the chat template, such as {EXAMPLE}; inference must pass the same.",
             rich_help_panel=MODEL,
         ),
     ]

@@ -6,6 +6,7 @@ files.py             atomic writes of files and folders, checksums; the built-in
 owner.py             one owner of a folder at a time
 seals.py             JSON objects that carry their own checksum
 cache.py             the cache folder and its append-only files
+template_kwargs.py   arguments of a chat template: read, checked, spelled
 model_config.py      settings shared by `kto precompute`, `kto train` and `kto eval`
 train_config.py      settings of `kto train`; config files
 binarize_config.py   settings of `kto binarize`

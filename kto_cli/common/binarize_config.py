@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.model_config import require
+from kto_cli.common.template_kwargs import FLAG, check_template_kwargs
 from kto_cli.common.words import plural
 
 Way = Literal["best-worst", "middle", "adjacent"]
@@ -127,6 +128,8 @@ class BinarizeConfig:
     """A model folder or Hub id, to report rows that are too long for it."""
     max_length: int | None = None
     """Maximum tokens of prompt and completion, with `model`."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Arguments of the chat template besides the messages, with `model`."""
 
     formats: tuple[str, ...] = ()
     """Other tools' formats to write, besides kto's own."""
@@ -164,6 +167,10 @@ class BinarizeConfig:
             raise BadFlag(what, "Give one for each source, in their order.")
         if self.max_length is not None and self.model is None:
             raise BadFlag("--max-length counts tokens, which needs a tokenizer.", "Add --model FOLDER_OR_HUB_ID.")
+        if self.chat_template_kwargs is not None:
+            check_template_kwargs(self.chat_template_kwargs)
+            if self.model is None:
+                raise BadFlag(f"{FLAG} are for the model's chat template.", "Add --model FOLDER_OR_HUB_ID.")
         if self.threshold != "bernoulli" and (self.logistic_mid is not None or self.logistic_scale is not None):
             raise BadFlag("--logistic-mid and --logistic-scale need --threshold bernoulli.", "Add it, or remove them.")
         if self.both_labels and self.ranked != "adjacent":

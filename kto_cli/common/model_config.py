@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from kto_cli.common.errors import BadFlag
+from kto_cli.common.template_kwargs import check_template_kwargs
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "bfloat16-pure"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -55,6 +56,8 @@ class ModelConfig:
     """A Jinja file with the chat template, for a model folder without one or with the wrong one."""
     template_date: str | None = None
     """The date that the chat template writes, YYYY-MM-DD, where it writes one; default: the day the run starts."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Arguments of the chat template besides the messages, such as {"enable_thinking": false}."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     load_in_4bit: bool = False
@@ -72,4 +75,6 @@ class ModelConfig:
             self.template_date,
             "a date as YYYY-MM-DD",
         )
+        if self.chat_template_kwargs is not None:
+            check_template_kwargs(self.chat_template_kwargs)
         require(self.dtype in DTYPES, "--dtype", self.dtype, f"one of {', '.join(DTYPES)}")

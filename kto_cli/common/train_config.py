@@ -174,6 +174,8 @@ def _typed(kind: str, value: Any, where: str) -> Any:
     if value is None and optional:
         return None
     try:
+        if kind == "dict[str, Any]" and isinstance(value, Mapping):
+            return dict(value)
         if kind == "bool" and isinstance(value, bool):
             return value
         if kind in ("str", "Switch") and isinstance(value, str):
@@ -197,6 +199,7 @@ def _typed(kind: str, value: Any, where: str) -> Any:
     wanted = {
         "str": "text (in quotation marks)",
         "Switch": f"one of {', '.join(SWITCH)}",
+        "dict[str, Any]": "a mapping, such as {enable_thinking: false}",
         "bool": "true or false",
         "float": "a number",
         "int": "a whole number",

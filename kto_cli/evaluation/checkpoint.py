@@ -116,6 +116,9 @@ class Checkpoint:
             dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
             chat_template=config.chat_template or self._template(train["chat_template"]),
             template_date=config.template_date or train.get("template_date"),
+            chat_template_kwargs=train.get("chat_template_kwargs")
+            if config.chat_template_kwargs is None
+            else config.chat_template_kwargs,
             load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
         )
         return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}

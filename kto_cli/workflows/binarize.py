@@ -169,7 +169,7 @@ def encoder_for(config: BinarizeConfig) -> Encoder:
     from kto_cli.model.tokens.fit import encoder_of
 
     assert config.model is not None
-    return encoder_of(config.model, config.max_length)
+    return encoder_of(config.model, config.max_length, config.chat_template_kwargs)
 
 
 def check_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict[str, Any]]:
@@ -179,6 +179,8 @@ def check_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict
     with screen.progress("checking lengths", None, keeps=NOTHING_WRITTEN):
         fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)
     too_long, rows = sum(fit.counts.values()), plural(fit.rows, "row")
+    for sentence in encoder.warnings():
+        screen.warn(sentence)
     screen.note(f"Lengths: {too_long:,} of {rows} do not fit in {fit.max_length:,} tokens.")
     return fit.findings()
 

@@ -12,6 +12,7 @@ import torch
 from kto_cli.common.screen import Screen
 from kto_cli.common.seals import is_changed, write_sealed
 from kto_cli.common.tables import metrics_table
+from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.metrics import validation_metrics
@@ -244,3 +245,6 @@ def _show(
     if what != "Adapters":
         what += f" ({dtype})"
     screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")
+    if config.chat_template_kwargs:
+        given = spelled_kwargs(config.chat_template_kwargs)
+        screen.say(f'Served, each request must have "chat_template_kwargs": {given}')

@@ -40,7 +40,13 @@ CONFIGS = sorted((REPOSITORY / "examples").glob("*.yaml"))
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = r"[\w/]+\.py"
 ELSEWHERE = {
-    *("--enable-lora", "--lora-modules", "--served-model-name", "--outfile"),  # vLLM, llama.cpp
+    *(
+        "--enable-lora",
+        "--lora-modules",
+        "--served-model-name",
+        "--default-chat-template-kwargs",
+        "--outfile",
+    ),  # vLLM, llama.cpp
     *("--index-url", "--num_processes", "--multi_gpu", "--config_file"),  # pip, accelerate
 }
 """Flags of other programs that the pages name."""

@@ -266,6 +266,20 @@ def test_a_server_is_asked_with_the_turns():
     assert (engine.name, engine.family) == ("http://host:8000/v1", "server http://host:8000/v1")
 
 
+def test_a_server_is_asked_with_the_arguments_of_the_template():
+    """vLLM and llama.cpp render with them; without any, the request has no such field, which other servers refuse."""
+    given = {"enable_thinking": False}
+    for subject, sent in ((subject_of(template_kwargs=given), given), (subject_of(), None)):
+        client = FakeClient()
+        list(
+            choose(client.url, subject, [], pytest.fail, lambda url, client=client: client).answers(
+                questions_of(1), DECODING
+            )
+        )
+        assert [payload.get("chat_template_kwargs") for payload in client.payloads] == [sent]
+        assert ("chat_template_kwargs" in client.payloads[0]) == (sent is not None)
+
+
 def test_requests_are_under_way_together():
     """Each of four waits for the others."""
     client = FakeClient(wait_for=4)

@@ -95,6 +95,14 @@ def test_no_sequence_is_as_long_as_to_change_those_beside_it(subject):
     assert run._wrapped(subject, BenchmarkSettings()).max_length == 64
 
 
+def test_questions_are_rendered_with_the_arguments_of_the_template(subject):
+    subject.tokenizer.chat_template += "{% if not thinking | default(true) %}no thoughts{% endif %}"
+    chat = [{"role": "user", "content": "Why?"}]
+    for kwargs, end in (({"thinking": False}, "<|assistant|>no thoughts"), ({}, "<|assistant|>")):
+        asked = subject._replace(template_kwargs=kwargs)
+        assert run._wrapped(asked, BenchmarkSettings()).apply_chat_template(chat).endswith(end)
+
+
 def plainly(subject: TestedModel) -> TestedModel:
     return subject._replace(own_template=False)
 

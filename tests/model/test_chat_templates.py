@@ -38,12 +38,12 @@ def encoders() -> dict[str, OneByOne]:
     return {name: OneByOne(made(style.template, style.eos), max_length=900) for name, style in STYLES.items()}
 
 
-def rendered(encoder: OneByOne, chat: Messages, *, generation: bool) -> list[int]:
+def rendered(encoder: OneByOne, chat: Messages, *, generation: bool, **kwargs: Any) -> list[int]:
     """What transformers gives, contents as parts where the template reads nothing else."""
     read: list[Any] = [dict(message) for message in chat]
     if "p['type']" in encoder.tokenizer.chat_template:
         read = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in read]
-    ids = encoder.tokenizer.apply_chat_template(read, add_generation_prompt=generation, return_dict=False)
+    ids = encoder.tokenizer.apply_chat_template(read, add_generation_prompt=generation, return_dict=False, **kwargs)
     return list(ids)
 
 

@@ -84,6 +84,7 @@ class Answering:
             base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
             dtype=str(self.dtype).removeprefix("torch."),
             trust_remote_code=self.config.trust_remote_code,
+            template_kwargs=self.config.chat_template_kwargs or {},
         )
         questions = self._questions(tokenizer, subject)
         engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
@@ -108,7 +109,11 @@ class Answering:
             named = self.prepared.template_date or self.config.template_date
             date = datetime.date.fromisoformat(named) if named else None
             encoder = Encoder(
-                tokenizer, max_length=subject.context or self.prepared.max_length, end_ids=subject.ends, date=date
+                tokenizer,
+                max_length=subject.context or self.prepared.max_length,
+                end_ids=subject.ends,
+                date=date,
+                template_kwargs=subject.template_kwargs,
             )
             room = [self.config.max_new_tokens] * len(rows)
             found = encoder.fit_prompts(texts, room, range(len(rows)))

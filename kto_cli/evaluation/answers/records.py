@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -94,6 +94,8 @@ class AnsweringModel:
     dtype: str = "auto"
     """Dtype of the weights, for engines that load it themselves."""
     trust_remote_code: bool = False
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, for servers that render prompts themselves."""
 
     def room(self, question: Question, decoding: Decoding) -> int:
         """Tokens that fit behind the prompt, `max_new_tokens` at most."""

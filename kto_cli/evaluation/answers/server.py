@@ -87,6 +87,8 @@ class Server:
             "max_tokens": self._subject.room(question, decoding),
             "seed": prompt_seed(decoding.seed, question.tokens) >> 32,
         }
+        if self._subject.template_kwargs:
+            payload["chat_template_kwargs"] = dict(self._subject.template_kwargs)
         reply = self._client.complete(payload)
         try:
             choice = reply["choices"][0]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kto_cli.common import files
@@ -35,6 +36,8 @@ class TestedModel(NamedTuple):
     tokenizer: Any
     own_template: bool
     """Whether the template is the model's or the user's: the fallback of `load_tokenizer` is unknown to the model."""
+    template_kwargs: Mapping[str, Any] = MappingProxyType({})
+    """Arguments of the template besides the messages."""
 
 
 class BenchmarkSettings(NamedTuple):
@@ -97,6 +100,7 @@ def _wrapped(subject: TestedModel, settings: BenchmarkSettings) -> Any:
             tokenizer=tokenizer,
             batch_size=settings.batch_size,
             max_length=rotation_switch(subject.model.config),
+            chat_template_args=dict(subject.template_kwargs),
             softmax_dtype=torch.float32,  # a bfloat16 model's log-probs would be rounded to 3 digits
         )
 
@@ -172,6 +176,8 @@ def _key(
         "seed": settings.seed,
         "versions": [version(name) for name in ("lm_eval", "transformers")],
     }
+    if subject.own_template and subject.template_kwargs:
+        facts["template_kwargs"] = dict(subject.template_kwargs)
     return files.text_hash(json.dumps(facts, sort_keys=True))
 
 

@@ -31,7 +31,13 @@ def examine(
     plan: Plan, config: EvalConfig, prepared: Prepared, model: Any, weights: str, screen: Screen
 ) -> dict[str, Any]:
     """Runs the tasks on one model."""
-    subject = TestedModel(f"{weights} {prepared.dtype}", model, prepared.tokenizer, prepared.own_template)
+    subject = TestedModel(
+        f"{weights} {prepared.dtype}",
+        model,
+        prepared.tokenizer,
+        prepared.own_template,
+        config.chat_template_kwargs or {},
+    )
     settings = BenchmarkSettings(limit=config.task_limit, seed=config.seed)
     return run_tasks(plan, subject, settings, cache=cache_folder(config) / "benchmarks", say=screen.note)
 

@@ -12,6 +12,7 @@ from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadData, BadModel
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
+from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
@@ -98,7 +99,13 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         )
     max_length = greatest_length(config.max_length, model.config)
     date = datetime.date.fromisoformat(config.template_date) if config.template_date else None
-    encoder = Encoder(tokenizer, max_length=max_length, end_ids=end_ids(model), date=date)
+    encoder = Encoder(
+        tokenizer,
+        max_length=max_length,
+        end_ids=end_ids(model),
+        date=date,
+        template_kwargs=config.chat_template_kwargs,
+    )
     cache = cache_folder(config)
     loaded, chats = [], 0
     for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
@@ -111,6 +118,11 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
             refuse_unknown_tokens(rows, tokenizer, model)
             chats += report.chats
         loaded.append(rows)
+    if encoder.template_kwargs:
+        given = spelled_kwargs(encoder.template_kwargs)
+        screen.note(f"The chat template is given {given}: inference must pass the same.")
+    for sentence in encoder.warnings():
+        screen.warn(sentence)
     for sentence in encoder.notes() if chats and not fallback else ():
         screen.note(sentence)
     return Prepared(

@@ -3,6 +3,7 @@
 encoder.py         prompts and completions -> token ids, truncated to fit
 text_tokens.py     texts -> token ids; names of special tokens as plain text
 encoding_report.py   rows shortened, truncated or dropped
+template_variables.py   variables that a chat template reads
 chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer
 row_keys.py        rows -> ids, labels and hashes

@@ -1,8 +1,8 @@
 """Token store of a dataset: opened from the cache folder, or tokenized into it first.
 
 The name of a store is a hash of everything that determines its tokens: the rows, the tokenizer's files and the versions
-of the libraries that read them, the chat template and the date it writes, the end-of-turn tokens, the maximum length,
-and the store's format.
+of the libraries that read them, the chat template, its arguments and the date it writes, the end-of-turn tokens, the
+maximum length, and the store's format.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kto_cli.common.cache import make_cache_folder, owning_in_cache
 from kto_cli.common.errors import BadInput
 from kto_cli.common.owner import beside
 from kto_cli.common.screen import Screen
+from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.data.dataset import TRAIN, DataDir, count_rows, read_columns
 from kto_cli.model.identity import tokenizer_identity
 from kto_cli.model.tokens.build_store import write_store
@@ -69,6 +70,8 @@ def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path
         encoder.ends,
         encoder.max_length,
     ]
+    if encoder.template_kwargs:  # without any, names are those of stores made before there were any
+        parts.append(spelled_kwargs(encoder.template_kwargs))
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

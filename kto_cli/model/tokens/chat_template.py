@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_cli.common.errors import BadModel
@@ -29,10 +29,13 @@ class ChatTemplate:
     template that writes the date always sees the same one.
     """
 
-    def __init__(self, tokenizer: Any, date: datetime.date | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, date: datetime.date | None = None, kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         """
         Args:
             date: the date that the template writes; default: today's.
+            kwargs: arguments of the template besides the messages, such as enable_thinking.
 
         Raises:
             TemplateRefuses: the template fails, or leaves out what the user says.
@@ -42,7 +45,7 @@ class ChatTemplate:
         self._source = str(tokenizer.get_chat_template())
         self.date = (date or datetime.date.today()) if "strftime_now" in self._source else None
         """The date that the template writes; None if it writes none."""
-        self._options: dict[str, Any] = {}
+        self._options: dict[str, Any] = dict(kwargs or {})
         self.in_parts = False
         """Contents are given as lists of parts."""
         self._compiled: Any = None
@@ -50,7 +53,7 @@ class ChatTemplate:
         if self.date:
             if self._compiled is None:
                 raise TemplateRefuses("it writes the date, which cannot be set")
-            self._options = {"strftime_now": self.date.strftime}
+            self._options["strftime_now"] = self.date.strftime
         self.in_parts = self._needs_parts()
 
     def render(self, chats: Sequence[Chat], *, generation: bool) -> list[str]:

@@ -9,13 +9,15 @@ that are too long lose the oldest turns of the prompt first (never the last user
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
+from kto_cli.common.template_kwargs import FLAG
 from kto_cli.data.dataset import Text
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
+from kto_cli.model.tokens.template_variables import unused_kwargs
 from kto_cli.model.tokens.text_tokens import TextTokens
 
 LEAST_COMPLETION = 16
@@ -46,14 +48,22 @@ class Encoder:
     """Turns prompts and completions into token ids, for one tokenizer and one maximum length."""
 
     def __init__(
-        self, tokenizer: Any, *, max_length: int, end_ids: Sequence[int] = (), date: datetime.date | None = None
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int,
+        end_ids: Sequence[int] = (),
+        date: datetime.date | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
             end_ids: tokens that end a turn, besides the tokenizer's end-of-sequence token.
             date: the date for chat templates that write one; default: today's.
+            template_kwargs: arguments of the chat template besides the messages.
 
         Raises:
+            BadFlag: one of those is a special token.
             BadModel: the tokenizer has no end-of-sequence token, or its chat template cannot be used.
         """
         self.tokenizer = tokenizer
@@ -64,8 +74,10 @@ class Encoder:
                 "Set eos_token in tokenizer_config.json.",
             )
         self.ends = sorted({tokenizer.eos_token_id, *end_ids})
+        self.template_kwargs = dict(template_kwargs or {})
+        self._unused = unused_kwargs(tokenizer, self.template_kwargs)
         self._tokens = TextTokens(tokenizer)
-        self._template = ChatTemplate(tokenizer, date)
+        self._template = ChatTemplate(tokenizer, date, self.template_kwargs)
         self.date = self._template.date
         self.left_out = self._template.left_out()
         ends = [name for name in tokenizer.convert_ids_to_tokens(self.ends) if name in self._tokens.special]
@@ -76,6 +88,10 @@ class Encoder:
     def notes(self) -> list[str]:
         """Sentences on how the chat template is used."""
         return self._answers.notes()
+
+    def warnings(self) -> list[str]:
+        """Sentences on given arguments that the chat template does not use."""
+        return [f"The chat template does not use {name}, given by {FLAG}." for name in self._unused]
 
     def prompt_ids(self, prompts: Sequence[Text]) -> list[tuple[int, ...]]:
         """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat).

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class FitReport:
         ]
 
 
-def encoder_of(model: str, max_length: int | None) -> Encoder:
+def encoder_of(model: str, max_length: int | None, template_kwargs: Mapping[str, Any] | None = None) -> Encoder:
     """Encoder with the tokenizer of a model folder or Hub id, and the maximum length of `kto train`.
 
     Raises:
@@ -72,7 +72,8 @@ def encoder_of(model: str, max_length: int | None) -> Encoder:
     _, folder = locate_model(model)
     tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=None)
     model_config = load_config(folder, trust_remote_code=None)
-    return Encoder(tokenizer, max_length=greatest_length(max_length, model_config))
+    longest = greatest_length(max_length, model_config)
+    return Encoder(tokenizer, max_length=longest, template_kwargs=template_kwargs)
 
 
 def examine_fit(

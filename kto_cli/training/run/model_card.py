@@ -9,6 +9,7 @@ import jinja2
 from kto_cli import __version__
 from kto_cli.common.screen import number
 from kto_cli.common.tables import LABELS, span
+from kto_cli.common.template_kwargs import spelled_kwargs
 
 _CARD = """---
 library_name: {{ "peft" if adapters else "transformers" }}
@@ -38,6 +39,9 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | learning rate | {{ settings.learning_rate|number }} ({{ settings.config.schedule }}) |
 | longest sequence | {{ max_length }} tokens |
 | dtype | {{ dtype }} |
+{%- if settings.config.chat_template_kwargs %}
+| arguments of the chat template | `{{ settings.config.chat_template_kwargs|spelled }}`: inference must pass the same |
+{%- endif %}
 {% if validation %}
 Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 
@@ -54,7 +58,7 @@ RunSettings, versions and fingerprints are in `kto_config.json`, every step in `
 def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any) -> str:
     """Markdown."""
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # Markdown, not HTML
-    environment.filters |= {"number": number, "span": span}
+    environment.filters |= {"number": number, "span": span, "spelled": spelled_kwargs}
     return environment.from_string(_CARD).render(
         settings=settings,
         reference=prepared.source.name,
