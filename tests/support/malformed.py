@@ -386,7 +386,7 @@ def refused_texts() -> dict[str, Case]:
         "gzip-cut-in-hh": Case("f.jsonl.gz", gzip.compress(HH)[:-9], ("damaged gzip",), hh=True),
         "no-suffix": Case("feedback", WHOLE, ("no suffix",)),
         "suffix-txt": Case("f.txt", WHOLE, ("a text file", "JSONL")),
-        "suffix-xlsx": Case("f.xlsx", zipped("sheet.xml"), ("a spreadsheet", "CSV")),
+        "suffix-xls": Case("f.xls", zipped("sheet.xml"), ("a spreadsheet", "CSV")),
         "columns-of-both": Case("f.jsonl", jsonl([{**row, "chosen": "a", "rejected": "b"} for row in GOOD]), ("both",)),
         "columns-in-capitals-all": Case("f.jsonl", jsonl([{"Prompt": "a", "Label": 1}] * 3), ("Prompt, Label",)),
         "columns-of-neither": Case("f.jsonl", jsonl([{"instruction": "a", "output": "b"}] * 3), ("instruction",)),

@@ -178,7 +178,7 @@ SOURCE = Source(
     read=read,
     rows=rows,
     licence="yours",
-    patterns=("*.csv*", "*.tsv*", "*.jsonl*", "*.ndjson*", "*.json*", "*.parquet"),
+    patterns=("*.csv*", "*.tsv*", "*.xls[xm]", "*.jsonl*", "*.ndjson*", "*.json*", "*.parquet"),
     options=(
         "--prompt-column",
         "--completion-column",

@@ -28,7 +28,7 @@ from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
-PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.csv*")
+PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.csv*", "*.xls[xm]")
 TEXTS = ("input", "output", "scores", "session_id", "sessionId")
 SCORES, UNCLEAR = "scores", "unclear"
 """Columns of an observation: its scores; that of a trace which are not said to be of it."""

@@ -27,7 +27,7 @@ from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
-PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.parquet", "*.csv*")
+PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.parquet", "*.csv*", "*.xls[xm]")
 ANNOTATIONS = "annotations"
 IDS = ("context.span_id", "span_id")
 

@@ -40,7 +40,7 @@ def source(preset: Preset, **more: Any) -> Source:
         gives="labels",
         read=partial(read, preset),
         licence="yours",
-        patterns=("*.json", "*.json.gz", "*.jsonl*", "*.csv*"),
+        patterns=("*.json", "*.json.gz", "*.jsonl*", "*.csv*", "*.xls[xm]"),
         check=partial(check, preset),
         resolve_options=partial(resolve, preset),
         **more,

@@ -1,11 +1,13 @@
-"""Files as records: JSONL, JSON, CSV, TSV, Parquet, compressed or not, as a stream.
+"""Files as records: JSONL, JSON, CSV, TSV, Excel, Parquet, compressed or not, as a stream.
 
 any_file.py     the reader of a file, by its name
 open_file.py    bytes and text of a file, decompressed
 jsonl.py        lines and JSON lines
 json_array.py   the items of one JSON array
 json_objects.py   JSON objects over several lines, one after the other, or wrapped in an object
+header_row.py   tables whose first row names the columns
 csv_file.py     CSV and TSV
+excel_file.py   sheets of Excel workbooks
 arrow_file.py   Arrow and Feather files
 parquet.py      Parquet
 """

@@ -11,6 +11,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
 from kto_cli.data.readers.arrow_file import arrow_columns, arrow_records
 from kto_cli.data.readers.csv_file import csv_columns, csv_records
+from kto_cli.data.readers.excel_file import excel_columns, excel_records, sheet_notes
 from kto_cli.data.readers.json_array import json_array_records
 from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
 from kto_cli.data.readers.jsonl import UNPARSED, Record, line_records, parsed
@@ -21,12 +22,11 @@ __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]
 
 JSON_LINES = (".jsonl", ".ndjson")
 ARROW = (".arrow", ".feather")
-SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", ".parquet", *ARROW)
+EXCEL = (".xlsx", ".xlsm")
+SUFFIXES = (*JSON_LINES, ".json", ".csv", ".tsv", *EXCEL, ".parquet", *ARROW)
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 OTHER_KINDS = {
-    **dict.fromkeys(
-        (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), ("a spreadsheet", "Save the sheet as CSV.")
-    ),
+    **dict.fromkeys((".xls", ".xlsb", ".ods", ".numbers"), ("a spreadsheet", "Save the sheet as CSV.")),
     **dict.fromkeys((".txt", ".md", ".log", ".dat"), ("a text file", "Save its rows as JSONL or CSV, and name it so.")),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz"), ("an archive", "Unpack it first.")),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3"), ("a database", "Export the table as CSV.")),
@@ -94,11 +94,13 @@ def json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterato
 
 
 def layout_notes(path: Path) -> list[str]:
-    """Notes on a file whose rows are found in another way than its suffix says.
+    """Notes on a file of which only a part is read, or whose rows are found in another way than its suffix says.
 
     Raises:
         BadInput: see `json_records`.
     """
+    if suffix(path.name) in EXCEL:
+        return sheet_notes(path)
     is_json = suffix(path.name) in (*JSON_LINES, ".json")
     layout = layout_of(path) if is_json and path.is_file() and not is_array(path) else None
     return [layout_note(layout)] if layout else []
@@ -140,6 +142,8 @@ def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
         return arrow_columns(path)
     if kind in (".csv", ".tsv"):
         return [column for column in csv_columns(path, wanted) if column]
+    if kind in EXCEL:
+        return [column for column in excel_columns(path) if column]
     return json_columns(path)
 
 
@@ -158,6 +162,8 @@ def records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Rec
         rows = arrow_records(path, name, wanted)
     elif kind in (".csv", ".tsv"):
         rows = csv_records(path, name, wanted)
+    elif kind in EXCEL:
+        rows = excel_records(path, name, wanted)
     else:
         rows = json_records(path, name, wanted)
     first = next(rows, None)

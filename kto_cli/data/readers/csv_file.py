@@ -7,19 +7,18 @@ text and text into rows, so a file with unbalanced quotes or an endless cell is 
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
-from itertools import zip_longest
 from pathlib import Path
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
-from kto_cli.data.readers.jsonl import Record, as_record, bare_name, bounded_lines
+from kto_cli.data.readers.header_row import column_names, refuse_other_header, row_record
+from kto_cli.data.readers.jsonl import Record, bounded_lines
 from kto_cli.data.readers.open_file import Reached, open_text, refuse_useless
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -160,12 +159,7 @@ def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
     """
     if isinstance(cells, csv.Error):
         raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", FIX)
-    names = [cell.strip() for cell in cells]
-    if "\0" in "".join(names):
-        raise BadInput(f"{file.name} has a header that cannot be read (zero bytes in it).", FIX)
-    if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise BadInput(f"{file.name} has more than one column {printable(', '.join(twice))}.", "Rename or remove one.")
-    return names
+    return column_names(file.name, cells)
 
 
 def records_of(
@@ -176,35 +170,14 @@ def records_of(
     Raises:
         BadInput: the header comes again with its columns in another order.
     """
-    width = len(header)
     for cells in rows:
         origin = str(file.start)
         if isinstance(cells, csv.Error):
             yield Record(origin, None, "".join(file.row).rstrip("\r\n"), "bad_csv", str(cells))
         else:
-            refuse_other_header(file, header, cells)
-            record = as_record(origin, dict(zip_longest(header, (cell or None for cell in cells[:width]))), "")
-            if record.values is not None and any(cell.strip() for cell in cells[width:]):
-                detail = f"{len(cells)} cells where the header has {width}"
-                record = Record(origin, None, json.dumps(cells, ensure_ascii=False), "wrong_cell_count", detail)
-            elif record.values is not None:
-                record.values.pop("", None)
-            yield record
+            refuse_other_header(file.name, f"line {file.start:,}", header, cells)
+            yield row_record(origin, header, cells)
         reached.count = file.number
-
-
-def refuse_other_header(file: CsvFile, header: list[str], cells: list[str]) -> None:
-    """Refuses a row that has all names of the header in another order: the rows after it have other columns.
-
-    Raises:
-        BadInput: with the line.
-    """
-    names = [bare_name(name) for name in header if name]
-    if len(names) > 1 and bare_name(cells[0]) in names:
-        given = [bare_name(cell) for cell in cells]
-        if set(names) <= set(given) and given[: len(header)] != [bare_name(name) for name in header]:
-            what = f"{file.name}: line {file.start:,} is a header with the columns in another order."
-            raise BadInput(what, "Split the file there: the rows after it have other columns.")
 
 
 def csv_columns(path: Path, wanted: Sequence[str]) -> list[str]:

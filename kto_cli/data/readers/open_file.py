@@ -21,7 +21,7 @@ BUFFER = 1 << 16
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of compressed files: RFC 1952 section 2.3.1, RFC 8878 section 3.1.1."""
 FOREIGN = (
-    (rb"PK(\x03\x04|\x05\x06)", "a ZIP archive or a spreadsheet", "Unpack it, or export the sheet as CSV."),
+    (rb"PK(\x03\x04|\x05\x06)", "a ZIP archive or a spreadsheet", "Unpack it, or name the spreadsheet .xlsx."),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document", "Export the sheet as CSV."),
     (rb"%PDF-", "a PDF document", "Give the data it was made from."),
     (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a", "an image", "Give the data as JSONL, CSV or Parquet."),
