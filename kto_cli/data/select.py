@@ -12,6 +12,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.files import sample_data
+from kto_cli.common.words import plural
 from kto_cli.data import hub
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
@@ -22,10 +23,13 @@ from kto_cli.data.formats.saved_dataset import saved_files
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.any_file import SUFFIXES, suffix
 from kto_cli.data.readers.jsonl import line_records
+from kto_cli.data.readers.object_folder import object_files
 from kto_cli.data.registry import MODULES, all_sources, source
 
 WITH_SAMPLE = "hh-rlhf"
 """The source with a built-in sample, for machines that cannot reach the Hub."""
+MOST_NAMED = 8
+"""Files that a note names."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,9 @@ def _choose(text: str, config: BinarizeConfig) -> Chosen:
     if is_folder and is_ours(local):
         return _own_dataset(local)
     if is_folder and (files := saved_files(local)):
-        notes = [f"Reading {', '.join(file.name for file in files[:8])}."]
-        return Chosen(source("trl"), local.name, of_subsets(files, config.subsets, local), {"path": text}, notes)
+        return Chosen(
+            source("trl"), local.name, of_subsets(files, config.subsets, local), {"path": text}, [_reading(files)]
+        )
     if config.subsets:
         raise BadFlag("--subset goes with a named source.", "Give the file of the subset.")
     if is_folder:
@@ -159,10 +164,22 @@ def _named(found: Source, path: str | None, text: str, config: BinarizeConfig) -
 
 def _files(found: Source, path: Path, config: BinarizeConfig, where: dict[str, Any]) -> Chosen:
     files = raw_files(path, found, config.subsets)
-    notes = [f"Reading {', '.join(file.name for file in files[:8])}{' ...' if len(files) > 8 else ''}."]
+    notes = [_reading(files)]
     if path.is_dir() and (unused := [name for name in found.unused if any(path.rglob(name))]):
         notes.append(f"Skipping {', '.join(unused)}: no feedback in it.")
     return Chosen(found, found.name, files, {**where, "files": [file.name for file in files]}, notes)
+
+
+def _reading(files: Sequence[RawFile]) -> str:
+    """Note on the files that are read; a folder of files with one object each with their number."""
+    shown = [
+        f"{file.name} ({plural(len(object_files(file.path)), 'file')} of one object each)"
+        if file.path.is_dir()
+        else file.name
+        for file in files[:MOST_NAMED]
+    ]
+    more = f" and {plural(len(files) - len(shown), 'more file')}" if len(files) > len(shown) else ""
+    return f"Reading {', '.join(shown)}{more}."
 
 
 def _own_dataset(folder: Path) -> Chosen:
@@ -188,5 +205,7 @@ def _is_hub_id(text: str) -> bool:
 
 
 def _inside(folder: Path) -> str:
+    if object_files(folder):
+        return f"Its files hold one object each; for a log of them: kto binarize log:{folder} with rules or columns."
     inside = ", ".join(sorted(child.name for child in folder.iterdir() if suffix(child.name) in SUFFIXES)[:5])
     return f"Give one of its files: {inside}." if inside else "For a copy of hh-rlhf: kto binarize hh-rlhf:FOLDER."

@@ -88,14 +88,3 @@ def test_damage_is_one_line(tmp_path, text):
 def test_a_broken_first_line_of_lines_is_a_reject(tmp_path, first):
     path = written(tmp_path / "f.jsonl", "\n".join([first, *map(json.dumps, ROWS)]))
     assert values(path) == [None, *ROWS]
-
-
-def test_a_folder_of_one_object_a_file(tmp_path):
-    folder = tmp_path / "day"
-    folder.mkdir()
-    for number, row in enumerate(ROWS):
-        written(folder / f"{number}.json", json.dumps(row, indent=2))
-    screen = Recorder()
-    result = binarize(f"log:{folder}", tmp_path / "out", screen, label_column="good", validation=0)
-    assert (result["desirable"], result["undesirable"]) == (3, 3)
-    assert screen.notes.count(ONE) == 1

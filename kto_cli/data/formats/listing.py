@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.data.formats.records import VALIDATION
 from kto_cli.data.formats.saved_dataset import saved_files
 from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.readers import any_file
+from kto_cli.data.readers.object_folder import object_files
 
 SPLITS = ("train", "validation", "test")
 SubsetOf = Callable[[Path], str]
@@ -51,7 +54,7 @@ def by_folder(
         return one_file(path, subsets)
     found = files_below(path, patterns, source)
     used = [file for file in found if not set(file.relative_to(path).parts) & set(unused)]
-    return of_subsets(in_folder(path, used, subset_of), subsets, path)
+    return of_subsets(grouped(in_folder(path, used, subset_of)), subsets, path)
 
 
 def split_name(name: str) -> str | None:
@@ -99,6 +102,26 @@ def in_folder(folder: Path, paths: Sequence[Path], subset_of: SubsetOf) -> list[
         below = path.relative_to(folder)
         files.append(RawFile(path, below.as_posix(), subset_of(below), VALIDATION if official else None))
     return files
+
+
+def grouped(files: Sequence[RawFile]) -> list[RawFile]:
+    """Raw files, with the JSON files of one object each in a folder as one: none of them has to have all columns.
+
+    Raises:
+        BadInput: a file cannot be read as text.
+    """
+    listed = [file.path for file in files]
+    folders = {path.parent: None for path in listed if any_file.suffix(path.name) == ".json"}
+    of_folder = {folder: object_files(folder) for folder in folders}
+    objects = {path for found in of_folder.values() if set(found) <= set(listed) for path in found}
+    result: dict[Path, RawFile] = {}
+    for file in files:
+        if file.path in objects:
+            folder = file.path.parent
+            below = Path(file.name).parent.as_posix()
+            file = replace(file, path=folder, name=folder.resolve().name if below == "." else below, split=None)
+        result.setdefault(file.path, file)
+    return list(result.values())
 
 
 def of_subsets(files: Sequence[RawFile], subsets: Sequence[str], folder: Path) -> list[RawFile]:

@@ -15,6 +15,7 @@ from kto_cli.data.readers.excel_file import excel_columns, excel_records, sheet_
 from kto_cli.data.readers.json_array import json_array_records
 from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
 from kto_cli.data.readers.jsonl import UNPARSED, Record, line_records, parsed
+from kto_cli.data.readers.object_folder import object_folder_records
 from kto_cli.data.readers.open_file import refuse_useless, starts_with
 from kto_cli.data.readers.parquet import parquet_columns, parquet_records
 
@@ -82,11 +83,13 @@ def is_array(path: Path) -> bool:
 
 
 def json_records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
-    """Items of an array or objects over several lines (parsed), or lines (unparsed).
+    """Items of an array or objects over several lines (parsed), or lines or files of a folder (unparsed).
 
     Raises:
-        BadInput: see `open_bytes` and `layout_of`.
+        BadInput: see `open_bytes`, `layout_of` and `object_folder_records`.
     """
+    if path.is_dir():
+        return object_folder_records(path, name)
     if is_array(path):
         return json_array_records(path, name, wanted)
     layout = layout_of(path)
@@ -132,10 +135,13 @@ def json_columns(path: Path) -> list[str]:
 def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
     """Column names of a file, from its first rows; `wanted` helps to find a CSV's delimiter.
 
+    Args:
+        path: a file, or a folder of files with one object each.
+
     Raises:
-        BadInput: missing, a folder, empty, damaged, of no known format, or no row of it is a JSON object.
+        BadInput: missing, another folder, empty, damaged, of no known format, or no row of it is a JSON object.
     """
-    kind = format_of(path)
+    kind = ".json" if path.is_dir() else format_of(path)
     if kind == ".parquet":
         return parquet_columns(path)
     if kind in ARROW:
@@ -150,12 +156,13 @@ def columns(path: Path, name: str, wanted: Sequence[str]) -> list[str]:
 def records(path: Path, name: str, wanted: Sequence[str] | None) -> Iterator[Record]:
     """Rows of a file, with the origin NAME:LINE, NAME:item N or NAME:row N and the wanted columns (None: all).
 
-    JSON lines are UNPARSED: `parsed` parses them, in any process.
+    JSON lines are UNPARSED: `parsed` parses them, in any process. A folder of files with one object each is read as one
+    file; their origin is NAME/FILE.
 
     Raises:
-        BadInput: missing, a folder, without rows, of no known format, or damaged (raised where the damage is).
+        BadInput: missing, another folder, without rows, of no known format, or damaged (raised where the damage is).
     """
-    kind = format_of(path)
+    kind = ".json" if path.is_dir() else format_of(path)
     if kind == ".parquet":
         rows = parquet_records(path, name, wanted)
     elif kind in ARROW:
