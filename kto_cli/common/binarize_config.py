@@ -14,7 +14,7 @@ from kto_cli.common.words import plural
 Way = Literal["best-worst", "middle", "adjacent"]
 RANKED: tuple[str, ...] = get_args(Way)
 THRESHOLDS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
-FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "encoding", "near-duplicates")
+FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "cut-answers", "encoding", "near-duplicates")
 FORMATS = ("trl", "llama-factory", "halos")
 
 

@@ -48,6 +48,8 @@ class Columns:
     """Characters of the completion."""
     findings: NDArray[numpy.uint32]
     """Bits for the findings in the row's own text (`audit/text_checks.py`)."""
+    shapes: NDArray[numpy.uint8]
+    """Bits of what the answer looks like (`audit/exporter_damage.py`), for findings about many rows together."""
     sketches: U8
     """[rows, bands] MinHash sketch of the prompt (`audit/minhash.py`)."""
 

@@ -12,16 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.common.binarize_config import FIXES
 from kto_cli.core.statistics.shares import all_pairs, auc_variance, share_of
 from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.dataset_checks import length_auc, longer_in_pairs
-from kto_cli.data.audit.findings import as_json, mark, other_row
+from kto_cli.data.audit.exporter_damage import Shape
+from kto_cli.data.audit.findings import Finding, as_json, mark, other_row
+from kto_cli.data.audit.found import ABOUT, Found
 from kto_cli.data.audit.minhash import sketches
-from kto_cli.data.audit.text_checks import Found
 from kto_cli.data.columns import NO_LABEL, Columns
 from kto_cli.data.pipeline.split import split_units
 
-TAKING_ROWS = ("contradictions", "refusals", "urls", "echoes", "duplicates")
+TAKING_ROWS = ("contradictions", "refusals", "urls", "echoes", "cut-answers", "duplicates")
 
 
 def columns_of(rows, sketches=None) -> Columns:
@@ -53,6 +55,7 @@ def columns_of(rows, sketches=None) -> Columns:
         prompt_chars=column("prompt_chars", 10, numpy.int32),
         completion_chars=column("chars", 10, numpy.int32),
         findings=column("findings", 0, numpy.uint32),
+        shapes=column("shape", 0, numpy.uint8),
         sketches=sketches[prompts] if len(rows) else sketches[:0],
     )
 
@@ -393,14 +396,45 @@ def test_as_table_as_json_and_as_marks():
     assert other_row(of_bits[2], 3) is None
 
 
-def test_no_finding_advises_a_fix_that_was_made():
-    columns = columns_of([(0, 0, 1), (1, 0, 0), (2, 1, 1)])
-    columns.findings[:] = int(Found.MOJIBAKE) | int(Found.REFUSAL)
-    fixes = frozenset(["encoding", "refusals", "duplicates"])
-    found = examine(columns, ("one",), fixes=fixes)
-    assert {"mojibake", "refusals"} <= {finding.name for finding in found}
-    assert {finding.advice for finding in found if finding.name in ("mojibake", "refusals")} == {
-        "--fix encoding did what it can",
-        "--fix refusals did what it can",
-    }
-    assert any("--fix encoding" in finding.advice for finding in examine(columns, ("one",)))
+def near_duplicates_in_both_splits():
+    """Two conversations with prompts nearly the same, one row of each label; the second one is for validation."""
+    rows = [{"prompt": n, "group": n, "completion": n, "label": n} for n in range(2)]
+    columns = columns_of(rows, sketches(PROMPTS))
+    return columns, {"clusters": prompt_clusters(columns), "validation": numpy.array([False, True])}
+
+
+@pytest.mark.parametrize("made", FIXES)
+def test_no_finding_advises_a_fix_that_was_made(made):
+    """Every finding with a fix, with all its rows still there: as after a fix that could not do more."""
+    bits = sum(int(bit) for bit, about in ABOUT.items() if about.fix)
+    rows = [{"prompt": n, "completion": n % 9, "label": n % 2, "findings": bits, "chars": 300} for n in range(12)]
+    rows = [*rows, *rows, {**rows[0], "label": 1}]
+    rows = [*rows, *({"prompt": 20 + n, "completion": 20 + n, "chars": 800, "shape": Shape.UNENDED} for n in range(9))]
+    columns = columns_of(rows)
+    near, options = near_duplicates_in_both_splits()
+
+    def found(*fixes):
+        made = frozenset(fixes)
+        return [*examine(columns, ("one",), fixes=made), *examine(near, ("one",), **options, fixes=made)]
+
+    assert any(f"--fix {made} " in finding.advice for finding in found())
+    assert [finding.name for finding in found(made)] == [finding.name for finding in found()]
+    assert not [finding.advice for finding in found(made) if f"--fix {made} " in finding.advice]
+    assert not [finding.advice for finding in found(*FIXES) if "--fix" in finding.advice]
+
+
+def test_near_duplicates_on_one_side_of_the_split_need_no_fix():
+    columns, options = near_duplicates_in_both_splits()
+    advice = by_name(columns, **options)["near_duplicates"].advice
+    assert advice == "--fix near-duplicates keeps them on one side of the split"
+    together = by_name(columns, **{**options, "validation": numpy.array([False, False])})["near_duplicates"]
+    assert (together.advice, together.warns) == ("", False)
+
+
+def test_more_findings_than_32_are_marked():
+    rows = numpy.arange(2)
+    found = [Finding(f"finding_{n}", "", "", rows=rows[n % 2 :]) for n in range(40)]
+    marks, of_bits = mark(found, 2)
+    assert [finding.name for bit, finding in enumerate(of_bits) if int(marks[0]) >> bit & 1] == [
+        f"finding_{n}" for n in range(0, 40, 2)
+    ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kto_cli.data.audit.encoding import ENCODINGS, restore
-from kto_cli.data.audit.text_checks import Found, damage, fix
+from kto_cli.data.audit.found import Found
+from kto_cli.data.audit.text_checks import damage, fix
 
 RIGHT = [
     "About 160 Å³. It measures 12 Å². 1.09 Å. A contact area of 31 Å², 5.2 kcal/(mol·Å²), Å–Å, 2.5Å².",

@@ -141,6 +141,7 @@ def columns(scores: list[float], *, by_label: bool = False, sources: list[int] |
         prompt_chars=numpy.ones(count, "i4"),
         completion_chars=numpy.ones(count, "i4"),
         findings=numpy.zeros(count, "u4"),
+        shapes=numpy.zeros(count, "u1"),
         sketches=numpy.zeros((count, 4), "u8"),
     )
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import shared
 
+from kto_cli.data.audit.found import ABOUT, Found
 from kto_cli.data.audit.refusals import LONGEST, only_refuses
-from kto_cli.data.audit.text_checks import ABOUT, Found, damage, fix, look, names, repeats
+from kto_cli.data.audit.repetition import repeats
+from kto_cli.data.audit.text_checks import damage, fix, look, names
 from kto_cli.data.dataset import joined
 
 

@@ -6,9 +6,7 @@ rows without a label and rows outside `among`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -16,9 +14,10 @@ from numpy.typing import NDArray
 
 from kto_cli.common.words import plural
 from kto_cli.data.audit import dataset_checks
-from kto_cli.data.audit.findings import NO_ROWS, Finding
+from kto_cli.data.audit.cut_answers import cut_answers, cut_rows, lost_newlines
+from kto_cli.data.audit.findings import NO_ROWS, Finding, with_advice
+from kto_cli.data.audit.found import ABOUT, Found
 from kto_cli.data.audit.near_duplicates import near_duplicates
-from kto_cli.data.audit.text_checks import ABOUT, Found
 from kto_cli.data.columns import I8, Columns, Flags
 
 FIXED_BITS = {"refusals": Found.REFUSAL, "urls": Found.URL, "echoes": Found.ECHO}
@@ -50,14 +49,9 @@ def examine(
         found.append(near_duplicate_prompts(columns, at, clusters, validation))
     if validation is not None:
         found.append(leaks(columns, at, validation))
-    found = [without_advice(finding, fixes) for finding in found if len(finding.rows)]
-    return [*found, *dataset_checks.examine(columns, at, sources)]
-
-
-def without_advice(finding: Finding, fixes: frozenset[str]) -> Finding:
-    """Finding whose advice is not a fix that was made already."""
-    done = [name for name in fixes if re.search(rf"--fix {name}\b", finding.advice)]
-    return replace(finding, advice=f"--fix {done[0]} did what it can") if done else finding
+    found += [cut_answers(columns, at), lost_newlines(columns, at)]
+    found = [finding for finding in found if len(finding.rows)]
+    return [with_advice(finding, fixes) for finding in (*found, *dataset_checks.examine(columns, at, sources))]
 
 
 def contradictions(columns: Columns, at: I8) -> Finding:
@@ -73,12 +67,13 @@ def contradictions(columns: Columns, at: I8) -> Finding:
     return Finding(
         "contradictions",
         f"{_of(rows, at)} say of {plural(texts, 'answer')} both that they are desirable and that they are not",
-        "--fix contradictions drops all of them",
+        "",
         True,
         rows,
         "the same prompt and answer has the other label in another row",
         other[both],
         {"answers": texts},
+        fix="contradictions",
     )
 
 
@@ -90,11 +85,12 @@ def duplicates(columns: Columns, at: I8) -> Finding:
     return Finding(
         "duplicates",
         f"{_of(at[again], at)} repeat an earlier one: prompt, answer and label",
-        "--fix duplicates keeps the first of each",
+        "",
         True,
         at[again],
         "the same prompt, answer and label came before",
         first_row[again],
+        fix="duplicates",
     )
 
 
@@ -107,7 +103,8 @@ def in_texts(columns: Columns, at: I8) -> list[Finding]:
         desirable = int((columns.labels[rows] == 1).sum())
         facts = {"desirable": desirable, "undesirable": len(rows) - desirable}
         summary = f"in {_of(rows, at)} ({desirable:,} desirable): {about.detail}"
-        found.append(Finding(about.name, summary, about.advice, about.warns, rows, about.detail, None, facts))
+        words = (about.name, summary, about.advice, about.warns)
+        found.append(Finding(*words, rows, about.detail, facts=facts, fix=about.fix))
     return found
 
 
@@ -131,15 +128,17 @@ def near_duplicate_prompts(columns: Columns, at: I8, clusters: I8, validation: F
         crossing = numpy.intersect1d(cluster[members & validation[at]], cluster[members & ~validation[at]])
         facts["clusters_in_both_splits"] = len(crossing)
         summary += f"; {len(crossing):,} of {len(involved):,} such clusters are in train and validation both"
+    together = facts.get("clusters_in_both_splits") == 0
     return Finding(
         "near_duplicates",
         summary,
-        "--fix near-duplicates keeps them on one side of the split",
+        "",
         facts.get("clusters_in_both_splits", 0) > 0,
         at[near],
         "the prompt is nearly the same as that of an earlier row of another conversation",
         others[near],
         facts,
+        "" if together else "near-duplicates",
     )
 
 
@@ -172,8 +171,8 @@ def prompt_clusters(columns: Columns) -> I8:
 def fix_mask(columns: Columns, fixes: frozenset[str], *, among: Flags | None = None) -> dict[str, Flags]:
     """[rows] to remove, by finding; each row for one finding at most.
 
-    Order: all rows of contradictions, then refusals, urls and echoes, then all duplicates but the first. `encoding` and
-    `near-duplicates` remove no rows.
+    Order: all rows of contradictions, then refusals, urls and echoes, then cut answers, then all duplicates but the
+    first. `encoding` and `near-duplicates` remove no rows.
     """
     kept = numpy.zeros(len(columns), bool)
     kept[_rows(columns, among)] = True
@@ -189,6 +188,8 @@ def fix_mask(columns: Columns, fixes: frozenset[str], *, among: Flags | None = N
     for name, bit in FIXED_BITS.items():
         if name in fixes:
             remove(name, numpy.flatnonzero(kept & (columns.findings & numpy.uint32(bit) != 0)))
+    if "cut-answers" in fixes:
+        remove("cut-answers", cut_rows(columns, numpy.flatnonzero(kept))[0])
     if "duplicates" in fixes:
         remove("duplicates", duplicates(columns, numpy.flatnonzero(kept)).rows)
     return removed

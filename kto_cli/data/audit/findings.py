@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kto_cli.data.columns import I8
 
-Marks = NDArray[numpy.uint32]
+Marks = NDArray[numpy.uint64]
 NO_ROWS: I8 = numpy.zeros(0, numpy.int64)
 
 
@@ -24,6 +24,7 @@ class Finding:
     summary: str
     """One sentence with its numbers."""
     advice: str
+    """What to do, without the fix."""
     warns: bool = True
     """A warning, else a note."""
     rows: I8 = field(default_factory=lambda: NO_ROWS)
@@ -34,6 +35,29 @@ class Finding:
     """For each affected row, the other row that `detail` refers to."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Numbers for the manifest."""
+    fix: str = ""
+    """The `--fix` that would change something, if there is one."""
+
+
+FIX_DOES = {
+    "contradictions": "drops all of them",
+    "duplicates": "keeps the first of each",
+    "refusals": "drops them",
+    "urls": "drops them",
+    "echoes": "drops them",
+    "cut-answers": "drops them",
+    "encoding": "restores the text",
+    "near-duplicates": "keeps them on one side of the split",
+}
+LEFT = "the fix left these as they are: findings.jsonl lists them"
+
+
+def with_advice(finding: Finding, fixes: frozenset[str]) -> Finding:
+    """Finding whose advice includes its fix, or says that the fix was made and what is left."""
+    if not finding.fix:
+        return finding
+    advice = LEFT if finding.fix in fixes else f"--fix {finding.fix} {FIX_DOES[finding.fix]}"
+    return replace(finding, advice="; ".join(filter(None, (finding.advice, advice))), fix="")
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -55,14 +79,14 @@ def mark(findings: Sequence[Finding], rows: int) -> tuple[Marks, list[Finding]]:
     """([rows] bits of each row, the finding of each bit), for the second pass over the rows, which lists them.
 
     Raises:
-        ValueError: more than 32 findings of rows.
+        ValueError: more than 64 findings of rows.
     """
     of_rows = [finding for finding in findings if len(finding.rows)]
-    if len(of_rows) > 32:
-        raise ValueError(f"{len(of_rows)} findings do not fit in 32 bits")
-    marks = numpy.zeros(rows, numpy.uint32)
+    if len(of_rows) > 64:
+        raise ValueError(f"{len(of_rows)} findings do not fit in 64 bits")
+    marks = numpy.zeros(rows, numpy.uint64)
     for bit, finding in enumerate(of_rows):
-        marks[finding.rows] |= numpy.uint32(1 << bit)
+        marks[finding.rows] |= numpy.uint64(1 << bit)
     return marks, of_rows
 
 

@@ -1,6 +1,6 @@
 """Refusals in other languages than English: sentences that decline, and sentences that say no more.
 
-An answer is a refusal if it opens with an apology, one of its sentences declines, and each of the others is an apology,
+An answer is a refusal if it opens with an apology (or as in plain_refusals.py), one of its sentences declines, and each of the others is an apology,
 an offer of other help or a reason of one sentence. The patterns are our own and match whole sentences.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
+
+from kto_cli.data.audit.plain_refusals import AS_AI, PLAIN_OR_AI, SENTENCE
 
 LONGEST = 300
 """Characters; a longer answer says something besides."""
@@ -35,14 +37,15 @@ LANGUAGES = {
     "zh": Language(
         r"(?:很?(?:抱歉|对不起|對不起|不好意思|遗憾|遺憾)|非常抱歉|十分抱歉)",
         r"(?:(?:但|但是|不过)?(?:作为|身为|作為)[^，。]{1,25}，?)?(?:但|但是)?(?:我|本人|我们|我們)?"
-        r"(?:无法|無法|不能|不会|不會|不可以|没办法|沒辦法|拒绝|拒絕|不便)(?:够|為|为|向|就|给|給|对|對)?"
-        r"[^，。；：]{0,12}(?:帮|幫|协助|協助|提供|回答|满足|滿足|完成|讨论|討論|支持|参与|參與|生成|处理|處理|给出|做到|这样做|執行|执行|写|寫|回应|回應)[^，。；：]{0,30}",
+        r"(?:无法|無法|不能|不会|不會|不可以|没办法|沒辦法|拒绝|拒絕|不便|不方便)(?:够|為|为|向|就|给|給|对|對)?"
+        r"[^，。；：]{0,12}(?:帮|幫|协助|協助|提供|回答|满足|滿足|完成|讨论|討論|支持|参与|參與|生成|处理|處理|给出|做到|这样做|執行|执行|写|寫|回应|回應)[^，。；：]{0,30}"
+        r"|(?:这|這|那|该|此)[^，。；：]{0,10}(?:我)?(?:无法|無法|不能|不便|不方便)(?:回答|处理|處理|提供|讨论|討論)|(?:这|這)?超出了?我的[^，。；：]{0,8}范围",
         r"(?:如果|若|如)[^。]{0,40}(?:问题|問題|帮助|幫助|需要)[^。]{0,30}|(?:请|請)[^。]{0,25}(?:理解|谅解|其他|其它)[^。]{0,15}"
         r"|(?:这|這|该|此)[^。]{0,30}(?:违法|違法|不道德|非法|有害|违反|違反|隐私|隱私)[^。]{0,20}|感谢[^。]{0,15}",
     ),
     "ja": Language(
         r"(?:大変|誠に)?(?:申し訳(?:ありません|ございません|ないです)|すみません|すいません|ごめんなさい|残念ながら|恐れ入りますが|恐縮ですが)(?:が|けど)?",
-        r"[^。]{0,60}(?:でき(?:ません|かねます|ない)|お(?:答え|手伝い|応え|力)[^。]{0,12}(?:できません|できかねます|なれません)|いたしかねます|致しかねます|差し控え[^。]{0,12}|応じられません|お断り[^。]{0,12})(?:です)?",
+        r"[^。]{0,60}(?:でき(?:ません|かねます|ない)|お(?:答え|手伝い|応え|力)[^。]{0,12}(?:できません|できかねます|なれません)|いたしかねます|致しかねます|差し控え[^。]{0,12}|応じられません|お断り[^。]{0,12}|書けません|作れません)(?:です)?",
         r"(?:他|ほか|別|何か)[^。]{0,40}|ご(?:了承|理解)[^。]{0,20}",
     ),
     "ko": Language(
@@ -71,16 +74,16 @@ LANGUAGES = {
     "de": Language(
         r"(?:(?:es )?tut mir (?:sehr |wirklich )?leid|entschuldigung|entschuldige|entschuldigen sie|leider|verzeihung|bedaure|sorry"
         r"|ich bedauere)",
-        r"(?:als [^,]{2,60} )?(?:aber |doch |da )?(?:(?:dabei|damit|darauf|das|dazu|hierbei|diese[rsmn]? [^,]{1,30}|bei [^,]{1,30}) )?"
+        r"(?:als [^,]{2,60} )?(?:aber |doch |da )?(?:(?:dabei|damit|darauf|darüber|das|dazu|hierbei|diese[rsmn]? [^,]{1,30}|bei [^,]{1,30}) )?"
         r"(?:kann|darf|werde|möchte|muss|könnte|bin) (?:ich|wir) (?:[^,;:]{0,60} )?"
         r"(?:nicht|keine?[nrms]?|ablehnen|nicht in der lage|außerstande)\b(?: [^,;:]{0,50})?"
         r"|(?:aber |doch )?(?:ich|wir) (?:kann|können|darf|dürfen|werde|werden|möchte|bin|muss|weigere)"
         r" (?:[^,;:]{0,60} )?(?:nicht|keine?[nrms]?|ablehnen|mich)\b(?: [^,;:]{0,50})?",
         r"(?:wenn |falls |kann ich|gibt es|haben sie|hast du|bitte)[^.]{0,80}|[^.]{0,50}(?:illegal|unethisch|verboten|strafbar|gefährlich)[^.]{0,30}|danke[^.]{0,30}",
-        r"helf|weiter|beantwort|antwort|unterstütz|behilflich|bereitstell|geben|nachkommen|erfüll|ausführ|mach|erstell|schreib|teilnehm|diskut|sagen|tun|liefern|anbieten|dienen|bearbeit|ablehn|in der lage|weigere",
+        r"helf|weiter|beantwort|antwort|unterstütz|behilflich|bereitstell|geben|nachkommen|erfüll|ausführ|mach|erstell|schreib|teilnehm|diskut|sagen|tun|liefern|anbieten|dienen|bearbeit|ablehn|in der lage|weigere|sprech",
     ),
     "pt": Language(
-        r"(?:(?:me )?desculpe?(?:-me)?|sinto muito|lamento(?: muito)?|perdão|peço desculpas?|infelizmente|minhas desculpas)",
+        r"(?:(?:me )?desculp[ea](?:-me)?|sinto muito|lamento(?: muito)?|perdão|peço desculpas?|infelizmente|minhas desculpas)",
         r"(?:como [^,]{2,60}, )?(?:mas )?(?:eu )?(?:não (?:posso|consigo|poderei|poderia|vou|sou capaz de|estou autorizad[oa] a|me é possível"
         rf"|quero)|me recuso a|recuso-me a|preciso recusar|devo recusar)(?: {REST})?",
         r"(?:se |há |posso |você tem|em que)[^.]{0,80}|[^.]{0,50}(?:ilegal|antiético|inadequad[oa]|perigos[oa])[^.]{0,30}|obrigad[oa][^.]{0,30}",
@@ -119,7 +122,7 @@ LANGUAGES = {
         r"(?:как [^,]{2,60}, )?(?:но )?(?:я )?(?:не (?:могу|смогу|можем|буду|имею права|имею возможности|в состоянии|способ[^ ]+|готов[а]?)"
         rf"|вынужден[а]? отказать|отказываюсь|должен отказать|должна отказать|с этим помочь не могу|помочь не могу)(?: {REST})?",
         r"(?:если |могу ли|чем |есть ли)[^.]{0,80}|[^.]{0,50}(?:незаконн|неэтичн|опасн|противозаконн)[^.]{0,30}|спасибо[^.]{0,30}",
-        r"помо|ответ|отвеч|предостав|выполн|сделать|обсужд|дать|написать|поделит|помог|создать|рассказ|участв|отказ|поддерж|этого|посоветов|это",
+        r"помо|ответ|отвеч|предостав|выполн|сделать|обсужд|дать|дава|написать|поделит|помог|создать|рассказ|участв|отказ|поддерж|этого|посоветов|это",
     ),
     "uk": Language(
         r"(?:вибач(?:те)?|пробач(?:те)?|перепрошую|на жаль|мені (?:дуже )?шкода|прошу вибачення)",
@@ -129,7 +132,7 @@ LANGUAGES = {
     ),
     "ar": Language(
         r"(?:عذر[اً]+|عذراً|عذرًا|أعتذر|آسف[ةً]?|أنا آسف[ةً]?|معذرة|للأسف|مع الأسف|نعتذر)",
-        r"(?:و?لكن(?:ني|ي)? )?(?:كـ?[^،]{2,50}، )?(?:لا (?:أستطيع|استطيع|يمكنني|يمكننى|أقدر|نستطيع|يمكن)|لن (?:أستطيع|أتمكن|أقوم)|لست قادر[اً]?|غير قادر)[^،؛:]{0,70}",
+        r"(?:و?لكن(?:ني|ي)? |فأنا |فإنني )?(?:كـ?[^،]{2,50}، )?(?:لا (?:أستطيع|استطيع|يمكنني|يمكننى|أقدر|نستطيع|يمكن)|لن (?:أستطيع|أتمكن|أقوم)|لست قادر[اً]?|غير قادر)[^،؛:]{0,70}",
         r"(?:إذا|هل)[^.]{0,80}|شكر[^.]{0,30}",
         r"مساعد|أساعد|إجاب|الرد|تقديم|تلبية|تنفيذ|القيام|كتابة|مناقشة|توفير|إعطا|مشارك|فعل|ذلك|أجيب|أقدم",
     ),
@@ -144,7 +147,7 @@ LANGUAGES = {
         r"(?:אם|האם)[^.]{0,80}",
     ),
     "hi": Language(
-        r"(?:मुझे (?:खेद|माफ़|माफ) ?(?:है|करें|कीजिए)?|माफ़ (?:करें|कीजिए)|माफ (?:करें|कीजिए)|क्षमा (?:करें|कीजिए|कीजिएगा)|खेद है|दुर्भाग्य से|मैं माफी चाहता हूँ|मैं माफ़ी चाहता हूँ|मैं क्षमा चाहता हूँ)(?: कि)?",
+        r"(?:मुझे (?:खेद|अफ़सोस|अफसोस|माफ़|माफ) ?(?:है|करें|कीजिए)?|माफ़ (?:करें|कीजिए)|माफ (?:करें|कीजिए)|क्षमा (?:करें|कीजिए|कीजिएगा)|खेद है|दुर्भाग्य से|मैं माफी चाहता हूँ|मैं माफ़ी चाहता हूँ|मैं क्षमा चाहता हूँ)(?: कि)?",
         r"(?:लेकिन |परंतु |पर )?(?:मैं |हम )?[^,;:।]{0,60}(?:नहीं (?:कर|दे|बता|लिख) ?(?:सकता|सकती|सकते|पाऊंगा|पाऊँगा)|असमर्थ)[^,;:।]{0,15}",
         r"(?:यदि|अगर|क्या)[^।.]{0,80}",
     ),
@@ -203,7 +206,7 @@ LANGUAGES = {
     ),
     "bn": Language(
         r"(?:আমি )?(?:দুঃখিত|ক্ষমা করবেন|মাফ করবেন|দুর্ভাগ্যবশত)",
-        r"(?:কিন্তু |তবে )?[^,;:।]{0,60}(?:পারব না|পারবো না|পারছি না|পারি না|অক্ষম)[^,;:।]{0,15}",
+        r"(?:কিন্তু |তবে )?[^,;:।]{0,60}(?:পারব না|পারবো না|পারছি না|পারি না|অক্ষম|সম্ভব নয়)[^,;:।]{0,15}",
         r"(?:যদি|আপনার)[^।.]{0,80}",
     ),
 }
@@ -238,15 +241,20 @@ def refuses_in_other_language(answer: str) -> bool:
     """Whether an answer in one of LANGUAGES is a refusal and nothing else."""
     if len(answer) > LONGEST:
         return False
-    if not ANY_SORRY.match(answer[:OPENING].lower().lstrip(EDGES)):  # nearly all answers end here
+    opening = answer[:OPENING].lower().lstrip(EDGES)
+    if not ANY_SORRY.match(opening) and not PLAIN_OR_AI.match(opening):  # nearly all answers end here
         return False
     text = answer.strip().lower()
-    sentences = [found for part in SENTENCE_END.split(text) if (found := part.strip(EDGES))]
+    parts = [found for part in SENTENCE_END.split(text) if (found := part.strip(EDGES))]
+    sentences = [AS_AI.sub("", part, count=1) or part for part in parts]
     return any(_refuses(sentences, patterns) for patterns in PATTERNS)
 
 
 def _refuses(sentences: list[str], patterns: Patterns) -> bool:
     """Whether one sentence declines, and the others say no more."""
-    declined = [bool(patterns.declines.fullmatch(text) and patterns.does.search(text)) for text in sentences]
+    declined = [
+        bool((patterns.declines.fullmatch(text) and patterns.does.search(text)) or SENTENCE.fullmatch(text))
+        for text in sentences
+    ]
     others = [sentence for sentence, flag in zip(sentences, declined, strict=True) if not flag]
     return any(declined) and all(patterns.sorry.fullmatch(one) or patterns.no_more.fullmatch(one) for one in others)

@@ -14,8 +14,11 @@ from kto_cli.data.audit.refusal_languages import refuses_in_other_language
 LONGEST = 600
 """Characters; a longer answer has other content."""
 HINT = re.compile(
-    r"sorry|can(?:'|’|no|\s+no)t|unable|not (?:able|comfortable|going|allowed)|won['’]t|apolog|declin|refus"
+    r"sorry|can(?:'|’|no|\s+no)t|unable|not (?:able|comfortable|going|allowed|feel|something)|won['’]t|apolog"
+    r"|declin|refus|beyond|outside"
 )
+HINTS = ("sorry", "can", "unable", "not ", "won", "apolog", "declin", "refus", "beyond", "outside")
+"""One of them is in whatever HINT finds."""
 HINT_WITHIN = 200
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+|\n+")
 
@@ -26,9 +29,13 @@ APOLOGY = (
     r"|i understand[^,.]{0,60}|thank you for [^,.]{0,60})"
     r"(?: (?:about|for) (?:that|this|the \w+))?"
 )
-ROLE = r"(?:as an? [^,.]{2,70}?,?|i'm (?:just )?an ai[^,.]{0,40}[,.]?(?: and)?)"
+ROLE = (
+    r"(?:as an? [^,.]{2,70}?,?"
+    r"|(?:i'm|i am) (?:just |only )?an? (?:ai|artificial|large language|language model)[^,.]{0,40}?[,.]?"
+    r"(?: (?:and|so))?)"
+)
 DECLINES = (
-    r"(?:(?:i|we) (?:simply |really |just |also |absolutely )?"
+    r"(?:(?:(?:i|we) |(?<=and )|(?<=so ))(?:simply |really |just |also |absolutely )?"
     r"(?:can't|cannot|can not|couldn't|could not|won't|will not|wouldn't|would not|am unable to|am not able to"
     r"|am not going to|am not allowed to|must decline to|have to decline to|decline to|refuse to|do not want to"
     r"|don't want to|don't feel comfortable|do not feel comfortable|am not comfortable"
@@ -38,13 +45,21 @@ DECLINES = (
 )
 DOES = (
     r"(?: (?:in good conscience|ethically|and will not|and won't|directly|further|actually|ever|to))*"
-    r"[ ,.]*(?:$|(?:assist|help|provid|fulfill?|complet|comply|answer|do(?:ing)? (?:that|this|so|it)|giv|support|engag"
+    r"[ ,.]*(?:$|(?:assist|help(?! \w+ing\b)|provid|fulfill?|complet|comply|answer"
+    r"|do(?:ing)? (?:that|this|so|it)|giv|support|engag"
     r"|discuss|shar|offer|creat|generat|writ|recommend|suggest|condon|endors|encourag|promot|satisfy|tell|respond|advis"
     r"|teach|participat|produc|accommodat|facilitat|continu|talk|speak|show|explain|describ|be (?:part|involved)"
     r"|proceed|with (?:that|this|your)|that\b|this\b))"
 )
+BEYOND = (
+    r"(?:that|this|it)(?:'s| is) (?:(?:not )?something (?:that )?i(?:'m| am)? "
+    r"(?:can|can't|cannot|won't|(?:un|not )?able to|(?:not )?allowed to|(?:not )?comfortable) ?"
+    r"(?:help|assist|answer|do|provide|discuss|talk|share|write|generat|support)\w*(?: (?:with|about|for|on|you))*"
+    r"|(?:beyond|outside|out) (?:of )?(?:what i can(?: do)?|my (?:\w+ )?(?:capabilit|abilit|scope|expertise)\w*))[.!]*$"
+)
 REFUSES = re.compile(
-    rf"(?:{APOLOGY}[,.;:!]*(?: (?:but|however|and|that))?,? *)?(?:{ROLE} *)?(?:but |however, )?{DECLINES}{DOES}"
+    rf"(?:(?:{APOLOGY}|no)[,.;:!]*(?: (?:but|however|and|that))?,? *)?(?:{ROLE} *)?(?:but |however, )?"
+    rf"(?:{DECLINES}{DOES}|{BEYOND})"
 )
 GOES_ON = re.compile(r"\b(?:but|however|instead)\b|: *\S")
 """Continuation of a refusal within its sentence."""
@@ -91,7 +106,7 @@ def only_refuses(answer: str) -> bool:
 
 
 def _refuses_in_english(answer: str) -> bool:
-    if len(answer) > LONGEST or not HINT.search(answer[:HINT_WITHIN].lower()):
+    if len(answer) > LONGEST or not _hints(answer[:HINT_WITHIN].lower()):
         return False
     text = answer.strip().lower().replace("’", "'")
     sentences = [sentence.strip(" \"'*") for sentence in SENTENCE_END.split(text)]
@@ -103,3 +118,10 @@ def _refuses_in_english(answer: str) -> bool:
         elif sentence and not JUST_SORRY.match(sentence) and not NO_SUBSTANCE.match(JOINT.sub("", sentence)):
             return False
     return refused
+
+
+def _hints(opening: str) -> bool:
+    for hint in HINTS:
+        if hint in opening:
+            return HINT.search(opening) is not None
+    return False

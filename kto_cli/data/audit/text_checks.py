@@ -7,90 +7,33 @@ substring that clean text does not have. A finding only reports; `--fix` decides
 from __future__ import annotations
 
 import re
-from enum import IntFlag
 from typing import NamedTuple
 
 from kto_cli.data.audit.encoding import C1_CHARS, restore
+from kto_cli.data.audit.exporter_damage import exporter_damage, is_json
+from kto_cli.data.audit.found import (
+    ABOUT,
+    BROKEN,
+    CONTROL,
+    ECHO,
+    ENTITIES,
+    JSON_PROMPT,
+    LANGUAGE,
+    MARKED,
+    MOJIBAKE,
+    PLACEHOLDER,
+    REFUSAL,
+    REPEATED,
+    TEMPLATE,
+    URL,
+)
+from kto_cli.data.audit.languages import is_other_language
+from kto_cli.data.audit.private_data import private_data
 from kto_cli.data.audit.refusals import only_refuses
+from kto_cli.data.audit.repetition import LEAST_REPEATED, repeats
 from kto_cli.data.dataset import joined
 from kto_cli.data.formats.labels import LONGEST_VALUE, is_missing
 from kto_cli.data.formats.records import Text
-
-
-class Found(IntFlag):
-    """Bits of `Columns.findings`."""
-
-    REFUSAL = 1
-    URL = 2
-    ECHO = 4
-    MOJIBAKE = 8
-    CONTROL = 16
-    BROKEN = 32
-    TEMPLATE = 64
-    ENTITIES = 128
-    REPEATED = 256
-    MARKED = 512
-    PLACEHOLDER = 1024
-
-
-class About(NamedTuple):
-    """Words of a finding."""
-
-    name: str
-    """A stable snake_case id."""
-    detail: str
-    """Fault of such a row."""
-    advice: str
-    warns: bool
-    """A warning: such rows teach something unwanted. Otherwise a note."""
-
-
-ABOUT: dict[Found, About] = {
-    Found.REFUSAL: About(
-        "refusals",
-        "the answer does nothing but refuse",
-        "fine where the prompt deserves it; --fix refusals drops them",
-        False,
-    ),
-    Found.URL: About("urls", "the answer is nothing but a link", "--fix urls drops them", True),
-    Found.ECHO: About("echoes", "the answer repeats the prompt's last turn", "--fix echoes drops them", True),
-    Found.MOJIBAKE: About(
-        "mojibake", "text decoded with the wrong encoding (â€™ or U+0092 for ’)", "--fix encoding restores it", True
-    ),
-    Found.CONTROL: About(
-        "control_characters", "holds NUL or other control characters", "--fix encoding takes them out", True
-    ),
-    Found.BROKEN: About(
-        "replacement_characters", "holds U+FFFD: characters lost before the text came here", "export it again", True
-    ),
-    Found.TEMPLATE: About(
-        "template_tokens",
-        "the answer holds a chat template's tokens or role markers",
-        "cut them, or what follows them, from the answers; a model learns to write them",
-        True,
-    ),
-    Found.ENTITIES: About(
-        "html_entities", "the answer holds HTML entities (&amp;) and no HTML", "unescape them at the source", False
-    ),
-    Found.REPEATED: About(
-        "repetition", "the answer says the same thing over and over", "drop them if desirable", False
-    ),
-    Found.MARKED: About(
-        "turn_markers",
-        "a turn of the prompt holds turn markers of hh-rlhf, which are read as part of its text",
-        "give such chats as lists of messages; hh-rlhf itself is read by kto binarize hh-rlhf",
-        True,
-    ),
-    Found.PLACEHOLDER: About(
-        "placeholders",
-        "the answer is only NaN, null or a like word that tables write for an empty cell",
-        "take these rows out of the file if there was no answer",
-        True,
-    ),
-}
-
-REFUSAL, URL, ECHO, MOJIBAKE, CONTROL, BROKEN, TEMPLATE, ENTITIES, REPEATED, MARKED, PLACEHOLDER = map(int, Found)
-"""The bits as plain numbers: arithmetic on an IntFlag costs a microsecond."""
 
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
 EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)
@@ -117,35 +60,46 @@ TURN = "\n\nHuman:"
 ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});")
 
 
+class Asked(NamedTuple):
+    """What the checks of an answer need of its prompt."""
+
+    last: str
+    """The last user turn."""
+    whole: str
+    """All turns."""
+
+
 def look(prompt: Text, completion: Text) -> int:
-    """Findings of a row, as bits of `Found`: encoding of all its text, the other checks on the answer."""
+    """Findings of a row, as bits of `Found`: of all its text encoding and private data, of the answer the rest."""
     found, asked = about_prompt(prompt)
     return found | about_answer(asked, completion)
 
 
-def about_prompt(prompt: Text) -> tuple[int, str]:
-    """(bits of a prompt, its last user turn)."""
+def about_prompt(prompt: Text) -> tuple[int, Asked]:
+    """(bits of a prompt, what the checks of its answers need of it)."""
+    whole, last, found = joined(prompt), "", 0
     if isinstance(prompt, str):
-        return damage(prompt), prompt
-    found, asked = 0, ""
-    for turn in prompt:
-        found |= damage(turn["content"])
-        if turn["role"] == "user":
-            asked = turn["content"]
-            if TURN in asked:
-                found |= MARKED
-    return found, asked
+        last = prompt
+    else:
+        for turn in prompt:
+            if turn["role"] == "user":
+                last = turn["content"]
+                if TURN in last:
+                    found |= MARKED
+    if is_json(last):
+        found |= JSON_PROMPT
+    return found | about_text(whole), Asked(last, whole)
 
 
-def about_answer(asked: str, completion: Text) -> int:
-    """Bits of an answer; `asked` is the prompt's last user turn."""
+def about_answer(asked: Asked, completion: Text) -> int:
+    """Bits of an answer."""
     answer = joined(completion)
-    found = damage(answer)
+    found = about_text(answer) | exporter_damage(answer, asked.whole)
     if only_refuses(answer):
         found |= REFUSAL
     if _only_links(answer):
         found |= URL
-    if _echoes(asked, answer):
+    if _echoes(asked.last, answer):
         found |= ECHO
     if _holds_template(answer):
         found |= TEMPLATE
@@ -155,7 +109,15 @@ def about_answer(asked: str, completion: Text) -> int:
         found |= REPEATED
     if len(answer) <= LONGEST_VALUE and is_missing(answer):
         found |= PLACEHOLDER
+    if is_other_language(asked.last, answer, asked.whole):
+        found |= LANGUAGE
     return found
+
+
+def about_text(text: str) -> int:
+    """Bits of damage and of private data in one text."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return _damage(text, raw) | private_data(text, raw)
 
 
 def names(bits: int) -> list[str]:
@@ -165,7 +127,10 @@ def names(bits: int) -> list[str]:
 
 def damage(text: str) -> int:
     """MOJIBAKE, CONTROL and BROKEN of one text."""
-    raw = text.encode("utf-8", "surrogatepass")
+    return _damage(text, text.encode("utf-8", "surrogatepass"))
+
+
+def _damage(text: str, raw: bytes) -> int:
     found = CONTROL if raw.translate(None, EVERY_BYTE) else 0
     if text.isascii():
         return found
@@ -213,41 +178,3 @@ def _holds_template(answer: str) -> bool:
         return True
     marked = "Human:" in answer or "Assistant:" in answer or "###" in answer
     return marked and MARKER.search(answer) is not None
-
-
-PROBE = 24
-"""Characters that must recur before a repetition is examined."""
-LEAST_REPEATED = 120
-"""Characters; a shorter repetition is a figure of speech."""
-LEAST_TIMES = 4
-LEAST_SHARE = 0.4
-"""Share of the answer that the repetition fills."""
-MOST_READ = 20_000
-"""Characters of an answer that are examined for repetition."""
-
-
-def repeats(text: str) -> bool:
-    """Whether one repeated stretch fills LEAST_SHARE of the text, as when a model loops.
-
-    Only the end of each quarter is examined: a loop that long includes one of them.
-    """
-    text = text[:MOST_READ].rstrip()
-    for end in (len(text), len(text) * 3 // 4, len(text) // 2, len(text) // 4):
-        start = end - PROBE
-        if start < 0:
-            continue
-        before = text.rfind(text[start:end], 0, end - 1)
-        if before >= 0 and _looped(text, before, start - before):
-            return True
-    return False
-
-
-def _looped(text: str, start: int, period: int) -> bool:
-    """Whether the text around `start` repeats with this `period` for long enough."""
-    low = high = start
-    while low > 0 and text[low - 1] == text[low - 1 + period]:
-        low -= 1
-    while high + period < len(text) and text[high] == text[high + period]:
-        high += 1
-    length = high + period - low
-    return length >= max(LEAST_REPEATED, LEAST_TIMES * period, LEAST_SHARE * len(text))

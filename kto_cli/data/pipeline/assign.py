@@ -22,6 +22,7 @@ FIXED = {
     "refusals": "the answer is only a refusal (--fix refusals)",
     "urls": "the answer is only a link (--fix urls)",
     "echoes": "the answer repeats the prompt's last turn (--fix echoes)",
+    "cut-answers": "the answer was cut off (--fix cut-answers)",
     "duplicates": "an earlier row has the same prompt, answer and label (--fix duplicates)",
 }
 

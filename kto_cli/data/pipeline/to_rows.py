@@ -11,10 +11,11 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.data.audit.exporter_damage import shape_of
 from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
-from kto_cli.data.dataset import contents, spelled
+from kto_cli.data.dataset import contents, last_turn, spelled
 from kto_cli.data.formats.counts import Counts, counting
 from kto_cli.data.formats.records import (
     VALIDATION,
@@ -180,6 +181,7 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
         "sketches": sketches(prompts).repeat(times, 0),
         "completion_keys": keys([spelled(row.completion) for row in rows]),
         "completion_chars": numpy.array([characters(row.completion) for row in rows], "i4"),
+        "shapes": numpy.array([shape_of(last_turn(row.completion)) for row in rows], "u1"),
         "findings": numpy.array(answers, "u4") | numpy.array(bits, "u4").repeat(times),
     }
 
