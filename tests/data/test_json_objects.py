@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from binarizing import Recorder, binarize
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.readers import json_array
