@@ -15,7 +15,7 @@ Way = Literal["best-worst", "middle", "adjacent"]
 RANKED: tuple[str, ...] = get_args(Way)
 THRESHOLDS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
 FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "cut-answers", "encoding", "near-duplicates")
-FORMATS = ("trl", "llama-factory", "halos")
+FORMATS = ("trl", "llama-factory", "halos", "openai-preference")
 
 
 OF_SOURCES = (

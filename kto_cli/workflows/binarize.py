@@ -23,6 +23,7 @@ from kto_cli.data.formats.counts import Counts
 from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
+from kto_cli.data.pipeline.export_pairs import rows_left_out
 from kto_cli.data.pipeline.label_values import next_step, value_lines
 from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
@@ -86,6 +87,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         if encoder is not None:
             result["findings"] += check_fit(encoder, writer, screen)
         result["exports"] = write_exports(writer.folder, config.formats, writer.folder, name=out.name)
+        rows = {split: sum(labels.values()) for split, labels in result["splits"].items()}
+        result["exports_left_out"] = rows_left_out(result["exports"], rows)
         result["decisions"] = unused.notes()
         result["options"] = asdict(config)
         manifest = finish(writer, result)

@@ -12,7 +12,6 @@ import pytest
 from binarizing import binarize, write_lines
 
 from kto_cli.common import files
-from kto_cli.common.binarize_config import FORMATS
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import replacing_folder
 from kto_cli.common.seals import read_sealed, write_sealed
@@ -20,6 +19,7 @@ from kto_cli.data import dataset, dataset_writer
 from kto_cli.data.dataset import Row, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.dataset_writer import finish, write_data_dir, writing_data_dir
+from kto_cli.data.pipeline.export import FORMS
 
 
 def row(number: int, *, label: bool = True, chat: bool = True) -> Row:
@@ -95,7 +95,7 @@ def test_load_dataset_gives_both_splits_of_a_folder_and_of_its_formats(tmp_path,
 
     rows = [{"prompt": f"Q{n // 2}", "completion": f"A{n}", "label": n % 2 == 0} for n in range(40)]
     source, out = write_lines(tmp_path / "rows.jsonl", *rows), tmp_path / "set"
-    result = binarize(source, out, validation=validation, text=text, formats=FORMATS)
+    result = binarize(source, out, validation=validation, text=text, formats=tuple(FORMS))
     counts = {name: sum(split.values()) for name, split in result["splits"].items() if sum(split.values())}
     assert list(counts) == (["train", "validation"] if validation else ["train"])
     columns = {

@@ -14,16 +14,18 @@ import pytest
 from conftest import SAMPLE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_feedback import Recorder, binarize, both_splits
 from trl_step import take_step
 
 from kto_cli.common.binarize_config import FORMATS, BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, schema
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, load_data_dir, schema
 from kto_cli.data.dataset_writer import table_of
 from kto_cli.data.formats import halos, llama_factory, trl
 from kto_cli.data.formats import records as kinds
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.pipeline.export import FORMS, write_exports, write_rows
+from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.readers.jsonl import Record
 
 SOURCES = {"trl": trl.SOURCE, "llama-factory": llama_factory.SOURCE, "halos": halos.SOURCE}
@@ -114,7 +116,7 @@ def test_every_row_comes_back_as_it_was(place, data):
     folder = write_data(place / "data", train, validation, chat=chat)
     shutil.rmtree(place / "out", ignore_errors=True)
     llama_factory.column_map.cache_clear()  # the description is another one each time
-    counts = write_exports(place / "out", FORMATS, folder)
+    counts = write_exports(place / "out", FORMS, folder)
     for tool, source in SOURCES.items():
         for split, rows in (("train", train), ("validation", validation)):
             name = f"{tool}/{split}{'.jsonl' if tool == 'trl' else '.json'}"
@@ -129,7 +131,7 @@ def test_every_row_comes_back_as_it_was(place, data):
 def test_a_split_without_rows_is_not_written(tmp_path, chat):
     """`datasets` and HALOs fail on a file without rows."""
     folder = write_data(tmp_path / "data", some(2, chat=chat), [], chat=chat)
-    written = write_exports(tmp_path / "out", FORMATS, folder)
+    written = write_exports(tmp_path / "out", FORMS, folder)
     assert written == {"trl/train.jsonl": 2, "llama-factory/train.json": 2, "halos/train.json": 2}
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     assert found == {*written, "llama-factory/dataset_info.json"}
@@ -148,7 +150,7 @@ def test_only_what_is_asked_for_is_written(tmp_path):
         "halos/train.json",
         "halos/validation.json",
     ]
-    assert set(FORMS) == set(FORMATS)
+    assert {*FORMS, PAIRS} == {*FORMATS}
 
 
 # --- LLaMA-Factory, by its data/README.md -----------------------------------------------------
@@ -256,6 +258,75 @@ def test_halos_files_are_read_as_halos_reads_them(tmp_path, chat):
     assert list(read_as_halos(train.with_name("validation.json"), "test")) == ["Question 0?"]
 
 
+# --- OpenAI's preference file, by its guide -----------------------------------------------------
+
+
+def pairs_of_openai(path: Path) -> list[tuple[list[dict[str, str]], str, str]]:
+    """(messages, preferred text, other text) of each line, whose fields are those of the guide."""
+    found = []
+    for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
+        value = json.loads(line)
+        assert set(value) == {"input", "preferred_output", "non_preferred_output"}
+        assert set(value["input"]) == {"messages", "tools", "parallel_tool_calls"}
+        sides = []
+        for side in ("preferred_output", "non_preferred_output"):
+            [message] = value[side]
+            assert message["role"] == "assistant"
+            sides.append(message["content"])
+        found.append((value["input"]["messages"], *sides))
+    return found
+
+
+@given(pairs=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=6, unique_by=lambda pair: pair[0]))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pairs_come_back_through_the_source_of_their_format(place, pairs):
+    pairs = [(prompt, f"{better}1", f"{worse}2") for prompt, better, worse in pairs]
+    lines = [{"prompt": prompt, "chosen": better, "rejected": worse} for prompt, better, worse in pairs]
+    lines += [{"prompt": f"alone {number}", "completion": "x", "label": number == 0} for number in range(2)]
+    path, out, again = place / "pairs.jsonl", place / "pairs", place / "again"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[: len(pairs)]), encoding="utf-8")
+    single = place / "single.jsonl"
+    single.write_text("".join(json.dumps(line) + "\n" for line in lines[len(pairs) :]), encoding="utf-8")
+    result = binarize(*(str(path), str(single)), out=out, validation=0.0, formats=(PAIRS, "trl"), overwrite=True)
+    file = out / PAIRS / "train.jsonl"
+    asked = [([turn("user", prompt)], better, worse) for prompt, better, worse in pairs]
+    assert sorted(pairs_of_openai(file), key=str) == sorted(asked, key=str)
+    assert result["exports"] == {f"{PAIRS}/train.jsonl": len(pairs), "trl/train.jsonl": 2 * len(pairs) + 2}
+    assert result["exports_left_out"] == {f"{PAIRS}/train.jsonl": 2}
+    binarize(f"openai-preference:{file}", out=again, validation=0.0, overwrite=True)
+
+    def texts(folder: Path) -> list[Any]:
+        return sorted((row["id"], row["label"]) for row in both_splits(folder) if row["pair_id"])
+
+    assert texts(again) == texts(out)
+
+
+def test_a_row_whose_partner_was_sampled_away_is_left_out_and_counted(tmp_path):
+    lines = [{"prompt": f"Q{k}", "chosen": f"A{k}", "rejected": f"B{k}"} for k in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    screen = Recorder()
+    result = binarize(
+        str(tmp_path / "pairs.jsonl"),
+        out=tmp_path / "out",
+        validation=0.0,
+        formats=(PAIRS,),
+        screen=screen,
+        keep_undesirable=0.5,
+    )
+    assert result["exports"] == {f"{PAIRS}/train.jsonl": 10}
+    assert result["exports_left_out"] == {f"{PAIRS}/train.jsonl": 10}
+    assert load_data_dir(tmp_path / "out").manifest["exports_left_out"] == result["exports_left_out"]
+    assert not (tmp_path / "out" / PAIRS / "validation.jsonl").exists()
+
+
+def test_without_any_pair_nothing_is_written(tmp_path):
+    rows = [{"prompt": f"Q{k}", "completion": "A", "label": k % 2 == 0} for k in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(BadInput, match=r"No two rows of the dataset are a pair.*Remove --format openai-preference"):
+        binarize(str(tmp_path / "rows.jsonl"), out=tmp_path / "out", formats=(PAIRS,))
+    assert not (tmp_path / "out").exists()
+
+
 # --- loading and memory -----------------------------------------------------------------------
 
 
@@ -264,7 +335,7 @@ def test_datasets_loads_every_file(tmp_path, chat):
     import datasets
 
     folder = write_data(tmp_path / "data", some(6, chat=chat), some(2, chat=chat), chat=chat)
-    counts = write_exports(tmp_path / "out", FORMATS, folder)
+    counts = write_exports(tmp_path / "out", FORMS, folder)
     for name, rows in counts.items():
         path = str(tmp_path / "out" / name)
         loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))

@@ -14,5 +14,6 @@ split.py         the validation split
 sample.py        samples of the training rows: class balance, source weights, limits
 write.py         second pass: each row to its file
 export.py        a dataset in the file formats of TRL, LLaMA-Factory and HALOs
+export_pairs.py  pairs of a dataset as OpenAI's preference file
 summary.py       counts of a run, and its summary on the screen
 """

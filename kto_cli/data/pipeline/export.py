@@ -1,4 +1,4 @@
-"""A dataset of kto in the file formats of other tools, in folders `trl/`, `llama-factory/` and `halos/`.
+"""A dataset of kto in the file formats of other tools, in folders called as the formats.
 
     trl             train.jsonl, validation.jsonl: unpaired preference {prompt, completion, label}
                     https://huggingface.co/docs/trl/dataset_formats
@@ -8,6 +8,7 @@
     halos           train.json, validation.json: binary_feedback, as get_feedback of its train/dataloader.py reads it;
                     name both in its `datasets` list, where `split` separates them. HALOs reads chats only, so a text
                     becomes one user turn; it needs a reward, which is the label's 1 or 0
+    openai-preference   pairs alone (export_pairs.py)
 
 An empty split has no file, as `datasets` and HALOs fail to load one. Ids, pairs and origins are in kto's own files
 only: the other tools have no column for them. Rows are converted one by one.
@@ -23,6 +24,8 @@ from typing import Any
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import parquet_file
 from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, Text, count_rows, read_batches
+from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
+from kto_cli.data.pipeline.export_pairs import write_pairs
 
 SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """Split -> its Parquet file."""
@@ -41,13 +44,16 @@ def write_exports(folder: Path, formats: Sequence[str], data: Path, *, name: str
         name: prefix of LLaMA-Factory's datasets, NAME_train and NAME_validation.
 
     Returns:
-        Number of rows per file, by its path below `folder`.
+        Number of rows (of pairs for openai-preference) per file, by its path below `folder`.
 
     Raises:
         BadInput: a file of `data` is missing, damaged or not ours, or a format cannot hold a row.
     """
-    counts = {}
+    counts: dict[str, int] = {}
     for tool in dict.fromkeys(formats):
+        if tool == PAIRS:
+            counts |= write_pairs(folder, data)
+            continue
         (folder / tool).mkdir(parents=True, exist_ok=True)
         splits = {split: rows for split, file in SPLITS.items() if (rows := count_rows(data / file))}
         for split, rows in splits.items():

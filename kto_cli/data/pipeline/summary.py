@@ -14,6 +14,7 @@ from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns, Flags
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.pipeline.assign import Assignment
+from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.pipeline.outcome import DROPPED, REJECTED
 from kto_cli.data.select import Chosen
 
@@ -85,7 +86,10 @@ def show(result: dict[str, Any], screen: Screen) -> None:
     details = "; its rejects.jsonl lists the unused rows and why" if unused else ""
     screen.say(f"Written to {result['out']}{details}.")
     for path, count in result["exports"].items():
-        screen.say(f"Also written: {Path(result['out']) / path} ({plural(count, 'row')}).")
+        counted = plural(count, "pair" if path.startswith(f"{PAIRS}/") else "row")
+        screen.say(f"Also written: {Path(result['out']) / path} ({counted}).")
+    for path, count in result["exports_left_out"].items():
+        screen.say(f"Left out of {path}: {plural(count, 'row')} in no pair.")
     flag = data_flag(Path(result["out"]))
     screen.say(f"Next: kto precompute{flag}, or directly kto train{flag}")
 
