@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kto_cli.cli.shared import OTHER, Json, takes, values
-from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Way
+from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Reasoning, Way
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.screen import Screen
 from kto_cli.common.template_kwargs import EXAMPLE, read_template_kwargs
@@ -70,6 +70,11 @@ class BinarizeFlags:
         bool, _files("--text", help="Keep text prompts as plain text. Default: each is one user turn of a chat.")
     ]
 
+    reasoning: Annotated[
+        Reasoning,
+        _files(metavar="keep|drop", help="Reasoning in answers (reasoning_content, <think>): keep it or drop it."),
+    ]
+
     desirable: Annotated[
         str | None, _log(metavar="RULE", help="Rule for desirable rows, such as 'resolved == true' or 'stars >= 4'.")
     ]
@@ -95,6 +100,9 @@ class BinarizeFlags:
     ]
     system_column: Annotated[
         str | None, _log(metavar="COLUMN", help="Column with the system message. Default: found by common names.")
+    ]
+    tools_column: Annotated[
+        str | None, _log(metavar="COLUMN", help="Column with the tools that a prompt offers. Default: tools.")
     ]
     conversation_column: Annotated[
         str | None, _log(metavar="COLUMN", help="Column whose rows with the same value stay in one split.")

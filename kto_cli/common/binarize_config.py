@@ -13,6 +13,7 @@ from kto_cli.common.words import plural
 
 Way = Literal["best-worst", "middle", "adjacent"]
 RANKED: tuple[str, ...] = get_args(Way)
+Reasoning = Literal["keep", "drop"]
 THRESHOLDS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
 FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "cut-answers", "encoding", "near-duplicates")
 FORMATS = ("trl", "llama-factory", "halos", "openai-preference")
@@ -30,6 +31,7 @@ OF_SOURCES = (
     "other_column",
     "messages_column",
     "system_column",
+    "tools_column",
     "label_column",
     "score_column",
     "conversation_column",
@@ -53,6 +55,8 @@ class BinarizeConfig:
     """Subsets of the source to read; default: all."""
     text: bool = False
     """Keep plain-text prompts as plain text instead of reading each as one user turn."""
+    reasoning: str = "keep"
+    """Reasoning of the assistant (a field such as reasoning_content, or <think> in its text): keep or drop."""
     overwrite: bool = False
     """Replace an earlier dataset in the output folder."""
 
@@ -88,6 +92,8 @@ class BinarizeConfig:
     """The column with the whole chat, the answer last (log)."""
     system_column: str | None = None
     """The column with the system message of the prompt (log)."""
+    tools_column: str | None = None
+    """The column with the tools that the prompt offers, a list or its JSON (log)."""
     label_column: str | None = None
     """The column with true / false or 1 / 0 (log)."""
     score_column: str | None = None
@@ -139,6 +145,7 @@ class BinarizeConfig:
     def __post_init__(self) -> None:
         require(0 <= self.validation < 1, "--validation", self.validation, "a share from 0 to below 1, such as 0.05")
         _one_of("--ranked", self.ranked, RANKED)
+        _one_of("--reasoning", self.reasoning, get_args(Reasoning))
         for flag, given, known in (("--fix", self.fix, (*FIXES, "all")), ("--format", self.formats, FORMATS)):
             for value in given:
                 _one_of(flag, value, known)

@@ -1,5 +1,8 @@
 """Any feedback as labelled rows; no torch.
 
+texts.py            prompts and completions in memory: texts, or chats with tools and reasoning
+reasoning.py        reasoning within the text of an answer
+arrow_chats.py      chats as Arrow columns
 dataset.py          the data folder, an interface: its files, and reading them
 dataset_folder.py   folders of datasets: found, and checked before one is written
 dataset_writer.py   the data folder, written atomically

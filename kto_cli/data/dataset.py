@@ -8,7 +8,8 @@
     manifest.json        counts, options, findings, the lambda interval, and the SHA-256 of the other files
 
 Prompt and completion are both texts, or both lists of {role, content}; label is a boolean, true = desirable.
-`datasets.load_dataset(FOLDER)` loads both splits, and TRL reads them as an unpaired preference dataset.
+`datasets.load_dataset(FOLDER)` loads both splits, and TRL reads them as an unpaired preference dataset. Where a row has
+tools or reasoning, messages have the fields of `texts.EXTRAS` too, and the column `tools` the JSON of a prompt's tools.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from kto_cli.common.files import being_replaced, file_sha256, remove, restore_fo
 from kto_cli.common.owner import beside, owning
 from kto_cli.common.read import parquet_file, read_json, reading
 from kto_cli.common.seals import unsealed
+from kto_cli.data.arrow_chats import chat_type, from_arrow
+from kto_cli.data.texts import TOOLS, Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,33 +46,6 @@ FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS, CARD)
 WHAT = "rows of a dataset"
 AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"
-
-Message = dict[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}"""
-Text = str | tuple[Message, ...]
-"""A prompt or a completion: plain text, or chat messages."""
-
-
-def spelled(text: Text) -> str:
-    """A text or chat as one string, injectively: for hashes."""
-    if isinstance(text, str):
-        return "t" + text
-    return "".join(f"{turn['role']}\n{len(turn['content'])}\n{turn['content']}" for turn in text)
-
-
-def contents(text: Text) -> list[str]:
-    """Texts of a chat's turns, without roles; a text is one turn."""
-    return [text] if isinstance(text, str) else [turn["content"] for turn in text]
-
-
-def joined(text: Text) -> str:
-    """A text or chat as one readable text: the turns, without roles, with an empty line between them."""
-    return "\n\n".join(contents(text))
-
-
-def last_turn(text: Text) -> str:
-    """A text, or the last turn of a chat: the question of a prompt, the answer of a completion."""
-    return contents(text)[-1]
 
 
 @dataclass(frozen=True)
@@ -117,14 +92,18 @@ class DataDir:
 COLUMNS = ("id", "prompt_id", "pair_id", "source", "origin", "prompt", "completion", "label")
 
 
-def schema(chat: bool) -> pa.Schema:
-    """Parquet schema of both files, for chats or for texts."""
+def schema(*, chat: bool, has_more: bool = False) -> pa.Schema:
+    """Parquet schema of both files, for chats (`has_more`: with tools or reasoning) or for texts."""
     import pyarrow as pa
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    text = pa.list_(message) if chat else pa.string()
+    text = chat_type(has_more=has_more) if chat else pa.string()
     types = dict.fromkeys(COLUMNS, pa.string()) | {"prompt": text, "completion": text, "label": pa.bool_()}
-    return pa.schema([pa.field(name, types[name], nullable=name == "pair_id") for name in COLUMNS])
+    types |= {TOOLS: pa.string()} if has_more else {}
+    return pa.schema([pa.field(name, kind, nullable=name in ("pair_id", TOOLS)) for name, kind in types.items()])
+
+
+SCHEMAS = ({"chat": True}, {"chat": False}, {"chat": True, "has_more": True})
+"""What tells the schemas apart."""
 
 
 def read_batches(path: Path, size: int = 1024) -> Iterator[list[Row]]:
@@ -148,13 +127,15 @@ def read_columns(path: Path, names: Sequence[str], size: int = 1024) -> Iterator
     count_rows(path)
     pa.set_memory_pool(pa.system_memory_pool())  # the default pool does not return freed memory: three times as much
     with parquet_file(path, WHAT) as file:
-        batches = file.iter_batches(batch_size=size, columns=list(names))
+        has_tools = "prompt" in names and TOOLS in file.schema_arrow.names
+        batches = file.iter_batches(batch_size=size, columns=[*names, *([TOOLS] if has_tools else [])])
         while True:
             with again_on_damage(), reading(path, WHAT):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                values = {name: _values(batch.column(name)) for name in names}
+                tools = batch.column(TOOLS) if has_tools else None
+                values = {name: from_arrow(batch.column(name), tools if name == "prompt" else None) for name in names}
             yield values
 
 
@@ -165,7 +146,7 @@ def count_rows(path: Path) -> int:
         BadInput: it is missing, damaged or has other columns.
     """
     with again_on_damage(), parquet_file(path, WHAT) as file, reading(path, WHAT):
-        if not any(file.schema_arrow.equals(schema(chat)) for chat in (True, False)):
+        if not any(file.schema_arrow.equals(schema(**kind)) for kind in SCHEMAS):
             found = ", ".join(file.schema_arrow.names)
             raise BadInput(f"{path} has other columns or types than those of kto ({found}).", AGAIN)
         return int(file.metadata.num_rows)
@@ -178,19 +159,6 @@ def again_on_damage() -> Iterator[None]:
         yield
     except BadInput as error:
         raise BadInput(error.what, AGAIN) from error
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column as Python objects; chats as tuples, built from flat columns: several times faster than `to_pylist`."""
-    import pyarrow as pa
-
-    if not pa.types.is_list(column.type):
-        return column.to_pylist()
-    flat = column.flatten()
-    roles, contents = flat.field("role").to_pylist(), flat.field("content").to_pylist()
-    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-    offsets = (column.offsets.to_numpy() - column.offsets[0].as_py()).tolist()
-    return [tuple(turns[start:end]) for start, end in pairwise(offsets)]
 
 
 def load_data_dir(folder: Path) -> DataDir:

@@ -14,6 +14,7 @@ from kto_cli.common.seals import write_sealed
 from kto_cli.common.words import plural
 from kto_cli.data.dataset import (
     CARD,
+    COLUMNS,
     FILES,
     FINDINGS,
     FORMAT,
@@ -27,9 +28,11 @@ from kto_cli.data.dataset import (
     schema,
 )
 from kto_cli.data.dataset_folder import check_out
+from kto_cli.data.texts import TOOLS, has_more, tools_of, without_tools
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 ROWS_PER_GROUP = 8192
 """Rows per row group; bounds memory. Fixed, so that the files' bytes depend on the rows only."""
@@ -55,16 +58,19 @@ options and counts, `{REJECTS}` the rows that were not used, with the reasons, a
 class DataWriter:
     """Open files of one dataset, in a temporary folder."""
 
-    def __init__(self, folder: Path, chat: bool) -> None:
-        from pyarrow import parquet
-
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.schema = schema(chat)
-        self._tables = {
-            name: parquet.ParquetWriter(folder / name, self.schema, compression="zstd") for name in (TRAIN, VALIDATION)
-        }
+        self._tables: dict[str, parquet.ParquetWriter] = {}
         self._buffers: dict[str, list[pa.Table]] = {TRAIN: [], VALIDATION: []}
         self._lines: dict[str, IO[bytes]] = {name: (folder / name).open("wb") for name in (REJECTS, FINDINGS)}
+
+    def open_tables(self, *, chat: bool, has_more: bool = False) -> None:
+        """Opens the Parquet files, for chats (`has_more`: with tools or reasoning) or for texts."""
+        from pyarrow import parquet
+
+        self.schema = schema(chat=chat, has_more=has_more)
+        for name in (TRAIN, VALIDATION):
+            self._tables[name] = parquet.ParquetWriter(self.folder / name, self.schema, compression="zstd")
 
     def add(self, file: str, rows: pa.Table) -> None:
         """Adds rows to train.parquet or validation.parquet, with the columns of `schema`."""
@@ -108,7 +114,7 @@ class DataWriter:
 
 
 @contextmanager
-def writing_data_dir(folder: Path, *, overwrite: bool, chat: bool) -> Iterator[DataWriter]:
+def writing_data_dir(folder: Path, *, overwrite: bool) -> Iterator[DataWriter]:
     """Writer of a temporary folder that replaces `folder` at the end; call `finish` first.
 
     Raises:
@@ -120,7 +126,7 @@ def writing_data_dir(folder: Path, *, overwrite: bool, chat: bool) -> Iterator[D
     with owning(beside(place), folder, "writing"):
         check_out(folder, overwrite=overwrite)  # once more: another process may have written it until now
         with replacing_folder(place) as temporary:
-            writer = DataWriter(temporary, chat)
+            writer = DataWriter(temporary)
             try:
                 yield writer
             finally:
@@ -163,11 +169,13 @@ def write_data_dir(
     Raises:
         as `writing_data_dir`
     """
-    chat = not any(isinstance(row.prompt, str) for row in (*train_rows, *validation_rows))
-    with writing_data_dir(folder, overwrite=overwrite, chat=chat) as writer:
-        for file, rows in ((TRAIN, train_rows), (VALIDATION, validation_rows)):
-            for start in range(0, len(rows), ROWS_PER_GROUP):
-                writer.add(file, table_of(rows[start : start + ROWS_PER_GROUP], writer.schema))
+    rows = (*train_rows, *validation_rows)
+    chat = not any(isinstance(row.prompt, str) for row in rows)
+    with writing_data_dir(folder, overwrite=overwrite) as writer:
+        writer.open_tables(chat=chat, has_more=chat and any(has_more(row.prompt, row.completion) for row in rows))
+        for file, some in ((TRAIN, train_rows), (VALIDATION, validation_rows)):
+            for start in range(0, len(some), ROWS_PER_GROUP):
+                writer.add(file, table_of(some[start : start + ROWS_PER_GROUP], writer.schema))
         for reject in rejects:
             writer.line(REJECTS, reject)
         return finish(writer, manifest)
@@ -177,8 +185,11 @@ def table_of(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
     """Rows as an Arrow table."""
     import pyarrow as pa
 
-    arrays = [pa.array([getattr(row, column.name) for row in rows], type=column.type) for column in columns]
-    return pa.Table.from_arrays(arrays, schema=columns)
+    values = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    if TOOLS in columns.names:
+        values[TOOLS] = [tools_of(prompt) or None for prompt in values["prompt"]]
+        values["prompt"] = [without_tools(prompt) for prompt in values["prompt"]]
+    return pa.Table.from_arrays([pa.array(values[column.name], type=column.type) for column in columns], schema=columns)
 
 
 def json_line(value: dict[str, Any]) -> bytes:

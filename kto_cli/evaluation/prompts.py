@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kto_cli.core.rows import EncodedRow
-from kto_cli.data.dataset import DataDir, Text, last_turn
+from kto_cli.data.dataset import DataDir
+from kto_cli.data.texts import Text, last_turn
 from kto_cli.evaluation.validation import texts_of
 from kto_cli.model.tokens.store import EncodedRows
 

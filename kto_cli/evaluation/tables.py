@@ -7,7 +7,8 @@ from typing import Any
 
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import LABELS, span
-from kto_cli.data.dataset import Row, last_turn
+from kto_cli.data.dataset import Row
+from kto_cli.data.texts import last_turn
 
 LISTED = 3
 """Rows shown of each kind; metrics.json has more, rows.parquet has all."""

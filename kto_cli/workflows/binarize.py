@@ -79,6 +79,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.note(text)
         if step := next_step(unused.decisions, sources):
             screen.note(step)
+        writer.open_tables(chat=not config.text, has_more=spool.has_more)
         with screen.progress("writing", None, keeps=NOTHING_WRITTEN):
             write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])
         result = account(columns, assigned, unused.counts, unused.records, sources)
@@ -101,11 +102,11 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
 def _writer(out: Path, config: BinarizeConfig) -> Iterator[DataWriter]:
     """Writer of the dataset; with --check in a temporary folder that is deleted."""
     if not config.check:
-        with writing_data_dir(out, overwrite=config.overwrite, chat=not config.text) as writer:
+        with writing_data_dir(out, overwrite=config.overwrite) as writer:
             yield writer
         return
     with saying_disk_full(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="kto-check-") as folder:
-        writer = DataWriter(Path(folder), chat=not config.text)
+        writer = DataWriter(Path(folder))
         try:
             yield writer
         finally:

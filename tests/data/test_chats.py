@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from binarizing import binarize
 
-from kto_cli.common.errors import BadData
 from kto_cli.data.formats import chats
 from kto_cli.data.formats.chats import answer_turn, branch, prompt_chat, whole_chat, with_rated
 from kto_cli.data.formats.counts import counting
@@ -67,15 +66,7 @@ def test_roles_of_assistants(role):
 @pytest.mark.parametrize(
     ("turn", "why"),
     [
-        (said("assistant", "", tool_calls=[{"function": {"name": "f"}}]), "tools_not_accepted"),
-        (said("assistant", None, function_call={"name": "f"}), "tools_not_accepted"),
         (said("assistant", "", additional_kwargs={"tool_calls": [{"id": "1"}]}), "tools_not_accepted"),
-        (said("assistant", [{"type": "tool_use", "name": "f", "input": {}}]), "tools_not_accepted"),
-        (said("user", [{"type": "tool_result", "content": "18"}]), "tools_not_accepted"),
-        (said("assistant", [{"functionCall": {"name": "f"}}]), "tools_not_accepted"),
-        (said("tool", "18 degrees"), "role_not_accepted"),
-        ({"from": "observation", "value": "18"}, "role_not_accepted"),
-        ({"type": "function_call", "name": "f", "arguments": "{}"}, "role_not_accepted"),
         (said("user", "Look", images=["a.png"]), "media_not_accepted"),
         (said("user", "Look", attachments=[{"name": "a.pdf"}]), "media_not_accepted"),
         (said("user", [{"type": "image_url", "image_url": {"url": "x"}}]), "media_not_accepted"),
@@ -138,9 +129,9 @@ SYSTEM = said("system", "Be nice")
         ([HI, GREET, MORE, GREEN], "u:Hi a:Hello u:Any tea? > Green", ["SEVERAL"]),
         ([GREET, HI, MORE, GREEN, THANKS], "u:Hi\n\nAny tea? > Green", ["GREETING", "JOINED", "LAST_WORD"]),
         (
-            [HI, said("assistant", "Hm", thinking="?"), MORE, GREEN],
+            [HI, said("assistant", "Hm", thinking_blocks=[{"data": "Zz"}]), MORE, GREEN],
             "u:Hi a:Hm u:Any tea? > Green",
-            ["REASONING", "SEVERAL"],
+            ["HIDDEN", "SEVERAL"],
         ),
     ],
 )
@@ -160,12 +151,11 @@ def test_chats_as_they_happen(messages, expected, changes):
         ([HI, said("assistant", " ")], "empty_answer"),
         ([said("user", " "), GREEN], "empty_turn"),
         ([HI, said("user", ""), GREEN], "empty_turn"),
-        ([HI, said("assistant", "5", reasoning_content="2 + 3")], "reasoning_not_accepted"),
-        (
-            [HI, said("assistant", [{"type": "thinking", "thinking": "2 + 3"}, {"type": "text", "text": "5"}])],
-            "reasoning_not_accepted",
-        ),
-        ([MORE, said("assistant", "Hm.", reasoning="?"), GREEN], "reasoning_not_accepted"),
+        ([HI, said("assistant", [{"type": "redacted_thinking", "data": "Zz"}, "5"])], "reasoning_not_accepted"),
+        ([HI, said("assistant", "5", reasoning_details=[{"type": "reasoning.encrypted"}])], "reasoning_not_accepted"),
+        ([HI, said("tool", "18"), GREEN], "roles_do_not_alternate"),
+        ([HI, GREEN, said("tool", "18"), BLACK], "roles_do_not_alternate"),
+        ([HI, said("assistant", "", tool_calls=[{"name": "f"}]), GREEN], "call_without_result"),
     ],
 )
 def test_nonsense_is_refused(messages, why):
@@ -260,25 +250,6 @@ def test_two_whole_chats_need_no_prompt(tmp_path):
     assert result["rejected"] == {"prompts_differ": 2}
     assert result["dropped_reasons"] == {"matches_neither": 2}
     assert result["decisions"] == {chats.LAST_WORD: 4}
-
-
-def test_two_answers_that_call_different_tools_are_never_one_text_with_both_labels(tmp_path):
-    def call(name: str, label: bool) -> dict[str, Any]:
-        answer = said("assistant", "Let me look.", tool_calls=[{"function": {"name": name}}])
-        return {"prompt": [MORE], "completion": [answer], "label": label}
-
-    plain = [
-        {"prompt": [HI], "completion": [GREEN], "label": True},
-        {"prompt": [MORE], "completion": [BLACK], "label": False},
-    ]
-    path = tmp_path / "f.jsonl"
-    path.write_text("\n".join(map(json.dumps, [call("weather", True), call("delete", False), *plain])))
-    result = binarize(str(path), tmp_path / "out", validation=0)
-    assert result["rejected"] == {"tools_not_accepted": 2}
-    assert (result["desirable"], result["undesirable"]) == (1, 1)
-    path.write_text("\n".join(json.dumps({**row, "tools": [{"name": "f"}]}) for row in plain))
-    with pytest.raises(BadData, match="tools_not_accepted 2"):
-        binarize(str(path), tmp_path / "out2", validation=0)
 
 
 def test_changes_of_a_rejected_chat_are_not_counted(tmp_path):

@@ -283,9 +283,10 @@ def test_a_rename_that_fails_brings_the_earlier_dataset_back(tmp_path, monkeypat
 
 def test_two_processes_never_write_one_folder(tmp_path):
     """The second is told so, and the first goes on."""
-    with writing_data_dir(tmp_path / "set", overwrite=False, chat=True) as first:
+    with writing_data_dir(tmp_path / "set", overwrite=False) as first:
         with pytest.raises(BadInput, match=rf"Another process is writing .*set: process {os.getpid()} on "):
             write(tmp_path / "set")
+        first.open_tables(chat=True)
         finish(first, {"note": "whole"})
     assert load_data_dir(tmp_path / "set").manifest["note"] == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["set"], "no lock is left"

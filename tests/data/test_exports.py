@@ -19,7 +19,7 @@ from trl_step import take_step
 
 from kto_cli.common.binarize_config import FORMATS, BinarizeConfig
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, load_data_dir, schema
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, load_data_dir, schema
 from kto_cli.data.dataset_writer import table_of
 from kto_cli.data.formats import halos, llama_factory, trl
 from kto_cli.data.formats import records as kinds
@@ -27,6 +27,7 @@ from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.pipeline.export import FORMS, write_exports, write_rows
 from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.texts import Text
 
 SOURCES = {"trl": trl.SOURCE, "llama-factory": llama_factory.SOURCE, "halos": halos.SOURCE}
 Plain = tuple[Text, Text, bool]
@@ -76,7 +77,7 @@ def write_data(folder: Path, train: Sequence[Plain], validation: Sequence[Plain]
             Row(f"{file}-{number}", f"p-{hash(str(row[0]))}", None, "s", f"f:{number}", *row)
             for number, row in enumerate(rows)
         ]
-        parquet.write_table(table_of(whole, schema(chat)), folder / file, row_group_size=1024)
+        parquet.write_table(table_of(whole, schema(chat=chat)), folder / file, row_group_size=1024)
     return folder
 
 

@@ -277,9 +277,10 @@ CHATS = st.lists(
 def test_chats_in_arrow_are_those_that_arrow_makes_of_objects(rows):
     import pyarrow as pa
 
-    made = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, "f:1", "g", False) for row in rows], False)
+    made, has_more = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, "f:1", "g", False) for row in rows], False)
+    assert not has_more
     for place, name in enumerate(("prompt", "completion")):
-        slow = pa.array([list(row[place]) for row in rows], schema(True).field(name).type)
+        slow = pa.array([list(row[place]) for row in rows], schema(chat=True, has_more=True).field(name).type)
         assert made.column(name).type == slow.type
         assert made.column(name).equals(slow)
 
@@ -287,7 +288,7 @@ def test_chats_in_arrow_are_those_that_arrow_makes_of_objects(rows):
 @given(st.lists(st.tuples(TEXTS, TEXTS), max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_texts_in_arrow_are_themselves(rows):
-    made = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, f"f:{row[0]}", "g", False) for row in rows], True)
+    made, _ = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, f"f:{row[0]}", "g", False) for row in rows], True)
     assert made.schema.names == ["origin", "prompt", "completion"]
     assert [tuple(row.values()) for row in made.to_pylist()] == [(f"f:{row[0]}", *row) for row in rows]
 
@@ -374,7 +375,8 @@ def test_a_row_keeps_its_id_wherever_it_stands(tmp_path):
 def written(folder: Path, rows: list[Row], sizes: list[int]) -> dict[str, str]:
     """The hashes of a dataset whose rows were given so many at a time."""
     folder.mkdir()
-    writer = DataWriter(folder, chat=False)
+    writer = DataWriter(folder)
+    writer.open_tables(chat=False)
     start = 0
     for size in sizes:
         writer.add(TRAIN, table_of(rows[start : start + size], writer.schema))

@@ -178,7 +178,7 @@ P = [user("Q")]
         ),
         (
             {"prompt": [{"role": "tool", "content": "S"}, *P], "completion": "A", "label": True},
-            "role_not_accepted",
+            "roles_do_not_alternate",
         ),
         ({"prompt": [user(""), *P], "completion": "A", "label": True}, "empty_turn"),
         ({"prompt": "Q\udc80", "completion": "A", "label": True}, "bad_text"),

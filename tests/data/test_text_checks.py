@@ -14,7 +14,7 @@ from kto_cli.data.audit.found import ABOUT, Found
 from kto_cli.data.audit.refusals import LONGEST, only_refuses
 from kto_cli.data.audit.repetition import repeats
 from kto_cli.data.audit.text_checks import damage, fix, look, names
-from kto_cli.data.dataset import joined
+from kto_cli.data.texts import joined
 
 
 def user(text: str) -> dict[str, str]:

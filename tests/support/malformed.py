@@ -120,7 +120,7 @@ CHATS = {
     "chat-assistant-last": ([USER, BOT], "roles_do_not_alternate"),
     "chat-system-in-the-middle": ([USER, BOT, {"role": "system", "content": "S"}, USER], "roles_do_not_alternate"),
     "chat-system-alone": ([{"role": "system", "content": "S"}], "roles_do_not_alternate"),
-    "chat-tool": ([USER, BOT, {"role": "tool", "content": "4"}], "role_not_accepted"),
+    "chat-tool": ([USER, BOT, {"role": "tool", "content": "4"}], "roles_do_not_alternate"),
     "chat-empty-turn": ([{"role": "user", "content": " "}, BOT, USER], "empty_turn"),
     "chat-of-lists": ([["user", "Hi"]], "not_messages"),
 }

@@ -17,8 +17,8 @@ from shared import shared
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.core.weights import lambda_interval
 from kto_cli.data.dataset import Row, load_data_dir
-from kto_cli.data.dataset import spelled as canonical
 from kto_cli.data.formats.records import Text
+from kto_cli.data.texts import spelled as canonical
 
 KEYS = {"rows_in", "desirable", "undesirable", "validation", "dropped", "rejected", "lambda_interval"}
 

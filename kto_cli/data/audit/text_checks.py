@@ -31,9 +31,9 @@ from kto_cli.data.audit.languages import is_other_language
 from kto_cli.data.audit.private_data import private_data
 from kto_cli.data.audit.refusals import only_refuses
 from kto_cli.data.audit.repetition import LEAST_REPEATED, repeats
-from kto_cli.data.dataset import joined
 from kto_cli.data.formats.labels import LONGEST_VALUE, is_missing
 from kto_cli.data.formats.records import Text
+from kto_cli.data.texts import joined
 
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
 EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)

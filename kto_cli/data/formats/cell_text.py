@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 from kto_cli.data.formats.counts import count
-from kto_cli.data.formats.messages import ROLES, TEXT_KEYS, TOOL_FIELDS, TOOL_ROLES
+from kto_cli.data.formats.message_names import ROLES, TEXT_KEYS, TOOL_FIELDS, TOOL_ROLES
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.readers.jsonl import DuplicateKey, parse_json
 

@@ -1,6 +1,7 @@
 """Chats as they happen: bots greet first, people send two messages in a row and say a last word after the answer.
 
-A prompt is an optional system message, then user and assistant in turn, ending with user. Chats are brought into that
+A prompt is an optional system message, then user and assistant in turn, ending with user or with the results of tools
+that the assistant called. Chats are brought into that
 form, and each change is counted: neighbouring messages of one role are joined by an empty line; what the assistant says
 before the first user turn is left out; so is what follows the rated answer. Rejected:
 
@@ -10,7 +11,8 @@ before the first user turn is left out; so is what follows the rated answer. Rej
     rated_message_unclear      several messages have a rating of their own, and nothing says which one is meant
     rated_message_missing      the record names a message that is not in the chat, or not the assistant's
     thread_broken              the chat is a tree, and a message above the rated one is not in it
-    reasoning_not_accepted     the rated answer has its reasoning in another field
+    reasoning_not_accepted     the rated answer has reasoning that cannot be read
+    call_without_result        the assistant calls a tool and goes on without its result
 """
 
 from __future__ import annotations
@@ -20,15 +22,16 @@ from itertools import groupby
 from typing import Any
 
 from kto_cli.data.formats.counts import count
-from kto_cli.data.formats.messages import Turn, as_messages
+from kto_cli.data.formats.messages import HIDDEN, Turn, as_message, as_messages
 from kto_cli.data.formats.records import Message, RowFault, check_chat, spell
+from kto_cli.data.formats.tool_calls import joined_calls
+from kto_cli.data.texts import without_tools
 
 JOINED = "chats with neighbouring messages of one role, joined"
 GREETING = "chats whose messages of the assistant before the first user turn are left out"
 LAST_WORD = "chats whose messages after the rated answer are left out"
 SEVERAL = "chats with several answers, where the label is taken for the last one"
 NO_SYSTEM = "chats whose empty system message is left out"
-REASONING = "chats whose reasoning, in a field of its own in earlier answers, is left out"
 RATED_COLUMNS = ("rated_message_id", "message_id", "messageId", "meta", "metadata")
 """Columns that may say which message was rated."""
 
@@ -48,7 +51,7 @@ def whole_chat(
     end = rated_index(turns, what, rated)
     if end is None:
         end = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
-        if is_labelled and sum(turn.role == "assistant" for turn in in_turn(turns, quiet=True)) > 1:
+        if is_labelled and sum(is_answer(turn) for turn in in_turn(turns, quiet=True)) > 1:
             count(SEVERAL)
     if turns and end < 0:
         raise RowFault("answer_not_one_turn", f"the roles of {what} are {roles(turns)}: no answer of the assistant")
@@ -58,6 +61,11 @@ def whole_chat(
         count(LAST_WORD)
     *asked, answer = in_turn(turns[: end + 1])
     return prompt_chat(asked), as_answer(answer, f"the answer of {what}")
+
+
+def is_answer(turn: Turn) -> bool:
+    """Whether a turn is the assistant's, and not a call of tools alone."""
+    return turn.role == "assistant" and bool(turn.content.strip())
 
 
 def rated_index(turns: Sequence[Turn], what: str, rated: str | None) -> int | None:
@@ -94,8 +102,11 @@ def in_turn(turns: Sequence[Turn], *, quiet: bool = False) -> list[Turn]:
         if not quiet:
             count(GREETING)
     joined = []
-    for _, group in groupby(kept, key=lambda turn: turn.role):
+    for role, group in groupby(kept, key=lambda turn: turn.role):
         some = list(group)
+        if role == "tool":
+            joined += some
+            continue
         if len(some) > 1 and not quiet:
             count(JOINED)
         joined.append(join(some))
@@ -103,14 +114,27 @@ def in_turn(turns: Sequence[Turn], *, quiet: bool = False) -> list[Turn]:
 
 
 def join(turns: list[Turn]) -> Turn:
-    """Neighbouring turns of one role as one."""
+    """Neighbouring turns of one role as one.
+
+    Raises:
+        RowFault: `empty_turn`, or `call_without_result` if the assistant says more behind a call.
+    """
     if len(turns) == 1:
         return turns[0]
-    if empty := [turn for turn in turns if not turn.content.strip()]:
+    if empty := [turn for turn in turns if turn.is_blank and not turn.reasoning]:
         raise RowFault("empty_turn", f"a message of the {empty[0].role}, beside another, is empty")
-    reasoning = next((turn.reasoning for turn in turns if turn.reasoning), "")
-    text = "\n\n".join(turn.content for turn in turns)
-    return turns[-1]._replace(content=text, reasoning=reasoning)
+    called = False
+    for turn in turns:
+        if called and (turn.content.strip() or turn.reasoning):
+            raise RowFault("call_without_result", "the assistant calls a tool and goes on without its result")
+        called = called or bool(turn.calls)
+    text, reasoning = (
+        "\n\n".join(filter(None, parts))
+        for parts in ([turn.content for turn in turns], [turn.reasoning for turn in turns])
+    )
+    hidden = next((turn.hidden for turn in turns if turn.hidden), "")
+    calls = joined_calls(*(turn.calls for turn in turns))
+    return turns[-1]._replace(content=text, reasoning=reasoning, hidden=hidden, calls=calls)
 
 
 def prompt_chat(turns: Sequence[Turn]) -> tuple[Message, ...]:
@@ -120,8 +144,8 @@ def prompt_chat(turns: Sequence[Turn]) -> tuple[Message, ...]:
         RowFault: `roles_do_not_alternate` or `empty_turn`.
     """
     kept = in_turn(turns)
-    if any(turn.reasoning for turn in kept):
-        count(REASONING)
+    if any(turn.hidden for turn in kept):
+        count(HIDDEN)
     messages = as_messages(kept)
     check_chat(messages)
     return messages
@@ -142,7 +166,7 @@ def answer_turn(turns: Sequence[Turn], prompt: tuple[Message, ...], what: str) -
         count(LAST_WORD)
     if any(turn.role == "user" for turn in kept):
         *asked, last = in_turn(kept, quiet=True)
-        kept = [last] if as_messages(asked) == prompt else kept
+        kept = [last] if as_messages(asked) == without_tools(prompt) else kept
     if [turn.role for turn in kept] != ["assistant"]:
         fault = f"{what} after the prompt has the roles {roles(turns)}, not one assistant turn"
         raise RowFault("answer_not_one_turn", fault)
@@ -155,12 +179,12 @@ def as_answer(turn: Turn, what: str) -> Message:
     Raises:
         RowFault: `empty_answer` or `reasoning_not_accepted`.
     """
-    if turn.reasoning:
-        step = "write it into content as the model does (<think>...</think>), or take the field out"
-        raise RowFault("reasoning_not_accepted", f"{what} has its reasoning in {turn.reasoning}: {step}")
-    if not turn.content.strip():
+    if turn.hidden:
+        step = "take the field out to train on the answer alone"
+        raise RowFault("reasoning_not_accepted", f"{what} has reasoning that cannot be read in {turn.hidden}: {step}")
+    if turn.is_blank:
         raise RowFault("empty_answer", f"{what} is empty")
-    return as_messages([turn])[0]
+    return as_message(turn)
 
 
 def roles(turns: Sequence[Turn]) -> str:

@@ -3,6 +3,7 @@
     prompt        prompt, question, query, instruction, input, request, user_query, user_message, user_input
     answer        completion, answer, response, output, reply, model_response, model_output, assistant_message
     system        system, system_prompt, system_message
+    tools         tools, functions (if their cells are lists of tools)
     whole chat    messages, conversation, chat
     label         label, desirable, feedback, thumbs, thumbs_up, liked
     conversation  conversation_id
@@ -28,6 +29,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
         *("model_response", "model_output", "assistant_message"),
     ),
     "system_column": ("system", "system_prompt", "system_message"),
+    "tools_column": ("tools", "functions"),
     "messages_column": ("messages", "conversation", "chat"),
     "label_column": ("label", "desirable", "feedback", "thumbs", "thumbs_up", "liked"),
     "conversation_column": ("conversation_id",),

@@ -8,13 +8,13 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
-from kto_cli.data.dataset import joined
 from kto_cli.data.formats.cell_text import READ_AS_CHAT, chat_in, chat_in_text
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.labels import as_number, finite, spell_cell, way_in
 from kto_cli.data.formats.messages import Turn, read_turns
 from kto_cli.data.formats.records import Pair, RowFault, Text, check_text, message, root
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.texts import joined
 
 MOST_NAMED = 40
 """Columns that a note names."""

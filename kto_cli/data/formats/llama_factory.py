@@ -8,8 +8,8 @@
 `system` is a column or the first message; the message wins. A `dataset_info.json` beside the file, or given instead of
 it, may define other names of columns and tags (`llama_factory_info.py`). Semantics as in
 `src/llamafactory/data/converter.py`, but rows that it drops with a warning or trains on without a label are rejected
-here: a tag that is not a boolean, roles out of turn. Rows with tools, images, videos or audios are rejected too: the
-text alone is not the prompt that was answered.
+here: a tag that is not a boolean, roles out of turn. Rows with images, videos or audios are rejected too: the text
+alone is not the prompt that was answered. `tools`, function_call and observation become tools, calls and results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from kto_cli.data.formats.llama_factory_info import (
     guessed_map,
     with_splits,
 )
-from kto_cli.data.formats.messages import MORE_THAN_TEXT, Turn, refuse_more_than_text
+from kto_cli.data.formats.message_names import MORE_THAN_TEXT
+from kto_cli.data.formats.messages import Turn
 from kto_cli.data.formats.records import Result, RowFault, Text, check_text, message
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source
@@ -132,10 +133,10 @@ def row_of(values: Mapping[str, Any], layout: ColumnMap) -> dict[str, Any]:
         RowFault: it has more than text, or does not fit its column map.
     """
     cells = {key: values.get(name) for key, name in layout.columns.items()}
-    refuse_more_than_text(cells)
+    row: dict[str, Any] = {name: cells[name] for name in MORE_THAN_TEXT if cells.get(name) is not None}
     if layout.chat:
-        return chat_row(cells, layout)
-    row: dict[str, Any] = {"prompt": alpaca_prompt(cells)}
+        return row | chat_row(cells, layout)
+    row["prompt"] = alpaca_prompt(cells)
     if layout.ranking:
         return row | {"chosen": cells.get("chosen"), "rejected": cells.get("rejected")}
     return row | {"completion": cells.get("response"), "label": cells.get("kto_tag")}
@@ -171,6 +172,7 @@ def chat_of(value: Any, layout: ColumnMap, what: str) -> list[Turn]:
     if not tags or not isinstance(value, (list, tuple)) or not all(isinstance(turn, dict) for turn in value):
         return chat_turns(value, what)
     roles = {tags.get(f"{role}_tag"): role for role in ("user", "assistant", "system")}
+    roles |= {tags.get("function_tag"): "function_call", tags.get("observation_tag"): "observation"}
     role_tag, content_tag = tags.get("role_tag", "from"), tags.get("content_tag", "value")
     chat = []
     for turn in value:

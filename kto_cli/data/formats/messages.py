@@ -1,78 +1,56 @@
 """One chat message, in the spellings that people have: its role, its text, and what else it carries.
 
-    role       role, from, sender, speaker, author or type; user or human, assistant or gpt, ai, bot, model, ...
-    text       content, value, text, message or parts: a text, or a list of text parts, put together without a space
-               as chat templates do; a refusal where there is no content
+    role        role, from, sender, speaker, author or type; user or human, assistant or gpt, ai, bot, model, ...
+    text        content, value, text, message or parts: a text, or a list of parts (message_parts.py); a refusal where
+                there is no content
+    reasoning   of the assistant: reasoning_content, reasoning, thinking, ..., or parts of the content
+    calls       of tools, by the assistant: tool_calls, function_call, parts of the content, items of OpenAI's responses
+                (tool_calls.py); their results are messages of the role `tool`
 
-A message is more than its role and text. What the answer depends on and kto cannot give to a model rejects the row:
+What the answer depends on and kto cannot give to a model rejects the row:
 
-    role_not_accepted         a tool's message, or one of an unknown role
-    tools_not_accepted        calls of tools, and their results
+    role_not_accepted         an unknown role
+    tools_not_accepted        calls and results that cannot be read (tool_calls.py), or not of the assistant
     media_not_accepted        images, audio, video, files
     part_not_accepted         a part of another kind
-    reasoning_not_accepted    reasoning in a field of its own, in the rated answer (earlier turns: chats.py)
 
 All other fields are left out and counted by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kto_cli.data.formats.counts import count
+from kto_cli.data.formats.message_names import (
+    CALL_FIELDS,
+    CALL_ROLES,
+    MEDIA_COLUMNS,
+    MEDIA_FIELDS,
+    MORE_THAN_TEXT,
+    PLAIN_ROLES,
+    RATING_FIELDS,
+    REASONING_FIELDS,
+    RESULT_ROLES,
+    ROLE_KEYS,
+    ROLES,
+    TEXT_KEYS,
+    TOOL_COLUMNS,
+    TOOL_FIELDS,
+    TOOL_ROLES,
+)
+from kto_cli.data.formats.message_parts import NOTHING, Content, Result, content_of, reasoning_text, result_of
 from kto_cli.data.formats.records import Message, RowFault, check_text, message
+from kto_cli.data.formats.tool_calls import calls_json, tools_json
+from kto_cli.data.texts import EXTRAS
 
-ROLES = {
-    **dict.fromkeys(("user", "human", "humanmessage", "prompter", "usr", "person"), "user"),
-    **dict.fromkeys(
-        ("assistant", "ai", "aimessage", "gpt", "chatgpt", "bot", "chatbot", "model", "llm", "bing", "bard"),
-        "assistant",
-    ),
-    **dict.fromkeys(("system", "systemmessage", "developer"), "system"),
-}
-"""Role of chats -> role of a chat template, in lower case."""
-PLAIN_ROLES = ("user", "assistant", "system")
-TOOL_ROLES = frozenset(
-    [
-        *("tool", "tools", "function", "observation", "function_call", "function_response"),
-        *("function_call_output", "tool_call", "tool_calls", "tool_response", "tool_result", "tool_use"),
-        *("toolmessage", "functionmessage", "ipython", "environment"),
-    ]
-)
-ROLE_KEYS = ("role", "from", "sender", "speaker", "author", "type")
-TEXT_KEYS = ("content", "value", "text", "message", "parts")
-TOOL_FIELDS = frozenset(
-    [
-        *("tool_calls", "toolcalls", "function_call", "functioncall", "tool_call", "tool_call_id"),
-        *("tool_use", "tool_results", "toolinvocations", "invalid_tool_calls"),
-    ]
-)
-MEDIA_FIELDS = frozenset(
-    [
-        *("images", "image", "image_url", "image_urls", "audio", "audios", "video", "videos", "files"),
-        *("file", "attachments", "experimental_attachments", "media"),
-    ]
-)
-REASONING_FIELDS = frozenset(
-    [
-        *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details"),
-        *("reasoning_text", "thinking_blocks"),
-    ]
-)
-RATING_FIELDS = frozenset(
-    [
-        *("annotation", "annotations", "feedback", "rating", "thumbs", "thumb", "vote", "liked", "reaction"),
-    ]
-)
-"""Fields by which an application marks the message that was rated."""
-TEXT_PARTS = frozenset(("text", "input_text", "output_text"))
-REASONING_PARTS = frozenset(("thinking", "redacted_thinking", "reasoning", "think", "thought"))
-MEDIA_PARTS = ("image", "audio", "video", "file", "document", "media")
-NOTHING: tuple[Any, ...] = (None, "", "[]", "{}", [], {}, ())
-"""Values of a field that say nothing."""
-MORE_THAN_TEXT = ("tools", "functions", "images", "image", "videos", "video", "audios", "audio")
-"""Columns beside a chat that its answer depends on."""
+RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.DOTALL)
+"""A result as templates in the style of Hermes write it."""
+UNWRAPPED = "chats whose results of tools stood in <tool_response> tags, left out: chat templates write them"
+DEVELOPER = "chats whose message of the role developer is read as a system message"
+HIDDEN = "chats whose reasoning in earlier answers cannot be read and is left out"
 _MORE = frozenset(MORE_THAN_TEXT)
 
 
@@ -85,7 +63,18 @@ class Turn(NamedTuple):
     rated: bool = False
     """It has a rating of its own."""
     reasoning: str = ""
-    """Name of a field with reasoning."""
+    hidden: str = ""
+    """Name of a field whose reasoning cannot be read."""
+    calls: str = ""
+    """JSON of calls of tools."""
+    call_id: str = ""
+    name: str = ""
+    """Of a result: its call, and the name of the tool."""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it says nothing and calls no tool."""
+        return not (self.content.strip() or self.calls)
 
 
 def read_turns(value: Sequence[Mapping[str, Any] | Turn], what: str) -> list[Turn]:
@@ -95,29 +84,46 @@ def read_turns(value: Sequence[Mapping[str, Any] | Turn], what: str) -> list[Tur
         RowFault: see the module's docstring; `not_text`, `bad_text`, `role_not_accepted`.
     """
     left_out: set[str] = set()
-    turns = [turn if isinstance(turn, Turn) else read_turn(unwrapped(turn), what, left_out) for turn in value]
+    turns: list[Turn] = []
+    for turn in value:
+        if isinstance(turn, Turn):
+            turns.append(turn)
+        elif len(turn) == 2 and turn.get("role") in PLAIN_ROLES and isinstance(turn.get("content"), str):
+            turns.append(Turn(turn["role"], check_text(turn["content"], f"a content in {what}")))  # nearly all messages
+        else:
+            turns += turns_of_message(unwrapped(turn), what, left_out)
     if left_out:
         count(f"chats whose message fields {', '.join(sorted(left_out))} are left out")
     return turns
 
 
-def refuse_more_than_text(cells: Mapping[str, Any]) -> None:
-    """Rejects a row with tools, images or sound beside its texts: the text alone is not the prompt that was answered.
+def offered_tools(cells: Mapping[str, Any]) -> str:
+    """JSON of the tools that a row offers beside its texts; empty if it offers none.
 
     Raises:
-        RowFault: `tools_not_accepted` or `media_not_accepted`.
+        RowFault: `media_not_accepted` for images or sound: the text alone is not the prompt that was answered;
+            `tools_not_accepted`.
     """
     if _MORE.isdisjoint(cells):
-        return
-    for name in MORE_THAN_TEXT:
+        return ""
+    for name in MEDIA_COLUMNS:
         if cells.get(name) not in NOTHING:
-            reason = "tools_not_accepted" if name in ("tools", "functions") else "media_not_accepted"
-            raise RowFault(reason, f"the prompt also has {name}, which kto cannot use")
+            raise RowFault("media_not_accepted", f"the prompt also has {name}, which kto cannot use")
+    return next((tools_json(cells[name], name) for name in TOOL_COLUMNS if cells.get(name) not in NOTHING), "")
 
 
 def as_messages(turns: Sequence[Turn]) -> tuple[Message, ...]:
-    """Turns as messages of role and content."""
-    return tuple(message(turn.role, turn.content) for turn in turns)
+    """Turns as messages."""
+    return tuple(map(as_message, turns))
+
+
+def as_message(turn: Turn) -> Message:
+    """A turn as a message of role and content, and of what else it has."""
+    found = message(turn.role, turn.content)
+    more = (turn.reasoning, turn.calls, turn.call_id, turn.name)
+    if any(more):
+        found |= {name: value for name, value in zip(EXTRAS, more, strict=True) if value}
+    return found
 
 
 def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,45 +139,102 @@ def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return values
 
 
-def read_turn(values: Mapping[str, Any], what: str, left_out: set[str]) -> Turn:
-    """One message; names of fields that are left out are added to `left_out`.
+def turns_of_message(values: Mapping[str, Any], what: str, left_out: set[str]) -> list[Turn]:
+    """Turns of one message: itself, and before it the results of tools among its parts.
+
+    Names of fields that are left out are added to `left_out`.
 
     Raises:
         RowFault: see the module's docstring.
     """
-    if len(values) == 2 and values.get("role") in PLAIN_ROLES and isinstance(values.get("content"), str):
-        return Turn(values["role"], check_text(values["content"], f"a content in {what}"))  # nearly all messages
     role_key, role = role_of(values, what)
+    if role_key == "type" and role in TOOL_ROLES:
+        return [item_turn(values, role, what)]
     text_key = next((key for key in TEXT_KEYS if key != role_key and values.get(key) is not None), "content")
-    content, reasoning = text_of(values.get(text_key), f"a {text_key} in {what}")
-    rated = False
-    for key, value in values.items():
-        if key in (role_key, text_key) or value in NOTHING:
-            continue
+    given = values.get(text_key)
+    if role in CALL_ROLES:
+        return [Turn("assistant", "", identity(values), calls=calls_json(given, f"a {role} in {what}"))]
+    content = content_of(given, f"a {text_key} in {what}")
+    if content.results and (role != "user" or content.text):
+        raise RowFault("tools_not_accepted", f"a message of {what} holds results of tools and more")
+    if content.results:
+        return [result_turn(result) for result in content.results]
+    if role in RESULT_ROLES:
+        result = result_of({"content": given if given is not None else "", **values}, f"a {text_key} in {what}")
+        return [result_turn(result)]
+    return [said_turn(values, role, content, (role_key, text_key), what, left_out)]
+
+
+def said_turn(
+    values: Mapping[str, Any], role: str, content: Content, read: tuple[str, str], what: str, left_out: set[str]
+) -> Turn:
+    """A message of the system, the user or the assistant; `read` names its fields of role and text.
+
+    Raises:
+        RowFault: see the module's docstring.
+    """
+    text, rated = content.text, False
+    reasoning, hidden, calls = content.reasoning, content.hidden, calls_json(content.calls, f"a message of {what}")
+    for key, value in fields_of(values):
         name = key.lower()
-        if name == "additional_kwargs" and isinstance(value, dict):  # LangChain
-            inner = [field.lower() for field, content in value.items() if content not in NOTHING]
-            name = next((field for field in inner if field in TOOL_FIELDS | REASONING_FIELDS), name)
-        if name in TOOL_FIELDS:
-            raise RowFault("tools_not_accepted", f"a message of {what} has {key}: kto cannot use calls of tools")
-        if name in MEDIA_FIELDS:
+        if key in read or value in NOTHING:
+            continue
+        if name in CALL_FIELDS:
+            calls = calls or calls_json(value, f"{key} in {what}")
+        elif name in TOOL_FIELDS:
+            raise RowFault("tools_not_accepted", f"a message of {what} has {key}, which kto cannot read")
+        elif name in MEDIA_FIELDS:
             raise RowFault("media_not_accepted", f"a message of {what} has {key}: kto reads text alone")
-        if name in REASONING_FIELDS:
-            reasoning = reasoning or key
+        elif name in REASONING_FIELDS:
+            reasoning = reasoning or check_text(reasoning_text(value), f"{key} in {what}")
+            hidden = "" if reasoning else key
         elif name == "refusal":
-            if content and content.strip():
+            if text and text.strip():
                 raise RowFault("part_not_accepted", f"a message of {what} has both a content and a refusal")
-            content = check_text(value, f"a refusal in {what}")
+            text = check_text(value, f"a refusal in {what}")
         else:
             rated = rated or is_rating(name, value)
             left_out.add(key)
-    if content is None:
-        check_text(content, f"a {text_key} in {what}")
-    return Turn(role, content or "", identity(values), rated, reasoning)
+    if (calls or reasoning) and role != "assistant":
+        kind = "calls of tools" if calls else "reasoning"
+        raise RowFault("tools_not_accepted", f"a message of the {role} in {what} has {kind}")
+    if text is None and not calls and not reasoning:
+        check_text(text, f"a {read[1]} in {what}")
+    return Turn(role, text or "", identity(values), rated, reasoning, hidden, calls)
+
+
+def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Fields of a message; what LangChain keeps of tools and reasoning in `additional_kwargs` comes last."""
+    for key, value in values.items():
+        inner = value if key == "additional_kwargs" and isinstance(value, dict) else None
+        if inner is None:
+            yield key, value
+        elif known := {name: field for name, field in inner.items() if name.lower() in TOOL_FIELDS | REASONING_FIELDS}:
+            yield from known.items()
+        else:
+            yield key, value
+
+
+def item_turn(values: Mapping[str, Any], role: str, what: str) -> Turn:
+    """An item of OpenAI's responses without a role: a call of a tool, or its result.
+
+    Raises:
+        RowFault: see tool_calls.py.
+    """
+    if role in CALL_ROLES:
+        return Turn("assistant", "", identity(values), calls=calls_json([values], f"a {role} in {what}"))
+    return result_turn(result_of(values, f"a {role} in {what}"))
+
+
+def result_turn(result: Result) -> Turn:
+    """A result of a call as a message of the role `tool`."""
+    if wrapped := RESPONSE.fullmatch(result.content):
+        count(UNWRAPPED)
+    return Turn("tool", wrapped[1] if wrapped else result.content, call_id=result.call_id, name=result.name)
 
 
 def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
-    """(field of a message's role, its role).
+    """(field of a message's role, its role: of a chat template, or one of TOOL_ROLES).
 
     Raises:
         RowFault: `role_not_accepted`; `not_text` if there is none.
@@ -184,62 +247,16 @@ def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
         given = given.get("role")
     given = check_text(given, f"a role in {what}")
     folded = given.strip().casefold()
+    if folded == "developer":
+        count(DEVELOPER)
     if folded in ROLES:
         return key, ROLES[folded]
     if folded in TOOL_ROLES:
-        raise RowFault("role_not_accepted", f"{what} has a message of the role {given[:40]!r}: kto cannot use tools")
+        return key, folded
     accepted = ", ".join(dict.fromkeys(ROLES.values()))
     raise RowFault(
         "role_not_accepted", f"role {given[:40]!r} is not one of {accepted} (nor human, gpt, ai, bot, model)"
     )
-
-
-def text_of(value: Any, what: str) -> tuple[str | None, str]:
-    """(text of a message's content, None if it has none; `thinking` if it has parts with reasoning).
-
-    Raises:
-        RowFault: see the module's docstring.
-    """
-    if isinstance(value, dict):
-        value = value["parts"] if isinstance(value.get("parts"), (list, tuple)) else [value]
-    if not isinstance(value, (list, tuple)):
-        return (None if value is None else check_text(value, what)), ""
-    texts, reasoning = [], ""
-    for part in value:
-        text = part if isinstance(part, str) else part_text(part, what)
-        if text is None:
-            reasoning = "a part of its content"
-        else:
-            texts.append(check_text(text, what))
-    return ("".join(texts) if texts else None), reasoning
-
-
-def part_text(part: Any, what: str) -> str | None:
-    """Text of one part of a message's content; None for reasoning.
-
-    Raises:
-        RowFault: `tools_not_accepted`, `media_not_accepted` or `part_not_accepted`.
-    """
-    if not isinstance(part, dict):
-        raise RowFault("not_text", f"{what} has a part that is {type(part).__name__}, not text")
-    kind = str(part.get("type") or part.get("content_type") or "text").lower().replace("-", "_")
-    text = part.get("text") if part.get("text") is not None else part.get("content")
-    if isinstance(text, dict):  # {"type": "text", "text": {"value": "..."}}
-        text = text.get("value")
-    if kind in TEXT_PARTS and isinstance(text, str):
-        return text
-    if kind in TEXT_PARTS and all(value in NOTHING for name, value in part.items() if name not in ("type", "text")):
-        raise RowFault("not_text", f"{what} has a part without text")
-    if kind == "refusal":
-        return check_text(part.get("refusal"), f"a refusal in {what}")
-    if kind in REASONING_PARTS:
-        return None
-    names = [kind, *(name.lower() for name, value in part.items() if value not in NOTHING)]
-    if any("tool" in name or "function" in name for name in names):
-        raise RowFault("tools_not_accepted", f"{what} has a part of kind {kind[:40]!r}: kto cannot use tools")
-    if any(name.startswith(("inline_data", "input_")) or name.startswith(MEDIA_PARTS) for name in names):
-        raise RowFault("media_not_accepted", f"{what} has a part of kind {kind[:40]!r}: kto reads text alone")
-    raise RowFault("part_not_accepted", f"{what} has a part of kind {kind[:40]!r}, which is not text")
 
 
 def is_rating(name: str, value: Any) -> bool:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from kto_cli.data.dataset import Message, Text
+from kto_cli.data.texts import Message, Text, without_tools
 
 VALIDATION = "validation"
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+FOLLOWERS = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+"""Role -> roles of the next message."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def check_text(text: Any, what: str) -> str:
 def check_chat(messages: Sequence[Message]) -> None:
     """Checks a chat prompt: an optional system message, then user and assistant in turn, ending with user.
 
+    Results of tools (`tool`) stand behind the assistant that called them, and may end the prompt.
+
     Raises:
         RowFault: `role_not_accepted`, `roles_do_not_alternate` or `empty_turn`.
     """
@@ -146,13 +151,16 @@ def check_chat(messages: Sequence[Message]) -> None:
         if role not in ROLES:
             raise RowFault("role_not_accepted", f"role {role!r} is not one of {', '.join(ROLES)}")
     turns = roles[1:] if roles[:1] == ["system"] else roles
-    expected = [("user", "assistant")[index % 2] for index in range(len(turns))]
-    if turns != expected or len(turns) % 2 == 0:
+    in_order = all(next_role in FOLLOWERS.get(role, ()) for role, next_role in pairwise(turns))
+    if turns[:1] != ["user"] or not in_order or turns[-1] == "assistant":
         wanted = "an optional system message, then user and assistant in turn, ending with user"
         raise RowFault("roles_do_not_alternate", f"the prompt's roles are {spell(roles)}, not {wanted}")
     for number, turn in enumerate(messages, start=1):
-        if not turn["content"].strip():
+        if not turn["content"].strip() and turn["role"] != "tool" and "tool_calls" not in turn:
             raise RowFault("empty_turn", f"message {number} of the prompt ({turn['role']}) is empty")
+    for turn, following in pairwise(messages):
+        if following["role"] == "tool" and turn["role"] == "assistant" and "tool_calls" not in turn:
+            raise RowFault("roles_do_not_alternate", "the prompt has the result of a tool that was not called")
 
 
 def spell(roles: Sequence[str]) -> str:
@@ -170,7 +178,7 @@ def root(prompt: Text, user_turns: int = 1) -> str:
     if isinstance(prompt, str):
         return prompt
     opening = []
-    for turn in prompt:
+    for turn in without_tools(prompt):
         opening.append(turn["content"])
         user_turns -= turn["role"] == "user"
         if not user_turns:

@@ -2,10 +2,10 @@
 
 missing_field, not_text, bad_text, not_messages      the cell
 empty_prompt, empty_answer, empty_turn               a text
-role_not_accepted, tools_not_accepted, media_not_accepted, part_not_accepted, reasoning_not_accepted
+role_not_accepted, tools_not_accepted, media_not_accepted, part_not_accepted
                                                      a message (messages.py)
-roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing
-                                                     a chat (chats.py)
+roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing, reasoning_not_accepted,
+call_without_result                                  a chat (chats.py)
 prompts_differ, answers_identical                    the two sides of a pair
 label_missing, label_not_binary, label_not_accepted  the label (labels.py)
 """
@@ -28,8 +28,9 @@ from kto_cli.data.formats.chats import answer_turn, prompt_chat, rated_id, threa
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import as_prompt, chat_turns
 from kto_cli.data.formats.labels import label_value
-from kto_cli.data.formats.messages import Turn, as_messages, read_turns, refuse_more_than_text
+from kto_cli.data.formats.messages import Turn, as_messages, offered_tools, read_turns
 from kto_cli.data.formats.records import Message, Output, Pair, RowFault, Scored, Text, check_text, message, root
+from kto_cli.data.texts import with_tools, without_tools
 
 
 def prompt_of(value: Any, as_text: bool) -> Text:
@@ -48,6 +49,17 @@ def prompt_of(value: Any, as_text: bool) -> Text:
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
     return prompt_chat(chat_turns(value, "the prompt"))
+
+
+def offering(tools: str, prompt: Text) -> Text:
+    """A prompt that offers tools, given as JSON.
+
+    Raises:
+        RowFault: `tools_not_accepted` with --text.
+    """
+    if tools and isinstance(prompt, str):
+        raise RowFault("tools_not_accepted", "--text keeps plain text, and the prompt offers tools")
+    return prompt if isinstance(prompt, str) else with_tools(tools, prompt)
 
 
 def answer_of(value: Any, prompt: Text, what: str) -> Text:
@@ -84,7 +96,7 @@ def answer_in_text(text: str, prompt: Text, what: str) -> list[Turn] | None:
         return None
     chat = read_turns(found, what)
     fits = chat[-1].role == "assistant" and (
-        len(chat) == 1 or isinstance(prompt, str) or as_messages(chat[:-1]) == prompt
+        len(chat) == 1 or isinstance(prompt, str) or as_messages(chat[:-1]) == without_tools(prompt)
     )
     count(READ_AS_CHAT if fits else KEPT_AS_TEXT)
     return chat if fits else None
@@ -125,9 +137,9 @@ def chat_and_answer(value: Any, what: str, values: Mapping[str, Any], as_text: b
 
 def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:
     """Pair from `chosen`, `rejected` and an optional `prompt`; RowFault if the row is not a valid one."""
-    refuse_more_than_text(values)
+    tools = offered_tools(values)
     given, sides = turns_of(values.get("prompt"), [values.get("chosen"), values.get("rejected")])
-    prompt = prompt_of(shared_prompt(*sides) if given is None else given, as_text)
+    prompt = offering(tools, prompt_of(shared_prompt(*sides) if given is None else given, as_text))
     chosen, worse = (answer_of(value, prompt, name) for name, value in zip(("chosen", "rejected"), sides, strict=True))
     if chosen == worse:
         raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
@@ -141,12 +153,13 @@ def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | No
         RowFault: the row is not a valid one.
     """
     label = label_value(values.get("label"))
-    refuse_more_than_text(values)
+    tools = offered_tools(values)
     if values.get("messages") is not None and values.get("completion") is None:
         prompt, completion = chat_and_answer(values["messages"], "messages", values, as_text)
+        prompt = offering(tools, prompt)
     else:
         given, [answer] = turns_of(values.get("prompt"), [values.get("completion")])
-        prompt = prompt_of(given, as_text)
+        prompt = offering(tools, prompt_of(given, as_text))
         completion = answer_of(answer, prompt, "completion")
     if isinstance(label, bool):
         return Output(prompt, completion, label, origin, root(prompt), split)

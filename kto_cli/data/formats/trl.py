@@ -25,7 +25,7 @@ from kto_cli.common.words import printable
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.column_names import known, look_like_data
 from kto_cli.data.formats.fields import ignored_columns
-from kto_cli.data.formats.messages import MORE_THAN_TEXT
+from kto_cli.data.formats.message_names import MORE_THAN_TEXT
 from kto_cli.data.formats.records import Result
 from kto_cli.data.formats.rows import labelled, pair
 from kto_cli.data.formats.source import RawFile, Source

@@ -19,7 +19,9 @@ from kto_cli.common.words import printable
 from kto_cli.data.formats.cell_text import holds_chat
 from kto_cli.data.formats.chats import RATED_COLUMNS
 from kto_cli.data.formats.column_names import ALPACA, SHOWN, known, look_like_data, plain
+from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
+from kto_cli.data.formats.tool_calls import tools_json
 from kto_cli.data.log.check_labels import check_meaning, sample
 from kto_cli.data.log.rule_eval import starts_of_parts
 from kto_cli.data.log.rules import Rule, compile_rule
@@ -28,6 +30,7 @@ ELSE = "else"
 """One of the two rules may be this word: all rows for which the other rule is false."""
 CONTENT = {
     "system_column": "system message",
+    "tools_column": "tools",
     "prompt_column": "prompt",
     "completion_column": "answer",
     "other_column": "other answer",
@@ -95,8 +98,10 @@ def check_options(config: BinarizeConfig) -> None:
     if config.other_column is not None and (config.completion_column is None or config.desirable is None):
         step = "Give --completion-column and two rules: --desirable for where its answer is the better of the two."
         raise BadInput("--other-column needs to know which of two answers is the better.", step)
-    if config.text and config.system_column is not None:
-        raise BadInput("--text keeps plain text, which has no system message.", "Remove --text or --system-column.")
+    for field in ("system_column", "tools_column"):
+        if config.text and getattr(config, field) is not None:
+            what = f"--text keeps plain text, which has no {CONTENT[field]}."
+            raise BadInput(what, f"Remove --text or {option_of(field)}.")
     rules_of(config)
 
 
@@ -193,6 +198,8 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
     check_options(config)
     check_known(columns, shown, config)
     resolved = with_known_columns(tuple(columns), shown, config)
+    if not config.text and config.tools_column is None:
+        resolved = replace(resolved, tools_column=tools_column(columns, raw_file))
     needed = () if resolved.messages_column else ("prompt_column", "completion_column")
     for field in needed:
         if field == "prompt_column" and resolved.prompt_column is None and holds_whole_chats(raw_file, resolved):
@@ -205,6 +212,18 @@ def resolve_columns(columns: Sequence[str], raw_file: RawFile, config: BinarizeC
         raise BadInput(f"Nothing says which rows of {shown} are desirable.", f"{step} {it_has(columns)}")
     check_meaning(columns, raw_file, resolved)
     return resolved
+
+
+def tools_column(columns: Sequence[str], raw_file: RawFile) -> str | None:
+    """Column with a well-known name whose cells are lists of tools."""
+    for name in known("tools_column", columns):
+        try:
+            found = [tools_json(cell, name) for cell in sample(name, raw_file)]
+        except RowFault:
+            continue
+        if any(found):
+            return name
+    return None
 
 
 def holds_whole_chats(raw_file: RawFile, config: BinarizeConfig) -> bool:

@@ -42,8 +42,9 @@ from kto_cli.data.formats.records import (
     message,
     root,
 )
-from kto_cli.data.formats.rows import answer_of, chat_and_answer, prompt_of, shared_prompt
+from kto_cli.data.formats.rows import answer_of, chat_and_answer, offering, prompt_of, shared_prompt
 from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.formats.tool_calls import tools_json
 from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
@@ -106,19 +107,19 @@ def text_cell(values: Values, name: str | None) -> Any:
 
 def texts(values: Values, config: BinarizeConfig) -> tuple[Text, list[Text]]:
     """Prompt and answers: one, or two with --other-column."""
-    system = system_message(values, config)
+    system, tools = system_message(values, config), tools_json(text_cell(values, config.tools_column), "tools")
     if config.messages_column is None:
         names = [name for name in (config.completion_column, config.other_column) if name is not None]
         given, answers = turns_of(prompt_cell(values, config), [text_cell(values, name) for name in names])
         if given is None and config.prompt_column is None and config.other_column is not None:
             given = shared_prompt(answers[0], answers[1], names)
-        prompt = with_system(prompt_of(given, config.text), system)
+        prompt = offering(tools, with_system(prompt_of(given, config.text), system))
         return prompt, [answer_of(answer, prompt, name) for name, answer in zip(names, answers, strict=True)]
     cell = text_cell(values, config.messages_column)
     if is_blank(cell):
         raise RowFault("missing_field", f"no {config.messages_column}")
     prompt, completion = chat_and_answer(cell, config.messages_column, values, config.text)
-    return with_system(prompt, system), [completion]
+    return offering(tools, with_system(prompt, system)), [completion]
 
 
 def prompt_cell(values: Values, config: BinarizeConfig) -> Any:
@@ -185,6 +186,7 @@ SOURCE = Source(
         "--other-column",
         "--messages-column",
         "--system-column",
+        "--tools-column",
         "--desirable",
         "--undesirable",
         "--label-column",

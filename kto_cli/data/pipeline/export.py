@@ -23,9 +23,10 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import parquet_file
-from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, Text, count_rows, read_batches
+from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, count_rows, read_batches
 from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.pipeline.export_pairs import write_pairs
+from kto_cli.data.texts import Text
 
 SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """Split -> its Parquet file."""

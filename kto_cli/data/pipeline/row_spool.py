@@ -26,6 +26,8 @@ class Spool:
         self._writer: Any = None
         self._pairs = 0
         self.rows = 0
+        self.has_more = False
+        """Some rows have tools or reasoning."""
 
     def __enter__(self) -> Spool:
         return self
@@ -45,6 +47,7 @@ class Spool:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             self._writer = pa.ipc.new_file(str(self._path), block.texts.schema, options=options)
         self._writer.write_batch(block.texts)
+        self.has_more = self.has_more or block.has_more
         pairs = block.numbers["pairs"]
         block.numbers["pairs"] = numpy.where(pairs >= 0, pairs + self._pairs, -1)
         self._pairs += block.pairs

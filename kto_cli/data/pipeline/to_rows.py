@@ -11,12 +11,12 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.data.arrow_chats import to_arrow
 from kto_cli.data.audit.exporter_damage import shape_of
 from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
-from kto_cli.data.dataset import contents, last_turn, spelled
-from kto_cli.data.formats.counts import Counts, counting
+from kto_cli.data.formats.counts import Counts, count, counting
 from kto_cli.data.formats.records import (
     VALIDATION,
     Dropped,
@@ -28,15 +28,19 @@ from kto_cli.data.formats.records import (
     Result,
     Scored,
     Text,
-    message,
 )
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.pipeline.rankings import paired
 from kto_cli.data.readers.any_file import parsed
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.reasoning import has_reasoning, without_reasoning
+from kto_cli.data.texts import TOOLS, contents, last_turn, spelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+REASONING_KEPT = "records whose answer has reasoning, kept (--reasoning drop leaves it out)"
+REASONING_DROPPED = "records whose answer has reasoning, left out (--reasoning drop)"
 
 
 class Block(NamedTuple):
@@ -56,7 +60,9 @@ class ParsedRows:
     """Rows of a block."""
 
     texts: pa.RecordBatch
-    """Columns origin, prompt and completion."""
+    """Columns origin, prompt and completion (and tools)."""
+    has_more: bool
+    """Some have tools or reasoning."""
     numbers: dict[str, NDArray[Any]]
     """The fields of `Columns` that depend on one row alone; keys [rows, 2], `pairs` counted from 0 in the block."""
     unused: list[Reject | Dropped]
@@ -133,15 +139,34 @@ class _BlockRows:
             elif isinstance(result, Ranked):
                 self.add(paired(result, self.config.ranked, both_labels=self.config.both_labels))
             else:
-                self.rows += rows_of(result, self.pairs)
+                rows = rows_of(result, self.pairs)
+                if any(has_reasoning(row.completion) for row in rows):
+                    count(REASONING_KEPT if self.config.reasoning == "keep" else REASONING_DROPPED)
+                if self.config.reasoning == "drop":
+                    rows = self._without_reasoning(rows)
+                self.rows += rows
                 self.pairs += isinstance(result, Pair)
         return len(self.rows) > before
+
+    def _without_reasoning(self, rows: list[ParsedRow]) -> list[ParsedRow]:
+        """Rows of one result without reasoning; none if an answer is empty without it, or a pair's two are the same."""
+        kept = []
+        for row in rows:
+            prompt = row.prompt if isinstance(row.prompt, str) else without_reasoning(row.prompt)
+            kept.append(row._replace(prompt=prompt, completion=without_reasoning(row.completion)))
+        answers = [row.completion for row in kept]
+        empty = any(map(is_empty, answers))
+        if not empty and (len(answers) == 1 or answers[0] != answers[1]):
+            return kept
+        reason = "empty_answer" if empty else "answers_identical"
+        self.unused.append(Reject(rows[0].origin, reason, "without the reasoning", len(rows), ""))
+        return []
 
     def finish(self, source: int, counts: Counts) -> ParsedRows:
         """Collected rows as columns."""
         rows = self._fixed() if "encoding" in self.config.fixes else self.rows
-        texts = texts_in_arrow(rows, self.config.text)
-        return ParsedRows(texts, numbers_of(rows, source), self.unused, self.pairs, counts)
+        texts, has_more = texts_in_arrow(rows, self.config.text)
+        return ParsedRows(texts, has_more, numbers_of(rows, source), self.unused, self.pairs, counts)
 
     def _fixed(self) -> list[ParsedRow]:
         """Rows with their encoding fixed; those with an empty text afterwards are rejected."""
@@ -200,7 +225,7 @@ def fixed(text: Text) -> Text:
     """Text or chat with its encoding fixed."""
     if isinstance(text, str):
         return fix(text)
-    return tuple(message(turn["role"], fix(turn["content"])) for turn in text)
+    return tuple({**turn, "content": fix(turn["content"])} for turn in text)
 
 
 def is_empty(text: Text) -> bool:
@@ -208,28 +233,15 @@ def is_empty(text: Text) -> bool:
     return not any(part.strip() for part in contents(text))
 
 
-def texts_in_arrow(rows: Sequence[ParsedRow], as_text: bool) -> pa.RecordBatch:
-    """Columns origin, prompt and completion, with the types of the dataset's files."""
+def texts_in_arrow(rows: Sequence[ParsedRow], as_text: bool) -> tuple[pa.RecordBatch, bool]:
+    """Columns origin, prompt and completion (and tools), and whether they hold more than texts."""
     import pyarrow as pa
 
-    columns = {
-        "origin": pa.array([row.origin for row in rows], pa.string()),
-        "prompt": _arrow([row.prompt for row in rows], as_text),
-        "completion": _arrow([row.completion for row in rows], as_text),
-    }
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _arrow(texts: Sequence[Text], as_text: bool) -> pa.Array:
-    """Texts, or chats as lists of {role, content}: built from flat columns, several times faster than from dicts."""
-    import pyarrow as pa
-
+    columns = {"origin": pa.array([row.origin for row in rows], pa.string())}
+    prompts, completions = [row.prompt for row in rows], [row.completion for row in rows]
     if as_text:
-        return pa.array(texts, pa.string())
-    turns = [turn for text in texts for turn in cast("tuple[Message, ...]", text)]
-    offsets = numpy.cumsum([0, *map(len, texts)], dtype="i4")
-    roles = pa.array([turn["role"] for turn in turns], pa.string())
-    contents = pa.array([turn["content"] for turn in turns], pa.string())
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.StructArray.from_arrays([roles, contents], ["role", "content"])
-    )
+        columns |= {"prompt": pa.array(prompts, pa.string()), "completion": pa.array(completions, pa.string())}
+        return pa.RecordBatch.from_pydict(columns), False
+    columns["prompt"], columns[TOOLS], asked_more = to_arrow(cast("list[tuple[Message, ...]]", prompts))
+    columns["completion"], _, answered_more = to_arrow(cast("list[tuple[Message, ...]]", completions))
+    return pa.RecordBatch.from_pydict(columns), asked_more or answered_more

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from kto_cli.data.arrow_chats import texts_alone
 from kto_cli.data.audit.findings import Finding, mark, other_row
 from kto_cli.data.columns import I8, U8, Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS, TRAIN, VALIDATION
@@ -15,6 +16,7 @@ from kto_cli.data.pipeline import outcome
 from kto_cli.data.pipeline.outcome import FIRST_REASON, Outcomes
 from kto_cli.data.pipeline.row_spool import Spool
 from kto_cli.data.seeded_order import mix, occurrence, row_keys
+from kto_cli.data.texts import TOOLS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,4 +107,8 @@ def _table(
         "completion": texts.column("completion"),
         "label": pa.array(columns.labels[rows] == 1, pa.bool_()),
     }
+    if TOOLS in writer.schema.names:
+        arrays[TOOLS] = texts.column(TOOLS)
+    elif TOOLS in texts.schema.names:
+        arrays |= {name: texts_alone(arrays[name]) for name in ("prompt", "completion")}
     return pa.Table.from_arrays([arrays[name] for name in writer.schema.names], schema=writer.schema)

@@ -13,9 +13,9 @@ from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.fields import need_columns, needed, pair
-from kto_cli.data.formats.messages import refuse_more_than_text
+from kto_cli.data.formats.messages import offered_tools
 from kto_cli.data.formats.records import Result, RowFault
-from kto_cli.data.formats.rows import answer_of, prompt_of
+from kto_cli.data.formats.rows import answer_of, offering, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.readers.jsonl import Record
 
@@ -37,12 +37,13 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Resu
     """The pair of one line."""
     values = record.values or {}
     given: Any = needed(values, INPUT)
+    tools = ""
     if isinstance(given, dict):
-        refuse_more_than_text(given)
+        tools = offered_tools(given)
         given = needed(given, "messages")
     elif not isinstance(given, list):
         raise RowFault("not_messages", "input is neither an object with messages nor a list of them")
-    prompt = prompt_of(given, as_text=False)
+    prompt = offering(tools, prompt_of(given, as_text=False))
     better, worse = (answer_of(needed(values, name), prompt, name) for name in (BETTER, WORSE))
     return [pair(prompt, better, worse, record.origin, None, raw_file.split)]
 

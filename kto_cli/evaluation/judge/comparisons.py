@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from kto_cli.data.dataset import Text, spelled
+from kto_cli.data.texts import Text, spelled
 
 Vote = Literal["model", "baseline", "tie"]
 """Who a judge is for, in one order of showing the two."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.files import write_json
-from kto_cli.data.dataset import Text
+from kto_cli.data.texts import Text
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 
 OUTPUTS, REFERENCE, ANNOTATIONS = "model_outputs.json", "reference_outputs.json", "annotations.json"

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import plural
-from kto_cli.data.dataset import Text
+from kto_cli.data.texts import Text
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts, Vote
 from kto_cli.evaluation.judge.store import Value, VerdictStore
 

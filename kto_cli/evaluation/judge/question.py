@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.files import text_hash
-from kto_cli.data.dataset import Text
+from kto_cli.data.texts import Text
 from kto_cli.evaluation.judge.comparisons import JudgeQuestion
 
 WORDING = 1

@@ -15,7 +15,7 @@ import torch
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json
 from kto_cli.common.words import plural
-from kto_cli.data.dataset import Text, joined
+from kto_cli.data.texts import Text, joined
 from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from kto_cli.common.errors import Interrupted
 from kto_cli.common.words import plural
-from kto_cli.data.dataset import Text
+from kto_cli.data.texts import Text
 from kto_cli.evaluation.judge.comparisons import Comparison, JudgeQuestion, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.question import FOR_WHAT, WORDING, Side, parse, question_text

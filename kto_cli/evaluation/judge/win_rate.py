@@ -16,7 +16,7 @@ from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
-from kto_cli.data.dataset import last_turn
+from kto_cli.data.texts import last_turn
 from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, write_lines, write_part
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import text_hash
 from kto_cli.common.read import parse_json, read_parquet, read_text
-from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION, last_turn
+from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION
+from kto_cli.data.texts import last_turn
 from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, WHAT, faults, read_part, read_result
 from kto_cli.training.run.run_dir import RunDir
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadData
 from kto_cli.common.words import plural
 from kto_cli.core.mismatch import mismatched_partners
-from kto_cli.data.dataset import Text, spelled
+from kto_cli.data.texts import Text, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
 from kto_cli.common.template_kwargs import FLAG
-from kto_cli.data.dataset import Text
+from kto_cli.data.texts import Text
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
 from kto_cli.model.tokens.template_variables import unused_kwargs

@@ -11,7 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.core.mismatch import ring_key
-from kto_cli.data.dataset import spelled
+from kto_cli.data.texts import spelled
 
 Batch = dict[str, list[Any]]
 """Columns of some rows, by name."""
