@@ -47,11 +47,6 @@ def choose_prompts(validation: EncodedRows, data: DataDir, count: int) -> Valida
     )
 
 
-def messages(text: Text) -> list[dict[str, str]]:
-    """A prompt as a chat; a text is one user turn."""
-    return [{"role": "user", "content": text}] if isinstance(text, str) else [dict(turn) for turn in text]
-
-
 def side_by_side(prompts: ValidationPrompts, answers: Mapping[str, Sequence[str | None]]) -> list[dict[str, str]]:
     """One object a prompt: its row's id, the prompt's last turn, every model's answer by its name, and the target.
 

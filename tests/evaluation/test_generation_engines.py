@@ -42,7 +42,7 @@ def subject_of(model, *, context=pico.CONTEXT) -> AnsweringModel:
 
 def questions_of(*lengths: int) -> list[Question]:
     rows = pico.sequences([(length, 1) for length in lengths])
-    return [Question(str(place), list(row.prompt), "") for place, row in enumerate(rows)]
+    return [Question(str(place), list(row.prompt), []) for place, row in enumerate(rows)]
 
 
 QUESTIONS = questions_of(3, 25, 1, 6, 12, 40, 40)
@@ -252,7 +252,7 @@ def test_the_mask_of_a_step_has_a_limit(length, count, dtype):
     """[tokens of a step, keys of all answers and of the step]: at 256 answers of 4,000 tokens and steps of 8,192 tokens
     it would be 34 GB in float32."""
     model = pico.build("llama").to(dtype)
-    found = batching.sizes(model, [Question("", [5] * length, "")] * count, Decoding(64))
+    found = batching.sizes(model, [Question("", [5] * length, [])] * count, Decoding(64))
     keys = found.num_blocks * 32 + found.max_batch_tokens
     assert found.max_batch_tokens * keys * dtype.itemsize <= 256 * 2**20
     assert found.max_batch_tokens >= max(128, found.max_requests_per_batch)
@@ -331,7 +331,7 @@ def test_real_models_answer_in_batches_as_one_by_one(place):
         place, folder, tokenizer, (tokenizer.eos_token_id,), context_length(model.config), lambda: model
     )
     texts = ["Once upon a time", "Hello! How are you today, my old friend? I hope", "No", "What is a dog? " * 8]
-    questions = [Question(text, tokenizer(text).input_ids, text) for text in texts]
+    questions = [Question(text, tokenizer(text).input_ids, []) for text in texts]
     decoding = Decoding(16, temperature=0.0)
     alone = {n: dict(Padded(subject).answers([question], decoding))[0] for n, question in enumerate(questions)}
     assert dict(Padded(subject).answers(questions, decoding)) == alone

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kto_cli.common.errors import BadInput, BadModel
+from kto_cli.data.texts import api_messages
 from kto_cli.evaluation.answers.choose import choose
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.server import Server
@@ -245,7 +246,7 @@ def test_a_server_that_takes_any_name_has_not_this_model(loads):
 def test_a_server_is_asked_with_the_turns():
     client = FakeClient()
     engine = choose(client.url, subject_of(), [], pytest.fail, lambda url: client)
-    questions = [*questions_of(3), Question("plain", [50], "plain text")]
+    questions = [*questions_of(3), Question("plain", [50], api_messages("plain text"))]
     found = dict(engine.answers(questions, DECODING))
     assert found == {
         0: Answer("say 0", 2, True),

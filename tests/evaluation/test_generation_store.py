@@ -49,7 +49,7 @@ def answer_to(question):
 
 
 def questions_of(count):
-    return [Question(str(n), [n] * (n + 1), "") for n in range(count)]
+    return [Question(str(n), [n] * (n + 1), []) for n in range(count)]
 
 
 def store_in(folder, **other):
@@ -72,7 +72,7 @@ def test_answers_come_in_order_and_are_asked_once(tmp_path):
 
 def test_the_same_prompt_twice_is_asked_once(tmp_path):
     engine, ticks = Echo(), []
-    questions = [Question(name, [4, 5], "") for name in "abc"]
+    questions = [Question(name, [4, 5], []) for name in "abc"]
     answers = answer_all(engine, questions, DECODING, store_in(tmp_path), lambda: ticks.append(1))
     assert answers == [answer_to(questions[0])] * 3
     assert (engine.asked, len(ticks)) == (["a"], 3)

@@ -26,11 +26,11 @@ from kto_cli.common.read import parquet_file
 from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, count_rows, read_batches
 from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.pipeline.export_pairs import write_pairs
-from kto_cli.data.texts import Text
+from kto_cli.data.texts import TOOLS, Message, Text, api_messages, calls_of, has_more, tools_of, without_tools
 
 SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """Split -> its Parquet file."""
-SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 """Role -> LLaMA-Factory's default tag."""
 INFO = "dataset_info.json"
 
@@ -51,6 +51,7 @@ def write_exports(folder: Path, formats: Sequence[str], data: Path, *, name: str
         BadInput: a file of `data` is missing, damaged or not ours, or a format cannot hold a row.
     """
     counts: dict[str, int] = {}
+    has_tools = TOOLS in names_of_columns(data)
     for tool in dict.fromkeys(formats):
         if tool == PAIRS:
             counts |= write_pairs(folder, data)
@@ -59,11 +60,11 @@ def write_exports(folder: Path, formats: Sequence[str], data: Path, *, name: str
         splits = {split: rows for split, file in SPLITS.items() if (rows := count_rows(data / file))}
         for split, rows in splits.items():
             path = folder / tool / f"{split}{'.jsonl' if tool == 'trl' else '.json'}"
-            form = FORMS[tool](split)
+            form = FORMS[tool](split, has_tools)
             write_rows(path, (form(row) for batch in read_batches(data / SPLITS[split]) for row in batch))
             counts[f"{tool}/{path.name}"] = rows
         if tool == "llama-factory":
-            write_info(folder / tool, data, name, splits)
+            write_info(folder / tool, data, name, splits, has_tools)
     return counts
 
 
@@ -77,30 +78,35 @@ def write_rows(path: Path, values: Iterable[dict[str, Any]]) -> None:
         file.write("\n]\n" if array else "\n")
 
 
-def messages(text: Text, role: str) -> list[dict[str, str]]:
-    """A chat unchanged; a text as one message of `role`."""
-    if isinstance(text, str):
-        return [{"role": role, "content": text}]
-    return [{"role": turn["role"], "content": turn["content"]} for turn in text]
+def messages(text: Text, role: str) -> list[dict[str, Any]]:
+    """A chat unchanged, its calls of tools as objects; a text as one message of `role`."""
+    return [{"role": role, "content": text}] if isinstance(text, str) else api_messages(text)
 
 
-def trl_form(split: str) -> Form:
+def trl_form(split: str, has_tools: bool) -> Form:
     """TRL's unpaired preference, conversational for chats and standard for texts."""
 
     def form(row: Row) -> dict[str, Any]:
         if isinstance(row.prompt, str):
             return {"prompt": row.prompt, "completion": row.completion, "label": row.label}
         prompt, completion = messages(row.prompt, "user"), messages(row.completion, "assistant")
-        return {"prompt": prompt, "completion": completion, "label": row.label}
+        tools = {TOOLS: tools_of(row.prompt) or None} if has_tools else {}
+        return {"prompt": prompt, "completion": completion, "label": row.label, **tools}
 
     return form
 
 
-def halos_form(split: str) -> Form:
-    """HALOs' binary_feedback; its splits are called train and test."""
+def halos_form(split: str, has_tools: bool) -> Form:
+    """HALOs' binary_feedback; its splits are called train and test.
+
+    Raises:
+        BadInput: (the form) tools, calls of them or reasoning, which HALOs does not read.
+    """
     name = {"train": "train", "validation": "test"}[split]
 
     def form(row: Row) -> dict[str, Any]:
+        if has_more(row.prompt, row.completion):
+            raise BadInput(f"{row.origin} has tools or reasoning, which halos cannot hold.", "Remove --format halos.")
         return {
             "prompt_id": row.prompt_id,
             "prompt": messages(row.prompt, "user"),
@@ -114,11 +120,12 @@ def halos_form(split: str) -> Form:
     return form
 
 
-def llama_factory_form(split: str) -> Form:
+def llama_factory_form(split: str, has_tools: bool) -> Form:
     """LLaMA-Factory's KTO row: sharegpt for chats, alpaca for texts.
 
     Raises:
-        BadInput: (the form) an answer of several messages, of which LLaMA-Factory would use the last only.
+        BadInput: (the form) an answer of several messages, of which LLaMA-Factory would use the last only; a message
+            with both text and calls of tools, or reasoning in a field of its own, which it has no place for.
     """
 
     def form(row: Row) -> dict[str, Any]:
@@ -127,27 +134,51 @@ def llama_factory_form(split: str) -> Form:
         if len(row.completion) != 1:
             what = f"The answer of {row.origin} has {len(row.completion)} messages; llama-factory takes one."
             raise BadInput(what, "Remove --format llama-factory.")
-        turns = [*messages(row.prompt, "user"), *messages(row.completion, "assistant")]
-        chat = [{"from": SPEAKERS[turn["role"]], "value": turn["content"]} for turn in turns]
-        return {"conversations": chat, "kto_tag": row.label}
+        chat = [llama_factory_turn(turn, row.origin) for turn in (*without_tools(row.prompt), *row.completion)]
+        tools = [tool["function"] for tool in json.loads(tools_of(row.prompt) or "[]")]
+        more = {TOOLS: json.dumps(tools, ensure_ascii=False) if tools else ""} if has_tools else {}
+        return {"conversations": chat, "kto_tag": row.label, **more}
 
     return form
 
 
-FORMS: dict[str, Callable[[str], Form]] = {
+def llama_factory_turn(turn: Message, origin: str) -> dict[str, str]:
+    """A message in sharegpt: calls of tools are a message of function_call, results one of observation.
+
+    Raises:
+        BadInput: it has both text and calls, or reasoning.
+    """
+    calls = [call["function"] for call in calls_of(turn)]
+    if "reasoning_content" in turn or (calls and turn["content"].strip()):
+        what = "both text and calls of tools" if calls else "reasoning in a field of its own"
+        fault = f"A message of {origin} has {what}; llama-factory has no place for it."
+        raise BadInput(fault, "Remove --format llama-factory.")
+    if calls:
+        return {"from": "function_call", "value": json.dumps(calls if len(calls) > 1 else calls[0], ensure_ascii=False)}
+    return {"from": SPEAKERS[turn["role"]], "value": turn["content"]}
+
+
+FORMS: dict[str, Callable[[str, bool], Form]] = {
     "trl": trl_form,
     "llama-factory": llama_factory_form,
     "halos": halos_form,
 }
 
 
-def write_info(folder: Path, data: Path, name: str, splits: Iterable[str]) -> None:
+def write_info(folder: Path, data: Path, name: str, splits: Iterable[str], has_tools: bool) -> None:
     """Writes dataset_info.json, which describes the files of the splits for LLaMA-Factory."""
     chat = holds_chats(data)
-    columns = {"messages": "conversations"} if chat else {"prompt": "instruction", "response": "output"}
+    tools = {TOOLS: TOOLS} if has_tools else {}
+    columns = {"messages": "conversations", **tools} if chat else {"prompt": "instruction", "response": "output"}
     entry = {"formatting": "sharegpt" if chat else "alpaca", "columns": columns | {"kto_tag": "kto_tag"}}
     info = {f"{name}_{split}": {"file_name": f"{split}.json", **entry} for split in splits}
     (folder / INFO).write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def names_of_columns(data: Path) -> list[str]:
+    """Names of the columns of a dataset's files."""
+    with parquet_file(data / TRAIN, WHAT) as file:
+        return list(file.schema_arrow.names)
 
 
 def holds_chats(data: Path) -> bool:

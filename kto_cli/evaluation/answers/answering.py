@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import sys
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
+from kto_cli.data.texts import api_messages, tools_of
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.statistics import describe
 from kto_cli.evaluation.answers.store import AnswerStore, answer_all
 from kto_cli.evaluation.files import GENERATIONS, SAMPLES, write_lines, write_part
-from kto_cli.evaluation.prompts import ValidationPrompts, messages, side_by_side
+from kto_cli.evaluation.prompts import ValidationPrompts, side_by_side
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
 from kto_cli.model import lora
@@ -122,7 +124,7 @@ class Answering:
                     raise TemplateRefuses(fitted.refused)
             tokens = [list(fitted.ids) for fitted in found]
         return [
-            Question(row.id, ids, text if isinstance(text, str) else messages(text))
+            Question(row.id, ids, api_messages(text), json.loads(tools_of(text) or "null"))
             for row, ids, text in zip(rows, tokens, texts, strict=True)
         ]
 

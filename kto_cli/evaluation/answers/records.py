@@ -44,8 +44,10 @@ class Question(NamedTuple):
     id: str
     tokens: list[int]
     """As in training: rendered by the chat template, its generation prompt and BOS included."""
-    messages: str | list[dict[str, str]]
-    """The prompt as text or chat turns, for servers that render it themselves."""
+    messages: list[dict[str, Any]]
+    """The prompt as chat turns, for servers that render it themselves."""
+    tools: list[dict[str, Any]] | None = None
+    """The tools that it offers."""
 
 
 class Answer(NamedTuple):

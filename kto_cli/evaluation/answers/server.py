@@ -7,10 +7,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.messages import as_message, read_turns
+from kto_cli.data.formats.records import RowFault
+from kto_cli.data.texts import turn_text
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 from kto_cli.evaluation.server.client import ServerFault
 
 NO_MODEL = "kto/no-such-model"
+ENDED = ("stop", "tool_calls")
+"""Reasons to finish that are the model's own."""
 IN_FLIGHT = 8
 """Concurrent requests."""
 
@@ -78,10 +83,9 @@ class Server:
                     future.cancel()
 
     def _ask(self, question: Question, decoding: Decoding) -> Answer:
-        messages = question.messages
         payload = {
             "model": self.model,
-            "messages": [{"role": "user", "content": messages}] if isinstance(messages, str) else messages,
+            "messages": question.messages,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             "max_tokens": self._subject.room(question, decoding),
@@ -89,15 +93,19 @@ class Server:
         }
         if self._subject.template_kwargs:
             payload["chat_template_kwargs"] = dict(self._subject.template_kwargs)
+        if question.tools:
+            payload["tools"] = question.tools
         reply = self._client.complete(payload)
         try:
             choice = reply["choices"][0]
-            text, reason = choice["message"]["content"] or "", choice.get("finish_reason")
-        except (KeyError, IndexError, TypeError) as error:
+            message = choice["message"]
+            (turn,) = read_turns([{"role": "assistant", **message, "content": message.get("content") or ""}], "it")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise BadInput(f"{self.name} gave a reply without an answer in it.", "Is it OpenAI-compatible?") from error
-        if not isinstance(text, str):
-            raise BadInput(f"{self.name} gave an answer that is not text.", "Is it OpenAI-compatible?")
-        return Answer(text.strip(), self._count(text, reply), reason == "stop")
+        except RowFault as error:
+            raise BadInput(f"{self.name} gave an answer that is not text.", "Is it OpenAI-compatible?") from error
+        text = turn_text(as_message(turn))
+        return Answer(text.strip(), self._count(text, reply), choice.get("finish_reason") in ENDED)
 
     def _count(self, text: str, reply: dict[str, Any]) -> int:
         """Tokens by the local tokenizer: a server's own count may or may not include the end-of-sequence token."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.files import write_json
-from kto_cli.data.texts import Text
+from kto_cli.data.texts import Text, turn_text
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 
 OUTPUTS, REFERENCE, ANNOTATIONS = "model_outputs.json", "reference_outputs.json", "annotations.json"
@@ -25,9 +25,9 @@ def instruction(prompt: Text) -> str:
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1:
-        return prompt[0]["content"]
+        return turn_text(prompt[0])
     names = {"user": "Human: ", "assistant": "Assistant: "}
-    return "\n\n".join(names.get(turn["role"], "") + turn["content"] for turn in prompt)
+    return "\n\n".join(names.get(turn["role"], "") + turn_text(turn) for turn in prompt)
 
 
 def preference(verdicts: Verdicts) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.files import text_hash
-from kto_cli.data.texts import Text
+from kto_cli.data.texts import Text, turn_text
 from kto_cli.evaluation.judge.comparisons import JudgeQuestion
 
 WORDING = 1
@@ -55,7 +55,7 @@ def _shown(prompt: Text, mark: str) -> str:
     """A text as it is; a chat with who said what, marked so that no turn can pass for two."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"[{mark} {turn['role']}]\n{turn['content']}" for turn in prompt)
+    return "\n".join(f"[{mark} {turn['role']}]\n{turn_text(turn)}" for turn in prompt)
 
 
 _THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)

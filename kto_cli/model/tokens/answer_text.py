@@ -13,22 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
+from kto_cli.data.reasoning import OPENER, closer_of, split_reasoning
+from kto_cli.data.texts import Message, calls_of
 from kto_cli.model.tokens.chat_template import PROBE, Chat, ChatTemplate, TemplateRefuses
 
-REASONING = re.compile(r"([<\[]\|?)((?:START_)?)((?:seed:)?think\w*|thought\w*|reason\w*)(\|?[>\]])", re.IGNORECASE)
-"""A token that opens reasoning: <think>, [THINK], <|START_THINKING|>, <seed:think>."""
 HAS_REASONING = "it closes the reasoning before the answer, and the answer has its own"
 NO_WAY = "it writes the answer behind another text than its generation prompt"
-LEFT_OUT = "it leaves out the reasoning of the answer"
+LEFT_OUT = "it leaves out the reasoning of the answer (kto binarize --reasoning drop makes rows of the answers alone)"
+CALLS_LEFT_OUT = "it leaves out the calls of tools in the answer"
 QUESTION = {"role": "user", "content": PROBE}
-
-
-def closer_of(opener: re.Match[str]) -> str:
-    """The token that closes reasoning: </think>, [/THINK], <|END_THINKING|>."""
-    left, start, name, right = opener.groups()
-    return f"{left}END_{name}{right}" if start else f"{left}/{name}{right}"
 
 
 class AnswerText:
@@ -54,7 +48,7 @@ class AnswerText:
         """End of the generation prompt that the whole chat lacks."""
         self.before, self.after = chat[shared:place], chat[place + len(PROBE) :]
         """What the template writes before and behind a plain answer."""
-        opener = REASONING.search(self._rest)
+        opener = OPENER.search(self._rest)
         closers = re.findall(r"</[^>]*>|\[/[^\]]*\]|<\|END_[^>]*>", self._rest)
         self._closer = closer_of(opener) if opener and not closers else None
         self._closed = bool(closers)
@@ -70,30 +64,48 @@ class AnswerText:
         self.own_end = self._ends.search(self.after) is not None
         """The template writes a token that ends an answer; else the end-of-sequence token is put behind it."""
 
-    def of(self, answers: Sequence[str]) -> list[str | TemplateRefuses]:
+    def of(self, answers: Sequence[Message]) -> list[str | TemplateRefuses]:
         """What the model writes for each answer, or why it cannot."""
         return [self.behind(self.prompt, [QUESTION], answer) for answer in answers]
 
-    def behind(self, prompt: str, chat: Chat, answer: str) -> str | TemplateRefuses:
+    def behind(self, prompt: str, chat: Chat, answer: Message) -> str | TemplateRefuses:
         """What the model writes for an answer to a chat whose text with generation prompt is `prompt`."""
-        (whole,) = self._template.rendered([[*chat, _answer(answer)]], generation=False)
+        (whole,) = self._template.rendered([[*chat, answer]], generation=False)
         if isinstance(whole, TemplateRefuses):
             return whole
         text = self._written(prompt, whole, answer)
         if isinstance(text, TemplateRefuses):
             return text
-        return self._ended(text) if _reasoning_of(answer) in text else TemplateRefuses(LEFT_OUT)
+        if any(part not in text for part in _reasonings(answer)):
+            return TemplateRefuses(LEFT_OUT)
+        if any(call["function"]["name"] not in text for call in calls_of(answer)):
+            return TemplateRefuses(CALLS_LEFT_OUT)
+        return self._ended(text)
 
-    def _written(self, prompt: str, whole: str, answer: str) -> str | TemplateRefuses:
+    def differs(self, prompt: str, chat: Chat, answer: Message, usual: str) -> bool:
+        """Whether an answer is written otherwise behind a chat than `usual`, behind one question.
+
+        A template may write earlier turns otherwise once they are answered: then the end of the whole chat decides.
+        """
+        own = self.behind(prompt, chat, answer)
+        if isinstance(own, str):
+            return own != usual
+        (whole,) = self._template.rendered([[*chat, answer]], generation=False)
+        return isinstance(whole, TemplateRefuses) or not whole.rstrip().endswith(usual.rstrip())
+
+    def _written(self, prompt: str, whole: str, message: Message) -> str | TemplateRefuses:
         """The text behind the prompt, not cut at its end."""
+        given = self._template.given(message)
+        answer = given["content"] if isinstance(given["content"], str) else message["content"]
+        in_field = bool(self._template.reasoning_field and message.get("reasoning_content"))
         if whole.startswith(prompt):
             return whole[len(prompt) :]
         start = prompt.removesuffix(self._rest)
         if not self._rest or not whole.startswith(start):
-            return TemplateRefuses(NO_WAY if "</" not in answer else HAS_REASONING)
+            return TemplateRefuses(HAS_REASONING if in_field or "</" in answer else NO_WAY)
         if self._closer is None:
-            opened = REASONING.search(answer)
-            if self._closed and opened and closer_of(opened) in answer:
+            opened = OPENER.search(answer)
+            if self._closed and (in_field or (opened and closer_of(opened) in answer)):
                 return TemplateRefuses(HAS_REASONING)
             return whole[len(start) :]
         if whole.startswith(prompt.rstrip()) and self._closer in whole[len(start) :]:
@@ -101,7 +113,7 @@ class AnswerText:
         reasoning, found, _ = answer.partition(self._closer)
         if not found:
             return self.empty_reasoning + whole[len(start) :]
-        opener = REASONING.match(reasoning.lstrip())
+        opener = OPENER.match(reasoning.lstrip())
         own = reasoning.lstrip()[opener.end() :].lstrip("\n") if opener else reasoning
         return own + self._closer + whole[len(start) :]
 
@@ -143,14 +155,14 @@ class AnswerText:
         return found
 
 
-def _reasoning_of(answer: str) -> str:
-    """The reasoning that an answer begins with."""
-    opener = REASONING.match(answer.lstrip())
-    reasoning, closer, _ = answer.lstrip()[opener.end() :].partition(closer_of(opener)) if opener else ("", "", "")
-    return reasoning.strip() if closer else ""
+def _reasonings(answer: Message) -> list[str]:
+    """The reasoning that an answer has, in a field or before its text."""
+    return [
+        text.strip() for text in (answer.get("reasoning_content", ""), split_reasoning(answer["content"])[0]) if text
+    ]
 
 
-def _answer(text: str) -> dict[str, Any]:
+def _answer(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 

@@ -123,7 +123,8 @@ def _write_texts(
         part, why = completions.add(span, batch["completion"])
         found, why_prompt = prompts.add(span, batch["prompt"], part["own_tokens"].tolist())
         part |= found
-        reasons = [one or other for one, other in zip(why_prompt, why, strict=True)]
+        why_both = encoder.refusals(batch["prompt"], batch["completion"])
+        reasons = [next(filter(None, some), "") for some in zip(why_prompt, why, why_both, strict=True)]
         part["refused"] = numpy.array([bool(reason) for reason in reasons])
         _count(report, batch, reasons, encoder.left_out)
         parts.append(part)
@@ -145,7 +146,8 @@ def _count(report: EncodingReport, batch: Batch, reasons: Sequence[str], left_ou
             if len(report.examples.setdefault(why, [])) < EXAMPLES:
                 report.examples[why].append(origin)
         elif left_out and not isinstance(prompt, str):
-            report.left_out.update({left_out[role] for role in {turn["role"] for turn in prompt} & left_out.keys()})
+            kinds = {turn["role"] for turn in prompt} | {"tool_calls" for turn in prompt if "tool_calls" in turn}
+            report.left_out.update({left_out[kind] for kind in kinds & left_out.keys()})
 
 
 class _Completions:

@@ -1,16 +1,30 @@
-"""Chats rendered as text by a tokenizer's chat template."""
+"""Chats rendered as text by a tokenizer's chat template.
+
+Templates read some things in several ways; which one is found out by trying, once:
+
+    content      a text, or a list of parts (image-text models)
+    arguments    of calls of tools: an object, or its JSON text
+    reasoning    a field (reasoning_content, thinking, reasoning), or tags in the content (<think>)
+"""
 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_cli.common.errors import BadModel
+from kto_cli.data.reasoning import OPENER, closer_of
+from kto_cli.data.texts import TOOLS, Message, calls_of, tools_of
 
 PROBE = "kto probe"
 """Text of the chats that a template or a tokenizer is tried on."""
-Chat = Sequence[dict[str, str]]
+Chat = Sequence[Message]
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Fields of a message that templates read reasoning from."""
+TOOL = {"name": "kto_probe", "description": "Probes.", "parameters": {"type": "object", "properties": {}}}
+CALL = {"type": "function", "id": "ktoprobe1", "function": {"name": "kto_probe", "arguments": {"kto": "probe"}}}
 GIVE_ANOTHER = "Give another one with --chat-template FILE."
 
 
@@ -46,8 +60,12 @@ class ChatTemplate:
         self.date = (date or datetime.date.today()) if "strftime_now" in self._source else None
         """The date that the template writes; None if it writes none."""
         self._options: dict[str, Any] = dict(kwargs or {})
-        self.in_parts = False
-        """Contents are given as lists of parts."""
+        self.in_parts = self.calls_as_text = False
+        """Contents are given as lists of parts; arguments of calls as JSON text."""
+        self.reasoning_field: str | None = None
+        """Field that reasoning is read from; None: it is read from the content, or not at all."""
+        self.reasoning_tags = ("", "")
+        """What opens and closes reasoning in the content; empty if the template knows of none."""
         self._compiled: Any = None
         self._compile()
         if self.date:
@@ -55,6 +73,9 @@ class ChatTemplate:
                 raise TemplateRefuses("it writes the date, which cannot be set")
             self._options["strftime_now"] = self.date.strftime
         self.in_parts = self._needs_parts()
+        self.calls_as_text = self._needs_calls_as_text()
+        self.reasoning_field = self._find_reasoning_field()
+        self.reasoning_tags = self._find_reasoning_tags()
 
     def render(self, chats: Sequence[Chat], *, generation: bool) -> list[str]:
         """The text of each chat, with a generation prompt or without.
@@ -72,22 +93,72 @@ class ChatTemplate:
         """The text of each chat, or why the template does not accept it."""
         return [self._text(chat, generation) for chat in chats]
 
-    def _text(self, chat: Chat, generation: bool) -> str | TemplateRefuses:
-        messages = [dict(message) for message in chat]
+    def given(self, message: Message) -> dict[str, Any]:
+        """A message as the template reads it."""
+        if len(message) == 2:
+            found: dict[str, Any] = dict(message)
+        else:
+            found = {name: value for name, value in message.items() if name not in ("reasoning_content", "tool_calls")}
+            if reasoning := message.get("reasoning_content"):
+                found |= self._reasoning(reasoning, message["content"])
+            if calls := calls_of(message):
+                found["tool_calls"] = self._calls(calls)
         if self.in_parts:
-            messages = [
-                {**message, "content": [{"type": "text", "text": message["content"]}]}  # type: ignore[dict-item]
-                for message in messages
-            ]
+            found["content"] = [{"type": "text", "text": found["content"]}]
+        return found
+
+    def _reasoning(self, reasoning: str, content: str) -> dict[str, str]:
+        """The fields of a message with reasoning; without it where the template knows of none."""
+        if self.reasoning_field:
+            return {self.reasoning_field: reasoning}
+        opener, closer = self.reasoning_tags
+        return {"content": f"{opener}\n{reasoning}\n{closer}\n\n{content}"} if opener else {}
+
+    def _calls(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not self.calls_as_text:
+            return calls
+        functions = [
+            {**call["function"], "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
+            for call in calls
+        ]
+        return [{**call, "function": function} for call, function in zip(calls, functions, strict=True)]
+
+    def _text(self, chat: Chat, generation: bool) -> str | TemplateRefuses:
+        tools = tools_of(tuple(chat[:1]))
+        messages = [self.given(message) for message in (chat[1:] if tools else chat)]
+        offered = json.loads(tools) if tools else None
         options = {"add_generation_prompt": generation, **self._options}
         try:
             if self._compiled is None:
+                options["tools"] = offered
                 return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
+            options |= {"tools": offered, "documents": None}
             return str(self._compiled.render(messages=messages, **options, **self._special_tokens))
         except Exception as error:  # noqa: BLE001 - a template is a program of the model's: it may raise anything
             roles = ", ".join(message["role"] for message in chat)
             said = " ".join(f"{error}".split())[:200] or type(error).__name__
             return TemplateRefuses(f"it does not accept the roles {roles} ({said})")
+
+    def _needs_calls_as_text(self) -> bool:
+        """Whether arguments of calls are read as text: an object is refused, or written as Python writes it."""
+        written = self._text([_said("user"), _said("assistant", calls=True)], False)
+        if isinstance(written, str) and "{'kto'" not in written:
+            return False
+        self.calls_as_text = True
+        again = self._text([_said("user"), _said("assistant", calls=True)], False)
+        return isinstance(again, str) and "kto_probe" in again
+
+    def _find_reasoning_field(self) -> str | None:
+        for field in REASONING_FIELDS:
+            self.reasoning_field = field
+            written = self._text([_said("user"), {**_said("assistant"), "reasoning_content": "kto thinks"}], False)
+            if isinstance(written, str) and "kto thinks" in written:
+                return field
+        return None
+
+    def _find_reasoning_tags(self) -> tuple[str, str]:
+        found = OPENER.search(self._source)
+        return (found[0], closer_of(found)) if found and closer_of(found) in self._source else ("", "")
 
     def _needs_parts(self) -> bool:
         """Whether contents are read only as lists of parts."""
@@ -115,6 +186,20 @@ class ChatTemplate:
                 raise TemplateRefuses("of a chat with several turns it leaves out what the user says last")
             if first["content"] not in long or answer["content"] not in long:
                 facts["assistant"] = "their earlier turns"
+        return facts | self._left_out_of_tools()
+
+    def _left_out_of_tools(self) -> dict[str, str]:
+        """What it leaves out of a chat with tools, by role; `tool_calls` for calls in earlier turns."""
+        tools = {"role": TOOLS, "content": json.dumps([{"type": "function", "function": TOOL}])}
+        result = {"role": "tool", "content": f"{PROBE} result", "tool_call_id": "ktoprobe1", "name": "kto_probe"}
+        facts = {}
+        offered = self._text([tools, _said("user")], True)
+        if isinstance(offered, str) and "kto_probe" not in offered:
+            facts[TOOLS] = "their tools"
+        called = self._text([_said("user"), _said("assistant", calls=True), result], True)
+        if isinstance(called, str):
+            facts |= {} if "kto_probe" in called else {"tool_calls": "their calls of tools"}
+            facts |= {} if result["content"] in called else {"tool": "the results of their tools"}
         return facts
 
     def _compile(self) -> None:
@@ -127,8 +212,14 @@ class ChatTemplate:
             return  # rendering the chats of the data reports the fault
         template.globals = dict(template.globals)  # each rendering would copy the chain of maps
         turns = [{"role": role, "content": f" {PROBE} {role}\n"} for role in ("user", "assistant", "user")]
-        trials = [(chat, generation) for chat in (turns, turns[:1]) for generation in (False, True)]
+        with_tools = [{"role": TOOLS, "content": json.dumps([{"type": "function", "function": TOOL}])}, turns[0]]
+        trials = [(chat, generation) for chat in (turns, turns[:1], with_tools) for generation in (False, True)]
         expected = [str(self._text(*trial)) for trial in trials]
         self._compiled = template
         if [str(self._text(*trial)) for trial in trials] != expected:
             self._compiled = None
+
+
+def _said(role: str, *, calls: bool = False) -> Message:
+    """A message to try a template on."""
+    return {"role": role, "content": "kto says"} | ({"tool_calls": json.dumps([CALL])} if calls else {})

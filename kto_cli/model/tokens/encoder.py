@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
 from kto_cli.common.template_kwargs import FLAG
-from kto_cli.data.texts import Text
+from kto_cli.data.texts import TOOLS, Message, Text
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
 from kto_cli.model.tokens.template_variables import unused_kwargs
 from kto_cli.model.tokens.text_tokens import TextTokens
 
+AFTER_RESULTS = "it writes an answer to results of tools otherwise than an answer to a question"
 LEAST_COMPLETION = 16
 """A row is dropped if it has room for fewer tokens of its completion than this (and its completion has more)."""
 
@@ -137,17 +138,12 @@ class Encoder:
         text does not mark it here; where the two would merge into one token, behind another text. Special tokens that
         the template writes are special tokens; their names in the completion itself are plain text.
         """
-        contents = [one if isinstance(one, str) else one[0]["content"] for one in completions]
-        hidden = [self._tokens.hidden(text) for text in contents]
-        written = iter(
-            self._answers.of([text for text, one in zip(hidden, completions, strict=True) if not isinstance(one, str)])
-        )
-        texts = [
-            text + self.tokenizer.eos_token if isinstance(one, str) else next(written)
-            for text, one in zip(hidden, completions, strict=True)
-        ]
+        answers = [one if isinstance(one, str) else one[0] for one in completions]
+        hidden = [self._hidden(answer) for answer in answers]
+        written = iter(self._answers.of([answer for answer in hidden if not isinstance(answer, str)]))
+        texts = [answer + self.tokenizer.eos_token if isinstance(answer, str) else next(written) for answer in hidden]
         anchors = [":" if isinstance(one, str) else self._anchor for one in completions]
-        named = [text != shown for text, shown in zip(contents, hidden, strict=True)]
+        named = [answer != shown for answer, shown in zip(answers, hidden, strict=True)]
         plain = [index for index, text in enumerate(texts) if isinstance(text, str) and not named[index]]
         found = [EncodedCompletion((), is_named) for is_named in named]
         behind = self._tokens.behind([anchors[index] for index in plain], [str(texts[index]) for index in plain])
@@ -160,6 +156,14 @@ class Encoder:
                 found[index] = EncodedCompletion(tuple(self._tokens.with_names(anchors[index], text)), True)
         return found
 
+    def _hidden(self, answer: str | Message) -> str | Message:
+        """An answer with the names of special tokens in its texts hidden from the chat template."""
+        if isinstance(answer, str):
+            return self._tokens.hidden(answer)
+        if len(answer) == 2:
+            return {"role": answer["role"], "content": self._tokens.hidden(answer["content"])}
+        return {name: value if name == "role" else self._tokens.hidden(value) for name, value in answer.items()}
+
     def check(self, prompts: Sequence[Text], completions: Sequence[Text]) -> None:
         """Compares completions with what the template writes behind their own prompts.
 
@@ -167,18 +171,32 @@ class Encoder:
             TemplateRefuses: a completion is written otherwise behind another prompt.
         """
         for prompt, completion in zip(prompts, completions, strict=True):
-            if isinstance(prompt, str) or isinstance(completion, str):
-                continue
-            (text,), answer = self._template.rendered([prompt], generation=True), completion[0]["content"]
-            (usual,) = self._answers.of([answer])
-            if isinstance(text, TemplateRefuses) or isinstance(usual, TemplateRefuses):
-                continue  # such rows are dropped and counted
-            own = self._answers.behind(text, prompt, answer)
-            if own != usual:
-                roles = ", ".join(message["role"] for message in prompt)
+            if self._is_written_otherwise(prompt, completion) and not has_results(prompt):
+                roles = ", ".join(message["role"] for message in prompt if not isinstance(message, str))
                 raise TemplateRefuses(
                     f"behind the roles {roles} it writes an answer otherwise than behind one question"
                 )
+
+    def refusals(self, prompts: Sequence[Text], completions: Sequence[Text]) -> list[str]:
+        """Why rows with results of tools in their prompts are refused; empty for all others.
+
+        Some templates write an answer to results of tools otherwise than one to a question.
+        """
+        return [
+            AFTER_RESULTS if has_results(prompt) and self._is_written_otherwise(prompt, completion) else ""
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def _is_written_otherwise(self, prompt: Text, completion: Text) -> bool:
+        """Whether a completion is written otherwise behind its own prompt than behind one question; rows that the
+        template refuses are dropped and counted anyway."""
+        if isinstance(prompt, str) or isinstance(completion, str):
+            return False
+        (text,) = self._template.rendered([prompt], generation=True)
+        (usual,) = self._answers.of(completion)
+        if isinstance(text, TemplateRefuses) or isinstance(usual, TemplateRefuses):
+            return False
+        return self._answers.differs(text, prompt, completion[0], usual)
 
     def fit_prompts(
         self, prompts: Sequence[Text], completion_tokens: Sequence[int], numbers: Sequence[int]
@@ -210,10 +228,18 @@ class Encoder:
 
 
 def _without_oldest_turn(prompt: Text) -> Text | None:
-    """The prompt without its oldest user turn and answer, a system message kept; None for a text or a single turn."""
+    """The prompt without its oldest user turn and answer, tools and a system message kept; None for a text or a single
+    turn."""
     if isinstance(prompt, str):
         return None
-    system = [message for message in prompt[:1] if message["role"] == "system"]
-    turns = list(prompt[len(system) :])
+    start = 0
+    while start < len(prompt) and prompt[start]["role"] in (TOOLS, "system"):
+        start += 1
+    turns = prompt[start:]
     starts = [index for index, message in enumerate(turns) if message["role"] == "user"]
-    return (*system, *turns[starts[1] :]) if len(starts) > 1 else None
+    return (*prompt[:start], *turns[starts[1] :]) if len(starts) > 1 else None
+
+
+def has_results(prompt: Text) -> bool:
+    """Whether a prompt holds results of tools."""
+    return not isinstance(prompt, str) and any(message["role"] == "tool" for message in prompt)

@@ -99,13 +99,14 @@ def _misfits(rows: list[Row], encoder: Encoder) -> Iterator[tuple[Row, str, str]
     numbers = [names.setdefault(row.prompt_id, len(names)) for row in rows]
     fitted = encoder.fit_prompts([row.prompt for row in rows], own, numbers)
     lengths = numpy.array([len(prompt.ids) for prompt in fitted])
-    for row, completion, prompt, empty, no_room in zip(
-        rows, completions, fitted, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
+    both = encoder.refusals([row.prompt for row in rows], [row.completion for row in rows])
+    for row, completion, prompt, why, empty, no_room in zip(
+        rows, completions, fitted, both, *unfit(lengths, numpy.array(own), encoder.max_length), strict=True
     ):
         room = encoder.max_length - len(prompt.ids)
         tokens = len(completion.ids)
         sizes = f"prompt {len(prompt.ids):,} tokens, answer {tokens:,}"
-        if refused := prompt.refused or completion.refused:
+        if refused := prompt.refused or completion.refused or why:
             yield row, REFUSED, f"the chat template cannot be used: {refused}"
         elif empty:
             yield row, DROPPED, "the prompt has no tokens"
