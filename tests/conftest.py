@@ -143,7 +143,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def save_pico_llama(folder: Path, *, seed: int = 0, layers: int = 1) -> Path:
+def save_pico_llama(folder: Path, *, seed: int = 0, layers: int = 1, context: int = 256) -> Path:
     """A Llama of so many layers and 16 channels with the built-in tokenizer: 0.15 MB, a millisecond a row."""
     import shutil
 
@@ -154,7 +154,7 @@ def save_pico_llama(folder: Path, *, seed: int = 0, layers: int = 1) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BUILDERS["llama"](
-            **sizes, vocab_size=2048, num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True
+            **sizes, vocab_size=2048, num_key_value_heads=1, max_position_embeddings=context, tie_word_embeddings=True
         )
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

@@ -72,8 +72,16 @@ def joined(text: Text) -> str:
 
 
 def last_turn(text: Text) -> str:
-    """A text, or the last turn of a chat: the question of a prompt, the answer of a completion."""
+    """A text, or the last turn of a chat: the answer of a completion."""
     return text if isinstance(text, str) else turn_text(text[-1])
+
+
+def question(prompt: Text) -> str:
+    """What a prompt asks last: its last turn of the user and what follows it (calls of tools and their results)."""
+    if isinstance(prompt, str):
+        return prompt
+    asked = max((index for index, turn in enumerate(prompt) if turn["role"] == "user"), default=0)
+    return joined(prompt[asked:])
 
 
 def tools_of(text: Text) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kto_cli.core.rows import EncodedRow
 from kto_cli.data.dataset import DataDir
-from kto_cli.data.texts import Text, last_turn
+from kto_cli.data.texts import Text, last_turn, question
 from kto_cli.evaluation.validation import texts_of
 from kto_cli.model.tokens.store import EncodedRows
 
@@ -53,7 +53,7 @@ def side_by_side(prompts: ValidationPrompts, answers: Mapping[str, Sequence[str 
     Args:
         answers: name -> [prompts] texts; None where there is none.
     """
-    columns = {"prompt": [last_turn(text) for text in prompts.texts], **answers, "target": prompts.targets}
+    columns = {"prompt": [question(text) for text in prompts.texts], **answers, "target": prompts.targets}
     return [
         {"id": row.id} | {name: text for name, texts in columns.items() if (text := texts[index]) is not None}
         for index, row in enumerate(prompts.rows)

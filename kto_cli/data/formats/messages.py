@@ -155,7 +155,7 @@ def turns_of_message(values: Mapping[str, Any], what: str, left_out: set[str]) -
     if role in CALL_ROLES:
         return [Turn("assistant", "", identity(values), calls=calls_json(given, f"a {role} in {what}"))]
     content = content_of(given, f"a {text_key} in {what}")
-    if content.results and (role != "user" or content.text):
+    if content.results and (role not in RESULT_ROLES | {"user"} or content.text):
         raise RowFault("tools_not_accepted", f"a message of {what} holds results of tools and more")
     if content.results:
         return [result_turn(result) for result in content.results]

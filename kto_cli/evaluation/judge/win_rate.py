@@ -16,7 +16,7 @@ from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.win_rates import JudgedComparison, judged, win_rates
-from kto_cli.data.texts import last_turn
+from kto_cli.data.texts import question
 from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, write_lines, write_part
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction
@@ -77,7 +77,7 @@ def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
     if not sound:
         raise BadInput(f"{path} holds no answers.", f"--against takes {wanted}.")
     known = {row["instruction"]: row["output"] for row in rows}
-    found = [known.get(instruction(text), known.get(last_turn(text))) for text in prompts.texts]
+    found = [known.get(instruction(text), known.get(question(text))) for text in prompts.texts]
     if not any(answer is not None for answer in found):
         raise BadInput(
             f"{path} answers none of the {plural(len(prompts), 'validation prompt')}.",
@@ -184,7 +184,7 @@ def write_comparisons(
     lines = [
         {
             "id": comparison.id,
-            "prompt": last_turn(comparison.prompt),
+            "prompt": question(comparison.prompt),
             "model": comparison.model,
             "baseline": comparison.baseline,
             "model_first": verdict.model_first,

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import text_hash
 from kto_cli.common.read import parse_json, read_parquet, read_text
+from kto_cli.data.arrow_chats import from_arrow
 from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION
-from kto_cli.data.texts import last_turn
+from kto_cli.data.texts import last_turn, question
 from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, WHAT, faults, read_part, read_result
 from kto_cli.training.run.run_dir import RunDir
 
@@ -181,10 +182,11 @@ def texts_of(folder: Any, ids: list[str]) -> dict[str, tuple[str, str]]:
         return {}
     columns, wanted = ["id", "prompt", "completion"], [("id", "in", ids)]
     try:
-        table = read_parquet(Path(folder) / VALIDATION, "validation rows", columns=columns, filters=wanted).to_pylist()
+        table = read_parquet(Path(folder) / VALIDATION, "validation rows", columns=columns, filters=wanted)
     except BadInput:
         return {}
-    return {row["id"]: (last_turn(row["prompt"]), last_turn(row["completion"])) for row in table}
+    rows = zip(*(from_arrow(table.column(name).combine_chunks()) for name in columns), strict=True)
+    return {name: (question(prompt), last_turn(completion)) for name, prompt, completion in rows}
 
 
 def as_floats(column: NDArray[Any]) -> NDArray[numpy.float64]:
