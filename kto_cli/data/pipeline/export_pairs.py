@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.data.dataset import TRAIN, VALIDATION, Row, Text, read_batches
+from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
+from kto_cli.data.texts import Text, api_messages, tools_of
 
 NAME = "openai-preference"
 
@@ -65,15 +66,25 @@ def pairs_of(path: Path) -> Iterator[tuple[Row, Row]]:
 def preference(better: Row, worse: Row) -> dict[str, Any]:
     """A line of the file."""
     return {
-        "input": {"messages": turns(better.prompt, "user"), "tools": [], "parallel_tool_calls": True},
+        "input": {
+            "messages": turns(better.prompt, "user"),
+            "tools": json.loads(tools_of(better.prompt) or "[]"),
+            "parallel_tool_calls": True,
+        },
         "preferred_output": turns(better.completion, "assistant"),
         "non_preferred_output": turns(worse.completion, "assistant"),
     }
 
 
-def turns(text: Text, role: str) -> list[dict[str, str]]:
-    """A chat unchanged; a text as one message of `role`."""
-    return [{"role": role, "content": text}] if isinstance(text, str) else [dict(turn) for turn in text]
+def turns(text: Text, role: str) -> list[dict[str, Any]]:
+    """A chat with the arguments of its calls as text, as OpenAI has them; a text as one message of `role`."""
+    if isinstance(text, str):
+        return [{"role": role, "content": text}]
+    found = api_messages(text)
+    for turn in found:
+        for call in turn.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return found
 
 
 def rows_left_out(exports: dict[str, int], rows: dict[str, int]) -> dict[str, int]:
