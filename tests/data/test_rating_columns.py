@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_feedback import binarize, both_splits, lines_of
 
+from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.products import argilla, label_studio, langfuse, langsmith, mlflow
 from kto_cli.data.products.rating_columns import row
 from kto_cli.data.products.traced_calls import answer_in, prompt_in
+from kto_cli.data.texts import calls_of, tools_of
 
 QUESTION, ANSWER = "What about {}?", "As {} says:\n\nno. {}"
 Made = tuple[str, str, bool | None]
@@ -347,3 +349,51 @@ def test_phoenix_joins_annotations_by_span(kto, tmp_path):
     ran = kto("binarize", f"phoenix:{tmp_path / 'spans.jsonl'}", "--out", tmp_path / "again")
     assert ran.code == 1
     assert "no file of annotations lies beside it" in " ".join(ran.err.split())
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+ASKED = [{"role": "user", "content": "Weather in Bonn?"}]
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
+TRACED: dict[str, dict[str, Any]] = {
+    "langfuse": {
+        "input": {"messages": ASKED, "tools": [TOOL]},
+        "output": CALLED,
+        "scores": [{"name": "thumb", "value": 1, "data_type": "BOOLEAN"}],
+    },
+    "langsmith": {
+        "inputs": {"messages": ASKED},
+        "outputs": {"choices": [{"message": CALLED}]},
+        "extra": {"invocation_params": {"tools": [TOOL]}},
+        "feedback_stats": {"thumb": {"n": 1, "avg": 1.0}},
+    },
+    "mlflow": {
+        "request": json.dumps({"messages": ASKED, "tools": [TOOL]}),
+        "response": json.dumps({"choices": [{"message": CALLED}]}),
+        "assessments": [{"assessment_name": "thumb", "feedback": {"value": True}}],
+    },
+    "phoenix": {
+        "attributes.llm.tools": [{"tool.json_schema": json.dumps(TOOL)}],
+        "attributes.llm.input_messages": [{"message.role": "user", "message.content": "Weather in Bonn?"}],
+        "attributes.llm.output_messages": [
+            {
+                "message.role": "assistant",
+                "message.tool_calls": [{"tool_call": {"function": {"name": "weather", "arguments": "{}"}}}],
+            }
+        ],
+        "annotations": [{"name": "thumb", "result": {"score": 1}}],
+    },
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_tools_and_calls_of_a_trace(name, tmp_path):
+    """The prompt has the tools that the call offered; the answer is the call."""
+    path = tmp_path / "traces.jsonl"
+    bad = json.dumps(TRACED[name]).replace('"avg": 1.0', '"avg": 0.0').replace('"value": 1', '"value": 0')
+    bad = bad.replace('"value": true', '"value": false').replace('"score": 1', '"score": 0').replace("Bonn", "Rome")
+    path.write_text(f"{json.dumps(TRACED[name])}\n{bad}\n")
+    result = binarize(f"{name}:{path}", out=tmp_path / "out", validation=0)
+    assert (result["desirable"], result["undesirable"]) == (1, 1)
+    for each in load_data_dir(tmp_path / "out").train:
+        assert json.loads(tools_of(each.prompt)) == [TOOL]
+        assert [call["function"] for call in calls_of(each.completion[0])] == [{"name": "weather", "arguments": {}}]

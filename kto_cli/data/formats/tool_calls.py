@@ -27,6 +27,8 @@ NAMES = ("name", "toolName", "tool_name")
 IDS = ("id", "call_id", "toolCallId", "tool_call_id")
 HOLDERS = ("function", "functionCall", "tool_call")
 """Fields of a call that hold its name and arguments."""
+HOLDERS = ("tool_call", "function", "functionCall")
+"""Fields of a call that hold its name and arguments, the outer ones first."""
 RESULTS = ("output", "result", "response")
 
 
@@ -124,23 +126,24 @@ def _call(item: Any, what: str) -> dict[str, Any]:
     """
     if not isinstance(item, dict):
         raise RowFault("tools_not_accepted", f"{what} has {_shown(item)} for a call of a tool")
-    inner = next(
-        (item[key] for key in ("function", "functionCall", "tool_call") if isinstance(item.get(key), dict)), item
-    )
-    if any(inner.get(key) is not None or item.get(key) is not None for key in RESULTS):
-        raise RowFault(
-            "tools_not_accepted", f"{what} has a call that holds its result: give it as a message of its own"
-        )
+    holders = [item]
+    for holder in HOLDERS:
+        holders += [holders[-1][holder]] if isinstance(holders[-1].get(holder), dict) else []
+    inner = holders[-1]
+    if any(each.get(key) is not None for each in holders for key in RESULTS):
+        detail = f"{what} has a call that holds its result: give that as a message of its own"
+        raise RowFault("tools_not_accepted", detail)
     if not (name := _name(inner)):
         raise RowFault("tools_not_accepted", f"{what} has a call of a tool without its name")
-    key = next((key for key in ARGUMENTS if key in inner), None)
-    arguments = _parsed(inner[key], f"the arguments of {name[:40]} in {what}") if key else None
+    given = next((inner[key] for key in ARGUMENTS if key in inner), None)
+    arguments = _parsed(given, f"the arguments of {name[:40]} in {what}")
     if not isinstance(arguments or {}, dict):
-        given = _shown(inner[key])
-        raise RowFault("tools_not_accepted", f"the arguments of {name[:40]} in {what} are {given}, not an object")
-    identity = next((source[key] for source in (item, inner) for key in IDS if isinstance(source.get(key), str)), "")
-    call: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments or {}}}
-    return {"type": "function", "id": identity, "function": call["function"]} if identity else call
+        raise RowFault(
+            "tools_not_accepted", f"the arguments of {name[:40]} in {what} are {_shown(given)}, not an object"
+        )
+    identity = next((each[key] for each in holders for key in IDS if isinstance(each.get(key), str)), "")
+    function = {"name": name, "arguments": arguments or {}}
+    return {"type": "function", **({"id": identity} if identity else {}), "function": function}
 
 
 def _name(values: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from kto_cli.data.formats.source import RawFile
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
 from kto_cli.data.products.rating_columns import UNRATED, Parts
-from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
+from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
@@ -128,6 +128,7 @@ def parts(values: dict[str, Any]) -> Parts:
         "prompt": prompt_in(values.get("input"), "input"),
         "completion": answer_in(values.get("output"), "output"),
         "conversation_id": either(values, "session_id"),
+        **tools_in(values.get("input"), either(values, "model_parameters")),
     }
     others = {name: value for name, value in values.items() if name not in (*TEXTS, *texts)} if listed is None else {}
     return Parts({**texts, **others}, given)

@@ -14,7 +14,7 @@ from typing import Any
 
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.rating_columns import UNRATED, Parts
-from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
+from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 
 THREADS = ("thread_id", "session_id", "conversation_id")
 
@@ -30,6 +30,7 @@ def parts(values: dict[str, Any]) -> Parts:
         return UNRATED
     texts = {"prompt": prompt_in(values.get("inputs")), "completion": answer_in(values.get("outputs"))}
     extra = opened(values.get("extra"))
+    texts |= tools_in(values.get("inputs"), opened(extra.get("invocation_params")) if isinstance(extra, dict) else None)
     metadata = opened(extra.get("metadata")) if isinstance(extra, dict) else None
     if isinstance(metadata, dict):
         texts["conversation_id"] = next((metadata[name] for name in THREADS if metadata.get(name)), None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.rating_columns import UNRATED, Parts
-from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
+from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 
 SESSION = "mlflow.trace.session"
 
@@ -32,6 +32,7 @@ def parts(values: dict[str, Any]) -> Parts:
     texts = {
         "prompt": prompt_in(values.get("request"), "request"),
         "completion": answer_in(values.get("response"), "response"),
+        **tools_in(values.get("request")),
     }
     for holder in ("trace_metadata", "request_metadata", "tags"):
         found = opened(values.get(holder))

@@ -23,9 +23,10 @@ from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
 from kto_cli.data.products.rating_columns import UNRATED, Parts
-from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in
+from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.texts import TOOLS
 
 PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.parquet", "*.csv*", "*.xls[xm]")
 ANNOTATIONS = "annotations"
@@ -94,12 +95,24 @@ def parts(values: dict[str, Any]) -> Parts:
         "prompt": prompt_in(messages(values, "input"), "input"),
         "completion": answer_in(messages(values, "output"), "output"),
         "conversation_id": field(values, "attributes.session.id"),
+        **tools_in({TOOLS: tools(values)}, field(values, "attributes.input.value")),
     }
     ratings = {}
     for name, found in given.items():
         people = [value for by_person, value in found if by_person]
         ratings[name] = people or [value for _, value in found]
     return Parts(texts, ratings)
+
+
+def tools(values: dict[str, Any]) -> list[Any] | None:
+    """Tools of a span: their JSON schemas."""
+    listed = opened(field(values, "attributes.llm.tools"))
+    found = [
+        schema
+        for each in (listed if isinstance(listed, list) else ())
+        if isinstance(each, dict) and (schema := field(each, "tool.json_schema", "json_schema")) is not None
+    ]
+    return found or None
 
 
 def messages(values: dict[str, Any], side: str) -> Any:

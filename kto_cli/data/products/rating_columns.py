@@ -26,6 +26,7 @@ from kto_cli.data.log import columns as log_columns
 from kto_cli.data.log import format as log_format
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.texts import TOOLS
 
 SAMPLE = 1000
 """Records whose ratings are the columns of a file."""
@@ -151,11 +152,13 @@ def is_told(config: BinarizeConfig) -> bool:
 def with_rating(
     texts: Sequence[str], ratings: Sequence[str], raw_file: RawFile, config: BinarizeConfig
 ) -> BinarizeConfig:
-    """Options with the only rating as label column, unless the user names one.
+    """Options with the tools of the texts, and the only rating as label column, unless the user names one.
 
     Raises:
         BadInput: there is none, or there are several.
     """
+    if TOOLS in texts and not config.text:
+        config = replace(config, tools_column=TOOLS)
     if is_told(config):
         return config
     shown = printable(str(raw_file.path))

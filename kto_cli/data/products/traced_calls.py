@@ -7,7 +7,9 @@ from typing import Any
 
 from kto_cli.data.formats.cell_text import structure_of
 from kto_cli.data.formats.labels import is_blank
+from kto_cli.data.formats.message_names import TOOL_COLUMNS
 from kto_cli.data.formats.records import RowFault
+from kto_cli.data.texts import TOOLS
 
 PROMPTS = ("messages", "input", "question", "query", "prompt", "text", "content", "user_input")
 ANSWERS = ("output", "answer", "response", "completion", "text", "result", "content", "messages", "message")
@@ -52,6 +54,15 @@ def answer_in(value: Any, what: str = "outputs") -> Any:
     if is_blank(value):
         raise RowFault("missing_field", f"no {what}")
     return [value] if isinstance(value, Mapping) else value
+
+
+def tools_in(*holders: Any) -> dict[str, Any]:
+    """Tools that a call offered, as the column of a log: from the first of some objects that has some."""
+    for holder in map(opened, holders):
+        for name in TOOL_COLUMNS:
+            if isinstance(holder, Mapping) and not is_blank(found := opened(holder.get(name))):
+                return {TOOLS: found}
+    return {}
 
 
 def _choice(several: list[Any], what: str) -> Any:
