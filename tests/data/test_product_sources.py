@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from made_feedback import binarize, both_splits, lines_of, table
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.formats.records import Dropped, Output, Reject, Result
+from kto_cli.data.formats.records import Dropped, Output, Pair, Reject, Result
 from kto_cli.data.formats.source import RawFile
-from kto_cli.data.products import chat_ui, librechat, open_webui
+from kto_cli.data.products import chat_ui, librechat, open_webui, openai_preference
 from kto_cli.data.readers.jsonl import Record
 
 CONFIG = BinarizeConfig(("x",))
@@ -256,6 +256,122 @@ def test_a_file_without_its_name_is_recognized(source, kto, tmp_path):
     ran = kto("binarize", path, "--out", tmp_path / "out")
     assert ran.code == 1
     assert f"kto binarize {source}:" in " ".join(ran.err.split())
+
+
+# --- what the products' own code says -------------------------------------------------------------
+
+
+def thought(text: str, *, kind: str = "reasoning") -> str:
+    """A block as Open WebUI writes it into the text of an answer."""
+    quoted = "\n".join(f"> {line}" for line in text.split("\n"))
+    return f'<details type="{kind}" done="true" duration="2">\n<summary>Thought</summary>\n{quoted}\n</details>\n'
+
+
+def test_open_webui_keeps_reasoning_out_of_the_text():
+    """An earlier answer without its reasoning is what Open WebUI sends to the model; other details are text."""
+    last = {"id": "d", "parentId": "c", "role": "assistant", "content": "<details type='x'>A2</details>"}
+    tree_ = {
+        "a": ASKED,
+        "b": {**ANSWERED, "content": thought("First &lt;this&gt;.\nThen that.") + "A1"},
+        "c": {**ASKED, "id": "c", "parentId": "b", "content": '<details type="reasoning">mine</details>'},
+        "d": last,
+    }
+    [row] = results(open_webui, webui(tree_, "d"))
+    assert isinstance(row, Output)
+    assert [turn["content"] for turn in row.prompt] == ["Q", "A1", '<details type="reasoning">mine</details>']
+    assert row.completion[0]["content"] == "<details type='x'>A2</details>"
+    message = open_webui.opened_blocks(tree_["b"])
+    assert (message["content"], message["reasoning_content"]) == ("A1", "First <this>.\nThen that.")
+
+
+@pytest.mark.parametrize("kind", ["tool_calls", "code_interpreter"])
+def test_open_webui_rejects_answers_that_used_tools(kind):
+    [reject] = results(open_webui, webui({"a": ASKED, "b": {**ANSWERED, "content": thought("x", kind=kind)}}, "b"))
+    assert isinstance(reject, Reject)
+    assert reject.reason == "tools_not_accepted"
+
+
+def test_a_rated_error_message_is_no_answer():
+    [reject] = results(open_webui, webui({"a": ASKED, "b": {**ANSWERED, "error": {"content": "429"}}}, "b"))
+    assert isinstance(reject, Reject)
+    assert reject.reason == "answer_is_error"
+
+
+def ui_chat(*messages: tuple[str, str], **more: Any) -> dict[str, Any]:
+    listed: list[dict[str, Any]] = [{"from": role, "content": text} for role, text in messages]
+    return {"messages": [*listed[:-1], {**listed[-1], "score": 1}], **more}
+
+
+def test_chat_ui_gives_the_conversations_own_system_prompt():
+    [row] = results(chat_ui, ui_chat(("system", ""), ("user", "Q"), ("assistant", "A"), preprompt="You are Shop."))
+    assert isinstance(row, Output)
+    assert [turn["content"] for turn in row.prompt] == ["You are Shop.", "Q"]
+    [row] = results(chat_ui, ui_chat(("system", "Own."), ("user", "Q"), ("assistant", "A"), preprompt="You are Shop."))
+    assert isinstance(row, Output)
+    assert [turn["content"] for turn in row.prompt] == ["Own.", "Q"]
+
+
+def test_chat_ui_in_parquet_does_not_join_an_answer_with_its_second_try(tmp_path):
+    """Its own export has lists without ancestors."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    chats = [ui_chat(("system", ""), ("user", f"Q{k}"), ("assistant", f"A{k}")) for k in range(4)]
+    chats += [ui_chat(("user", "Q"), ("assistant", "first"), ("assistant", "second"))]
+    for number, chat in enumerate(chats):
+        chat["messages"][-1]["score"] = number % 2 * 2 - 1
+    parquet.write_table(pa.Table.from_pylist([{"title": "t", **chat} for chat in chats]), tmp_path / "c.parquet")
+    result = binarize(f"chat-ui:{tmp_path}", out=tmp_path / "out", validation=0.0)
+    assert result["rejected"] == {"thread_unclear": 1}
+    assert {row["completion"][0]["content"]: row["label"] for row in both_splits(tmp_path / "out")} == {
+        f"A{k}": k % 2 == 1 for k in range(4)
+    }
+
+
+def test_chat_ui_rejects_answers_that_used_tools():
+    chat = ui_chat(("user", "Q"), ("assistant", "A"))
+    chat["messages"][1]["updates"] = [{"type": "status"}, {"type": "tool", "subtype": "call"}]
+    [reject] = results(chat_ui, chat)
+    assert isinstance(reject, Reject)
+    assert reject.reason == "tools_not_accepted"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"error": True}, "answer_is_error"), ({"quotes": ["x"]}, "quotes_not_accepted")]
+)
+def test_librechat_rejects_what_the_model_did_not_say_or_read(change, reason):
+    messages = [
+        {"messageId": "a", "conversationId": "c", "parentMessageId": "0", "isCreatedByUser": True, "text": "Q"},
+        {"messageId": "b", "conversationId": "c", "parentMessageId": "a", "isCreatedByUser": False, "text": "A"},
+    ]
+    messages[0 if "quotes" in change else 1] |= change
+    messages[1]["feedback"] = {"rating": "thumbsUp"}
+    [reject] = results(librechat, {"conversationId": "c", "messages": messages})
+    assert isinstance(reject, Reject)
+    assert reject.reason == reason
+
+
+def test_objects_written_as_json_text_are_read(tmp_path):
+    """As the tables of the products' databases have them."""
+    record = {key: json.dumps(value) for key, value in webui({"a": ASKED, "b": ANSWERED}, "b").items()}
+    [row] = results(open_webui, record)
+    assert isinstance(row, Output)
+    assert [chat_ui.label_of({"score": score}) for score in ("1", -1.0, "0", "")] == [True, False, None, None]
+    assert librechat.label_of({"feedback": json.dumps({"rating": "thumbsDown"})}) is False
+    sides = {"preferred_output": [ANSWERED], "non_preferred_output": [{**ANSWERED, "content": "B"}]}
+    [pair] = results(openai_preference, {"input": json.dumps({"messages": [ASKED]}), **sides})
+    assert isinstance(pair, Pair)
+    [reject] = results(open_webui, {**record, "meta": "no json"})
+    assert isinstance(reject, Reject)
+    assert reject.reason == "missing_field"
+
+
+def test_ids_that_are_no_texts_are_no_crash():
+    messages = [{"id": ["u"], "from": "user", "content": "Q"}]
+    rated = {"id": "2", "from": "assistant", "content": "A", "score": 1, "ancestors": [["u"]]}
+    [reject] = results(chat_ui, {"messages": [*messages, rated]})
+    assert isinstance(reject, Reject)
+    assert reject.reason == "thread_broken"
 
 
 # --- flat exports -------------------------------------------------------------------------------

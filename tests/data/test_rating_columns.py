@@ -397,3 +397,52 @@ def test_tools_and_calls_of_a_trace(name, tmp_path):
     for each in load_data_dir(tmp_path / "out").train:
         assert json.loads(tools_of(each.prompt)) == [TOOL]
         assert [call["function"] for call in calls_of(each.completion[0])] == [{"name": "weather", "arguments": {}}]
+
+
+def judged(source: str, people: list[Any], models: list[Any]) -> dict[str, Any]:
+    """Ratings of one record by people and by models, as a product keeps them."""
+    if source == "mlflow":
+        kinds = [("HUMAN", value) for value in people] + [("LLM_JUDGE", value) for value in models]
+        given = [
+            {"assessment_name": "thumb", "source": {"source_type": kind}, "feedback": {"value": value}}
+            for kind, value in kinds
+        ]
+        return {"request": "Q", "response": "A", "assessments": given}
+    kinds = [("ANNOTATION", value) for value in people] + [("EVAL", value) for value in models]
+    scores = [{"name": "thumb", "source": kind, "data_type": "BOOLEAN", "value": value} for kind, value in kinds]
+    return {"input": "Q", "output": "A", "scores": scores}
+
+
+@pytest.mark.parametrize(("source", "read"), [("mlflow", mlflow.parts), ("langfuse", langfuse.parts)])
+def test_where_people_rated_models_do_not_count(source, read):
+    assert row(read(judged(source, [True], [False])))["thumb"] is True
+    assert row(read(judged(source, [], [False])))["thumb"] is False
+    assert row(read(judged(source, [None], [False])))["thumb"] in (False, None)
+    with pytest.raises(RowFault, match="by different raters"):
+        row(read(judged(source, [True, False], [True])))
+
+
+def test_langfuse_reads_parquet_and_refuses_the_same_observations_twice(kto, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    folder = blob_export(tmp_path / "export", [observation(f"o{k}", f"t{k}", f"A{k}") for k in range(4)], [])
+    scores = [
+        {"trace_id": f"t{k}", "observation_id": None, "name": "thumb", "value": k % 2, "data_type": "BOOLEAN"}
+        for k in range(4)
+    ]
+    (folder / "scores/2026-01-01.jsonl").unlink()
+    parquet.write_table(pa.Table.from_pylist(scores), folder / "scores/2026-01-01.parquet")
+    result = binarize(f"langfuse:{folder}", out=tmp_path / "out", validation=0.0)
+    assert (result["desirable"], result["undesirable"]) == (2, 2)
+    (folder / "observations").mkdir()
+    (folder / "observations/1.jsonl").write_text((folder / "observations_v2/2026-01-01.jsonl").read_text())
+    said = " ".join(kto("binarize", f"langfuse:{folder}", "--out", tmp_path / "more").err.split())
+    assert "has all observations twice" in said
+    assert "observations_v2" in said
+
+
+def test_phoenix_refuses_a_file_of_something_else(kto, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Q", "completion": "A"}\n')
+    said = " ".join(kto("binarize", f"phoenix:{tmp_path / 'rows.jsonl'}", "--out", tmp_path / "out").err.split())
+    assert "rows.jsonl is not a file of phoenix" in said

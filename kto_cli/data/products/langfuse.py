@@ -5,8 +5,9 @@
     a page's file      rows of input, output and scores, as a list or as columns by their names
 
 Each score is a rating by its name: true or false for the data type BOOLEAN, the text for CATEGORICAL, else the number.
-A score of a whole trace is one of its only generation. Chats in cells are read from their JSON. All scores of a folder
-are in memory (https://langfuse.com/docs/api-and-data-platform/features/export-to-blob-storage).
+A score of a whole trace is one of its only generation. Where people gave a score, evaluators (`source` EVAL) do not
+count. Chats in cells are read from their JSON. All scores of a folder are in memory
+(https://langfuse.com/docs/api-and-data-platform/features/export-to-blob-storage).
 
 Rejected    rated_message_unclear (a score of a trace with several generations)
 """
@@ -19,6 +20,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.products import rating_columns
@@ -28,7 +31,7 @@ from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, too
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
-PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.csv*", "*.xls[xm]")
+PATTERNS = ("*.jsonl*", "*.json", "*.json.gz", "*.parquet", "*.csv*", "*.xls[xm]")
 TEXTS = ("input", "output", "scores", "session_id", "sessionId")
 SCORES, UNCLEAR = "scores", "unclear"
 """Columns of an observation: its scores; that of a trace which are not said to be of it."""
@@ -45,9 +48,14 @@ def raw_files(path: Path, subsets: Sequence[str]) -> list[RawFile]:
     """The file itself, or the files of observations of a folder; of a folder without any, all its files.
 
     Raises:
-        BadInput: nothing is there.
+        BadInput: nothing is there, or both exports of the same observations are.
     """
-    return rated_files(path, subsets, PATTERNS, "langfuse", lambda below: is_of(below, "observations"))
+    found = rated_files(path, subsets, PATTERNS, "langfuse", lambda below: is_of(below, "observations"))
+    folders = {file.path.parent.name for file in found}
+    if path.is_dir() and folders >= {"observations", "observations_v2"}:
+        what = f"{printable(str(path))} has all observations twice, in observations and in observations_v2."
+        raise BadInput(what, f"Name one: kto binarize langfuse:{path / 'observations_v2'}")
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -113,13 +121,17 @@ def is_generation(record: Record) -> bool:
 
 def parts(values: dict[str, Any]) -> Parts:
     """An observation or trace and its scores."""
-    given: dict[str, list[Any]] = {}
+    given: dict[str, list[tuple[bool, Any]]] = {}
     listed = opened(values.get(SCORES))
     for score in listed if isinstance(listed, list) else ():
         if isinstance(score, dict) and isinstance(name := score.get("name"), str):
-            given.setdefault(name, []).append(value_of(score))
+            by_person = str(score.get("source") or "").upper() != "EVAL"
+            given.setdefault(name, []).append((by_person, value_of(score)))
     if isinstance(listed, dict):
-        given = {str(name): value if isinstance(value, list) else [value] for name, value in listed.items()}
+        given = {
+            str(name): [(True, each) for each in (value if isinstance(value, list) else [value])]
+            for name, value in listed.items()
+        }
     if not given and values.get(UNCLEAR):
         raise RowFault("rated_message_unclear", "a score is of its whole trace, which has several generations")
     if not given and isinstance(listed, list):
@@ -131,7 +143,7 @@ def parts(values: dict[str, Any]) -> Parts:
         **tools_in(values.get("input"), either(values, "model_parameters")),
     }
     others = {name: value for name, value in values.items() if name not in (*TEXTS, *texts)} if listed is None else {}
-    return Parts({**texts, **others}, given)
+    return Parts({**texts, **others}, {name: rating_columns.of_people(found) for name, found in given.items()})
 
 
 def value_of(score: dict[str, Any]) -> Any:

@@ -8,7 +8,8 @@ packages/data-schemas/src/schema/message.ts). Messages of a conversation may be 
 the file are in memory while it is read.
 
 Dropped     no_label (a conversation without a rated message)
-Rejected    thread_broken, rating_not_accepted, duplicate_id (of two messages), and those of rated_messages.py
+Rejected    thread_broken, rating_not_accepted, duplicate_id (of two messages), answer_is_error, quotes_not_accepted
+            (texts that the model was given with a message and that are not in it), and those of rated_messages.py
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from kto_cli.data.formats.labels import spell_cell
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import Chat, rated_rows, without
+from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
 LABELS = {"thumbsUp": True, "thumbsDown": False}
 WANTED = (
     *("messageId", "conversationId", "parentMessageId", "isCreatedByUser", "text", "content", "feedback"),
-    *("files", "attachments", "image"),
+    *("files", "attachments", "image", "quotes", "error"),
 )
 PARENT = "parentMessageId"
-LINKS = frozenset(("id", "messageId", "conversationId", PARENT, "feedback"))
+LINKS = frozenset(("id", "messageId", "conversationId", PARENT, "feedback", "error"))
 """Fields of a message that a model is not given."""
 MESSAGES = "messages"
 """Column of a conversation that was assembled."""
@@ -84,7 +86,7 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
             raise RowFault(reason, f"a message of the conversation has the messageId {spell_cell(name)}")
         by_id[name] = as_message(each)
     ids = list(by_id)
-    chat = Chat(messages, label_of, lambda index: without(branch(by_id, ids[index]), LINKS), ids)
+    chat = Chat(messages, label_of, lambda index: without(refuse_incomplete(branch(by_id, ids[index])), LINKS), ids)
     yield from rated_rows(chat, record.origin, f"conversation {values['conversationId']}", raw_file.split)
 
 
@@ -94,13 +96,26 @@ def label_of(message: Mapping[str, Any]) -> bool | None:
     Raises:
         RowFault: `rating_not_accepted`.
     """
-    feedback = message.get("feedback")
+    feedback = opened(message.get("feedback"))
     rating = feedback.get("rating") if isinstance(feedback, dict) else feedback
     if rating is None:
         return None
     if not isinstance(rating, str) or rating not in LABELS:
         raise RowFault("rating_not_accepted", f"feedback.rating is {spell_cell(rating)}, not thumbsUp or thumbsDown")
     return LABELS[rating]
+
+
+def refuse_incomplete(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Messages down to a rated answer that say all that the model was given.
+
+    Raises:
+        RowFault: `answer_is_error` or `quotes_not_accepted`.
+    """
+    if messages[-1].get("error"):
+        raise RowFault("answer_is_error", "the rated message is an error message, not an answer")
+    if any(each.get("quotes") for each in messages):
+        raise RowFault("quotes_not_accepted", "a message has quotes that the model was given, and its text has not")
+    return messages
 
 
 def as_message(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     {"request": {...} | text, "response": {...} | text,
      "assessments": [{"assessment_name" | "name", "feedback": {"value": ...}}]}
 
-Each assessment's name is a rating (https://mlflow.org/docs/latest/genai/assessments/feedback). Traces of a conversation
-share the tag or metadata `mlflow.trace.session`.
+Each assessment's name is a rating; where people gave it, judges and code do not count
+(https://mlflow.org/docs/latest/genai/assessments/feedback). Traces of a conversation share
+the tag or metadata `mlflow.trace.session`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ SESSION = "mlflow.trace.session"
 
 def parts(values: dict[str, Any]) -> Parts:
     """A trace and its feedback; expectations and assessments that were replaced do not count."""
-    given: dict[str, list[Any]] = {}
+    given: dict[str, list[tuple[bool, Any]]] = {}
     assessments = opened(values.get("assessments"))
     for each in assessments if isinstance(assessments, list) else ():
         feedback = each.get("feedback") if isinstance(each, dict) and each.get("valid", True) is not False else None
         if isinstance(feedback, dict):
             name = str(each.get("assessment_name") or each.get("name") or "feedback")
-            given.setdefault(name, []).append(opened(feedback.get("value")))
+            source = opened(each.get("source"))
+            kind = source.get("source_type") if isinstance(source, dict) else None
+            by_person = str(kind or "HUMAN").upper() == "HUMAN"
+            given.setdefault(name, []).append((by_person, opened(feedback.get("value"))))
     if not given:
         return UNRATED
     texts = {
@@ -38,7 +42,7 @@ def parts(values: dict[str, Any]) -> Parts:
         found = opened(values.get(holder))
         if isinstance(found, dict) and found.get(SESSION):
             texts["conversation_id"] = found[SESSION]
-    return Parts(texts, given)
+    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()})
 
 
 SOURCE = rating_columns.source(

@@ -5,25 +5,32 @@
 
 The rated message is that of `meta.message_id`; its ancestors in the snapshot's tree are the prompt. Where the snapshot
 has no tree, its list of messages is read up to the rated one (github.com/open-webui/open-webui,
-backend/open_webui/models/feedbacks.py and src/lib/components/admin/Evaluations).
+backend/open_webui/models/feedbacks.py and src/lib/components/admin/Evaluations). Open WebUI keeps an answer's reasoning
+as a `<details type="reasoning">` block of its text, and does not send it to the model again: it is read as the field
+`reasoning_content`. Blocks of tools and of the code interpreter are calls of tools.
 
 Dropped     no_label (no rating, or feedback of another type)
-Rejected    rated_message_missing, thread_broken, rating_not_accepted, missing_field, and those of rated_messages.py
+Rejected    rated_message_missing, thread_broken, rating_not_accepted, missing_field, answer_is_error, and those of
+            rated_messages.py
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from html import unescape
 from typing import Any
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.chats import branch
+from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import as_number, is_missing, spell_cell
 from kto_cli.data.formats.messages import identity
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import rated_row, without
+from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers.jsonl import Record
 
 WANTED = ("type", "data", "meta", "snapshot")
@@ -35,6 +42,9 @@ SAYS_NOTHING = frozenset(
     ]
 )
 """Fields of a message that a model is not given."""
+BLOCK = re.compile(r'<details type="(\w+)"[^>]*>\s*(?:<summary>.*?</summary>)?(.*?)</details>\s*', re.DOTALL)
+"""A part of an answer that is not text: its kind and its content, each line of it quoted with `>`."""
+QUOTED = re.compile(r"^> ?", re.MULTILINE)
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
@@ -66,16 +76,21 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
     chat_id = meta.get("chat_id")
     group = f"conversation {chat_id}" if isinstance(chat_id, str) and chat_id else None
     messages = without(thread(chat, message_id), SAYS_NOTHING)
+    if messages[-1].get("error"):
+        raise RowFault("answer_is_error", "the rated message is an error message, not an answer")
+    messages = [opened_blocks(each) for each in messages]
     yield rated_row(messages, label, f"{record.origin} message {message_id[:40]}", group, raw_file.split)
 
 
 def part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object within a record.
+    """An object within a record; its JSON text, as tables of the database have it, is read and counted.
 
     Raises:
         RowFault: `missing_field`.
     """
-    found = values.get(name)
+    found = opened(values.get(name))
+    if isinstance(values.get(name), str) and isinstance(found, dict):
+        count(f"records whose {name} is the JSON of an object, read as that")
     if not isinstance(found, dict):
         raise RowFault("missing_field", f"{name} is {'missing' if found is None else 'not an object'}")
     return found
@@ -99,6 +114,27 @@ def thread(chat: Mapping[str, Any], message_id: str) -> list[Mapping[str, Any]]:
     if place is None:
         raise RowFault("rated_message_missing", f"the snapshot has no message {message_id[:40]!r}")
     return with_system(messages[: place + 1], chat)
+
+
+def opened_blocks(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose reasoning is a field of its own.
+
+    Raises:
+        RowFault: `tools_not_accepted`.
+    """
+    content = message.get("content")
+    if message.get("role") != "assistant" or not isinstance(content, str) or "<details type=" not in content:
+        return message
+    reasoning = []
+    for block in BLOCK.finditer(content):
+        if block[1] in ("tool_calls", "code_interpreter"):
+            raise RowFault("tools_not_accepted", f"an answer has a block of {block[1]}, whose calls cannot be read")
+        if block[1] == "reasoning":
+            reasoning.append(QUOTED.sub("", unescape(block[2]).strip()))
+    if not reasoning:
+        return message
+    text = BLOCK.sub(lambda block: "" if block[1] == "reasoning" else block[0], content)
+    return {**message, "content": text, "reasoning_content": "\n\n".join(reasoning)}
 
 
 def with_system(messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> list[Mapping[str, Any]]:

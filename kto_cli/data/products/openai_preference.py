@@ -17,6 +17,7 @@ from kto_cli.data.formats.messages import offered_tools
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.rows import answer_of, offering, prompt_of
 from kto_cli.data.formats.source import RawFile, Source
+from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers.jsonl import Record
 
 INPUT, BETTER, WORSE = "input", "preferred_output", "non_preferred_output"
@@ -36,7 +37,7 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
 def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
     """The pair of one line."""
     values = record.values or {}
-    given: Any = needed(values, INPUT)
+    given: Any = opened(needed(values, INPUT))
     tools = ""
     if isinstance(given, dict):
         tools = offered_tools(given)

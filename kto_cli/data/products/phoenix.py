@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import is_blank
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
@@ -66,13 +67,17 @@ def records(raw_file: RawFile) -> Iterator[Record]:
     """Spans with their annotations.
 
     Raises:
-        BadInput: a file cannot be read, or there are no annotations.
+        BadInput: a file cannot be read or is no table of spans, or there are no annotations.
     """
     annotations: dict[str, list[dict[str, Any]]] | None = None
     for record in map(any_file.parsed, any_file.records(raw_file.path, raw_file.name, None)):
         if record.values is None or ANNOTATIONS in record.values:  # joined by whoever wrote the file
             yield record
             continue
+        if field(record.values, *IDS) is None:
+            need_columns(
+                raw_file.name, list(record.values), IDS[:1], "phoenix", "Give the table of get_spans_dataframe."
+            )
         if annotations is None:
             annotations = annotations_of(files_beside(raw_file.path, "spans", ANNOTATIONS))
         own = annotations.get(str(field(record.values, *IDS)), [])
@@ -97,11 +102,7 @@ def parts(values: dict[str, Any]) -> Parts:
         "conversation_id": field(values, "attributes.session.id"),
         **tools_in({TOOLS: tools(values)}, field(values, "attributes.input.value")),
     }
-    ratings = {}
-    for name, found in given.items():
-        people = [value for by_person, value in found if by_person]
-        ratings[name] = people or [value for _, value in found]
-    return Parts(texts, ratings)
+    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()})
 
 
 def tools(values: dict[str, Any]) -> list[Any] | None:

@@ -105,6 +105,12 @@ def agreed(values: Iterable[Any], name: str) -> Any:
     return found[0] if found else None
 
 
+def of_people(given: Sequence[tuple[bool, Any]]) -> list[Any]:
+    """Values that people gave; where no person did, those of models. Each comes with whether a person gave it."""
+    people = [value for by_person, value in given if by_person and not is_missing(value)]
+    return people or [value for _, value in given]
+
+
 def row(parts: Parts) -> dict[str, Any]:
     """Texts and ratings as the columns of a row.
 
