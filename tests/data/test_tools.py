@@ -19,6 +19,7 @@ from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.counts import counting
 from kto_cli.data.formats.messages import DEVELOPER, UNWRAPPED, read_turns
 from kto_cli.data.formats.records import RowFault
+from kto_cli.data.formats.rows import OFFERED
 from kto_cli.data.formats.tool_calls import NULLS, calls_json, tools_json
 from kto_cli.data.pipeline.to_rows import REASONING_DROPPED, REASONING_KEPT
 from kto_cli.data.reasoning import split_reasoning
@@ -250,7 +251,7 @@ def rows(count: int = 8) -> list[dict[str, Any]]:
 def test_a_dataset_has_tools_calls_and_reasoning(tmp_path: Path):
     result = binarize(write(tmp_path / "rows.jsonl", rows()), tmp_path / "out", validation=0)
     assert (result["desirable"], result["undesirable"]) == (4, 4)
-    assert result["decisions"] == {REASONING_KEPT: 2}
+    assert result["decisions"] == {REASONING_KEPT: 2, OFFERED: 8}
     schema = parquet.read_schema(tmp_path / "out" / TRAIN)
     assert schema.field("tools").type == "string"
     assert {field.name for field in schema.field("prompt").type.value_type} == {"role", "content", *EXTRAS}

@@ -140,3 +140,19 @@ def test_reasoning_of_earlier_turns_is_the_templates_to_show(encoders: dict[str,
         ids = encoders[name].prompt(chat)
         assert list(ids) == by_transformers(encoders[name], STYLES[name], chat, generation=True) or name == "hermes"
         assert ("I know." in encoders[name].tokenizer.decode(list(ids))) == (name == "qwen3")
+
+
+def test_a_template_of_its_own_for_tools_is_taken_as_transformers_takes_it():
+    """Prompts that offer tools have the template `tool_use`, and an answer that it writes otherwise is refused."""
+    hermes = STYLES["hermes"]
+    tokenizer = made(hermes.template, hermes.eos)
+    for answer, fits in (("", True), ("Action: ", False)):
+        own = hermes.template.replace("{{ m.content }}{% for c", answer + "{{ m.content }}{% for c")
+        tokenizer.chat_template = {"default": hermes.template, "tool_use": own.replace("<|im_start|>system", "[TOOLS]")}
+        encoder = OneByOne(tokenizer, max_length=2000)
+        for prompt, said in ROWS.values():
+            assert list(encoder.prompt(prompt)) == by_transformers(encoder, hermes, prompt, generation=True)
+            if "reasoning_content" not in said:
+                assert (encoder.refusals([prompt], [(said,)]) == [""]) == (fits or prompt[0]["role"] != "tools")
+        assert "[TOOLS]" in encoder.tokenizer.decode(list(encoder.prompt((OFFER, ASK))))
+        assert "[TOOLS]" not in encoder.tokenizer.decode(list(encoder.prompt((ASK,))))

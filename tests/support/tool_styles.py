@@ -11,7 +11,7 @@ from template_styles import IM, roles
 ARGUMENTS = '{"city": "Bonn"}'
 HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Bonn"}}\n</tool_call>'
 LEFT_OUT, NO_CALLS = "leaves out the reasoning", "leaves out the calls"
-CLOSED, OTHERWISE = "closes the reasoning", "to results of tools otherwise"
+CLOSED, OTHERWISE = "closes the reasoning", "where there are tools otherwise"
 
 
 @dataclass(frozen=True)

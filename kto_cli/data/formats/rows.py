@@ -32,6 +32,8 @@ from kto_cli.data.formats.messages import Turn, as_messages, offered_tools, read
 from kto_cli.data.formats.records import Message, Output, Pair, RowFault, Scored, Text, check_text, message, root
 from kto_cli.data.texts import with_tools, without_tools
 
+OFFERED = "records whose prompt offers tools, which the model's chat template is given"
+
 
 def prompt_of(value: Any, as_text: bool) -> Text:
     """Prompt as chat messages, or as plain text with --text.
@@ -59,7 +61,10 @@ def offering(tools: str, prompt: Text) -> Text:
     """
     if tools and isinstance(prompt, str):
         raise RowFault("tools_not_accepted", "--text keeps plain text, and the prompt offers tools")
-    return prompt if isinstance(prompt, str) else with_tools(tools, prompt)
+    if isinstance(prompt, str) or not tools:
+        return prompt
+    count(OFFERED)
+    return with_tools(tools, prompt)
 
 
 def answer_of(value: Any, prompt: Text, what: str) -> Text:

@@ -56,8 +56,11 @@ class ChatTemplate:
         """
         self._tokenizer = tokenizer
         self._special_tokens: dict[str, Any] = tokenizer.special_tokens_map
-        self._source = str(tokenizer.get_chat_template())
-        self.date = (date or datetime.date.today()) if "strftime_now" in self._source else None
+        self._sources = {offers: str(tokenizer.get_chat_template(tools=offers or None)) for offers in (False, True)}
+        self._source = self._sources[False]
+        self.has_tool_template = self._sources[True] != self._source
+        """Prompts that offer tools have a template of their own, named tool_use."""
+        self.date = (date or datetime.date.today()) if "strftime_now" in "".join(self._sources.values()) else None
         """The date that the template writes; None if it writes none."""
         self._options: dict[str, Any] = dict(kwargs or {})
         self.in_parts = self.calls_as_text = False
@@ -66,10 +69,12 @@ class ChatTemplate:
         """Field that reasoning is read from; None: it is read from the content, or not at all."""
         self.reasoning_tags = ("", "")
         """What opens and closes reasoning in the content; empty if the template knows of none."""
-        self._compiled: Any = None
-        self._compile()
+        self._compiled: dict[bool, Any] = {}
+        """By whether the prompt offers tools; none that writes plain chats otherwise than transformers does."""
+        for offers in (False, True):
+            self._compile(offers)
         if self.date:
-            if self._compiled is None:
+            if len(self._compiled) < 2:
                 raise TemplateRefuses("it writes the date, which cannot be set")
             self._options["strftime_now"] = self.date.strftime
         self.in_parts = self._needs_parts()
@@ -129,11 +134,11 @@ class ChatTemplate:
         offered = json.loads(tools) if tools else None
         options = {"add_generation_prompt": generation, **self._options}
         try:
-            if self._compiled is None:
+            if (template := self._compiled.get(bool(tools))) is None:
                 options["tools"] = offered
                 return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
             options |= {"tools": offered, "documents": None}
-            return str(self._compiled.render(messages=messages, **options, **self._special_tokens))
+            return str(template.render(messages=messages, **options, **self._special_tokens))
         except Exception as error:  # noqa: BLE001 - a template is a program of the model's: it may raise anything
             roles = ", ".join(message["role"] for message in chat)
             said = " ".join(f"{error}".split())[:200] or type(error).__name__
@@ -202,22 +207,23 @@ class ChatTemplate:
             facts |= {} if result["content"] in called else {"tool": "the results of their tools"}
         return facts
 
-    def _compile(self) -> None:
-        """Compiles the template, unless plain chats come out otherwise than by `apply_chat_template`, which is slow."""
+    def _compile(self, offers: bool) -> None:
+        """Compiles a template, unless plain chats come out otherwise than by `apply_chat_template`, which is slow."""
         try:
             from transformers.utils.chat_template_utils import _compile_jinja_template
 
-            template = _compile_jinja_template(self._source).environment.from_string(self._source)
+            source = self._sources[offers]
+            template = _compile_jinja_template(source).environment.from_string(source)
         except Exception:  # noqa: BLE001
             return  # rendering the chats of the data reports the fault
         template.globals = dict(template.globals)  # each rendering would copy the chain of maps
+        tools = [{"role": TOOLS, "content": json.dumps([{"type": "function", "function": TOOL}])}] if offers else []
         turns = [{"role": role, "content": f" {PROBE} {role}\n"} for role in ("user", "assistant", "user")]
-        with_tools = [{"role": TOOLS, "content": json.dumps([{"type": "function", "function": TOOL}])}, turns[0]]
-        trials = [(chat, generation) for chat in (turns, turns[:1], with_tools) for generation in (False, True)]
+        trials = [([*tools, *chat], generation) for chat in (turns, turns[:1]) for generation in (False, True)]
         expected = [str(self._text(*trial)) for trial in trials]
-        self._compiled = template
+        self._compiled[offers] = template
         if [str(self._text(*trial)) for trial in trials] != expected:
-            self._compiled = None
+            del self._compiled[offers]
 
 
 def _said(role: str, *, calls: bool = False) -> Message:

@@ -20,7 +20,7 @@ from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefu
 from kto_cli.model.tokens.template_variables import unused_kwargs
 from kto_cli.model.tokens.text_tokens import TextTokens
 
-AFTER_RESULTS = "it writes an answer to results of tools otherwise than an answer to a question"
+AFTER_RESULTS = "it writes an answer where there are tools otherwise than an answer to a question"
 LEAST_COMPLETION = 16
 """A row is dropped if it has room for fewer tokens of its completion than this (and its completion has more)."""
 
@@ -171,7 +171,7 @@ class Encoder:
             TemplateRefuses: a completion is written otherwise behind another prompt.
         """
         for prompt, completion in zip(prompts, completions, strict=True):
-            if self._is_written_otherwise(prompt, completion) and not has_results(prompt):
+            if not self._is_checked_alone(prompt) and self._is_written_otherwise(prompt, completion):
                 roles = ", ".join(message["role"] for message in prompt if not isinstance(message, str))
                 raise TemplateRefuses(
                     f"behind the roles {roles} it writes an answer otherwise than behind one question"
@@ -183,9 +183,16 @@ class Encoder:
         Some templates write an answer to results of tools otherwise than one to a question.
         """
         return [
-            AFTER_RESULTS if has_results(prompt) and self._is_written_otherwise(prompt, completion) else ""
+            AFTER_RESULTS if self._is_checked_alone(prompt) and self._is_written_otherwise(prompt, completion) else ""
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
+
+    def _is_checked_alone(self, prompt: Text) -> bool:
+        """Whether a prompt holds results of tools, or has a template of its own as it offers tools."""
+        if isinstance(prompt, str):
+            return False
+        roles = {message["role"] for message in prompt}
+        return "tool" in roles or (self._template.has_tool_template and TOOLS in roles)
 
     def _is_written_otherwise(self, prompt: Text, completion: Text) -> bool:
         """Whether a completion is written otherwise behind its own prompt than behind one question; rows that the
@@ -238,8 +245,3 @@ def _without_oldest_turn(prompt: Text) -> Text | None:
     turns = prompt[start:]
     starts = [index for index, message in enumerate(turns) if message["role"] == "user"]
     return (*prompt[:start], *turns[starts[1] :]) if len(starts) > 1 else None
-
-
-def has_results(prompt: Text) -> bool:
-    """Whether a prompt holds results of tools."""
-    return not isinstance(prompt, str) and any(message["role"] == "tool" for message in prompt)
