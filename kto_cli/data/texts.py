@@ -104,10 +104,22 @@ def has_more(*texts: Text) -> bool:
     return any(len(turn) > 2 or turn["role"] == TOOLS for text in texts if not isinstance(text, str) for turn in text)
 
 
-def api_messages(text: Text) -> list[dict[str, Any]]:
-    """Messages as chat templates and servers take them: calls of tools as objects; a text is one user turn."""
+def api_messages(text: Text, *, arguments_as_text: bool = False) -> list[dict[str, Any]]:
+    """Messages as chat templates take them, calls of tools as objects; a text is one user turn.
+
+    Args:
+        arguments_as_text: arguments of calls as JSON text, as OpenAI's API and its files have them.
+    """
     if isinstance(text, str):
         return [{"role": "user", "content": text}]
-    return [
-        {**turn, "tool_calls": calls_of(turn)} if "tool_calls" in turn else dict(turn) for turn in without_tools(text)
-    ]
+    found: list[dict[str, Any]] = [dict(turn) for turn in without_tools(text)]
+    for turn in found:
+        if calls := calls_of(turn):
+            turn["tool_calls"] = [with_arguments_as_text(call) for call in calls] if arguments_as_text else calls
+    return found
+
+
+def with_arguments_as_text(call: dict[str, Any]) -> dict[str, Any]:
+    """A call whose arguments are JSON text."""
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kto_cli.common.errors import BadInput, BadModel
-from kto_cli.data.texts import api_messages
+from kto_cli.data.formats.tool_calls import calls_json
+from kto_cli.data.texts import api_messages, turn_text
 from kto_cli.evaluation.answers.choose import choose
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.server import Server
@@ -265,6 +266,21 @@ def test_a_server_is_asked_with_the_turns():
         }
     assert len({payload["seed"] for payload in asked}) == 4
     assert (engine.name, engine.family) == ("http://host:8000/v1", "server http://host:8000/v1")
+
+
+def test_a_server_is_given_tools_and_a_call_is_an_answer():
+    """Arguments are JSON text in OpenAI's API; the answer is shown as the data's own calls are."""
+    call = {"type": "function", "id": "c1", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+    message = {"role": "assistant", "content": None, "reasoning_content": "I ask.", "tool_calls": [call]}
+    client = FakeClient(wrong={"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    said = {"role": "assistant", "content": "", "tool_calls": calls_json([call], "it")}
+    asked = api_messages(({"role": "user", "content": "Weather?"}, said), arguments_as_text=True)
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    engine = choose(client.url, subject_of(), [], pytest.fail, lambda url: client)
+    ((_, answer),) = engine.answers([Question("a", [5], asked, tools)], DECODING)
+    assert answer.text == f"<think>\nI ask.\n</think>\n\n{turn_text(said)}"
+    assert answer.ended
+    assert (client.payloads[0]["tools"], client.payloads[0]["messages"][1]["tool_calls"]) == (tools, [call])
 
 
 def test_a_server_is_asked_with_the_arguments_of_the_template():

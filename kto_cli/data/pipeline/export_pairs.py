@@ -80,11 +80,7 @@ def turns(text: Text, role: str) -> list[dict[str, Any]]:
     """A chat with the arguments of its calls as text, as OpenAI has them; a text as one message of `role`."""
     if isinstance(text, str):
         return [{"role": role, "content": text}]
-    found = api_messages(text)
-    for turn in found:
-        for call in turn.get("tool_calls", ()):
-            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-    return found
+    return api_messages(text, arguments_as_text=True)
 
 
 def rows_left_out(exports: dict[str, int], rows: dict[str, int]) -> dict[str, int]:

@@ -124,7 +124,7 @@ class Answering:
                     raise TemplateRefuses(fitted.refused)
             tokens = [list(fitted.ids) for fitted in found]
         return [
-            Question(row.id, ids, api_messages(text), json.loads(tools_of(text) or "null"))
+            Question(row.id, ids, api_messages(text, arguments_as_text=True), json.loads(tools_of(text) or "null"))
             for row, ids, text in zip(rows, tokens, texts, strict=True)
         ]
 

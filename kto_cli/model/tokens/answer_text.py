@@ -18,9 +18,10 @@ from kto_cli.data.reasoning import OPENER, closer_of, split_reasoning
 from kto_cli.data.texts import Message, calls_of
 from kto_cli.model.tokens.chat_template import PROBE, Chat, ChatTemplate, TemplateRefuses
 
-HAS_REASONING = "it closes the reasoning before the answer, and the answer has its own"
+DROP = "(kto binarize --reasoning drop makes rows of the answers alone)"
+HAS_REASONING = f"it closes the reasoning before the answer, and the answer has its own {DROP}"
 NO_WAY = "it writes the answer behind another text than its generation prompt"
-LEFT_OUT = "it leaves out the reasoning of the answer (kto binarize --reasoning drop makes rows of the answers alone)"
+LEFT_OUT = f"it leaves out the reasoning of the answer {DROP}"
 CALLS_LEFT_OUT = "it leaves out the calls of tools in the answer"
 QUESTION = {"role": "user", "content": PROBE}
 

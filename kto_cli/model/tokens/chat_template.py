@@ -16,7 +16,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadModel
 from kto_cli.data.reasoning import OPENER, closer_of
-from kto_cli.data.texts import TOOLS, Message, calls_of, tools_of
+from kto_cli.data.texts import TOOLS, Message, calls_of, tools_of, with_arguments_as_text
 
 PROBE = "kto probe"
 """Text of the chats that a template or a tokenizer is tried on."""
@@ -107,7 +107,7 @@ class ChatTemplate:
             if reasoning := message.get("reasoning_content"):
                 found |= self._reasoning(reasoning, message["content"])
             if calls := calls_of(message):
-                found["tool_calls"] = self._calls(calls)
+                found["tool_calls"] = list(map(with_arguments_as_text, calls)) if self.calls_as_text else calls
         if self.in_parts:
             found["content"] = [{"type": "text", "text": found["content"]}]
         return found
@@ -118,15 +118,6 @@ class ChatTemplate:
             return {self.reasoning_field: reasoning}
         opener, closer = self.reasoning_tags
         return {"content": f"{opener}\n{reasoning}\n{closer}\n\n{content}"} if opener else {}
-
-    def _calls(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not self.calls_as_text:
-            return calls
-        functions = [
-            {**call["function"], "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}
-            for call in calls
-        ]
-        return [{**call, "function": function} for call, function in zip(calls, functions, strict=True)]
 
     def _text(self, chat: Chat, generation: bool) -> str | TemplateRefuses:
         tools = tools_of(tuple(chat[:1]))
