@@ -4,6 +4,7 @@
     validation.parquet   validation rows, the same columns; may have no rows
     rejects.jsonl        every input row that is in neither, with its origin and reason
     findings.jsonl       every row in them that has a finding of the doctor
+    remarks.jsonl        what raters wrote about rows in them (reason, comment, tags); only if there is some
     README.md            dataset card: the splits that have rows, for `datasets.load_dataset` and the Hub
     manifest.json        counts, options, findings, the lambda interval, and the SHA-256 of the other files
 
@@ -34,15 +35,17 @@ if TYPE_CHECKING:
 
 FORMAT = "kto-data"
 VERSION = 2
-TRAIN, VALIDATION, REJECTS, FINDINGS, CARD, MANIFEST = (
+TRAIN, VALIDATION, REJECTS, FINDINGS, REMARKS, CARD, MANIFEST = (
     "train.parquet",
     "validation.parquet",
     "rejects.jsonl",
     "findings.jsonl",
+    "remarks.jsonl",
     "README.md",
     "manifest.json",
 )
 FILES = (TRAIN, VALIDATION, REJECTS, FINDINGS, CARD)
+"""Files of every dataset."""
 WHAT = "rows of a dataset"
 AGAIN = "Run kto binarize again, with --overwrite."
 FIRST = "Run kto binarize first, for instance: kto binarize hh-rlhf"

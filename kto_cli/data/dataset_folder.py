@@ -9,7 +9,7 @@ from kto_cli.common.binarize_config import FORMATS
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import being_replaced
 from kto_cli.common.read import read_object
-from kto_cli.data.dataset import FILES, FORMAT, MANIFEST, restored
+from kto_cli.data.dataset import FILES, FORMAT, MANIFEST, REMARKS, restored
 
 LONGEST_NAME = 240
 """Maximum bytes of the folder's name: file systems allow 255, and a temporary name is longer."""
@@ -38,7 +38,7 @@ def check_out(folder: Path, *, overwrite: bool) -> None:
         return
     if not is_ours(folder):
         raise BadInput(f"{folder} is not empty and not a dataset of kto.", "Choose another folder with --out.")
-    if foreign := sorted({path.name for path in folder.iterdir()} - {*FILES, MANIFEST, *FORMATS}):
+    if foreign := sorted({path.name for path in folder.iterdir()} - {*FILES, REMARKS, MANIFEST, *FORMATS}):
         what = f"{folder} has other files than those of a dataset: {', '.join(foreign[:5])}."
         raise BadInput(what, "Move them away, or choose another folder with --out.")
     if not overwrite:

@@ -20,6 +20,7 @@ from kto_cli.data.dataset import (
     FORMAT,
     MANIFEST,
     REJECTS,
+    REMARKS,
     TRAIN,
     VALIDATION,
     VERSION,
@@ -79,7 +80,9 @@ class DataWriter:
             self._write(file, ROWS_PER_GROUP)
 
     def line(self, file: str, value: dict[str, Any]) -> None:
-        """Adds a line to rejects.jsonl or findings.jsonl."""
+        """Adds a line to rejects.jsonl, findings.jsonl or remarks.jsonl, which is written if it has one."""
+        if file not in self._lines:
+            self._lines[file] = (self.folder / file).open("wb")
         self._lines[file].write(json_line(value))
 
     def close_tables(self) -> None:
@@ -137,7 +140,8 @@ def finish(writer: DataWriter, manifest: dict[str, Any]) -> dict[str, Any]:
     """Closes the files, writes the card and the manifest; returns it with format, version and file hashes added."""
     writer.close()
     (writer.folder / CARD).write_text(card(writer.folder), encoding="utf-8")
-    hashes = {name: file_sha256(writer.folder / name) for name in FILES}
+    names = [*FILES, *([REMARKS] if (writer.folder / REMARKS).exists() else [])]
+    hashes = {name: file_sha256(writer.folder / name) for name in names}
     complete = {"format": FORMAT, "version": VERSION, **manifest, "files": hashes}
     write_sealed(writer.folder / MANIFEST, complete)
     return complete

@@ -289,8 +289,8 @@ def test_chats_in_arrow_are_those_that_arrow_makes_of_objects(rows):
 @settings(max_examples=30, deadline=None)
 def test_texts_in_arrow_are_themselves(rows):
     made, _ = texts_in_arrow([ParsedRow(*row, 1, 0.0, False, -1, f"f:{row[0]}", "g", False) for row in rows], True)
-    assert made.schema.names == ["origin", "prompt", "completion"]
-    assert [tuple(row.values()) for row in made.to_pylist()] == [(f"f:{row[0]}", *row) for row in rows]
+    assert made.schema.names == ["origin", "remark", "prompt", "completion"]
+    assert [tuple(row.values()) for row in made.to_pylist()] == [(f"f:{row[0]}", None, *row) for row in rows]
 
 
 def test_a_key_is_the_same_everywhere():

@@ -46,6 +46,8 @@ class Output:
     origin: str
     group: str
     split: str | None = None
+    remark: str | None = None
+    """JSON of what the rater wrote beside the rating."""
     rows = 1
 
 
@@ -61,6 +63,8 @@ class Scored:
     split: str | None = None
     by_label: bool = False
     """The score comes from a label column: 1 and 0 are labels if the source has no other numbers there."""
+    remark: str | None = None
+    """As of `Output`."""
     rows = 1
 
 

@@ -12,6 +12,7 @@ from kto_cli.common.words import plural
 from kto_cli.core.weights import choose_weights, lambda_interval
 from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns, Flags
+from kto_cli.data.dataset import REMARKS
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.pipeline.assign import Assignment
 from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
@@ -85,6 +86,8 @@ def show(result: dict[str, Any], screen: Screen) -> None:
         return
     details = "; its rejects.jsonl lists the unused rows and why" if unused else ""
     screen.say(f"Written to {result['out']}{details}.")
+    if REMARKS in result["files"]:
+        screen.say(f"Its {REMARKS} has what raters wrote beside their ratings.")
     for path, count in result["exports"].items():
         counted = plural(count, "pair" if path.startswith(f"{PAIRS}/") else "row")
         screen.say(f"Also written: {Path(result['out']) / path} ({counted}).")

@@ -60,7 +60,7 @@ class ParsedRows:
     """Rows of a block."""
 
     texts: pa.RecordBatch
-    """Columns origin, prompt and completion (and tools)."""
+    """Columns origin, remark, prompt and completion (and tools)."""
     has_more: bool
     """Some have tools or reasoning."""
     numbers: dict[str, NDArray[Any]]
@@ -87,6 +87,8 @@ class ParsedRow(NamedTuple):
     origin: str
     group: str
     official: bool
+    remark: str | None = None
+    """JSON of what the rater wrote."""
 
 
 def key(text: str) -> bytes:
@@ -118,7 +120,8 @@ def rows_of(result: Pair | Scored | Output, pair: int) -> list[ParsedRow]:
         label = (int(result.label), numpy.nan, False)
     else:
         label = (NO_LABEL, result.score, result.by_label)
-    return [ParsedRow(result.prompt, result.completion, *label, -1, result.origin, result.group, official)]
+    row = ParsedRow(result.prompt, result.completion, *label, -1, result.origin, result.group, official)
+    return [row._replace(remark=result.remark)]
 
 
 class _BlockRows:
@@ -234,10 +237,10 @@ def is_empty(text: Text) -> bool:
 
 
 def texts_in_arrow(rows: Sequence[ParsedRow], as_text: bool) -> tuple[pa.RecordBatch, bool]:
-    """Columns origin, prompt and completion (and tools), and whether they hold more than texts."""
+    """Columns origin, remark, prompt and completion (and tools), and whether they hold more than texts."""
     import pyarrow as pa
 
-    columns = {"origin": pa.array([row.origin for row in rows], pa.string())}
+    columns = {name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in ("origin", "remark")}
     prompts, completions = [row.prompt for row in rows], [row.completion for row in rows]
     if as_text:
         columns |= {"prompt": pa.array(prompts, pa.string()), "completion": pa.array(completions, pa.string())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy
 from kto_cli.data.arrow_chats import texts_alone
 from kto_cli.data.audit.findings import Finding, mark, other_row
 from kto_cli.data.columns import I8, U8, Columns
-from kto_cli.data.dataset import FINDINGS, REJECTS, TRAIN, VALIDATION
+from kto_cli.data.dataset import FINDINGS, REJECTS, REMARKS, TRAIN, VALIDATION
 from kto_cli.data.dataset_writer import DataWriter
 from kto_cli.data.pipeline import outcome
 from kto_cli.data.pipeline.outcome import FIRST_REASON, Outcomes
@@ -56,7 +57,8 @@ def write_rows(
     findings: Sequence[Finding],
     sources: Sequence[str],
 ) -> None:
-    """Writes every row to train.parquet, validation.parquet or rejects.jsonl, and the findings to findings.jsonl.
+    """Writes every row to train.parquet, validation.parquet or rejects.jsonl, the findings to findings.jsonl and what
+    raters wrote to remarks.jsonl.
 
     Args:
         sources: names of the sources, by number.
@@ -71,7 +73,11 @@ def write_rows(
             here = numpy.flatnonzero(codes == code)
             if len(here):
                 writer.add(file, _table(writer, batch.take(pa.array(here)), span.start + here, ids, columns, sources))
-        origins = batch.column("origin")
+        origins, remarks = batch.column("origin"), batch.column("remark")
+        has_remark = remarks.is_valid().to_numpy(zero_copy_only=False)
+        for index in numpy.flatnonzero((codes < FIRST_REASON) & has_remark).tolist():
+            line = {"id": f"{int(ids.rows[span.start + index]):016x}", "origin": origins[index].as_py()}
+            writer.line(REMARKS, {**line, **json.loads(remarks[index].as_py())})
         for index in numpy.flatnonzero(codes >= FIRST_REASON).tolist():
             kind, reason, detail = outcomes.reasons[codes[index] - FIRST_REASON]
             label = None if labels[index] < 0 else bool(labels[index])

@@ -2,6 +2,7 @@
 
 rated_messages.py       ratings on messages inside a chat: one row for each rated answer
 rating_columns.py       ratings beside the texts of a record, as columns that the rules of a log read
+remarks.py              what raters wrote beside their ratings
 preset_columns.py       flat exports, read as a log whose columns and rules are known
 files_beside.py         files of ratings beside those of what was rated
 traced_calls.py         prompt and answer in what tracers record of a call

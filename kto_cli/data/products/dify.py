@@ -23,6 +23,7 @@ SOURCE = preset_columns.source(
         ),
         needed=("user_query", "ai_response", "feedback_rating_raw", "conversation_id"),
         step="Give the file of feedbacks/export.",
+        comment="feedback_comment",
     ),
     about="Dify's export of feedback: likes and dislikes of answers",
     example=(

@@ -27,6 +27,7 @@ from kto_cli.data.formats.source import RawFile
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
 from kto_cli.data.products.rating_columns import UNRATED, Parts
+from kto_cli.data.products.remarks import comments
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -122,11 +123,13 @@ def is_generation(record: Record) -> bool:
 def parts(values: dict[str, Any]) -> Parts:
     """An observation or trace and its scores."""
     given: dict[str, list[tuple[bool, Any]]] = {}
+    said: list[tuple[str, Any]] = []
     listed = opened(values.get(SCORES))
     for score in listed if isinstance(listed, list) else ():
         if isinstance(score, dict) and isinstance(name := score.get("name"), str):
             by_person = str(score.get("source") or "").upper() != "EVAL"
             given.setdefault(name, []).append((by_person, value_of(score)))
+            said.append((name, score.get("comment")))
     if isinstance(listed, dict):
         given = {
             str(name): [(True, each) for each in (value if isinstance(value, list) else [value])]
@@ -143,7 +146,8 @@ def parts(values: dict[str, Any]) -> Parts:
         **tools_in(values.get("input"), either(values, "model_parameters")),
     }
     others = {name: value for name, value in values.items() if name not in (*TEXTS, *texts)} if listed is None else {}
-    return Parts({**texts, **others}, {name: rating_columns.of_people(found) for name, found in given.items()})
+    ratings = {name: rating_columns.of_people(found) for name, found in given.items()}
+    return Parts({**texts, **others}, ratings, comments(said))
 
 
 def value_of(score: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.rating_columns import UNRATED, Parts
+from kto_cli.data.products.remarks import comments, field_of
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 
 THREADS = ("thread_id", "session_id", "conversation_id")
@@ -34,7 +35,8 @@ def parts(values: dict[str, Any]) -> Parts:
     metadata = opened(extra.get("metadata")) if isinstance(extra, dict) else None
     if isinstance(metadata, dict):
         texts["conversation_id"] = next((metadata[name] for name in THREADS if metadata.get(name)), None)
-    return Parts(texts, ratings)
+    said = [(str(key), field_of(opened(stat), "comments")) for key, stat in stats.items()]
+    return Parts(texts, ratings, comments(said))
 
 
 SOURCE = rating_columns.source(

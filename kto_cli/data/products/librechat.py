@@ -24,6 +24,7 @@ from kto_cli.data.formats.labels import spell_cell
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import Chat, rated_rows, without
+from kto_cli.data.products.remarks import field_of, remark
 from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -86,7 +87,9 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
             raise RowFault(reason, f"a message of the conversation has the messageId {spell_cell(name)}")
         by_id[name] = as_message(each)
     ids = list(by_id)
-    chat = Chat(messages, label_of, lambda index: without(refuse_incomplete(branch(by_id, ids[index])), LINKS), ids)
+    chat = Chat(
+        messages, label_of, lambda index: without(refuse_incomplete(branch(by_id, ids[index])), LINKS), ids, remark_of
+    )
     yield from rated_rows(chat, record.origin, f"conversation {values['conversationId']}", raw_file.split)
 
 
@@ -103,6 +106,12 @@ def label_of(message: Mapping[str, Any]) -> bool | None:
     if not isinstance(rating, str) or rating not in LABELS:
         raise RowFault("rating_not_accepted", f"feedback.rating is {spell_cell(rating)}, not thumbsUp or thumbsDown")
     return LABELS[rating]
+
+
+def remark_of(message: Mapping[str, Any]) -> str | None:
+    """What was written beside a thumb: LibreChat has a tag for the reason, and a text."""
+    feedback = opened(message.get("feedback"))
+    return remark(reason=field_of(feedback, "tag"), comment=field_of(feedback, "text"))
 
 
 def refuse_incomplete(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.rating_columns import UNRATED, Parts
+from kto_cli.data.products.remarks import comments
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 
 SESSION = "mlflow.trace.session"
@@ -22,6 +23,7 @@ SESSION = "mlflow.trace.session"
 def parts(values: dict[str, Any]) -> Parts:
     """A trace and its feedback; expectations and assessments that were replaced do not count."""
     given: dict[str, list[tuple[bool, Any]]] = {}
+    said: list[tuple[str, Any]] = []
     assessments = opened(values.get("assessments"))
     for each in assessments if isinstance(assessments, list) else ():
         feedback = each.get("feedback") if isinstance(each, dict) and each.get("valid", True) is not False else None
@@ -31,6 +33,7 @@ def parts(values: dict[str, Any]) -> Parts:
             kind = source.get("source_type") if isinstance(source, dict) else None
             by_person = str(kind or "HUMAN").upper() == "HUMAN"
             given.setdefault(name, []).append((by_person, opened(feedback.get("value"))))
+            said.append((name, each.get("rationale")))
     if not given:
         return UNRATED
     texts = {
@@ -42,7 +45,7 @@ def parts(values: dict[str, Any]) -> Parts:
         found = opened(values.get(holder))
         if isinstance(found, dict) and found.get(SESSION):
             texts["conversation_id"] = found[SESSION]
-    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()})
+    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()}, comments(said))
 
 
 SOURCE = rating_columns.source(

@@ -30,6 +30,7 @@ from kto_cli.data.formats.messages import identity
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import rated_row, without
+from kto_cli.data.products.remarks import remark, with_remark
 from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers.jsonl import Record
 
@@ -79,7 +80,8 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
     if messages[-1].get("error"):
         raise RowFault("answer_is_error", "the rated message is an error message, not an answer")
     messages = [opened_blocks(each) for each in messages]
-    yield rated_row(messages, label, f"{record.origin} message {message_id[:40]}", group, raw_file.split)
+    row = rated_row(messages, label, f"{record.origin} message {message_id[:40]}", group, raw_file.split)
+    yield with_remark(row, remark(**{name: part(values, "data").get(name) for name in ("reason", "comment", "tags")}))
 
 
 def part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
 from kto_cli.data.products.rating_columns import UNRATED, Parts
+from kto_cli.data.products.remarks import comments
 from kto_cli.data.products.traced_calls import answer_in, opened, prompt_in, tools_in
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
@@ -87,13 +88,16 @@ def records(raw_file: RawFile) -> Iterator[Record]:
 def parts(values: dict[str, Any]) -> Parts:
     """A span and its annotations."""
     given: dict[str, list[tuple[bool, Any]]] = defaultdict(list)
+    said: list[tuple[str, Any]] = []
     annotations = opened(values.get(ANNOTATIONS))
     for each in annotations if isinstance(annotations, list) else ():
         if not isinstance(each, dict):
             continue
         by_person = str(field(each, "annotator_kind") or "HUMAN").upper() == "HUMAN"
         value = field(each, "result.label", "label", "result.score", "score")
-        given[str(field(each, "annotation_name", "name") or "annotation")].append((by_person, value))
+        name = str(field(each, "annotation_name", "name") or "annotation")
+        given[name].append((by_person, value))
+        said.append((name, field(each, "result.explanation", "explanation")))
     if not given:
         return UNRATED
     texts = {
@@ -102,7 +106,7 @@ def parts(values: dict[str, Any]) -> Parts:
         "conversation_id": field(values, "attributes.session.id"),
         **tools_in({TOOLS: tools(values)}, field(values, "attributes.input.value")),
     }
-    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()})
+    return Parts(texts, {name: rating_columns.of_people(found) for name, found in given.items()}, comments(said))
 
 
 def tools(values: dict[str, Any]) -> list[Any] | None:

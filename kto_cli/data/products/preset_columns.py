@@ -13,6 +13,7 @@ from kto_cli.data.formats.records import Result
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.log import columns as log_columns
 from kto_cli.data.log import format as log_format
+from kto_cli.data.products.remarks import remark, with_remark
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 
@@ -31,6 +32,8 @@ class Preset(NamedTuple):
     """Said of a CSV file."""
     refuse: Callable[[dict[str, Any]], None] | None = None
     """Raises RowFault for values that cannot be used. A module-level function."""
+    comment: str = ""
+    """Column of what raters wrote."""
 
 
 def source(preset: Preset, **more: Any) -> Source:
@@ -73,4 +76,6 @@ def read(preset: Preset, record: Record, raw_file: RawFile, config: BinarizeConf
     """Feedback of one record; the settings may not be resolved where records come without a file."""
     if preset.refuse is not None:
         preset.refuse(record.values or {})
-    return log_format.read(record, raw_file, with_options(preset, config))
+    said = remark(comment=(record.values or {}).get(preset.comment))
+    results = log_format.read(record, raw_file, with_options(preset, config))
+    return [with_remark(each, said) for each in results]

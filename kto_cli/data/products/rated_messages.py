@@ -13,6 +13,7 @@ from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.fields import json_text
 from kto_cli.data.formats.messages import read_turns
 from kto_cli.data.formats.records import Dropped, Output, Reject, Result, RowFault, root
+from kto_cli.data.products.remarks import with_remark
 
 
 class Chat(NamedTuple):
@@ -25,6 +26,8 @@ class Chat(NamedTuple):
     """Messages from the first one down to the one of an index; may raise RowFault."""
     ids: Sequence[str]
     """Of the messages, for origins."""
+    remark_of: Callable[[Mapping[str, Any]], str | None] = lambda message: None
+    """What the rater of a message wrote."""
 
 
 def rated_rows(chat: Chat, origin: str, group: str | None, split: str | None) -> Iterator[Result]:
@@ -39,7 +42,7 @@ def rated_rows(chat: Chat, origin: str, group: str | None, split: str | None) ->
         try:
             if (label := chat.label_of(each)) is not None:
                 rows += 1
-                yield rated_row(chat.thread_to(index), label, place, group, split)
+                yield with_remark(rated_row(chat.thread_to(index), label, place, group, split), chat.remark_of(each))
         except RowFault as fault:
             rows += 1
             yield Reject(place, fault.reason, fault.detail, 1, json_text(each))

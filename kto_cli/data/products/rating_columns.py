@@ -24,6 +24,7 @@ from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source, records_of
 from kto_cli.data.log import columns as log_columns
 from kto_cli.data.log import format as log_format
+from kto_cli.data.products.remarks import with_remark
 from kto_cli.data.readers import any_file
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.texts import TOOLS
@@ -39,6 +40,8 @@ class Parts(NamedTuple):
     """Prompt, completion, conversation_id and others, by the names that a log finds by itself."""
     ratings: Mapping[str, Sequence[Any]]
     """Values that raters gave, by the name of the rating."""
+    remark: str | None = None
+    """JSON of what they wrote (remarks.py)."""
 
 
 UNRATED = Parts({"prompt": "", "completion": ""}, {})
@@ -127,7 +130,9 @@ def column_of(rating: str, parts: Parts) -> str:
 
 def read(parts: PartsOf, record: Record, raw_file: RawFile, config: BinarizeConfig) -> list[Result]:
     """Feedback of one record."""
-    return log_format.read(replace(record, values=row(parts(record.values or {}))), raw_file, config)
+    found = parts(record.values or {})
+    results = log_format.read(replace(record, values=row(found)), raw_file, config)
+    return [with_remark(each, found.remark) for each in results]
 
 
 def check(file: _File, columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
