@@ -19,6 +19,7 @@ from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer
 from kto_cli.model.identity import fingerprint
 from kto_cli.model.locate import locate_model
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
+from kto_cli.model.text_part import loading_class
 
 FALLBACK_TEMPLATE = (
     "{{ BOS }}{% for message in messages %}"
@@ -160,7 +161,6 @@ def load_model(
         BadModel: weights are missing, damaged or of another shape than in the config.
         BadInput: bitsandbytes is needed and not installed.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -169,7 +169,7 @@ def load_model(
     loaded: Any
     quantization = {} if in_4bit is None else {"quantization_config": four_bit_settings(in_4bit)}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = loading_class(_config(folder, trust_remote_code)).from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -224,12 +224,16 @@ def load_config(folder: Path, *, trust_remote_code: bool | None) -> Any:
     Raises:
         BadModel: it cannot be loaded.
     """
-    from transformers import AutoConfig
-
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=bool(trust_remote_code))
+        return _config(folder, trust_remote_code)
     except Exception as error:
         raise _cannot_load("config", folder, error, trust_remote_code) from error
+
+
+def _config(folder: Path, trust_remote_code: bool | None) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=bool(trust_remote_code))
 
 
 def model_of_shapes(folder: Path, *, trust_remote_code: bool) -> Any:
@@ -238,12 +242,10 @@ def model_of_shapes(folder: Path, *, trust_remote_code: bool) -> Any:
     Raises:
         BadModel: the config cannot be loaded, or is not that of a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     config = load_config(folder, trust_remote_code=trust_remote_code)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            return loading_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise _cannot_load("config", folder, error, trust_remote_code) from error
 

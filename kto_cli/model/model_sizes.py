@@ -76,7 +76,7 @@ class ModelSizes(NamedTuple):
         config = model.config.get_text_config()
         layers, hidden = config.num_hidden_layers, config.hidden_size
         heads = getattr(config, "num_attention_heads", None) or 1
-        width = getattr(config, "head_dim", None) or hidden // heads
+        width = _head_width(config) or hidden // heads
         experts = getattr(config, "num_experts_per_tok", None) or 0
         adapted = set(layers_to_adapt(model, targets)) if targets else set()
         widths = {name: _widths(module) for name, module in linear_layers(model).items()}
@@ -102,11 +102,22 @@ class ModelSizes(NamedTuple):
             other=sum(parameter.numel() for parameter in rest) - fused,
             frozen=_frozen(model),
             vocabulary=embeddings.weight.shape[0],
-            tied=output is None or output.weight is embeddings.weight or bool(config.tie_word_embeddings),
+            tied=output is None
+            or output.weight is embeddings.weight
+            or bool(getattr(model.config, "tie_word_embeddings", False)),
             adapted=sum(into + out for into, out in chosen),
             adapted_inputs=sum(into for into, _ in chosen) // layers,
             adapted_modules=len(chosen) // layers,
         )
+
+
+def _head_width(config: Any) -> int | None:
+    """Channels of an attention head; the most of any layer where layers differ (Gemma 4)."""
+    try:
+        found: int | None = getattr(config, "head_dim", None)
+    except RuntimeError:  # transformers asks for the layer then
+        found = max(each.head_dim for each in config.per_layer_config)
+    return found
 
 
 def _widths(module: Any) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from kto_cli.core.rows import TokenSequence
 from kto_cli.model.attention import PackedAttention
 from kto_cli.model.layer_attention import BY_SEGMENT, CannotPack
 from kto_cli.model.packed_pass import PackedPass, Past
+from kto_cli.model.text_part import refuse_no_text_model
 from kto_cli.model.varlen_attention import KERNELS
 
 
@@ -127,6 +128,8 @@ class CompletionScorer(nn.Module):
         if not self.narrow and all(parameter.dtype != dtype for parameter in self.parameters()):
             self.dtype = torch.float32  # rounding of a lower precision would hide what is compared
         try:
+            with self._autocast(next(self.parameters()).device):
+                refuse_no_text_model(self.model, (*sequences[0].prompt, *sequences[0].completion))
             self._refuse_other_positions(sequences[:1])
             if self.plain:
                 return ScorerCheck(0.0, "its head is not a plain linear layer")

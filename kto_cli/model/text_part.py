@@ -5,6 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from kto_cli.common.errors import BadModel, first_line
+
+TEXT_ALONE = ("llama4",)
+"""Kinds of image-text models of which the text model alone is loaded: in transformers 5.24 the class of the whole fails
+without images."""
+
+
+def loading_class(config: Any) -> Any:
+    """transformers' class that loads the model of a config: of causal language models, or of image-text models where
+    the first has no class for it or one of its text alone, which would lose the image part."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    causal, whole = AutoModelForCausalLM._model_mapping, AutoModelForImageTextToText._model_mapping
+    if type(config) not in whole or config.is_encoder_decoder or config.get_text_config() is config:
+        return AutoModelForCausalLM
+    if config.model_type in TEXT_ALONE:
+        return AutoModelForCausalLM
+    reads_images = type(config) in causal and causal[type(config)] is whole[type(config)]
+    return AutoModelForCausalLM if reads_images else AutoModelForImageTextToText
+
 
 def text_part(model: Any) -> str:
     """Name of the module that reads the text in a model of several modalities; empty for a model of text alone."""
@@ -12,6 +34,36 @@ def text_part(model: Any) -> str:
         return ""
     decoder = model.get_decoder()
     return next((name for name, module in model.named_modules() if module is decoder), "")
+
+
+def refuse_no_text_model(model: Any, ids: Sequence[int]) -> None:
+    """Refuses a model of several modalities that needs an image, or whose earlier tokens see later ones.
+
+    PaliGemma reads all that it is given as a prefix, in both directions: the log-prob of an answer would be that of
+    tokens which the model has seen.
+
+    Raises:
+        BadModel: in those cases.
+    """
+    if not text_part(model):
+        return
+    tokens = torch.tensor([list(ids)], device=next(model.parameters()).device)
+    name = type(model).__name__
+    try:
+        with torch.no_grad():
+            whole, start = (
+                model(input_ids=each).logits[0].float().log_softmax(-1) for each in (tokens, tokens[:, :-1])
+            )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadModel(
+            f"{name} cannot read text without an image: {first_line(error)}.", "Use a model that reads text alone."
+        ) from error
+    rounding = 1e-3 if model.get_input_embeddings().weight.dtype == torch.float32 else 0.1
+    if (whole[:-1] - start).abs().mean() > rounding:
+        raise BadModel(
+            f"{name} lets earlier tokens see later ones, so that it has no log-probs of answers.",
+            "Use a model with causal attention.",
+        )
 
 
 def freeze_other_parts(model: Any) -> int:
