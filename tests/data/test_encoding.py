@@ -123,3 +123,12 @@ def test_known_damage(broken, text):
     assert fix(broken) == text
     assert damage(broken)
     assert damage(text) == 0
+
+
+def test_curly_quotes_and_dashes_are_no_damage_in_any_order():
+    """What lets most texts skip the search for damage: no pair of these signs is mojibake of any encoding."""
+    signs = "–—‘’“”…"
+    for text in (f"{one}{two} and {three}" for one in signs for two in signs for three in signs):
+        assert restore(text) == text
+        assert damage(text) == 0
+    assert damage("It’s fine – Ã©tÃ©") == Found.MOJIBAKE

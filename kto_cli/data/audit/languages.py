@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-SAMPLE = 160
+SAMPLE = 120
 """Characters of a text that are read: its start and its end."""
 LEAST_LETTERS = 24
 """Bytes of letters in another script than Latin; about 24 Cyrillic letters or 8 signs of Chinese have twice as many."""
@@ -130,7 +130,7 @@ NAMED = re.compile(
 
 def is_other_language(asked: str, answer: str, prompt: str) -> bool:
     """Whether an answer is in another language than the question, and the prompt names none."""
-    if _is_plain_english(answer) and _is_plain_english(asked):
+    if is_plain_english(answer) and is_plain_english(asked):
         return False
     of_answer = language(answer)
     if not of_answer:
@@ -141,18 +141,10 @@ def is_other_language(asked: str, answer: str, prompt: str) -> bool:
     return not (NAMED.search(prompt) or CODE.search(answer) or CODE.search(asked))
 
 
-def _is_plain_english(text: str) -> bool:
-    """Whether a text has a word that settles it for nearly all English texts."""
-    return (
-        " the " in text
-        or " you " in text
-        or " and " in text
-        or " that " in text
-        or "What " in text
-        or "How " in text
-        or " I " in text
-        or "n't " in text
-    )
+def is_plain_english(text: str) -> bool:
+    """Whether a text starts with a word that settles it for nearly all English texts."""
+    start = text[:SAMPLE]
+    return " the " in start or " you " in start or " and " in start or " I " in start
 
 
 def language(text: str) -> str:

@@ -53,6 +53,4 @@ AS_AI = re.compile(
     rf"(?:(?:pero|mas|mais|aber|но|و?لكن(?:ني)?|但|लेकिन|কিন্তু) ?)?(?:{'|'.join(_AS_AI)})(?: [^,،，。.]{{1,30}}(?=[,،，]))?[,،，、]? *"
 )
 """What an assistant says of itself before it declines."""
-PLAIN_OR_AI = re.compile("|".join([AS_AI.pattern, *PLAIN.values()]))
-"""Start of an answer that may refuse without an apology."""
 SENTENCE = re.compile("|".join(f"(?:{pattern})" for pattern in PLAIN.values()))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from kto_cli.data.audit.plain_refusals import AS_AI, PLAIN_OR_AI, SENTENCE
+from kto_cli.data.audit.languages import is_plain_english
+from kto_cli.data.audit.plain_refusals import AS_AI, PLAIN, SENTENCE
 
 LONGEST = 300
 """Characters; a longer answer says something besides."""
@@ -234,15 +235,26 @@ PATTERNS = [
 ]
 OPENING = 200
 """Characters that hold any apology, white space before it included."""
-ANY_SORRY = re.compile("|".join(f"(?:{one.sorry})" for one in LANGUAGES.values()))
+OTHER_SCRIPTS = frozenset(("zh", "ja", "ko", "ru", "uk", "ar", "fa", "he", "hi", "el", "th", "bn"))
+
+
+def _openings(languages: set[str]) -> re.Pattern[str]:
+    sorry = [one.sorry for name, one in LANGUAGES.items() if name in languages]
+    plain = [pattern for name, pattern in PLAIN.items() if name in languages]
+    return re.compile("|".join(f"(?:{pattern})" for pattern in (*sorry, AS_AI.pattern, *plain)))
+
+
+OPENS = _openings(set(LANGUAGES))
+"""Start of whatever may refuse: an apology, "as an AI", or a sentence that refuses by itself."""
+OPENS_IN_ASCII = _openings(set(LANGUAGES) - OTHER_SCRIPTS)
 
 
 def refuses_in_other_language(answer: str) -> bool:
     """Whether an answer in one of LANGUAGES is a refusal and nothing else."""
-    if len(answer) > LONGEST:
+    if len(answer) > LONGEST or is_plain_english(answer):
         return False
     opening = answer[:OPENING].lower().lstrip(EDGES)
-    if not ANY_SORRY.match(opening) and not PLAIN_OR_AI.match(opening):  # nearly all answers end here
+    if not (OPENS_IN_ASCII if opening.isascii() else OPENS).match(opening):  # nearly all answers end here
         return False
     text = answer.strip().lower()
     parts = [found for part in SENTENCE_END.split(text) if (found := part.strip(EDGES))]

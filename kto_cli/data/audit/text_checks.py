@@ -38,6 +38,9 @@ from kto_cli.data.texts import joined
 CONTROL_BYTES = bytes(code for code in range(128) if code not in b"\t\n\r" and (code < 32 or code == 127))
 EVERY_BYTE = bytes(code for code in range(256) if code not in CONTROL_BYTES)
 """All bytes but ASCII control characters."""
+ASCII = bytes(range(128))
+PUNCTUATION = re.compile(rb"(?:\xe2\x80[\x93\x94\x98\x99\x9c\x9d\xa6])+")
+"""UTF-8 of – — ‘ ’ “ ” …: no two of them are the bytes of one character in another encoding."""
 HIGH_CONTROL = re.compile(f"[{''.join(chr(code) for code in range(0x80, 0xA0) if code not in C1_CHARS)}]")
 """Control characters above ASCII that are no sign in Windows-1252 either."""
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -132,7 +135,7 @@ def damage(text: str) -> int:
 
 def _damage(text: str, raw: bytes) -> int:
     found = CONTROL if raw.translate(None, EVERY_BYTE) else 0
-    if text.isascii():
+    if text.isascii() or PUNCTUATION.fullmatch(raw.translate(None, ASCII)):
         return found
     if b"\xef\xbf\xbd" in raw:  # U+FFFD
         found |= BROKEN
