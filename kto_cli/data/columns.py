@@ -50,6 +50,8 @@ class Columns:
     """Bits for the findings in the row's own text (`audit/text_checks.py`)."""
     shapes: NDArray[numpy.uint8]
     """Bits of what the answer looks like (`audit/exporter_damage.py`), for findings about many rows together."""
+    facets: NDArray[numpy.uint32]
+    """[rows, 3] user, model and day of the row's record (`audit/facets.py`); 0 where it does not say."""
     sketches: U8
     """[rows, bands] MinHash sketch of the prompt (`audit/minhash.py`)."""
 

@@ -56,6 +56,7 @@ def columns_of(rows, sketches=None) -> Columns:
         completion_chars=column("chars", 10, numpy.int32),
         findings=column("findings", 0, numpy.uint32),
         shapes=column("shape", 0, numpy.uint8),
+        facets=column("facets", (0, 0, 0), numpy.uint32).reshape(-1, 3),
         sketches=sketches[prompts] if len(rows) else sketches[:0],
     )
 

@@ -142,6 +142,7 @@ def columns(scores: list[float], *, by_label: bool = False, sources: list[int] |
         completion_chars=numpy.ones(count, "i4"),
         findings=numpy.zeros(count, "u4"),
         shapes=numpy.zeros(count, "u1"),
+        facets=numpy.zeros((count, 3), "u4"),
         sketches=numpy.zeros((count, 4), "u8"),
     )
 

@@ -2,6 +2,8 @@
 
 checks.py            findings about rows of all sources together
 dataset_checks.py    findings about the rows as a whole: length bias, balance
+dominance.py         findings about where rows come from: users, days, labels told by one thing
+facets.py            user, model and day of a record
 cut_answers.py       findings about a source: answers cut off, newlines lost
 text_checks.py       findings in one row's own text: encoding, template left-overs, links
 found.py             findings in one row's text as bits, with their words

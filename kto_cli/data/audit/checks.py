@@ -13,7 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.words import plural
-from kto_cli.data.audit import dataset_checks
+from kto_cli.data.audit import dataset_checks, dominance
 from kto_cli.data.audit.cut_answers import cut_answers, cut_rows, lost_newlines
 from kto_cli.data.audit.findings import NO_ROWS, Finding, with_advice
 from kto_cli.data.audit.found import ABOUT, Found
@@ -50,8 +50,9 @@ def examine(
     if validation is not None:
         found.append(leaks(columns, at, validation))
     found += [cut_answers(columns, at), lost_newlines(columns, at)]
-    found = [finding for finding in found if len(finding.rows)]
-    return [with_advice(finding, fixes) for finding in (*found, *dataset_checks.examine(columns, at, sources))]
+    all_found = [finding for finding in found if len(finding.rows)]
+    all_found += [*dataset_checks.examine(columns, at, sources), *dominance.examine(columns, at)]
+    return [with_advice(finding, fixes) for finding in all_found]
 
 
 def contradictions(columns: Columns, at: I8) -> Finding:

@@ -58,6 +58,8 @@ def shape_of(answer: str) -> int:
 
 def is_json(text: str) -> bool:
     """Whether a text is the JSON (or Python) source of an object, of a list of objects, or of a text with escapes."""
+    if text[:1].isalpha():
+        return False
     first = text[:1] if not text[:1].isspace() else text.lstrip()[:1]
     if first == '"':
         bare = text.strip()
@@ -77,6 +79,8 @@ def _parsed(text: str) -> object:
 
 def exporter_damage(answer: str, prompt: str) -> int:
     """Bits of `Found`: JSON, escaped newlines and reasoning in an answer."""
+    if answer[:1].isalpha() and "</" not in answer and "[/" not in answer and "\\n" not in answer:
+        return 0  # nearly all
     found = 0
     if is_json(answer) and not ASKS_FOR_JSON.search(prompt):
         found |= JSON_ANSWER

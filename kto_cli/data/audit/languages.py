@@ -133,7 +133,7 @@ def is_other_language(asked: str, answer: str, prompt: str) -> bool:
     if is_plain_english(answer) and is_plain_english(asked):
         return False
     of_answer = language(answer)
-    if not of_answer:
+    if not of_answer or (of_answer == "English" and is_plain_english(asked)):
         return False
     of_question = language(asked)
     if not of_question or of_question == of_answer:

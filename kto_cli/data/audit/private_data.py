@@ -81,13 +81,6 @@ _EXAMPLE_IBANS = (
 EXAMPLE_IBANS = frozenset(_EXAMPLE_IBANS.split())
 """Account numbers of the registry's and other manuals' examples."""
 
-KEY_HINTS = {
-    "": ("AKIA", "ASIA", "AIza", "eyJ"),
-    "-": ("sk-", "glpat-", "xox", "pypi-", "PRIVATE KEY"),
-    "_": ("k_live_", "gh", "hf_", "npm_"),
-    "SG.": ("SG.",),
-}
-"""Starts of keys, by a sign that few texts have."""
 KEY = re.compile(
     r"(?<![\w-])(?:sk-(?:proj-|svcacct-|ant-\w{3,6}-|or-v1-|lf-)?[\w-]{20,}|[sr]k_live_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z2-7]{16}"
     r"|gh[opsu]_[A-Za-z0-9]{36}|github_pat_\w{60,}|glpat-[\w-]{20}|xox[abeoprs]-[\w-]{20,}|AIza[\w-]{35}|hf_[A-Za-z]{34}"
@@ -180,12 +173,12 @@ def _is_address(match: re.Match[str]) -> bool:
 
 
 def _may_hold_key(text: str) -> bool:
-    for sign, hints in KEY_HINTS.items():  # `any` over a generator takes four times as long
-        if sign in text:
-            for hint in hints:
-                if hint in text:
-                    return True
-    return False
+    """Whether a text has the start of a key; `any` over a list of them takes four times as long."""
+    if "AKIA" in text or "ASIA" in text or "AIza" in text or "eyJ" in text or "SG." in text:
+        return True
+    if "-" in text and ("sk-" in text or "xox" in text or "glpat-" in text or "pypi-" in text or "PRIVATE KEY" in text):
+        return True
+    return "_" in text and ("k_live_" in text or "gh" in text or "hf_" in text or "npm_" in text)
 
 
 def _holds_key(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Findings in one row's text: refusals, damaged encoding, tokens of chat templates, repetition.
+"""Findings in one row's text: damaged encoding, tokens of chat templates, links, and what the modules beside it find.
 
 They run once per row while feedback is read and must cost a few microseconds: most are guarded by a length or a
 substring that clean text does not have. A finding only reports; `--fix` decides what is removed.

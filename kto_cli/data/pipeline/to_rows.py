@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.arrow_chats import to_arrow
 from kto_cli.data.audit.exporter_damage import shape_of
+from kto_cli.data.audit.facets import NO_FACETS, Facets, facets_of
 from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt, fix
 from kto_cli.data.columns import NO_LABEL
@@ -89,6 +90,7 @@ class ParsedRow(NamedTuple):
     official: bool
     remark: str | None = None
     """JSON of what the rater wrote."""
+    facets: Facets = NO_FACETS
 
 
 def key(text: str) -> bytes:
@@ -101,7 +103,11 @@ def parse_block(block: Block) -> ParsedRows:
     rows = _BlockRows(block.config)
     with counting() as counts:
         for record in block.records:
-            is_used = rows.add(block.source.parse(parsed(record, block.source.wanted), block.file, block.config))
+            before = len(rows.rows)
+            read = parsed(record, block.source.wanted)
+            is_used = rows.add(block.source.parse(read, block.file, block.config))
+            if is_used and (facets := facets_of(read.values)) is not NO_FACETS:
+                rows.give_facets(before, facets)
             counts.end_record(is_used=is_used)
     return rows.finish(block.number, counts)
 
@@ -132,6 +138,12 @@ class _BlockRows:
         self.rows: list[ParsedRow] = []
         self.unused: list[Reject | Dropped] = []
         self.pairs = 0
+
+    def give_facets(self, start: int, facets: Facets) -> None:
+        """Gives facets to the rows from `start`, those of one record; of several answers the model is not known."""
+        added = self.rows[start:]
+        known = facets if len(added) == 1 else facets._replace(model=0)
+        self.rows[start:] = [row._replace(facets=known) for row in added]
 
     def add(self, results: Iterable[Result]) -> bool:
         """Adds the results of a record; whether one of them is a row."""
@@ -210,8 +222,16 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
         "completion_keys": keys([spelled(row.completion) for row in rows]),
         "completion_chars": numpy.array([characters(row.completion) for row in rows], "i4"),
         "shapes": numpy.array([shape_of(last_turn(row.completion)) for row in rows], "u1"),
+        "facets": _facets(rows),
         "findings": numpy.array(answers, "u4") | numpy.array(bits, "u4").repeat(times),
     }
+
+
+def _facets(rows: Sequence[ParsedRow]) -> NDArray[numpy.uint32]:
+    """[rows, 3] facets; most sources have none."""
+    if all(row.facets is NO_FACETS for row in rows):
+        return numpy.zeros((len(rows), len(NO_FACETS)), "u4")
+    return numpy.array([row.facets for row in rows], "u4")
 
 
 def keys(texts: Iterable[str]) -> NDArray[numpy.uint64]:
