@@ -17,6 +17,7 @@ from kto_cli.data.arrow_chats import chat_type, from_arrow, texts_alone, to_arro
 from kto_cli.data.dataset import TRAIN, load_data_dir
 from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.counts import counting
+from kto_cli.data.formats.message_parts import UNREAD
 from kto_cli.data.formats.messages import DEVELOPER, UNWRAPPED, read_turns
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.rows import OFFERED
@@ -155,7 +156,8 @@ def test_an_answer_may_be_a_call_and_follow_results():
 def test_items_of_a_response_are_one_answer():
     """OpenAI's responses: reasoning, a text and a call are items of their own."""
     items = [
-        {"type": "reasoning", "role": "assistant", "content": [{"type": "reasoning", "text": "I ask."}]},
+        {"type": "reasoning", "id": "r1", "summary": [{"type": "summary_text", "text": "I ask."}]},
+        {"type": "reasoning", "id": "r2", "summary": [], "encrypted_content": "Zz"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
         {"type": "function_call", "call_id": "c1", **BONN},
     ]
@@ -206,6 +208,20 @@ WRAPPED = "<tool_response>\n18\n</tool_response>"
 def test_reasoning_in_many_spellings(fields: dict[str, Any]):
     _, answer = chat(USER, {**ANSWER, **fields})
     assert answer == {**ANSWER, "reasoning_content": "I read 18."}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": [{"type": "redacted_thinking", "data": "Zz"}, "18 degrees."]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "Zz"}]},
+    ],
+)
+def test_reasoning_that_nobody_can_read_is_left_out_and_said(fields: dict[str, Any]):
+    with counting() as counts:
+        _, answer = chat(USER, {**ANSWER, **fields})
+    assert answer == ANSWER
+    assert counts.notes[UNREAD] == 1
 
 
 @pytest.mark.parametrize(

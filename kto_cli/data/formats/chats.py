@@ -11,7 +11,6 @@ before the first user turn is left out; so is what follows the rated answer. Rej
     rated_message_unclear      several messages have a rating of their own, and nothing says which one is meant
     rated_message_missing      the record names a message that is not in the chat, or not the assistant's
     thread_broken              the chat is a tree, and a message above the rated one is not in it
-    reasoning_not_accepted     the rated answer has reasoning that cannot be read
     call_without_result        the assistant calls a tool and goes on without its result
 """
 
@@ -22,7 +21,7 @@ from itertools import groupby
 from typing import Any
 
 from kto_cli.data.formats.counts import count
-from kto_cli.data.formats.messages import HIDDEN, Turn, as_message, as_messages
+from kto_cli.data.formats.messages import Turn, as_message, as_messages
 from kto_cli.data.formats.records import Message, RowFault, check_chat, spell
 from kto_cli.data.formats.tool_calls import joined_calls
 from kto_cli.data.texts import without_tools
@@ -64,8 +63,8 @@ def whole_chat(
 
 
 def is_answer(turn: Turn) -> bool:
-    """Whether a turn is the assistant's, and not a call of tools alone."""
-    return turn.role == "assistant" and bool(turn.content.strip())
+    """Whether a turn is the assistant's, and no call of tools."""
+    return turn.role == "assistant" and not turn.calls
 
 
 def rated_index(turns: Sequence[Turn], what: str, rated: str | None) -> int | None:
@@ -132,9 +131,8 @@ def join(turns: list[Turn]) -> Turn:
         "\n\n".join(filter(None, parts))
         for parts in ([turn.content for turn in turns], [turn.reasoning for turn in turns])
     )
-    hidden = next((turn.hidden for turn in turns if turn.hidden), "")
     calls = joined_calls(*(turn.calls for turn in turns))
-    return turns[-1]._replace(content=text, reasoning=reasoning, hidden=hidden, calls=calls)
+    return turns[-1]._replace(content=text, reasoning=reasoning, calls=calls)
 
 
 def prompt_chat(turns: Sequence[Turn]) -> tuple[Message, ...]:
@@ -144,8 +142,6 @@ def prompt_chat(turns: Sequence[Turn]) -> tuple[Message, ...]:
         RowFault: `roles_do_not_alternate` or `empty_turn`.
     """
     kept = in_turn(turns)
-    if any(turn.hidden for turn in kept):
-        count(HIDDEN)
     messages = as_messages(kept)
     check_chat(messages)
     return messages
@@ -177,11 +173,8 @@ def as_answer(turn: Turn, what: str) -> Message:
     """The answer as a message.
 
     Raises:
-        RowFault: `empty_answer` or `reasoning_not_accepted`.
+        RowFault: `empty_answer`.
     """
-    if turn.hidden:
-        step = "take the field out to train on the answer alone"
-        raise RowFault("reasoning_not_accepted", f"{what} has reasoning that cannot be read in {turn.hidden}: {step}")
     if turn.is_blank:
         raise RowFault("empty_answer", f"{what} is empty")
     return as_message(turn)

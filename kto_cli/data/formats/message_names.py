@@ -22,6 +22,9 @@ RESULT_ROLES = frozenset(
 CALL_ROLES = frozenset(("function_call", "tool_call", "tool_calls", "tool_use"))
 """Roles of messages of the assistant whose text is the JSON of calls (LLaMA-Factory, OpenAI's responses)."""
 TOOL_ROLES = RESULT_ROLES | CALL_ROLES
+REASONING = "reasoning"
+ITEM_ROLES = TOOL_ROLES | {REASONING}
+"""Types of items of OpenAI's responses that are no messages."""
 ROLE_KEYS = ("role", "from", "sender", "speaker", "author", "type")
 TEXT_KEYS = ("content", "value", "text", "message", "parts")
 CALL_FIELDS = ("tool_calls", "toolcalls", "function_call", "functioncall", "tool_call")

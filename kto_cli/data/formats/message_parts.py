@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.records import RowFault, check_text
 
 TEXT_PARTS = frozenset(("text", "input_text", "output_text"))
@@ -20,6 +21,7 @@ CALL_PARTS = frozenset(("tool_use", "tool_call", "function_call", "functioncall"
 RESULT_PARTS = frozenset(("tool_result", "function_call_output", "functionresponse", "function_response"))
 MEDIA_PARTS = ("image", "audio", "video", "file", "document", "media")
 REASONING_KEYS = ("thinking", "text", "reasoning", "content", "summary", "think")
+UNREAD = "chats with reasoning that cannot be read (encrypted or empty), left out"
 NOTHING: tuple[Any, ...] = (None, "", "[]", "{}", [], {}, ())
 """Values of a field that say nothing."""
 
@@ -38,8 +40,6 @@ class Content(NamedTuple):
     text: str | None
     """None if it has none."""
     reasoning: str = ""
-    hidden: str = ""
-    """Name of a part whose reasoning cannot be read."""
     calls: tuple[Any, ...] = ()
     results: tuple[Result, ...] = ()
 
@@ -56,13 +56,11 @@ def content_of(value: Any, what: str) -> Content:
         return Content(None if value is None else check_text(value, what))
     texts: list[str] = []
     reasoning: list[str] = []
-    hidden, calls, results = "", [], []
+    calls, results = [], []
     for part in value:
         kind = part_kind(part, what)
         if kind in REASONING_PARTS:
-            said = reasoning_text(part)
-            reasoning.append(said)
-            hidden = hidden or ("" if said else kind)
+            reasoning.append(read_reasoning(part, what))
         elif kind in CALL_PARTS:
             calls.append(part)
         elif kind in RESULT_PARTS:
@@ -70,7 +68,7 @@ def content_of(value: Any, what: str) -> Content:
         else:
             texts.append(text_part(part, kind, what))
     text = "".join(texts) if texts else None
-    return Content(text, "\n\n".join(filter(None, reasoning)), hidden, tuple(calls), tuple(results))
+    return Content(text, "\n\n".join(filter(None, reasoning)), tuple(calls), tuple(results))
 
 
 def part_kind(part: Any, what: str) -> str:
@@ -116,8 +114,19 @@ def text_part(part: Any, kind: str, what: str) -> str:
     raise RowFault("part_not_accepted", f"{what} has a part of kind {kind[:40]!r}, which is not text")
 
 
+def read_reasoning(value: Any, what: str) -> str:
+    """Reasoning in a field or part; empty, and counted, if it is not there to be read (encrypted).
+
+    Raises:
+        RowFault: `bad_text`.
+    """
+    if not (found := reasoning_text(value)):
+        count(UNREAD)
+    return check_text(found, f"reasoning in {what}")
+
+
 def reasoning_text(value: Any) -> str:
-    """Reasoning in a field or part: a text, or a list of parts with one; empty if it cannot be read (encrypted)."""
+    """Reasoning in a text, an object or a list of such; empty if there is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):

@@ -27,11 +27,13 @@ from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.message_names import (
     CALL_FIELDS,
     CALL_ROLES,
+    ITEM_ROLES,
     MEDIA_COLUMNS,
     MEDIA_FIELDS,
     MORE_THAN_TEXT,
     PLAIN_ROLES,
     RATING_FIELDS,
+    REASONING,
     REASONING_FIELDS,
     RESULT_ROLES,
     ROLE_KEYS,
@@ -39,9 +41,8 @@ from kto_cli.data.formats.message_names import (
     TEXT_KEYS,
     TOOL_COLUMNS,
     TOOL_FIELDS,
-    TOOL_ROLES,
 )
-from kto_cli.data.formats.message_parts import NOTHING, Content, Result, content_of, reasoning_text, result_of
+from kto_cli.data.formats.message_parts import NOTHING, Content, Result, content_of, read_reasoning, result_of
 from kto_cli.data.formats.records import Message, RowFault, check_text, message
 from kto_cli.data.formats.tool_calls import calls_json, tools_json
 from kto_cli.data.texts import EXTRAS
@@ -50,7 +51,6 @@ RESPONSE = re.compile(r"\s*<tool_response>\n?(.*?)\n?</tool_response>\s*", re.DO
 """A result as templates in the style of Hermes write it."""
 UNWRAPPED = "chats whose results of tools stood in <tool_response> tags, left out: chat templates write them"
 DEVELOPER = "chats whose message of the role developer is read as a system message"
-HIDDEN = "chats whose reasoning in earlier answers cannot be read and is left out"
 _MORE = frozenset(MORE_THAN_TEXT)
 
 
@@ -63,8 +63,6 @@ class Turn(NamedTuple):
     rated: bool = False
     """It has a rating of its own."""
     reasoning: str = ""
-    hidden: str = ""
-    """Name of a field whose reasoning cannot be read."""
     calls: str = ""
     """JSON of calls of tools."""
     call_id: str = ""
@@ -148,8 +146,8 @@ def turns_of_message(values: Mapping[str, Any], what: str, left_out: set[str]) -
         RowFault: see the module's docstring.
     """
     role_key, role = role_of(values, what)
-    if role_key == "type" and role in TOOL_ROLES:
-        return [item_turn(values, role, what)]
+    if role_key == "type" and role in ITEM_ROLES:
+        return item_turns(values, role, what)
     text_key = next((key for key in TEXT_KEYS if key != role_key and values.get(key) is not None), "content")
     given = values.get(text_key)
     if role in CALL_ROLES:
@@ -174,10 +172,10 @@ def said_turn(
         RowFault: see the module's docstring.
     """
     text, rated = content.text, False
-    reasoning, hidden, calls = content.reasoning, content.hidden, calls_json(content.calls, f"a message of {what}")
+    reasoning, calls = content.reasoning, calls_json(content.calls, f"a message of {what}")
     for key, value in fields_of(values):
         name = key.lower()
-        if key in read or value in NOTHING:
+        if key in read or value in NOTHING or (key, value) == ("type", "message"):
             continue
         if name in CALL_FIELDS:
             calls = calls or calls_json(value, f"{key} in {what}")
@@ -186,8 +184,7 @@ def said_turn(
         elif name in MEDIA_FIELDS:
             raise RowFault("media_not_accepted", f"a message of {what} has {key}: kto reads text alone")
         elif name in REASONING_FIELDS:
-            reasoning = reasoning or check_text(reasoning_text(value), f"{key} in {what}")
-            hidden = "" if reasoning else key
+            reasoning = reasoning or read_reasoning(value, what)
         elif name == "refusal":
             if text and text.strip():
                 raise RowFault("part_not_accepted", f"a message of {what} has both a content and a refusal")
@@ -200,7 +197,7 @@ def said_turn(
         raise RowFault("tools_not_accepted", f"a message of the {role} in {what} has {kind}")
     if text is None and not calls and not reasoning:
         check_text(text, f"a {read[1]} in {what}")
-    return Turn(role, text or "", identity(values), rated, reasoning, hidden, calls)
+    return Turn(role, text or "", identity(values), rated, reasoning, calls)
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -215,15 +212,18 @@ def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def item_turn(values: Mapping[str, Any], role: str, what: str) -> Turn:
-    """An item of OpenAI's responses without a role: a call of a tool, or its result.
+def item_turns(values: Mapping[str, Any], role: str, what: str) -> list[Turn]:
+    """An item of OpenAI's responses without a role: a call of a tool, its result, or reasoning.
 
     Raises:
         RowFault: see tool_calls.py.
     """
     if role in CALL_ROLES:
-        return Turn("assistant", "", identity(values), calls=calls_json([values], f"a {role} in {what}"))
-    return result_turn(result_of(values, f"a {role} in {what}"))
+        return [Turn("assistant", "", identity(values), calls=calls_json([values], f"a {role} in {what}"))]
+    if role == REASONING:
+        found = read_reasoning(values, what)
+        return [Turn("assistant", "", reasoning=found)] if found else []
+    return [result_turn(result_of(values, f"a {role} in {what}"))]
 
 
 def result_turn(result: Result) -> Turn:
@@ -234,7 +234,7 @@ def result_turn(result: Result) -> Turn:
 
 
 def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
-    """(field of a message's role, its role: of a chat template, or one of TOOL_ROLES).
+    """(field of a message's role, its role: of a chat template, or one of ITEM_ROLES).
 
     Raises:
         RowFault: `role_not_accepted`; `not_text` if there is none.
@@ -251,7 +251,7 @@ def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
         count(DEVELOPER)
     if folded in ROLES:
         return key, ROLES[folded]
-    if folded in TOOL_ROLES:
+    if folded in ITEM_ROLES:
         return key, folded
     accepted = ", ".join(dict.fromkeys(ROLES.values()))
     raise RowFault(

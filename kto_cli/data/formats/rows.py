@@ -4,8 +4,8 @@ missing_field, not_text, bad_text, not_messages      the cell
 empty_prompt, empty_answer, empty_turn               a text
 role_not_accepted, tools_not_accepted, media_not_accepted, part_not_accepted
                                                      a message (messages.py)
-roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing, reasoning_not_accepted,
-call_without_result                                  a chat (chats.py)
+roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing, call_without_result
+                                                     a chat (chats.py)
 prompts_differ, answers_identical                    the two sides of a pair
 label_missing, label_not_binary, label_not_accepted  the label (labels.py)
 """
