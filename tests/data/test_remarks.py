@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_feedback import binarize, both_splits, lines_of
+from made_feedback import Recorder, binarize, both_splits, lines_of
 
+from kto_cli.common.errors import BadInput
 from kto_cli.data.dataset import MANIFEST, REMARKS
 
 Said = dict[str, Any]
@@ -111,3 +112,27 @@ def test_half_a_surrogate_pair_in_a_comment_is_no_crash(tmp_path):
     records[0]["assessments"][0]["rationale"] = "half \ud83d"
     binarize(f"mlflow:{written(tmp_path / 'rows.jsonl', records)}", out=tmp_path / "out")
     assert len(lines_of(tmp_path / "out" / REMARKS)) == 6
+
+
+REASONS = ("accurate_information", "too_long", "accurate_information", "dont_like_the_style")
+FIELDS = {"open-webui": "data.reason", "librechat": "feedback.tag"}
+
+
+@pytest.mark.parametrize("source", FIELDS)
+def test_rules_about_reasons_decide_instead_of_the_thumbs(source, tmp_path):
+    records = [SHAPES[source][0](k, True) for k in range(12)]
+    for k, record in enumerate(records):
+        if source == "librechat":
+            record["several"][1]["feedback"]["tag"] = REASONS[k % 4]
+        else:
+            record["data"]["reason"] = REASONS[k % 4]
+    path, screen = written(tmp_path / "rows.jsonl", records), Recorder()
+    good, bad = (f'{FIELDS[source]} == "{reason}"' for reason in REASONS[:2])
+    result = binarize(
+        f"{source}:{path}", out=tmp_path / "out", validation=0.0, desirable=good, undesirable=bad, screen=screen
+    )
+    assert (result["desirable"], result["undesirable"]) == (6, 3)
+    assert result["dropped_reasons"] == {"matches_neither": 3}
+    assert "The rules decide instead of the thumbs." in screen.notes
+    with pytest.raises(BadInput, match="has no reason that a rule can name"):
+        binarize(f"{source}:{path}", out=tmp_path / "more", desirable='reason == "x"', undesirable="else")

@@ -23,7 +23,7 @@ from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import spell_cell
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.products.rated_messages import Chat, rated_rows, without
+from kto_cli.data.products.rated_messages import RULES, Chat, label_by_rules, rated_rows, rule_notes, without
 from kto_cli.data.products.remarks import field_of, remark
 from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers import any_file
@@ -42,15 +42,15 @@ MESSAGES = "messages"
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Rejects a file without messages of LibreChat; has no notes.
+    """Note on rules, if they decide.
 
     Raises:
-        BadInput: columns are missing.
+        BadInput: columns are missing, or a rule names another one than `feedback`.
     """
     step = "Export the collection messages of its database as JSON lines, with mongoexport."
     needed = ("messageId", "conversationId", "parentMessageId", "isCreatedByUser")
     need_columns(raw_file.name, columns, needed, "librechat", step)
-    return []
+    return rule_notes(("feedback",), raw_file, config)
 
 
 def records(raw_file: RawFile) -> Iterator[Record]:
@@ -87,8 +87,12 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
             raise RowFault(reason, f"a message of the conversation has the messageId {spell_cell(name)}")
         by_id[name] = as_message(each)
     ids = list(by_id)
+
+    def label(message: Mapping[str, Any]) -> bool | None:
+        return label_by_rules(label_of(message), {"feedback": opened(message.get("feedback"))}, config)
+
     chat = Chat(
-        messages, label_of, lambda index: without(refuse_incomplete(branch(by_id, ids[index])), LINKS), ids, remark_of
+        messages, label, lambda index: without(refuse_incomplete(branch(by_id, ids[index])), LINKS), ids, remark_of
     )
     yield from rated_rows(chat, record.origin, f"conversation {values['conversationId']}", raw_file.split)
 
@@ -147,6 +151,7 @@ SOURCE = Source(
     patterns=("*.jsonl*", "*.json", "*.json.gz"),
     wanted=WANTED,
     names_ignored=True,
+    options=RULES,
     records=records,
     check=check,
     example=(

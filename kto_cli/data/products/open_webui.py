@@ -9,7 +9,7 @@ backend/open_webui/models/feedbacks.py and src/lib/components/admin/Evaluations)
 as a `<details type="reasoning">` block of its text, and does not send it to the model again: it is read as the field
 `reasoning_content`. Blocks of tools and of the code interpreter are calls of tools.
 
-Dropped     no_label (no rating, or feedback of another type)
+Dropped     no_label (no rating, or feedback of another type), matches_neither (of rules about data or meta)
 Rejected    rated_message_missing, thread_broken, rating_not_accepted, missing_field, answer_is_error, and those of
             rated_messages.py
 """
@@ -29,7 +29,8 @@ from kto_cli.data.formats.labels import as_number, is_missing, spell_cell
 from kto_cli.data.formats.messages import identity
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
-from kto_cli.data.products.rated_messages import rated_row, without
+from kto_cli.data.log.labels import NoFeedback
+from kto_cli.data.products.rated_messages import RULES, label_by_rules, rated_row, rule_notes, without
 from kto_cli.data.products.remarks import remark, with_remark
 from kto_cli.data.products.traced_calls import opened
 from kto_cli.data.readers.jsonl import Record
@@ -49,14 +50,14 @@ QUOTED = re.compile(r"^> ?", re.MULTILINE)
 
 
 def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
-    """Rejects a file without feedback of Open WebUI; has no notes.
+    """Note on rules, if they decide.
 
     Raises:
-        BadInput: columns are missing.
+        BadInput: columns are missing, or a rule names another one.
     """
     step = "Give the file of Admin, Evaluations, Feedback, Export."
     need_columns(raw_file.name, columns, ("data", "meta", "snapshot"), "open-webui", step)
-    return []
+    return rule_notes(WANTED, raw_file, config)
 
 
 def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[Result]:
@@ -70,6 +71,11 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
     if label is None:
         raise RowFault("rating_not_accepted", f"data.rating is {spell_cell(rating)}, not 1 or -1")
     meta = part(values, "meta")
+    try:
+        label = label_by_rules(label, {**values, "data": part(values, "data"), "meta": meta}, config)
+    except NoFeedback as nothing:
+        yield Dropped(record.origin, nothing.reason, nothing.detail, 1)
+        return
     message_id = meta.get("message_id")
     if not isinstance(message_id, str) or not message_id:
         raise RowFault("missing_field", "no meta.message_id, which says what message was rated")
@@ -80,7 +86,7 @@ def read(record: Record, raw_file: RawFile, config: BinarizeConfig) -> Iterator[
     if messages[-1].get("error"):
         raise RowFault("answer_is_error", "the rated message is an error message, not an answer")
     messages = [opened_blocks(each) for each in messages]
-    row = rated_row(messages, label, f"{record.origin} message {message_id[:40]}", group, raw_file.split)
+    row = rated_row(messages, label is True, f"{record.origin} message {message_id[:40]}", group, raw_file.split)
     yield with_remark(row, remark(**{name: part(values, "data").get(name) for name in ("reason", "comment", "tags")}))
 
 
@@ -157,6 +163,7 @@ SOURCE = Source(
     licence="yours",
     patterns=("*.json", "*.json.gz", "*.jsonl*"),
     wanted=WANTED,
+    options=RULES,
     check=check,
     example=(
         '{"type": "rating", "data": {"rating": 1}, "meta": {"chat_id": "c1", "message_id": "b"}, "snapshot": {"chat": '

@@ -1,18 +1,28 @@
 """Ratings on messages inside a chat: one row for each rated answer, with all before it as its prompt.
 
 Rejected    the reasons of formats/chats.py and formats/messages.py, each for its own row
-Dropped     no_label (no message of the chat is rated)
+Dropped     no_label (no message of the chat is rated), matches_neither (of the user's rules)
+
+Rules of the user (--desirable, --undesirable) are about what a product keeps of a rating; they decide instead of its
+thumb, for answers that have one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.errors import BadInput
+from kto_cli.common.words import printable
 from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.fields import json_text
 from kto_cli.data.formats.messages import read_turns
 from kto_cli.data.formats.records import Dropped, Output, Reject, Result, RowFault, root
+from kto_cli.data.formats.source import RawFile
+from kto_cli.data.log.columns import rules_of
+from kto_cli.data.log.labels import NoFeedback, by_rules
 from kto_cli.data.products.remarks import with_remark
 
 
@@ -43,11 +53,45 @@ def rated_rows(chat: Chat, origin: str, group: str | None, split: str | None) ->
             if (label := chat.label_of(each)) is not None:
                 rows += 1
                 yield with_remark(rated_row(chat.thread_to(index), label, place, group, split), chat.remark_of(each))
+        except NoFeedback as nothing:
+            rows += 1
+            yield Dropped(place, nothing.reason, nothing.detail, 1)
         except RowFault as fault:
             rows += 1
             yield Reject(place, fault.reason, fault.detail, 1, json_text(each))
     if not rows:
         yield Dropped(origin, "no_label", "no message of it is rated", 1)
+
+
+RULES = ("--desirable", "--undesirable")
+"""Flags of sources whose ratings rules may decide on."""
+
+
+def rule_notes(fields: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> list[str]:
+    """Note that rules decide, if there are any.
+
+    Args:
+        fields: what a rule may name, with the fields in it.
+
+    Raises:
+        BadInput: a rule names something else.
+    """
+    if config.desirable is None:
+        return []
+    for column in (name for rule in rules_of(config) if rule for name in rule.columns):
+        if re.split(r"[.\[]", column)[0] not in fields:
+            what = f"{printable(str(raw_file.path))} has no {printable(column)} that a rule can name."
+            raise BadInput(what, f"It has: {', '.join(fields)}, and the fields in them.")
+    return ["The rules decide instead of the thumbs."]
+
+
+def label_by_rules(label: bool | None, values: Mapping[str, Any], config: BinarizeConfig) -> bool | None:
+    """Label of a rating by the user's rules, if there are some; None for an answer that is not rated.
+
+    Raises:
+        NoFeedback: `matches_neither`. RowFault: see log/labels.py.
+    """
+    return label if label is None or config.desirable is None else by_rules(dict(values), config)
 
 
 def rated_row(
