@@ -15,6 +15,8 @@ from kto_cli.common.errors import BadData
 from kto_cli.common.files import saying_disk_full
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
+from kto_cli.data.audit.agreement import rater_agreement
+from kto_cli.data.audit.findings import as_json
 from kto_cli.data.columns import Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS
 from kto_cli.data.dataset_folder import check_out
@@ -83,6 +85,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         with screen.progress("writing", None, keeps=NOTHING_WRITTEN):
             write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])
         result = account(columns, assigned, unused.counts, unused.records, sources)
+        result["findings"] += as_json(rater_agreement(counts.ratings for counts in unused.decisions.values()))
         del columns, assigned
         writer.close_tables()
         if encoder is not None:

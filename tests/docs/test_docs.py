@@ -19,7 +19,7 @@ from conftest import REPOSITORY, call
 
 from kto_cli.cli.binarize import BinarizeFlags
 from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig
-from kto_cli.data.audit import checks, cut_answers, dataset_checks, dominance
+from kto_cli.data.audit import agreement, checks, cut_answers, dataset_checks, dominance
 from kto_cli.data.audit.found import ABOUT
 from kto_cli.data.dataset import COLUMNS, FILES, MANIFEST
 from kto_cli.data.formats.records import Dropped, Reject
@@ -175,13 +175,13 @@ def test_the_page_has_all_values_of_an_option(words):
 def test_the_page_has_the_names_of_all_findings():
     text = section(PAGE.read_text(encoding="utf-8"), "## What the doctor finds")
     names = {about.name for about in ABOUT.values()}
-    for module in (checks, cut_answers, dataset_checks, dominance):
+    for module in (agreement, checks, cut_answers, dataset_checks, dominance):
         for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
             is_finding = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"
             if is_finding and isinstance(node.args[0], ast.Constant):
                 names.add(node.args[0].value)
     names |= set(fit.ADVICE)
-    assert len(names) == 38
+    assert len(names) == 39
     first_cells = " ".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`([a-z_]+)`", first_cells)) == names
 

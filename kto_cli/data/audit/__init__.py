@@ -2,6 +2,7 @@
 
 checks.py            findings about rows of all sources together
 dataset_checks.py    findings about the rows as a whole: length bias, balance
+agreement.py         agreement of raters who rated the same answers
 dominance.py         findings about where rows come from: users, days, labels told by one thing
 facets.py            user, model and day of a record
 cut_answers.py       findings about a source: answers cut off, newlines lost

@@ -7,7 +7,7 @@ A format calls `count("...")` where it reads a record in another way than it sta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,6 +27,18 @@ class LabelCell(NamedTuple):
     """desirable, undesirable, number, or the reason why there is no label."""
 
 
+class Ratings(NamedTuple):
+    """What several raters gave to one answer."""
+
+    name: str
+    values: tuple[str, ...]
+    """In the order of the alphabet: who gave which is not kept."""
+
+
+LONGEST_RATING = 32
+"""Characters; longer values are comments, on which nobody agrees."""
+
+
 @dataclass
 class Counts:
     """Decisions on the records of a block, or of all blocks of a source."""
@@ -35,6 +47,7 @@ class Counts:
     of_record: set[str] = field(default_factory=set)
     """Notes on the record that is being read; they count if it gives rows."""
     labels: Counter[LabelCell] = field(default_factory=Counter)
+    ratings: Counter[Ratings] = field(default_factory=Counter)
 
     def end_record(self, *, is_used: bool) -> None:
         """Counts the notes on a record, each once."""
@@ -46,6 +59,7 @@ class Counts:
         """Adds the counts of another block."""
         self.notes.update(other.notes)
         self.labels.update(other.labels)
+        self.ratings.update(other.ratings)
         if len(self.labels) > 2 * MOST_VALUES:
             for cell, rows in self.labels.most_common()[MOST_VALUES:]:
                 del self.labels[cell]
@@ -77,3 +91,9 @@ def count_label(column: str, value: str, outcome: str) -> None:
     """Counts one record for the values of a label column."""
     if (counts := _counts.get()) is not None:
         counts.labels[LabelCell(column, value, outcome)] += 1
+
+
+def count_ratings(name: str, values: Sequence[str]) -> None:
+    """Counts one answer for the agreement of its raters, if there are several."""
+    if len(values) > 1 and (counts := _counts.get()) is not None and max(map(len, values)) <= LONGEST_RATING:
+        counts.ratings[Ratings(name, tuple(sorted(values)))] += 1

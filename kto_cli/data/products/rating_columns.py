@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
+from kto_cli.data.formats.counts import count_ratings
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import is_missing, spell_cell
 from kto_cli.data.formats.records import Result, RowFault
@@ -120,6 +121,9 @@ def row(parts: Parts) -> dict[str, Any]:
     Raises:
         RowFault: `raters_disagree`.
     """
+    for name, found in parts.ratings.items():
+        if len(found) > 1:
+            count_ratings(name, [spell_cell(value) for value in found if not is_missing(value)])
     return {**parts.texts, **{column_of(name, parts): agreed(found, name) for name, found in parts.ratings.items()}}
 
 
