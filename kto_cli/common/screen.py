@@ -86,11 +86,11 @@ def stdout_kept_free() -> AbstractContextManager[Any]:
 
 
 def _console(**options: Any) -> Console:
-    """A console; characters that its stream cannot encode are escaped."""
+    """A console; characters that its stream cannot encode are escaped, and `:thumbsup:` of a file stays as it is."""
     stream = sys.stderr if options.get("stderr") else sys.stdout
     if not (stream.encoding or "utf-8").lower().startswith("utf") and isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, **options)
+    return Console(highlight=False, emoji=False, **options)
 
 
 class Screen:

@@ -179,3 +179,12 @@ def test_an_extra_comes_from_the_source_of_the_installation(monkeypatch, origin,
 def test_no_message_installs_kto_from_pypi():
     texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "install.py"]
     assert not [text for text in texts if re.search(r"pip install '?kto\[", text)]
+
+
+@pytest.mark.parametrize("text", ["thumb: :thumbsup: 3, :-1: 2", "--desirable 'thumb == \":+1:\"'"])
+def test_codes_of_emoji_are_shown_as_the_file_has_them(capsys, text):
+    """A rule with 👍 in place of `:thumbsup:` does not fit the file when it is pasted."""
+    screen = Screen()
+    screen.note(text)
+    screen.warn(text)
+    assert capsys.readouterr().err.count(text) == 2

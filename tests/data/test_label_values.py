@@ -143,6 +143,8 @@ def test_many_values_and_prose_are_not_listed(tmp_path):
         ("verdict", ["hallucinated", "correct"], [0, 1]),
         ("rating", [1, -1, 0, 1], [1, 0, None, 1]),
         ("rating", ["👍", "👎", "👍🏽"], [1, 0, 1]),
+        ("rating", [":+1:", ":-1:", ":+1: "], [1, 0, 1]),
+        ("rating", ["✅", "❌", "✔\ufe0f", "✗", "?"], [1, 0, 1, 0, None]),
         ("$x`y", ["good", "bad"], [1, 0]),
         ("mixed", [True, "yes", False, "no"], [1, 1, 0, 0]),
         ("mixed", [1, "yes", 0, "no"], [1, 1, 0, 0]),

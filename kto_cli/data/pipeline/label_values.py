@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence, Set
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.column_names import is_negative
 from kto_cli.data.formats.counts import OTHER_VALUES, Counts, LabelCell
-from kto_cli.data.formats.labels import BY_NUMBER, DESIRABLE, UNDESIRABLE, fold
+from kto_cli.data.formats.labels import BY_NUMBER, DESIRABLE, UNDESIRABLE, as_number, fold
 from kto_cli.data.log.columns import rules_of
 from kto_cli.data.log.labels import NUMBERS
 from kto_cli.data.log.rule_ast import spell_column
@@ -29,7 +29,27 @@ GOOD = frozenset(
         *("up", "thumbs up", "thumb up", "thumbsup", "like", "liked", "upvote", "positive", "pos", "good", "great"),
         *("yes", "y", "true", "t", "helpful", "very helpful", "correct", "right", "accept", "accepted", "accurate"),
         *("satisfied", "happy", "resolved", "solved", "pass", "passed", "excellent", "useful", "desirable", "chosen"),
-        *("👍", "+1", "1", "ok", "ja", "oui", "si", "sí", "sim", "да", "是", "好", "はい", "wahr", "vrai", "verdadero"),
+        *(
+            "👍",
+            "✅",
+            "✔",
+            "✓",
+            "+1",
+            "1",
+            "ok",
+            "ja",
+            "oui",
+            "si",
+            "sí",
+            "sim",
+            "да",
+            "是",
+            "好",
+            "はい",
+            "wahr",
+            "vrai",
+            "verdadero",
+        ),
     ]
 )
 BAD = frozenset(
@@ -38,7 +58,7 @@ BAD = frozenset(
         *("no", "n", "false", "f", "unhelpful", "not helpful", "incorrect", "wrong", "reject", "rejected", "bad"),
         *("dissatisfied", "unhappy", "unresolved", "unsolved", "fail", "failed", "poor", "terrible", "useless"),
         *("undesirable", "hallucinated", "hallucination", "toxic", "inaccurate", "awful"),
-        *("👎", "-1", "nein", "non", "não", "нет", "否", "いいえ", "falsch", "faux", "falso"),
+        *("👎", "❌", "✖", "✗", "✘", "-1", "nein", "non", "não", "нет", "否", "いいえ", "falsch", "faux", "falso"),
     ]
 )
 """Values whose meaning is certain; rules are proposed only for these."""
@@ -144,7 +164,7 @@ def _spellings(cells: dict[LabelCell, int], words: Set[str]) -> list[str]:
         if means(cell, words):
             folded = fold(text_of(cell.value))
             # numbers are compared as numbers, whether the file has 1 or "1"
-            number = folded.lstrip("-").isdigit()
+            number = as_number(text_of(cell.value)) is not None
             found[number, folded][folded if number else cell.value] += rows
     return [spellings.most_common(1)[0][0] for spellings in found.values()]
 
