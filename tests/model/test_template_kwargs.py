@@ -68,7 +68,7 @@ def test_the_slow_way_takes_them_too():
     encoder = OneByOne(made(STYLES["qwen3"], "<|im_end|>"), max_length=900, template_kwargs=GIVEN["off"])
     fast = encoder.prompt(SEVERAL)
     assert encoder._template._compiled is not None
-    encoder._template._compiled = None
+    encoder._template._compiled = {}
     assert encoder.prompt(SEVERAL) == fast
 
 
