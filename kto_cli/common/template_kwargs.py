@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kto_cli.common.errors import BadFlag
+from kto_cli.common.read import parse_json
 
 FLAG = "--chat-template-kwargs"
 EXAMPLE = "'{\"enable_thinking\": false}'"
@@ -40,7 +41,7 @@ def read_template_kwargs(text: str) -> dict[str, Any]:
         BadFlag: it is not a JSON object.
     """
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
@@ -62,7 +63,7 @@ def check_template_kwargs(found: object) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             raise BadFlag(f"{FLAG} has the name {name!r}.", "It must be one that a chat template can read.")
         try:
-            same = json.loads(json.dumps(value, allow_nan=False)) == value
+            same = parse_json(json.dumps(value, allow_nan=False)) == value
         except (TypeError, ValueError, RecursionError):
             same = False
         if not same:

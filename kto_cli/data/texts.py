@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kto_cli.common.read import parse_json
+
 Message = dict[str, str]
 """{"role": "tools" | "system" | "user" | "assistant" | "tool", "content": text} and some of EXTRAS."""
 Text = str | tuple[Message, ...]
@@ -54,7 +56,7 @@ def turn_text(turn: Message) -> str:
 
 def calls_of(turn: Message) -> list[dict[str, Any]]:
     """Calls of tools in a message."""
-    return list(json.loads(turn["tool_calls"])) if "tool_calls" in turn else []
+    return list(parse_json(turn["tool_calls"])) if "tool_calls" in turn else []
 
 
 def _call(call: dict[str, Any]) -> str:
@@ -87,6 +89,12 @@ def question(prompt: Text) -> str:
 def tools_of(text: Text) -> str:
     """JSON of the tools that a prompt offers; empty if it offers none."""
     return text[0]["content"] if not isinstance(text, str) and text and text[0]["role"] == TOOLS else ""
+
+
+def offered(text: Text) -> list[dict[str, Any]] | None:
+    """Tools that a prompt offers, as chat templates and servers take them; None if it offers none."""
+    tools = tools_of(text)
+    return list(parse_json(tools)) if tools else None
 
 
 def without_tools(text: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -7,12 +7,12 @@ Not found: names, postal addresses, birthdays, passwords, phone numbers without 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import Any
 
+from kto_cli.common.read import parse_json
 from kto_cli.data.audit.found import ADDRESS, CARD, EMAIL, IBAN, PHONE, SECRET
 
 NO_DIGITS = bytes(code for code in range(256) if code not in b"0123456789")
@@ -206,7 +206,7 @@ def _is_token(header: str, payload: str) -> bool:
     texts = [_decoded(part) for part in (header, payload)]
     values: Any
     try:
-        values = json.loads(texts[0])
+        values = parse_json(texts[0])
     except ValueError:
         return False
     return isinstance(values, dict) and "alg" in values and not EXAMPLE_TOKEN.search(texts[1])

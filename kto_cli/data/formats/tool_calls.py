@@ -54,7 +54,7 @@ def calls_json(value: Any, what: str) -> str:
 
 def joined_calls(*texts: str) -> str:
     """JSON of the calls of several messages."""
-    calls = [call for text in texts if text for call in json.loads(text)]
+    calls = [call for text in texts if text for call in parse_json(text)]
     return as_json(calls) if calls else ""
 
 

@@ -26,7 +26,7 @@ from kto_cli.common.read import parquet_file
 from kto_cli.data.dataset import TRAIN, VALIDATION, WHAT, Row, count_rows, read_batches
 from kto_cli.data.pipeline.export_pairs import NAME as PAIRS
 from kto_cli.data.pipeline.export_pairs import write_pairs
-from kto_cli.data.texts import TOOLS, Message, Text, api_messages, calls_of, has_more, tools_of, without_tools
+from kto_cli.data.texts import TOOLS, Message, Text, api_messages, calls_of, has_more, offered, tools_of, without_tools
 
 SPLITS = {"train": TRAIN, "validation": VALIDATION}
 """Split -> its Parquet file."""
@@ -135,7 +135,7 @@ def llama_factory_form(split: str, has_tools: bool) -> Form:
             what = f"The answer of {row.origin} has {len(row.completion)} messages; llama-factory takes one."
             raise BadInput(what, "Remove --format llama-factory.")
         chat = [llama_factory_turn(turn, row.origin) for turn in (*without_tools(row.prompt), *row.completion)]
-        tools = [tool["function"] for tool in json.loads(tools_of(row.prompt) or "[]")]
+        tools = [tool["function"] for tool in offered(row.prompt) or []]
         more = {TOOLS: json.dumps(tools, ensure_ascii=False) if tools else ""} if has_tools else {}
         return {"conversations": chat, "kto_tag": row.label, **more}
 

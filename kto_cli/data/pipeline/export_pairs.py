@@ -18,7 +18,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
-from kto_cli.data.texts import Text, api_messages, tools_of
+from kto_cli.data.texts import Text, api_messages, offered
 
 NAME = "openai-preference"
 
@@ -68,7 +68,7 @@ def preference(better: Row, worse: Row) -> dict[str, Any]:
     return {
         "input": {
             "messages": turns(better.prompt, "user"),
-            "tools": json.loads(tools_of(better.prompt) or "[]"),
+            "tools": offered(better.prompt) or [],
             "parallel_tool_calls": True,
         },
         "preferred_output": turns(better.completion, "assistant"),

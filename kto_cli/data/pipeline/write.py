@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from kto_cli.common.read import parse_json
 from kto_cli.data.arrow_chats import texts_alone
 from kto_cli.data.audit.findings import Finding, mark, other_row
 from kto_cli.data.columns import I8, U8, Columns
@@ -77,7 +77,7 @@ def write_rows(
         has_remark = remarks.is_valid().to_numpy(zero_copy_only=False)
         for index in numpy.flatnonzero((codes < FIRST_REASON) & has_remark).tolist():
             line = {"id": f"{int(ids.rows[span.start + index]):016x}", "origin": origins[index].as_py()}
-            writer.line(REMARKS, {**line, **json.loads(remarks[index].as_py())})
+            writer.line(REMARKS, {**line, **parse_json(remarks[index].as_py())})
         for index in numpy.flatnonzero(codes >= FIRST_REASON).tolist():
             kind, reason, detail = outcomes.reasons[codes[index] - FIRST_REASON]
             label = None if labels[index] < 0 else bool(labels[index])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from kto_cli.common.eval_config import TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
-from kto_cli.data.texts import api_messages, tools_of
+from kto_cli.data.texts import api_messages, offered
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.statistics import describe
@@ -124,7 +123,7 @@ class Answering:
                     raise TemplateRefuses(fitted.refused)
             tokens = [list(fitted.ids) for fitted in found]
         return [
-            Question(row.id, ids, api_messages(text, arguments_as_text=True), json.loads(tools_of(text) or "null"))
+            Question(row.id, ids, api_messages(text, arguments_as_text=True), offered(text))
             for row, ids, text in zip(rows, tokens, texts, strict=True)
         ]
 

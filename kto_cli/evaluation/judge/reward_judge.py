@@ -5,7 +5,6 @@ No order is shown to it, so both orders have one verdict and cost nothing extra;
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json
 from kto_cli.common.words import plural
-from kto_cli.data.texts import Text, api_messages, joined, tools_of
+from kto_cli.data.texts import Text, api_messages, joined, offered
 from kto_cli.evaluation.judge.comparisons import Comparison, Vote
 from kto_cli.evaluation.judge.judge import Asked, Tick
 from kto_cli.evaluation.judge.store import Value, VerdictStore
@@ -180,7 +179,7 @@ class RewardJudge:
     def encode(self, prompt: Text, answer: str) -> dict[str, list[int]]:
         """Token ids (and segment ids where the model has them) of a prompt and its answer; where they do not fit, the
         beginning goes (of a pair of texts that of the longer one)."""
-        turns, tools = api_messages(prompt), json.loads(tools_of(prompt) or "null")
+        turns, tools = api_messages(prompt), offered(prompt)
         if self.in_pairs:
             asked = joined(prompt)
             self.tokenizer.truncation_side = "left"

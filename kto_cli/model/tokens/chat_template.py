@@ -16,7 +16,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadModel
 from kto_cli.data.reasoning import OPENER, closer_of
-from kto_cli.data.texts import TOOLS, Message, calls_of, tools_of, with_arguments_as_text
+from kto_cli.data.texts import TOOLS, Message, calls_of, offered, with_arguments_as_text
 
 PROBE = "kto probe"
 """Text of the chats that a template or a tokenizer is tried on."""
@@ -120,15 +120,14 @@ class ChatTemplate:
         return {"content": f"{opener}\n{reasoning}\n{closer}\n\n{content}"} if opener else {}
 
     def _text(self, chat: Chat, generation: bool) -> str | TemplateRefuses:
-        tools = tools_of(tuple(chat[:1]))
+        tools = offered(tuple(chat[:1]))
         messages = [self.given(message) for message in (chat[1:] if tools else chat)]
-        offered = json.loads(tools) if tools else None
         options = {"add_generation_prompt": generation, **self._options}
         try:
             if (template := self._compiled.get(bool(tools))) is None:
-                options["tools"] = offered
+                options["tools"] = tools
                 return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **options))
-            options |= {"tools": offered, "documents": None}
+            options |= {"tools": tools, "documents": None}
             return str(template.render(messages=messages, **options, **self._special_tokens))
         except Exception as error:  # noqa: BLE001 - a template is a program of the model's: it may raise anything
             roles = ", ".join(message["role"] for message in chat)
