@@ -13,6 +13,7 @@ files they are a column of their own (`arrow_chats.py`), and a chat template is 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from kto_cli.common.read import parse_json
@@ -86,12 +87,12 @@ def question(prompt: Text) -> str:
     return joined(prompt[asked:])
 
 
-def tools_of(text: Text) -> str:
+def tools_of(text: str | Sequence[Message]) -> str:
     """JSON of the tools that a prompt offers; empty if it offers none."""
     return text[0]["content"] if not isinstance(text, str) and text and text[0]["role"] == TOOLS else ""
 
 
-def offered(text: Text) -> list[dict[str, Any]] | None:
+def offered(text: str | Sequence[Message]) -> list[dict[str, Any]] | None:
     """Tools that a prompt offers, as chat templates and servers take them; None if it offers none."""
     tools = tools_of(text)
     return list(parse_json(tools)) if tools else None

@@ -42,10 +42,8 @@ class Codec:
 
     name: str
     byte_of: dict[str, int]
-    runs: re.Pattern[str]
-    """Sequences of characters whose bytes have the form of UTF-8, one or more."""
-    one: re.Pattern[str]
-    """A single such sequence."""
+    one: str
+    """Pattern of characters whose bytes have the form of UTF-8 of one character; `re` compiles it where it is used."""
 
 
 class Run(NamedTuple):
@@ -77,7 +75,7 @@ def _codec(name: str) -> Codec:
     three = f"(?:{some(0xE0, 0xE0)}{some(0xA0, 0xBF)}|{some(0xE1, 0xEF)}{tail}){tail}"
     four = f"{some(0xF0, 0xF0)}{some(0x90, 0xBF)}{tail}{tail}"  # all that is assigned begins with F0, but for tags
     one = f"(?:{two}|{three}|{four})"
-    return Codec(name, byte_of, re.compile(f"{one}+"), re.compile(one))
+    return Codec(name, byte_of, one)
 
 
 CODECS = [_codec(name) for name in ENCODINGS]
@@ -140,7 +138,7 @@ def _once(text: str) -> str:
 def _runs(codec: Codec, text: str) -> list[tuple[re.Match[str], Run]]:
     """Runs of a text that decode to printable characters."""
     found = []
-    for match in codec.runs.finditer(text):
+    for match in re.finditer(f"{codec.one}+", text):
         try:
             restored = bytes(codec.byte_of[char] for char in match.group()).decode()
         except UnicodeDecodeError:  # surrogates
@@ -149,7 +147,7 @@ def _runs(codec: Codec, text: str) -> list[tuple[re.Match[str], Run]]:
             continue
         start, end = match.span()
         before, after = text[max(0, start - 3) : start], text[end : end + 2]
-        found.append((match, Run(codec.one.findall(match.group()), restored, before[-1:], after, before)))
+        found.append((match, Run(re.findall(codec.one, match.group()), restored, before[-1:], after, before)))
     return found
 
 

@@ -53,4 +53,4 @@ AS_AI = re.compile(
     rf"(?:(?:pero|mas|mais|aber|но|و?لكن(?:ني)?|但|लेकिन|কিন্তু) ?)?(?:{'|'.join(_AS_AI)})(?: [^,،，。.]{{1,30}}(?=[,،，]))?[,،，、]? *"
 )
 """What an assistant says of itself before it declines."""
-SENTENCE = re.compile("|".join(f"(?:{pattern})" for pattern in PLAIN.values()))
+SENTENCE = "|".join(f"(?:{pattern})" for pattern in PLAIN.values())

@@ -8,6 +8,7 @@ an offer of other help or a reason of one sentence. The patterns are our own and
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from kto_cli.data.audit.languages import is_plain_english
@@ -224,29 +225,32 @@ class Patterns(NamedTuple):
     does: re.Pattern[str]
 
 
-PATTERNS = [
-    Patterns(
-        re.compile(rf"(?:{one.sorry}){JOINT}"),
-        re.compile(rf"(?:(?:{one.sorry}){JOINT}(?:que |, )?)?(?:{one.declines})"),
-        re.compile(rf"(?:{one.no_more})"),
-        re.compile(one.does),
-    )
-    for one in LANGUAGES.values()
-]
+@cache
+def _patterns() -> list[Patterns]:
+    """Patterns of all languages; compiling them takes longer than the import of this module without them."""
+    return [
+        Patterns(
+            re.compile(rf"(?:{one.sorry}){JOINT}"),
+            re.compile(rf"(?:(?:{one.sorry}){JOINT}(?:que |, )?)?(?:{one.declines})"),
+            re.compile(rf"(?:{one.no_more})"),
+            re.compile(one.does),
+        )
+        for one in LANGUAGES.values()
+    ]
+
+
 OPENING = 200
 """Characters that hold any apology, white space before it included."""
 OTHER_SCRIPTS = frozenset(("zh", "ja", "ko", "ru", "uk", "ar", "fa", "he", "hi", "el", "th", "bn"))
 
 
-def _openings(languages: set[str]) -> re.Pattern[str]:
+@cache
+def _openings(in_ascii: bool) -> re.Pattern[str]:
+    """Start of whatever may refuse: an apology, "as an AI", or a sentence that refuses by itself."""
+    languages = set(LANGUAGES) - OTHER_SCRIPTS if in_ascii else set(LANGUAGES)
     sorry = [one.sorry for name, one in LANGUAGES.items() if name in languages]
     plain = [pattern for name, pattern in PLAIN.items() if name in languages]
     return re.compile("|".join(f"(?:{pattern})" for pattern in (*sorry, AS_AI.pattern, *plain)))
-
-
-OPENS = _openings(set(LANGUAGES))
-"""Start of whatever may refuse: an apology, "as an AI", or a sentence that refuses by itself."""
-OPENS_IN_ASCII = _openings(set(LANGUAGES) - OTHER_SCRIPTS)
 
 
 def refuses_in_other_language(answer: str) -> bool:
@@ -254,18 +258,18 @@ def refuses_in_other_language(answer: str) -> bool:
     if len(answer) > LONGEST or is_plain_english(answer):
         return False
     opening = answer[:OPENING].lower().lstrip(EDGES)
-    if not (OPENS_IN_ASCII if opening.isascii() else OPENS).match(opening):  # nearly all answers end here
+    if not _openings(opening.isascii()).match(opening):  # nearly all answers end here
         return False
     text = answer.strip().lower()
     parts = [found for part in SENTENCE_END.split(text) if (found := part.strip(EDGES))]
     sentences = [AS_AI.sub("", part, count=1) or part for part in parts]
-    return any(_refuses(sentences, patterns) for patterns in PATTERNS)
+    return any(_refuses(sentences, patterns) for patterns in _patterns())
 
 
 def _refuses(sentences: list[str], patterns: Patterns) -> bool:
     """Whether one sentence declines, and the others say no more."""
     declined = [
-        bool((patterns.declines.fullmatch(text) and patterns.does.search(text)) or SENTENCE.fullmatch(text))
+        bool((patterns.declines.fullmatch(text) and patterns.does.search(text)) or re.fullmatch(SENTENCE, text))
         for text in sentences
     ]
     others = [sentence for sentence, flag in zip(sentences, declined, strict=True) if not flag]

@@ -77,10 +77,12 @@ class AnswerText:
         text = self._written(prompt, whole, answer)
         if isinstance(text, TemplateRefuses):
             return text
-        if any(part not in text for part in _reasonings(answer)):
-            return TemplateRefuses(LEFT_OUT)
-        if any(call["function"]["name"] not in text for call in calls_of(answer)):
-            return TemplateRefuses(CALLS_LEFT_OUT)
+        for part in _reasonings(answer):
+            if part not in text:
+                return TemplateRefuses(LEFT_OUT)
+        for call in calls_of(answer):
+            if call["function"]["name"] not in text:
+                return TemplateRefuses(CALLS_LEFT_OUT)
         return self._ended(text)
 
     def differs(self, prompt: str, chat: Chat, answer: Message, usual: str) -> bool:
@@ -96,11 +98,11 @@ class AnswerText:
 
     def _written(self, prompt: str, whole: str, message: Message) -> str | TemplateRefuses:
         """The text behind the prompt, not cut at its end."""
+        if whole.startswith(prompt):
+            return whole[len(prompt) :]
         given = self._template.given(message)
         answer = given["content"] if isinstance(given["content"], str) else message["content"]
         in_field = bool(self._template.reasoning_field and message.get("reasoning_content"))
-        if whole.startswith(prompt):
-            return whole[len(prompt) :]
         start = prompt.removesuffix(self._rest)
         if not self._rest or not whole.startswith(start):
             return TemplateRefuses(HAS_REASONING if in_field or "</" in answer else NO_WAY)

@@ -189,6 +189,7 @@ class _Prompts:
         self._shortened: dict[tuple[int, int], int] = {}
         self._conversations: dict[bytes, int] = {}
         """Digest of the opening -> number."""
+        self._conversation_of = numpy.full(len(self._full), -1)
 
     def add(
         self, span: slice, prompts: Sequence[Text], completion_tokens: Sequence[int]
@@ -207,13 +208,15 @@ class _Prompts:
             "prompt": numpy.array([self._text(*key) for key in asked], "u4"),
             "prompt_tokens": numpy.array([len(prompt.ids) for prompt in fitted], "u4"),
             "dropped": numpy.array([prompt.dropped for prompt in fitted], "u4"),
-            "conversation": numpy.array([self._conversation(prompt) for prompt in prompts], "u4"),
+            "conversation": numpy.array(list(map(self._conversation, numbers, prompts)), "u4"),
         }
         return columns, [prompt.refused for prompt in fitted]
 
-    def _conversation(self, prompt: Text) -> int:
-        key = digest(spelled(opening(prompt)).encode("utf-8", "surrogatepass"))
-        return self._conversations.setdefault(key, len(self._conversations))
+    def _conversation(self, number: int, prompt: Text) -> int:
+        if self._conversation_of[number] < 0:
+            key = digest(spelled(opening(prompt)).encode("utf-8", "surrogatepass"))
+            self._conversation_of[number] = self._conversations.setdefault(key, len(self._conversations))
+        return int(self._conversation_of[number])
 
     def _text(self, number: int, dropped: int) -> int:
         """Number of a prompt's text; -1: not written yet."""

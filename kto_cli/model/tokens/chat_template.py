@@ -98,16 +98,17 @@ class ChatTemplate:
         """The text of each chat, or why the template does not accept it."""
         return [self._text(chat, generation) for chat in chats]
 
-    def given(self, message: Message) -> dict[str, Any]:
+    def given(self, message: Message) -> Mapping[str, Any]:
         """A message as the template reads it."""
-        if len(message) == 2:
-            found: dict[str, Any] = dict(message)
-        else:
-            found = {name: value for name, value in message.items() if name not in ("reasoning_content", "tool_calls")}
-            if reasoning := message.get("reasoning_content"):
-                found |= self._reasoning(reasoning, message["content"])
-            if calls := calls_of(message):
-                found["tool_calls"] = list(map(with_arguments_as_text, calls)) if self.calls_as_text else calls
+        if len(message) == 2 and not self.in_parts:
+            return message
+        found: dict[str, Any] = {
+            name: value for name, value in message.items() if name not in ("reasoning_content", "tool_calls")
+        }
+        if reasoning := message.get("reasoning_content"):
+            found |= self._reasoning(reasoning, message["content"])
+        if calls := calls_of(message):
+            found["tool_calls"] = list(map(with_arguments_as_text, calls)) if self.calls_as_text else calls
         if self.in_parts:
             found["content"] = [{"type": "text", "text": found["content"]}]
         return found
@@ -120,7 +121,7 @@ class ChatTemplate:
         return {"content": f"{opener}\n{reasoning}\n{closer}\n\n{content}"} if opener else {}
 
     def _text(self, chat: Chat, generation: bool) -> str | TemplateRefuses:
-        tools = offered(tuple(chat[:1]))
+        tools = offered(chat)
         messages = [self.given(message) for message in (chat[1:] if tools else chat)]
         options = {"add_generation_prompt": generation, **self._options}
         try:
