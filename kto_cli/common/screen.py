@@ -220,6 +220,8 @@ class Screen:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table of results on stdout; cells are shown as text, never read as markup. No word is broken."""
+        if self._out.quiet:
+            return
         cells = [[visible(number(cell)) for cell in row] for row in rows]
         names = [visible(column) for column in columns]
         widths = column_widths([*zip(names, *cells, strict=True)], self._out.width, cell_len)
@@ -248,6 +250,8 @@ class Screen:
 
     def texts(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Longer texts on stdout, side by side where each has room."""
+        if self._out.quiet:
+            return
         if self._out.width // len(columns) < LEAST_TEXT:
             self._stacked(title, [*map(visible, columns)], [[*map(visible, row)] for row in rows])
             return

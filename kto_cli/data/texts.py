@@ -108,6 +108,12 @@ def with_tools(tools: str, text: tuple[Message, ...]) -> tuple[Message, ...]:
     return ({"role": TOOLS, "content": tools}, *text) if tools else text
 
 
+def kinds(texts: Sequence[Text]) -> set[str]:
+    """Roles of all messages of chats, and `tool_calls` if one has calls of tools."""
+    turns = [turn for text in texts if not isinstance(text, str) for turn in text]
+    return {turn["role"] for turn in turns} | {"tool_calls" for turn in turns if "tool_calls" in turn}
+
+
 def has_more(*texts: Text) -> bool:
     """Whether some have tools, calls of them, or reasoning."""
     return any(len(turn) > 2 or turn["role"] == TOOLS for text in texts if not isinstance(text, str) for turn in text)

@@ -43,19 +43,18 @@ ROLES = {"Human": "user", "Assistant": "assistant"}
 def turns(text: str) -> tuple[str, tuple[Message, ...]]:
     """(text before the first marker, messages) of one text."""
     before, *parts = MARKER.split(text)
-    contents = [part.removeprefix(" ").rstrip() for part in parts[1::2]]
-    roles = [ROLES[role] for role in parts[::2]]
-    return before, tuple(map(message, roles, contents))
+    sides = zip(parts[::2], parts[1::2], strict=True)
+    return before, tuple([message(ROLES[side], part.removeprefix(" ").rstrip()) for side, part in sides])
 
 
 def both_turns(chosen: str, rejected: str) -> dict[str, tuple[str, tuple[Message, ...]]]:
     """`turns` of both texts; a shared beginning is parsed once."""
     last = chosen.rfind(LAST)
     if last > 0 and rejected[: last + len(LAST)] == chosen[: last + len(LAST)]:
-        answers = {"chosen": chosen[last:], "rejected": rejected[last:]}
-        if all(len(MARKER.findall(answer)) == 1 for answer in answers.values()):
+        answers = {"chosen": turns(chosen[last:])[1], "rejected": turns(rejected[last:])[1]}
+        if all(len(answer) == 1 for answer in answers.values()):
             before, asked = turns(chosen[:last])
-            return {side: (before, asked + turns(answer)[1]) for side, answer in answers.items()}
+            return {side: (before, asked + answer) for side, answer in answers.items()}
     return {"chosen": turns(chosen), "rejected": turns(rejected)}
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadData
 from kto_cli.common.words import plural
 from kto_cli.core.mismatch import mismatched_partners
-from kto_cli.data.texts import Text, spelled
+from kto_cli.data.texts import Text, kinds, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
@@ -137,17 +137,18 @@ def _write_texts(
 
 def _count(report: EncodingReport, batch: Batch, reasons: Sequence[str], left_out: dict[str, str]) -> None:
     """Counts the rows that the chat template refuses, by reason, and those it leaves something out of."""
+    report.chats += sum(not isinstance(prompt, str) for prompt in batch["prompt"])
+    if not any(reasons) and kinds(batch["prompt"]).isdisjoint(left_out):
+        return
     for prompt, origin, reason in zip(batch["prompt"], batch["origin"], reasons, strict=True):
-        report.chats += not isinstance(prompt, str)
         if reason:
             known = REFUSED + reason in report.dropped or len(report.dropped) < MOST_REASONS
             why = REFUSED + (reason if known else "other reasons")
             report.dropped[why] += 1
             if len(report.examples.setdefault(why, [])) < EXAMPLES:
                 report.examples[why].append(origin)
-        elif left_out and not isinstance(prompt, str):
-            kinds = {turn["role"] for turn in prompt} | {"tool_calls" for turn in prompt if "tool_calls" in turn}
-            report.left_out.update({left_out[kind] for kind in kinds & left_out.keys()})
+        else:
+            report.left_out.update({left_out[kind] for kind in kinds([prompt]) & left_out.keys()})
 
 
 class _Completions:

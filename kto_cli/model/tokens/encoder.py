@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadModel
 from kto_cli.common.template_kwargs import FLAG
-from kto_cli.data.texts import TOOLS, Message, Text
+from kto_cli.data.texts import TOOLS, Message, Text, kinds
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
 from kto_cli.model.tokens.template_variables import unused_kwargs
@@ -171,7 +171,7 @@ class Encoder:
             TemplateRefuses: a completion is written otherwise behind another prompt.
         """
         for prompt, completion in zip(prompts, completions, strict=True):
-            if not self._is_checked_alone(prompt) and self._is_written_otherwise(prompt, completion):
+            if not self._is_checked_alone(kinds([prompt])) and self._is_written_otherwise(prompt, completion):
                 roles = ", ".join(message["role"] for message in prompt if not isinstance(message, str))
                 raise TemplateRefuses(
                     f"behind the roles {roles} it writes an answer otherwise than behind one question"
@@ -182,17 +182,18 @@ class Encoder:
 
         Some templates write an answer to results of tools otherwise than one to a question.
         """
+        if not self._is_checked_alone(kinds(prompts)):
+            return [""] * len(prompts)
         return [
-            AFTER_RESULTS if self._is_checked_alone(prompt) and self._is_written_otherwise(prompt, completion) else ""
+            AFTER_RESULTS
+            if self._is_checked_alone(kinds([prompt])) and self._is_written_otherwise(prompt, completion)
+            else ""
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
 
-    def _is_checked_alone(self, prompt: Text) -> bool:
-        """Whether a prompt holds results of tools, or has a template of its own as it offers tools."""
-        if isinstance(prompt, str):
-            return False
-        roles = {message["role"] for message in prompt}
-        return "tool" in roles or (self._template.has_tool_template and TOOLS in roles)
+    def _is_checked_alone(self, found: set[str]) -> bool:
+        """Whether a prompt of these kinds holds results of tools, or has a template of its own as it offers tools."""
+        return "tool" in found or (self._template.has_tool_template and TOOLS in found)
 
     def _is_written_otherwise(self, prompt: Text, completion: Text) -> bool:
         """Whether a completion is written otherwise behind its own prompt than behind one question; rows that the
