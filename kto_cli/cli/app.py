@@ -39,6 +39,7 @@ class Commands(TyperGroup):
             Interrupted: Ctrl-C or SIGTERM. OutOfMemory: where a command does not try again with less.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the default one keeps freed memory
         try:
             with sigterm_as_interrupt():
                 return super().invoke(ctx)

@@ -188,3 +188,11 @@ def test_codes_of_emoji_are_shown_as_the_file_has_them(capsys, text):
     screen.note(text)
     screen.warn(text)
     assert capsys.readouterr().err.count(text) == 2
+
+
+def test_a_screen_that_prints_nothing_lays_out_nothing(monkeypatch):
+    """With --json, and in the second and later processes of a launch."""
+    monkeypatch.setattr("rich.console.Console.print", lambda *_, **__: pytest.fail("it lays out a table"))
+    for screen in (Screen(as_json=True), Screen(quiet=True)):
+        screen.table("Rows", ("split", "rows"), [("train", 1)])
+        screen.texts("Answers", ("base", "trained"), [("one", "other")])
