@@ -17,8 +17,9 @@ from kto_cli.data.arrow_chats import chat_type, from_arrow, texts_alone, to_arro
 from kto_cli.data.dataset import TRAIN, load_data_dir
 from kto_cli.data.formats.chats import whole_chat
 from kto_cli.data.formats.counts import counting
+from kto_cli.data.formats.message_names import DEVELOPER
 from kto_cli.data.formats.message_parts import UNREAD
-from kto_cli.data.formats.messages import DEVELOPER, UNWRAPPED, read_turns
+from kto_cli.data.formats.messages import UNWRAPPED, read_turns
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.rows import OFFERED
 from kto_cli.data.formats.tool_calls import NULLS, calls_json, tools_json

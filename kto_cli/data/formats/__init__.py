@@ -6,7 +6,7 @@ listing.py              raw files of a folder, and their official split
 saved_dataset.py        folders that datasets.save_to_disk wrote
 fields.py               fields of a record, with their types checked
 messages.py             one chat message in the spellings that people have: role, text, and what else it carries
-message_names.py        names of roles and fields
+message_names.py        names of roles and fields, and what they say: role, id, rating
 message_parts.py        content given as a list of parts
 tool_calls.py           tools and calls of them, in one form
 chats.py                chats as they happen, brought into turns: greetings, neighbours of one role, the rated answer

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from kto_cli.data.formats.counts import count
+from kto_cli.data.formats.records import RowFault, check_text
+
 ROLES = {
     **dict.fromkeys(("user", "human", "humanmessage", "prompter", "usr", "person"), "user"),
     **dict.fromkeys(
@@ -53,3 +59,56 @@ TOOL_COLUMNS = ("tools", "functions")
 MEDIA_COLUMNS = ("images", "image", "videos", "video", "audios", "audio")
 MORE_THAN_TEXT = (*TOOL_COLUMNS, *MEDIA_COLUMNS)
 """Columns beside a chat that its answer depends on."""
+DEVELOPER = "chats whose message of the role developer is read as a system message"
+
+
+def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Fields of a message; LangChain keeps them in `data` or `kwargs`, beside the message's type."""
+    for key in ("data", "kwargs"):
+        inner = values.get(key)
+        if isinstance(inner, dict) and any(name in inner for name in TEXT_KEYS) and "role" not in values:
+            kind = values.get("type")
+            names = values.get("id")
+            if kind == "constructor" and isinstance(names, (list, tuple)) and names:
+                kind = str(names[-1]).removesuffix("Chunk")
+            return {**inner, "type": kind}
+    return values
+
+
+def role_of(values: Mapping[str, Any], what: str) -> tuple[str, str]:
+    """(field of a message's role, its role: of a chat template, or one of ITEM_ROLES).
+
+    Raises:
+        RowFault: `role_not_accepted`; `not_text` if there is none.
+    """
+    if "role" not in values and isinstance(values.get("isCreatedByUser"), bool):  # LibreChat
+        return "isCreatedByUser", "user" if values["isCreatedByUser"] else "assistant"
+    key = next((key for key in ROLE_KEYS if isinstance(values.get(key), (str, dict))), "role")
+    given = values.get(key)
+    if isinstance(given, dict):  # {"author": {"role": "user"}}
+        given = given.get("role")
+    given = check_text(given, f"a role in {what}")
+    folded = given.strip().casefold()
+    if folded == "developer":
+        count(DEVELOPER)
+    if folded in ROLES:
+        return key, ROLES[folded]
+    if folded in ITEM_ROLES:
+        return key, folded
+    accepted = ", ".join(dict.fromkeys(ROLES.values()))
+    raise RowFault(
+        "role_not_accepted", f"role {given[:40]!r} is not one of {accepted} (nor human, gpt, ai, bot, model)"
+    )
+
+
+def is_rating(name: str, value: Any) -> bool:
+    """Whether a field says that its message was rated; a score only as thumbs are stored, 1 or -1."""
+    if name == "score":
+        return value in (1, -1) and not isinstance(value, bool)
+    return name in RATING_FIELDS and value != 0
+
+
+def identity(values: Mapping[str, Any]) -> str:
+    """Id of a message; empty if it has none."""
+    found = next((values[key] for key in ("id", "message_id", "messageId", "_id") if key in values), None)
+    return str(found) if isinstance(found, (str, int)) and not isinstance(found, bool) else ""

@@ -21,7 +21,7 @@ from typing import Any
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.formats.fields import need_columns, needed
 from kto_cli.data.formats.labels import as_number, is_missing, spell_cell
-from kto_cli.data.formats.messages import identity
+from kto_cli.data.formats.message_names import identity
 from kto_cli.data.formats.records import Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.products.rated_messages import Chat, rated_rows, without

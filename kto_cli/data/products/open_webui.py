@@ -26,7 +26,7 @@ from kto_cli.data.formats.chats import branch
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import as_number, is_missing, spell_cell
-from kto_cli.data.formats.messages import identity
+from kto_cli.data.formats.message_names import identity
 from kto_cli.data.formats.records import Dropped, Result, RowFault
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.log.labels import NoFeedback
