@@ -198,6 +198,22 @@ STYLES: dict[str, ToolStyle] = {
         field="thinking",
         ends=("<|call|>",),
     ),
+    "results inside the turn, which reasoning opens behind": ToolStyle(
+        "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}{% if m.role == 'user' %}<|turn|>user\n"
+        "{{ m.content }}<|eos|>\n{% elif m.role == 'tool' %}<|result|>{{ m.content }}<|/result|>{% else %}"
+        "{% if messages[loop.index0 - 1].role != 'tool' %}<|turn|>model\n{% endif %}{% if m.reasoning_content %}<|channel|>thought\n"
+        "{{ m.reasoning_content }}<|/channel|>{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<|tool_begin|>"
+        "{{ c.function.name }} {{ c.function.arguments | tojson }}<|tool_end|>{% endfor %}{% if not m.tool_calls or loop.last %}"
+        "<|eos|>\n{% endif %}{% endif %}{% endfor %}{% if add_generation_prompt %}{% if messages[-1].role == 'tool' %}"
+        "<|channel|>thought\n{% else %}<|turn|>model\n{% endif %}{% endif %}",
+        "<|eos|>",
+        f"<|tool_begin|>weather {ARGUMENTS}<|tool_end|><|eos|>",
+        f"I look.<|tool_begin|>weather {ARGUMENTS}<|tool_end|><|eos|>",
+        f"({OTHERWISE})",
+        "<|channel|>thought\nI know.<|/channel|>It is 18.<|eos|>",
+        f"<|channel|>thought\nI ask.<|/channel|><|tool_begin|>weather {ARGUMENTS}<|tool_end|><|eos|>",
+        field="reasoning_content",
+    ),
     "magistral": ToolStyle(
         "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
         "{% elif m.role == 'tool' %}[TOOL]{{ m.content }}[/TOOL]{% else %}{% if m.reasoning %}[THINK]{{ m.reasoning }}[/THINK]{% endif %}"

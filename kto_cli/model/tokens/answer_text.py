@@ -45,6 +45,9 @@ class AnswerText:
         if chat.count(PROBE) < 2:
             raise TemplateRefuses("it leaves out what the model answers")
         shared = min(_shared(self.prompt, chat), place)
+        (asked,) = template.render([[QUESTION]], generation=False)
+        self._generation = self.prompt[_shared(asked, self.prompt) :]
+        """The generation prompt behind one question."""
         self._rest = self.prompt[shared:]
         """End of the generation prompt that the whole chat lacks."""
         self.before, self.after = chat[shared:place], chat[place + len(PROBE) :]
@@ -88,13 +91,16 @@ class AnswerText:
     def differs(self, prompt: str, chat: Chat, answer: Message, usual: str) -> bool:
         """Whether an answer is written otherwise behind a chat than `usual`, behind one question.
 
-        A template may write earlier turns otherwise once they are answered: then the end of the whole chat decides.
+        A template may write earlier turns otherwise once they are answered: then the end of the whole chat decides, and
+        whether the generation prompt is that behind one question.
         """
         own = self.behind(prompt, chat, answer)
         if isinstance(own, str):
             return own != usual
-        (whole,) = self._template.rendered([[*chat, answer]], generation=False)
-        return isinstance(whole, TemplateRefuses) or not whole.rstrip().endswith(usual.rstrip())
+        whole, asked = self._template.rendered([[*chat, answer], chat], generation=False)
+        if isinstance(whole, TemplateRefuses) or isinstance(asked, TemplateRefuses):
+            return True
+        return prompt[_shared(asked, prompt) :] != self._generation or not whole.rstrip().endswith(usual.rstrip())
 
     def _written(self, prompt: str, whole: str, message: Message) -> str | TemplateRefuses:
         """The text behind the prompt, not cut at its end."""
@@ -132,10 +138,9 @@ class AnswerText:
     def notes(self) -> list[str]:
         """Sentences on what this template needs."""
         found = []
-        (without,) = self._template.render([[QUESTION]], generation=False)
         if self.before.strip():
-            where = "has no generation prompt: the model" if without == self.prompt else "makes the model"
-            verb = "writes" if without == self.prompt else "write"
+            where = "makes the model" if self._generation else "has no generation prompt: the model"
+            verb = "write" if self._generation else "writes"
             found.append(f"The chat template {where} {verb} {self.before!r} itself before a plain answer.")
         if self._closer:
             found.append(
