@@ -21,8 +21,9 @@ from kto_cli.data.formats.message_names import DEVELOPER
 from kto_cli.data.formats.message_parts import UNREAD
 from kto_cli.data.formats.messages import UNWRAPPED, read_turns
 from kto_cli.data.formats.records import RowFault
-from kto_cli.data.formats.rows import OFFERED
+from kto_cli.data.formats.rows import OFFERED, answer_of, chat_and_answer, offering, prompt_of
 from kto_cli.data.formats.tool_calls import NULLS, calls_json, tools_json
+from kto_cli.data.log.format import with_system
 from kto_cli.data.pipeline.to_rows import REASONING_DROPPED, REASONING_KEPT
 from kto_cli.data.reasoning import split_reasoning
 from kto_cli.data.texts import EXTRAS, Message, api_messages, joined, spelled, tools_of, with_tools, without_tools
@@ -165,6 +166,50 @@ def test_items_of_a_response_are_one_answer():
     _, answer = chat(USER, *items)
     assert (answer["reasoning_content"], answer["content"]) == ("I ask.", "Let me see.")
     assert json.loads(answer["tool_calls"])[0]["id"] == "c1"
+    (alone,) = answer_of(items, (USER,), "output")
+    assert alone == answer
+    assert reason(answer_of, [ANSWER, ANSWER], (USER,), "output") == "answer_not_one_turn"
+
+
+def test_a_call_has_the_id_that_its_result_names():
+    item = {"type": "function_call", "id": "item 1", "call_id": "c1", **BONN}
+    prompt, _ = chat(USER, item, {"type": "function_call_output", "call_id": "c1", "output": "18"}, ANSWER)
+    assert json.loads(prompt[1]["tool_calls"])[0]["id"] == prompt[2]["tool_call_id"] == "c1"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_request_has_its_system_message_and_tools_beside_its_messages(as_text: bool):
+    """A logged request, as the prompt or with the answer as a whole chat; a column may offer the same tools again."""
+    request = {"model": "m", "system": [{"type": "text", "text": "Be brief."}], "tools": TOOLS, "messages": [USER]}
+    spelling: Any = json.dumps(request) if as_text else request
+    prompt = prompt_of(spelling, False)
+    assert json.loads(tools_of(prompt)) == TOOLS
+    assert [turn["role"] for turn in prompt] == ["tools", "system", "user"]
+    assert chat_and_answer({**request, "messages": [USER, ANSWER]}, "chat", {}, False) == (prompt, (ANSWER,))
+    assert offering(tools_of(prompt), prompt) == prompt == with_system(prompt, "Be brief.")
+    assert with_system((prompt[0], prompt[2]), "Be brief.") == prompt
+    assert reason(offering, tools_json([{**FUNCTION, "name": "other"}], "tools"), prompt) == "tools_not_accepted"
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ({"type": "step-start"}, ""),
+        ({"type": "text", "text": "18 degrees."}, ""),
+        ({"type": "reasoning", "text": "I look."}, "I look."),
+        ({"type": "tool-invocation", "toolInvocation": {"toolName": "weather"}}, "tools_not_accepted"),
+        ({"type": "tool-weather", "input": {}, "output": "18"}, "tools_not_accepted"),
+        ({"type": "file", "url": "a.png"}, "media_not_accepted"),
+    ],
+)
+def test_parts_beside_a_content_are_read_too(part: dict[str, Any], found: str):
+    """Vercel's messages have their text twice; calls, results and reasoning are in the parts alone."""
+    message = {**ANSWER, "parts": [part, {"type": "text", "text": ANSWER["content"]}]}
+    if found.endswith("accepted"):
+        assert reason(chat, USER, message) == found
+        return
+    _, answer = chat(USER, message)
+    assert (answer["content"], answer.get("reasoning_content", "")) == (ANSWER["content"], found)
 
 
 @pytest.mark.parametrize(

@@ -122,9 +122,15 @@ def may_be_chat(text: str) -> bool:
 
 
 def chat_in(value: Any) -> list[Any] | None:
-    """Messages of a list of messages, of one message, or of an object with `messages`; None for anything else."""
-    if isinstance(value, dict):
-        value = value["messages"] if isinstance(value.get("messages"), (list, tuple)) else [value]
+    """Messages of a list of messages, of one message, or of an object with `messages`; None for anything else.
+
+    An object with `messages` is often a request to a model, with its system message beside them.
+    """
+    if isinstance(value, dict) and isinstance(value.get("messages"), (list, tuple)):
+        system = value.get("system")
+        value = [*([{"role": "system", "content": system}] if system else []), *value["messages"]]
+    elif isinstance(value, dict):
+        value = [value]
     if not isinstance(value, (list, tuple)) or not value or not all(map(is_message, value)):
         return None
     return list(value)

@@ -163,6 +163,8 @@ def answer_turn(turns: Sequence[Turn], prompt: tuple[Message, ...], what: str) -
     if any(turn.role == "user" for turn in kept):
         *asked, last = in_turn(kept, quiet=True)
         kept = [last] if as_messages(asked) == without_tools(prompt) else kept
+    elif {turn.role for turn in kept} == {"assistant"} and sum(bool(turn.content.strip()) for turn in kept) < 2:
+        kept = [join(kept)]  # reasoning, a text and calls, each as an item of its own
     if [turn.role for turn in kept] != ["assistant"]:
         fault = f"{what} after the prompt has the roles {roles(turns)}, not one assistant turn"
         raise RowFault("answer_not_one_turn", fault)

@@ -19,6 +19,8 @@ TEXT_PARTS = frozenset(("text", "input_text", "output_text"))
 REASONING_PARTS = frozenset(("thinking", "redacted_thinking", "reasoning", "think", "thought"))
 CALL_PARTS = frozenset(("tool_use", "tool_call", "function_call", "functioncall"))
 RESULT_PARTS = frozenset(("tool_result", "function_call_output", "functionresponse", "function_response"))
+MARKS = frozenset(("step_start", "step_finish"))
+"""Parts that say nothing: where a step of an agent begins and ends."""
 MEDIA_PARTS = ("image", "audio", "video", "file", "document", "media")
 REASONING_KEYS = ("thinking", "text", "reasoning", "content", "summary", "think")
 UNREAD = "chats with reasoning that cannot be read (encrypted or empty), left out"
@@ -65,7 +67,7 @@ def content_of(value: Any, what: str) -> Content:
             calls.append(part)
         elif kind in RESULT_PARTS:
             results.append(result_of(part, what))
-        else:
+        elif kind not in MARKS:
             texts.append(text_part(part, kind, what))
     text = "".join(texts) if texts else None
     return Content(text, "\n\n".join(filter(None, reasoning)), tuple(calls), tuple(results))

@@ -172,6 +172,11 @@ def said_turn(
             raise RowFault("media_not_accepted", f"a message of {what} has {key}: kto reads text alone")
         elif name in REASONING_FIELDS:
             reasoning = reasoning or read_reasoning(value, what)
+        elif name == "parts":  # the same message once more, in full
+            more = content_of(value, f"{key} in {what}")
+            if more.results:
+                raise RowFault("tools_not_accepted", f"a message of {what} holds results of tools and more")
+            reasoning, calls = reasoning or more.reasoning, calls or calls_json(more.calls, f"a message of {what}")
         elif name == "refusal":
             if text and text.strip():
                 raise RowFault("part_not_accepted", f"a message of {what} has both a content and a refusal")

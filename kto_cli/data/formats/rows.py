@@ -30,7 +30,7 @@ from kto_cli.data.formats.fields import as_prompt, chat_turns
 from kto_cli.data.formats.labels import label_value
 from kto_cli.data.formats.messages import Turn, as_messages, offered_tools, read_turns
 from kto_cli.data.formats.records import Message, Output, Pair, RowFault, Scored, Text, check_text, message, root
-from kto_cli.data.texts import with_tools, without_tools
+from kto_cli.data.texts import tools_of, with_tools, without_tools
 
 OFFERED = "records whose prompt offers tools, which the model's chat template is given"
 
@@ -50,19 +50,31 @@ def prompt_of(value: Any, as_text: bool) -> Text:
         return as_prompt(value, as_text)
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
-    return prompt_chat(chat_turns(value, "the prompt"))
+    return offering(requested_tools(value), prompt_chat(chat_turns(value, "the prompt")))
+
+
+def requested_tools(value: Any) -> str:
+    """JSON of the tools in a request to a model, an object with `messages` or its text; empty if it offers none.
+
+    Raises:
+        RowFault: see `offered_tools`.
+    """
+    found = structure_of(value) if isinstance(value, str) else value
+    return offered_tools(found) if isinstance(found, dict) and "messages" in found else ""
 
 
 def offering(tools: str, prompt: Text) -> Text:
     """A prompt that offers tools, given as JSON.
 
     Raises:
-        RowFault: `tools_not_accepted` with --text.
+        RowFault: `tools_not_accepted` with --text, or if the prompt itself offers others.
     """
     if tools and isinstance(prompt, str):
         raise RowFault("tools_not_accepted", "--text keeps plain text, and the prompt offers tools")
-    if isinstance(prompt, str) or not tools:
+    if isinstance(prompt, str) or tools in ("", own := tools_of(prompt)):
         return prompt
+    if own:
+        raise RowFault("tools_not_accepted", "the request in the prompt and the column of tools offer different ones")
     count(OFFERED)
     return with_tools(tools, prompt)
 
@@ -137,7 +149,7 @@ def chat_and_answer(value: Any, what: str, values: Mapping[str, Any], as_text: b
     rated = rated_id(values)
     turns = with_rated(chat_turns(thread_of(value, rated), what), values)
     prompt, answer = whole_chat(turns, what, rated, is_labelled=True)
-    return prompt, (answer,)
+    return offering(requested_tools(value), prompt), (answer,)
 
 
 def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None = None) -> Pair:

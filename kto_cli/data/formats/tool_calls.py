@@ -24,9 +24,8 @@ PARAMETERS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema
 """Keys of a tool's JSON schema: OpenAI, Anthropic, MCP, Gemini."""
 ARGUMENTS = ("arguments", "args", "input", "parameters", "kwargs")
 NAMES = ("name", "toolName", "tool_name")
-IDS = ("id", "call_id", "toolCallId", "tool_call_id")
-HOLDERS = ("function", "functionCall", "tool_call")
-"""Fields of a call that hold its name and arguments."""
+IDS = ("call_id", "toolCallId", "tool_call_id", "id")
+"""Keys of a call's id, by which its result names it; an item of OpenAI's responses also has an id of its own."""
 HOLDERS = ("tool_call", "function", "functionCall")
 """Fields of a call that hold its name and arguments, the outer ones first."""
 RESULTS = ("output", "result", "response")

@@ -49,6 +49,7 @@ from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, wi
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record
+from kto_cli.data.texts import tools_of, with_tools, without_tools
 
 DIFY_ANSWER, DIFY_RATING, DIFY_LENGTH = "ai_response", "feedback_rating_raw", 500
 """Columns of Dify's export of feedback, and how many characters of an answer it writes before three points."""
@@ -152,9 +153,10 @@ def with_system(prompt: Text, system: str | None) -> Text:
     """
     if system is None or isinstance(prompt, str):
         return prompt
-    if prompt[0]["role"] != "system":
-        return (message("system", system), *prompt)
-    if prompt[0]["content"].strip() != system.strip():
+    asked = without_tools(prompt)
+    if asked[0]["role"] != "system":
+        return with_tools(tools_of(prompt), (message("system", system), *asked))
+    if asked[0]["content"].strip() != system.strip():
         raise RowFault("two_system_messages", "the chat has a system message that differs from the system column's")
     return prompt
 
