@@ -31,9 +31,10 @@ from kto_cli.data.log import format
 from kto_cli.data.pipeline import parse, to_rows
 from kto_cli.data.pipeline.label import label_rows
 from kto_cli.data.pipeline.outcome import DROPPED, REJECTED, Outcomes
+from kto_cli.data.pipeline.parsed_row import key
 from kto_cli.data.pipeline.rankings import paired
 from kto_cli.data.pipeline.row_spool import Spool, codes
-from kto_cli.data.pipeline.to_rows import Block, ParsedRow, key, texts_in_arrow
+from kto_cli.data.pipeline.to_rows import Block, ParsedRow, texts_in_arrow
 from kto_cli.data.pipeline.write import RowIds, hexadecimal
 from kto_cli.data.readers.jsonl import UNPARSED, Record
 from kto_cli.data.registry import source

@@ -2,6 +2,7 @@
 
 parse.py         raw files to parsed rows, in one process or several
 to_rows.py       a block of records to parsed rows: texts in Arrow, numbers in arrays
+parsed_row.py    a row as parsed, and the numbers of parsed rows: labels, scores, hashes, findings
 row_spool.py     buffer of rows: texts in a temporary file, numbers in memory, until all rows are read
 outcome.py       outcome of each row: train, validation, or dropped and why
 assign.py        outcomes for all rows: labels, fixes, split, sample

@@ -12,8 +12,8 @@ import numpy
 from kto_cli.common.words import plural
 from kto_cli.data.columns import I8, Columns, Flags
 from kto_cli.data.formats.records import root
+from kto_cli.data.pipeline.parsed_row import keys
 from kto_cli.data.pipeline.row_spool import Spool, codes
-from kto_cli.data.pipeline.to_rows import keys
 from kto_cli.data.texts import Message
 
 FEWEST_ROWS = 12
