@@ -107,12 +107,15 @@ def in_folder(folder: Path, paths: Sequence[Path], subset_of: SubsetOf) -> list[
 def grouped(files: Sequence[RawFile]) -> list[RawFile]:
     """Raw files, with the JSON files of one object each in a folder as one: none of them has to have all columns.
 
+    Files of an official split (train.json, test.json) are files of their own.
+
     Raises:
         BadInput: a file cannot be read as text.
     """
     listed = [file.path for file in files]
+    in_splits = {file.path.parent for file in files if file.split is not None}
     folders = {path.parent: None for path in listed if any_file.suffix(path.name) == ".json"}
-    of_folder = {folder: object_files(folder) for folder in folders}
+    of_folder = {folder: object_files(folder) for folder in folders if folder not in in_splits}
     objects = {path for found in of_folder.values() if set(found) <= set(listed) for path in found}
     result: dict[Path, RawFile] = {}
     for file in files:
