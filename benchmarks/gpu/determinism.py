@@ -11,15 +11,15 @@ from benchmarks.gpu.checks import check
 from benchmarks.gpu.models import TINY, Way, accelerator, llama, make_engine, rows_of, step_with_gradient
 from benchmarks.gpu.timing import device, free_memory
 
-REPEATS = 3 if TINY else 6
+REPEATS = 3 if TINY else 4
 
 
 def run() -> None:
     """Both dtypes, one call a layer and one a segment, without and with the requirement that `kto train` sets."""
     accelerator()
     rows = rows_of(8 if TINY else 32, 3)
-    for dtype in (torch.bfloat16, torch.float32):
-        for required in (False, True):
+    for required in (True, False):
+        for dtype in (torch.bfloat16, torch.float32):
             for walk in (False, True):
                 name = f"{str(dtype).removeprefix('torch.')}, {'required' if required else 'preferred'}"
                 with check(f"bits: {name}{', a call a segment' if walk else ''}") as found:

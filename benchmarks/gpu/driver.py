@@ -21,7 +21,7 @@ PHASES: tuple[tuple[tuple[str, int], ...], ...] = (
     # One at a time: these are timed. The most useful first.
     (("speed", 150),),
     (("kernels", 45),),
-    (("versus_trl", 120),),
+    (("versus_trl", 170),),
     (("lora", 60),),
     (("generation", 45),),
 )

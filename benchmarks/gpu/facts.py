@@ -14,7 +14,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks.gpu.checks import check
 from benchmarks.gpu.timing import device, seconds, synchronize
 
-LIBRARIES = ("transformers", "accelerate", "peft", "datasets", "pyarrow", "trl", "bitsandbytes", "flash_attn", "vllm")
+LIBRARIES = (
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "pyarrow",
+    "typer",
+    "trl",
+    "bitsandbytes",
+    "flash_attn",
+    "vllm",
+)
 KERNELS = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn", 4: "overrideable"}
 """torch's numbers of attention back ends."""
 

@@ -118,6 +118,7 @@ def accelerator() -> Any:
 def make_engine(model: Any, way: Way, rows: list[EncodedRow]) -> Made:
     """As `kto train` makes it: scorer checked, layers changed, optimizer, accelerate's wrapping."""
     where = accelerator()
+    where.free_memory()  # it keeps what it has wrapped
     scorer = CompletionScorer(model, way.dtype).to(where.device)
     order = sorted(rows, key=lambda row: row.own.length)
     checked = scorer.trust_or_fall_back([order[0].own, order[1].own, order[0].mismatched, order[-1].own])

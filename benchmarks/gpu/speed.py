@@ -34,8 +34,10 @@ COUNT, STEPS = (8, 2) if TINY else (32, 6)
 
 
 def run() -> None:
-    """One way after the other; the first step of each warms up."""
+    """One way after the other; the first step of each warms up, and a first way all of them."""
     accelerator()
+    timed(llama("1B"), Way(), [rows_of(COUNT, 90 + number) for number in range(3)], {})
+    free_memory()
     for name, way, lengths in WAYS:
         with check(f"1B: {name}") as found:
             if way.compiled and device().type != "cuda":

@@ -51,9 +51,9 @@ class EvalFlags(ModelFlags):
     engine: Annotated[
         str,
         typer.Option(
-            metavar="ENGINE",
-            help=f"{', '.join(ENGINES)}, or the URL of an OpenAI-compatible server that serves the models (its key: "
-            "$KTO_ENGINE_KEY).",
+            metavar="NAME|URL",
+            help=f"{', '.join(ENGINES)}, or the address of an OpenAI-compatible server that serves the models "
+            "(its key: $KTO_ENGINE_KEY).",
             rich_help_panel=ANSWERS,
         ),
     ]

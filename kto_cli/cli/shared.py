@@ -135,7 +135,7 @@ class ModelFlags:
     dtype: Annotated[
         Dtype,
         typer.Option(
-            metavar="DTYPE",
+            metavar="NAME",
             help=f"{', '.join(DTYPES)} (bfloat16 weights too). auto: bfloat16 on GPUs that have it.",
             rich_help_panel=MEMORY,
         ),

@@ -1,16 +1,17 @@
 """Deterministic algorithms: the same bits on every run, needed to resume bit for bit.
 
 torch can prefer them, and warn of an operation that has none, or require them, and raise. The backward passes of flash
-and memory-efficient attention are deterministic only where that is required. Training and the reference pass require it
-if the model's operations allow it; generating answers does not: cumulative sums of floats have no deterministic version
-on GPUs.
+and memory-efficient attention are deterministic only where that is required, so it is while they run. Training and
+the reference pass require it if the model's operations allow it; generating answers does not: cumulative sums of floats
+have no deterministic version on GPUs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +48,19 @@ def require_determinism(scorer: Any, sequences: Sequence[TokenSequence], screen:
         )
     else:
         torch.use_deterministic_algorithms(True)
+
+
+@contextlib.contextmanager
+def required_if_preferred() -> Iterator[None]:
+    """Requires deterministic algorithms while operations run that have them, where they are only preferred."""
+    if not torch.is_deterministic_algorithms_warn_only_enabled() or torch.compiler.is_compiling():
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _pass_over(scorer: Any, sequences: Sequence[TokenSequence]) -> None:

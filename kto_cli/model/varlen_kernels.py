@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kto_cli.model.determinism import required_if_preferred
 from kto_cli.model.varlen_plan import Call
 
 
@@ -66,9 +67,10 @@ def _flash_forward(query: Tensor, key: Tensor, value: Tensor, call: Call, scale:
 
 def _flash_backward(gradient: Tensor, attended: Attended, call: Call, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, state = attended
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-        gradient, *tensors, *_flash_lengths(call), 0.0, call.causal, *state, **_flash_options(call, scale)
-    )
+    with required_if_preferred():
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+            gradient, *tensors, *_flash_lengths(call), 0.0, call.causal, *state, **_flash_options(call, scale)
+        )
     return found
 
 
@@ -112,24 +114,25 @@ def _efficient_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value, output, total, state = attended
     groups = query.shape[1] // key.shape[1]
-    d_query, d_key, d_value, _ = torch.ops.aten._efficient_attention_backward(
-        gradient[None],
-        query[None],
-        _repeated(key, groups),
-        _repeated(value, groups),
-        None,
-        output[None],
-        call.query_starts,
-        call.key_starts,
-        call.longest_query,
-        call.longest_key,
-        total,
-        0.0,
-        *state,
-        _LOWER_RIGHT,
-        False,
-        **_efficient_options(call, scale),
-    )
+    with required_if_preferred():
+        d_query, d_key, d_value, _ = torch.ops.aten._efficient_attention_backward(
+            gradient[None],
+            query[None],
+            _repeated(key, groups),
+            _repeated(value, groups),
+            None,
+            output[None],
+            call.query_starts,
+            call.key_starts,
+            call.longest_query,
+            call.longest_key,
+            total,
+            0.0,
+            *state,
+            _LOWER_RIGHT,
+            False,
+            **_efficient_options(call, scale),
+        )
     d_key, d_value = (part[0].unflatten(1, (-1, groups)).sum(2) for part in (d_key, d_value))
     return d_query[0], d_key, d_value
 

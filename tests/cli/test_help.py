@@ -33,6 +33,12 @@ def test_no_flag_is_cut_at_80_columns(command, monkeypatch):
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_flags_placeholder_is_its_name_in_capitals(command):
+    """typer 0.27 takes such a metavar for the flag: `--dtype` became `--DTYPE`."""
+    assert not [name for name, each in parameters(command).items() if (each.metavar or "").lower() == name]
+
+
 @pytest.mark.parametrize("command", ["train", "eval", "binarize"])
 def test_long_help_is_in_panels_and_the_first_has_what_most_people_need(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -16,7 +16,7 @@ from kto_cli.core.rows import TokenSequence
 from kto_cli.model import varlen_attention as varlen
 from kto_cli.model import varlen_plan
 from kto_cli.model.varlen_attention import varlen_attention
-from kto_cli.model.varlen_kernels import EFFICIENT, FLASH, REFERENCE, Kernel
+from kto_cli.model.varlen_kernels import EFFICIENT, FLASH, REFERENCE, Attended, Kernel
 from kto_cli.model.varlen_plan import Plan, make_call, make_plan
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -282,3 +282,28 @@ def test_a_call_is_one_on_the_device():
         for mine, its in zip(part or (), other or (), strict=True) if isinstance(part, tuple) else ():
             assert mine.equal(its) if isinstance(mine, Tensor) else mine == its
     assert make_call([2, 3], [4, 5], causal=True).query_starts.tolist() == [0, 2, 5]
+
+
+@pytest.mark.parametrize("kernel", [FLASH, EFFICIENT], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("asked", ["off", "preferred", "required"])
+def test_a_backward_pass_is_deterministic_unless_nobody_asked(kernel, asked, monkeypatch):
+    """The kernels read torch's mode: where determinism is only preferred, they warn and take the other algorithm."""
+    seen = []
+
+    def backward(*operands, **options):
+        warns = torch.is_deterministic_algorithms_warn_only_enabled()
+        seen.append("preferred" if warns else "required" if torch.are_deterministic_algorithms_enabled() else "off")
+        return [torch.zeros(1, 3, 2, 8)] * 4 if kernel is EFFICIENT else [torch.zeros(3, 2, 8)] * 3
+
+    for name in ("_flash_attention_backward", "_efficient_attention_backward"):
+        monkeypatch.setattr(torch.ops.aten, name, backward)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(asked != "off", warn_only=asked == "preferred")
+        some = torch.zeros(3, 2, 8)
+        attended = Attended(some, some, some, some, torch.zeros(2, 3), (some, some))
+        kernel.backward(some, attended, make_call((3,), (3,), causal=True), 1.0)
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == (asked == "preferred")
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    assert seen == ["off" if asked == "off" else "required"]
