@@ -73,7 +73,7 @@ def run() -> None:
 
         # Beside gradients and bfloat16 copies of the weights, less than the smallest micro-batch takes.
         weights = sum(each.numel() for each in made.scorer.parameters())
-        output, said = with_share(0.06 + 6 * weights / (peak - base), relieve)
+        output, said = with_share(0.12 + 6 * weights / (peak - base), relieve)
         found |= {"said": said, "budget": made.engine.token_budget, "checkpointed": bool(switched)}
         found["norm_relative"] = abs(output.gradient_norm / free.gradient_norm - 1)
         found["ok"] = found["norm_relative"] < 0.02
