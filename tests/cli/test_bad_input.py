@@ -58,7 +58,7 @@ BINARIZE = {
     "empty file": ("f.jsonl", b"", ["f.jsonl is empty", "Give a file"]),
     "blank lines alone": ("f.jsonl", b"\n\n  \n", ["f.jsonl", "Give a file"]),
     "not JSON": ("f.jsonl", b"hello\nworld\n", ["f.jsonl", "line 1", "Give a JSONL file"]),
-    "JSON of the wrong kind": ("f.jsonl", b"[1]\n2\n", ["f.jsonl", "Give a JSONL file"]),
+    "JSON of the wrong kind": ("f.jsonl", b"[1]\n2\n", ["f.jsonl", "without names of columns (line 1)", "or as CSV"]),
     "half a JSON array": ("f.json", b'[{"prompt": "a"', ["f.json", "not JSON", "Give"]),
     "not Parquet": ("f.parquet", b"PAR1 no", ["f.parquet"]),
     "not gzip after all": ("f.jsonl.gz", b"\x1f\x8b\x08broken", ["f.jsonl.gz", "damaged gzip", "Fetch it again"]),

@@ -329,7 +329,7 @@ def arrays() -> dict[str, Case]:
         "array-open-text": (b'["' + b"x" * 3_000_000, "item 1"),
     }
     cases |= {name: Case("f.json", data, ("not JSON", place)) for name, (data, place) in broken.items()}
-    cases["array-of-arrays"] = Case("f.json", b"[[1, 2], [3]]", ("item 1", "list instead of an object"))
+    cases["array-of-arrays"] = Case("f.json", b"[[1, 2], [3]]", ("item 1", "without names of columns"))
     cases["array-empty"] = Case("f.json", b"[ ]", ("empty",))
     return cases
 

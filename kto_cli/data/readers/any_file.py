@@ -15,8 +15,9 @@ from kto_cli.data.readers.excel_file import excel_columns, excel_records, sheet_
 from kto_cli.data.readers.json_array import json_array_records
 from kto_cli.data.readers.json_objects import json_object_records, layout_note, layout_of
 from kto_cli.data.readers.jsonl import UNPARSED, Record, line_records, parsed
+from kto_cli.data.readers.not_json import refuse_not_json
 from kto_cli.data.readers.object_folder import object_folder_records
-from kto_cli.data.readers.open_file import refuse_useless, starts_with
+from kto_cli.data.readers.open_file import refuse_empty, starts_with
 from kto_cli.data.readers.parquet import parquet_columns, parquet_records
 
 __all__ = ["SUFFIXES", "UNPARSED", "columns", "parsed", "records", "suffix"]
@@ -116,19 +117,20 @@ def json_columns(path: Path) -> list[str]:
         BadInput: no object in the whole file, or see `open_bytes`.
     """
     found: dict[str, None] = {}
-    valid, count, first_fault = 0, 0, None
+    valid, count, faulty = 0, 0, None
     for record in map(parsed, json_records(path, "", None)):
         count += 1
         if record.values is not None:
             valid += 1
             found.update(dict.fromkeys(record.values))
-        elif first_fault is None:
-            position = record.origin.removeprefix(":")
-            first_fault = f"{position if ' ' in position else f'line {position}'}: {record.detail}"
+        faulty = faulty or (record if record.values is None else None)
         if valid and count >= SAMPLE:
             break
-    if not valid:
-        refuse_useless(printable(path), first_fault, count)
+    if not count:
+        refuse_empty(printable(path))
+    if faulty is not None and not valid:
+        position = faulty.origin.removeprefix(":")
+        refuse_not_json(path, faulty, position if " " in position else f"line {position}")
     return list(found)
 
 

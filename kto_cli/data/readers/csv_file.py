@@ -19,12 +19,14 @@ from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
 from kto_cli.data.readers.header_row import column_names, refuse_other_header, row_record
 from kto_cli.data.readers.jsonl import Record, bounded_lines
-from kto_cli.data.readers.open_file import Reached, open_text, refuse_useless
+from kto_cli.data.readers.open_file import Reached, open_text, refuse_empty
 
 DELIMITERS = (",", "\t", ";", "|")
 """Spreadsheets write `;` where the decimal sign is a comma."""
 SEPARATOR_LINE = re.compile(r"""["']?sep=(.)["']?\s*""", re.IGNORECASE)
 """First line that Excel writes and reads for the delimiter; it is no header."""
+JSON_START = re.compile(r"""\s*(\{\s*("|$)|\[\s*([\["{]|$))""")
+"""Start of a first line that is no header but JSON."""
 MOST_LINES = 1_000_000
 """Lines of one row; a longer one is the rest of a file after an open quote."""
 RAW_LINES = 100
@@ -141,7 +143,7 @@ def opened(path: Path, wanted: Sequence[str]) -> Iterator[tuple[list[str], Itera
         if SEPARATOR_LINE.fullmatch("".join(file.row)):
             cells = next(rows, None)
         if cells is None:
-            refuse_useless(file.name, None, 0)
+            refuse_empty(file.name)
         header = header_of(file, cells)
         yield header, records_of(file, header, rows, reached)
 
@@ -155,8 +157,10 @@ def header_of(file: CsvFile, cells: list[str] | csv.Error) -> list[str]:
     """Column names.
 
     Raises:
-        BadInput: the header cannot be read, or has a name twice.
+        BadInput: the header cannot be read, has a name twice, or is JSON.
     """
+    if JSON_START.match("".join(file.row)):
+        raise BadInput(f"{file.name} holds JSON, not a table.", "Name it .jsonl, or .json.")
     if isinstance(cells, csv.Error):
         raise BadInput(f"{file.name} has a header that cannot be read ({cells}).", FIX)
     return column_names(file.name, cells)

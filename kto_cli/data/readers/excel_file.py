@@ -22,7 +22,7 @@ from kto_cli.common.install import install_extra
 from kto_cli.common.words import printable
 from kto_cli.data.readers.header_row import column_names, is_blank, refuse_other_header, row_record
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.readers.open_file import Reached, named_faults, refuse_useless
+from kto_cli.data.readers.open_file import Reached, named_faults, refuse_empty
 
 MAGIC, OLD_MAGIC = b"PK", b"\xd0\xcf\x11\xe0"
 """First bytes of a ZIP archive, which a workbook is, and of a container that holds old and encrypted ones."""
@@ -76,7 +76,7 @@ def _refuse_others(name: str, head: bytes) -> None:
         BadInput: it is empty, encrypted, or something else.
     """
     if not head:
-        refuse_useless(name, None, 0)
+        refuse_empty(name)
     if head.startswith(OLD_MAGIC):
         raise BadInput(f"{name} has a password or is an old workbook (.xls).", AS_CSV)
     if not head.startswith(MAGIC):

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.read import twice
 from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
 from kto_cli.data.readers.jsonl import Record, as_record
+from kto_cli.data.readers.not_json import fault_at
 from kto_cli.data.readers.open_file import Reached, open_text
 
 BLOCK = 2**20
@@ -160,9 +161,19 @@ def json_array_records(path: Path, name: str, wanted: Sequence[str] | None = Non
             if window.next_mark():
                 raise ValueError("there is more after the end of the array")
         except ValueError as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            fault = f"{printable(path)} is not JSON in item {reached.count + 1:,}: {what}."
-            raise BadInput(fault, "Give a JSON array or JSONL, one object a line.") from error
+            refuse_item(path, window, reached, error)
+
+
+def refuse_item(path: Path, window: Window, reached: Reached, error: ValueError) -> NoReturn:
+    """Rejects a file that is not JSON from the next item on.
+
+    Raises:
+        BadInput: with what stands there, where its kind is known.
+    """
+    found = fault_at(window.text, error.pos if isinstance(error, json.JSONDecodeError) else window.start)
+    what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    what, step = found or (what, "Give a JSON array or JSONL, one object a line.")
+    raise BadInput(f"{printable(path)} is not JSON in item {reached.count + 1:,}: {what}.", step) from error
 
 
 def items(window: Window, reader: ItemReader, name: str, reached: Reached) -> Iterator[Record]:
@@ -181,3 +192,5 @@ def items(window: Window, reader: ItemReader, name: str, reached: Reached) -> It
             raise ValueError("there is no comma after it" if mark else "the file ends after it")
         window.start += 1
         reached.count += 1
+        if window.next_mark() == "]":
+            raise ValueError("a comma stands before the closing bracket")

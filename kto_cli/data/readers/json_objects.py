@@ -1,9 +1,10 @@
 """JSON files that are neither one array nor one object a line, as records.
 
     objects     one object, or several one after the other: over several lines, `}{`, or with a comma between them
-    wrapped     one object around the rows: {"exported": "...", "data": [rows]}
+    wrapped     one object around the rows: {"exported": "...", "data": [rows]}, {"data": {"items": [rows]}}
 
-Both are read as a stream. `layout_of` tells which one a file is; a file that is neither is read line by line.
+Both are read as a stream. `layout_of` tells which one a file is; a file that is neither is read line by line. An object
+that holds columns, or one row in each of its fields, is rejected with the way to write its rows (json_shape.py).
 """
 
 from __future__ import annotations
@@ -13,25 +14,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kto_cli.common.errors import BadInput
 from kto_cli.common.words import printable
 from kto_cli.data.readers import jsonl
-from kto_cli.data.readers.json_array import ItemReader, Window, items
+from kto_cli.data.readers.json_array import ItemReader, Window, refuse_item
+from kto_cli.data.readers.json_shape import fields, list_items, pass_over, refuse_other_shape, shape_of
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.readers.open_file import Reached, open_text
-
-WRAPPERS = (
-    *("data", "rows", "records", "items", "results", "result", "examples", "entries", "instances", "samples", "list"),
-    *("feedback", "feedbacks", "feedback_data", "dataset", "logs", "events", "conversations", "train", "test"),
-)
-"""Names of the list that holds the rows of a wrapped file."""
 
 
 class Layout(NamedTuple):
     """How a file of JSON objects is written."""
 
-    rows: str | None
-    """Name of the list of a wrapped file; None for objects one after the other."""
+    rows: tuple[str, ...] = ()
+    """Names on the way to the list of a wrapped file; none for objects one after the other."""
     other: tuple[str, ...] = ()
     """Fields beside that list."""
 
@@ -40,26 +35,23 @@ def layout_of(path: Path) -> Layout | None:
     """Layout of a file that begins with an object; None for one object a line, and for what is not JSON.
 
     Raises:
-        BadInput: the rows are in several lists; or see `open_bytes`.
+        BadInput: the rows are in several lists, or the object holds columns; or see `open_bytes`.
     """
     lines = _is_lines(path)
     if lines:
         return None
     with open_text(path, Reached("item")) as text:
         window = Window(text)
-        reader = ItemReader(window, ())
         try:
-            kinds = {key: _is_list_of_objects(window, reader) for key in _fields(window, reader)}
+            shape = shape_of(window)
             several = bool(window.next_mark())
         except ValueError:
             return None
-    found = [] if several else [key for key, is_list in kinds.items() if is_list and key.lower() in WRAPPERS]
-    if len(found) > 1:
-        what = f"The rows of {printable(path)} are in several lists: {', '.join(found)}."
-        raise BadInput(what, f"Write one of them to a file of its own: jq '.{found[0]}' FILE > {found[0]}.json")
-    if found:
-        return Layout(found[0], tuple(key for key in kinds if key != found[0]))
-    return Layout(None) if lines is None else None
+    if not several:
+        refuse_other_shape(shape, path)
+        if shape.paths:
+            return Layout(shape.paths[0], shape.beside)
+    return Layout() if lines is None else None
 
 
 def _is_lines(path: Path) -> bool | None:
@@ -75,55 +67,6 @@ def _is_lines(path: Path) -> bool | None:
         return any(line.strip() for line in text)
 
 
-def _fields(window: Window, reader: ItemReader) -> Iterator[str]:
-    """Names of the fields of the object that starts here; after each the caller reads the value.
-
-    Raises:
-        ValueError: it is not an object, or not JSON.
-    """
-    if window.next_mark() != "{":
-        raise ValueError("it does not start with {")
-    window.start += 1
-    mark = window.next_mark()
-    while mark != "}":
-        if mark != '"':
-            raise ValueError("a field has no name")
-        name = json.loads(reader.next("").raw)
-        if window.next_mark() != ":":
-            raise ValueError("there is no colon after a name")
-        window.start += 1
-        yield name
-        mark = window.next_mark()
-        if mark == ",":
-            window.start += 1
-            mark = window.next_mark()
-        elif mark != "}":
-            raise ValueError("there is no comma after a value")
-    window.start += 1
-
-
-def _is_list_of_objects(window: Window, reader: ItemReader) -> bool:
-    """Passes over a value; whether it is a list of objects that are no chat messages."""
-    if window.next_mark() != "[":
-        reader.next("")
-        return False
-    keys: set[str] = set()
-    objects = True
-    for record in _rows_of_list(window, ItemReader(window, None), "", Reached("item")):
-        objects = objects and record.values is not None
-        keys.update(record.values or ())
-    return objects and bool(keys) and not keys & {"role", "from"}
-
-
-def _rows_of_list(window: Window, reader: ItemReader, name: str, reached: Reached) -> Iterator[Record]:
-    """Items of the list that starts here."""
-    window.next_mark()
-    window.start += 1
-    if window.next_mark() != "]":
-        yield from items(window, reader, name, reached)
-    window.start += 1
-
-
 def json_object_records(path: Path, name: str, layout: Layout, wanted: Sequence[str] | None) -> Iterator[Record]:
     """One parsed record per object of a file, called NAME:item N.
 
@@ -135,18 +78,26 @@ def json_object_records(path: Path, name: str, layout: Layout, wanted: Sequence[
         window = Window(text)
         reader = ItemReader(window, wanted)
         try:
-            if layout.rows is None:
+            if layout.rows:
+                yield from _rows_at(layout.rows, window, reader, name, reached)
+            else:
                 yield from _one_after_the_other(window, reader, name, reached)
-                return
-            for field in _fields(window, reader):
-                if field == layout.rows:
-                    yield from _rows_of_list(window, reader, name, reached)
-                else:
-                    _is_list_of_objects(window, reader)
         except ValueError as error:
-            what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            fault = f"{printable(path)} is not JSON in item {reached.count + 1:,}: {what}."
-            raise BadInput(fault, "Give a JSON array or JSONL, one object a line.") from error
+            refuse_item(path, window, reached, error)
+
+
+def _rows_at(
+    names: tuple[str, ...], window: Window, reader: ItemReader, name: str, reached: Reached
+) -> Iterator[Record]:
+    """Rows of the list at the end of some names, within the value that starts here."""
+    if not names:
+        yield from list_items(window, reader, name, reached)
+        return
+    for field in fields(window, reader):
+        if field == names[0]:
+            yield from _rows_at(names[1:], window, reader, name, reached)
+        else:
+            pass_over(window, reader)
 
 
 def _one_after_the_other(window: Window, reader: ItemReader, name: str, reached: Reached) -> Iterator[Record]:
@@ -159,7 +110,7 @@ def _one_after_the_other(window: Window, reader: ItemReader, name: str, reached:
 
 def layout_note(layout: Layout) -> str:
     """Note on how such a file is read."""
-    if layout.rows is None:
+    if not layout.rows:
         return "JSON that is not one object a line is read object by object."
     other = f"; left out beside it: {printable(', '.join(layout.other[:8]))}" if layout.other else ""
-    return f"The rows are the list {layout.rows!r} of the file{other}."
+    return f"The rows are the list {printable('.'.join(layout.rows))!r} of the file{other}."

@@ -48,7 +48,7 @@ def _holds_one_object(path: Path) -> bool | None:
     except (ValueError, RecursionError):
         return None
     layout = layout_of(path)
-    return layout is None or layout.rows is None
+    return layout is None or not layout.rows
 
 
 def _text(path: Path) -> str:

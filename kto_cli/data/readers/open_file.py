@@ -31,6 +31,7 @@ FOREIGN = (
     (rb"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
     (rb"PAR1", "Parquet", "Name it .parquet."),
     (rb"ARROW1", "an Arrow file", "Name it .arrow."),
+    (rb"(\xef\xbb\xbf)?\s*<\?xml", "an XML document", "Save its rows as JSONL or CSV."),
     (rb"\s*<(!doctype html|html)", "a web page, not data", "Fetch the file itself."),
 )
 """Other kinds of files: pattern of the first bytes, kind, next step."""
@@ -145,12 +146,10 @@ def starts_with(path: Path, count: int) -> bytes:
         return file.read(count).removeprefix(codecs.BOM_UTF8)
 
 
-def refuse_useless(name: str, first_fault: str | None, count: int) -> NoReturn:
-    """Rejects a file of `count` lines none of which could be parsed.
+def refuse_empty(name: str) -> NoReturn:
+    """Rejects a file without any text.
 
     Raises:
-        BadInput: with the first line's fault.
+        BadInput: always.
     """
-    if count == 0:
-        raise BadInput(f"{name} is empty.", "Give a file with at least one row.")
-    raise BadInput(f"No line of {name} is a JSON object; {first_fault}.", "Give a JSONL file, one object a line.")
+    raise BadInput(f"{name} is empty.", "Give a file with at least one row.")

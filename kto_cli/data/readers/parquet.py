@@ -19,7 +19,7 @@ from kto_cli.data.readers.open_file import (
     decompressed,
     named_faults,
     printable,
-    refuse_useless,
+    refuse_empty,
 )
 
 BATCH = 1024
@@ -45,7 +45,7 @@ def opened(path: Path, reached: Reached) -> Iterator[Any]:
         with decompressed(path, compression) as file:
             head = file.read(len(MAGIC))
             if not head:
-                refuse_useless(printable(path), None, 0)
+                refuse_empty(printable(path))
             # checked before decompression: a small compressed file may be huge
             if head != MAGIC:
                 refuse(path, reached, "it does not start as Parquet does")
