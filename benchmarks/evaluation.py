@@ -52,7 +52,7 @@ PARTS = {
     ),
     "check and fingerprint": (
         "evaluation.checkpoint:Checkpoint.find",
-        "model.load:open_source",
+        "model.source:open_source",
         "data.dataset:load_data_dir",
     ),
     "tokenize": ("model.tokens.cached:tokenized_rows",),

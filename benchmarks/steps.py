@@ -207,7 +207,9 @@ def kto_precompute(
     memory, counter = Memory(), TokenCounter(scorer)
     with tempfile.TemporaryDirectory() as cache:
         began = time.perf_counter()
-        references, _ = reference_logps(prepared, rows, scorer, replace(config, cache=cache), accelerator, screen)
+        references, _ = reference_logps(
+            prepared, rows, lambda: scorer, replace(config, cache=cache), accelerator, screen
+        )
         seconds = finished(accelerator) - began
     return report(rows, 1, seconds, memory, value=references.own.mean().item(), computed=counter.tokens)
 
@@ -248,7 +250,7 @@ def kto_step(
     batches = planned(prepared, options)
     with tempfile.TemporaryDirectory() as cache:
         cached = [
-            reference_logps(prepared, batch, scorer, replace(config, cache=cache), accelerator, screen)[0]
+            reference_logps(prepared, batch, lambda: scorer, replace(config, cache=cache), accelerator, screen)[0]
             for batch in batches
         ]
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
@@ -278,7 +280,7 @@ def plain_step(
 
     batches = planned(prepared, options)
     memory = Memory()
-    policy, reference = scorer.model, load_model(prepared.source.folder).to(accelerator.device)
+    policy, reference = scorer.model, load_model(prepared.source.base).to(accelerator.device)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     loss, began, computed = torch.zeros(()), 0.0, 0
     for number, batch in enumerate(batches):

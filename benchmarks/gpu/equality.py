@@ -144,7 +144,7 @@ def adapters(values: dict[str, Tensor], dtype: torch.dtype, rows: list[EncodedRo
         for _ in range(3):
             step(engine, rows, references, rate=1e-2)
         found["moved"] = (step(engine, rows, references).log_ratios - before).abs().max().item()
-        with lora.adapters_disabled(adapted):
+        with lora.as_reference(adapted):
             again = engine.log_probs([row.own for row in rows]) - references.own
         found["off_again"] = (again - before).abs().max().item()
         found["ok"] = found["moved"] > 10 * max(found["off_again"], 1e-6)

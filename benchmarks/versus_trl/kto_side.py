@@ -176,7 +176,7 @@ def own_weights(model: Any) -> None:
 def cached(found: Loaded, rows: EncodedRows, cache: str) -> ReferenceLogps:
     """The reference's log-probs of rows, computed into (or read from) a cache folder."""
     config = replace(found.config, cache=cache)
-    references, _ = reference_logps(found.prepared, rows, found.scorer, config, found.accelerator, found.screen)
+    references, _ = reference_logps(found.prepared, rows, lambda: found.scorer, config, found.accelerator, found.screen)
     return references
 
 

@@ -57,6 +57,14 @@ class TrainFlags(ModelFlags):
         ),
     ] = None
 
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The reference, if it is not --model: a folder or Hub id, with the same tokens.",
+            rich_help_panel=KTO,
+        ),
+    ]
     beta: Annotated[float, typer.Option(help="Rewards are beta * log-ratio.", rich_help_panel=KTO)]
     lambda_d: Annotated[
         float | None,
@@ -137,6 +145,14 @@ class TrainFlags(ModelFlags):
         ),
     ]
     dora: Annotated[bool, typer.Option("--dora", help="Use DoRA (weight-decomposed LoRA).", rich_help_panel=LORA)]
+    continue_adapter: Annotated[
+        bool,
+        typer.Option(
+            "--continue-adapter",
+            help="Go on training the adapter that --model is. Default: --lora-r adds another one, else it is merged.",
+            rich_help_panel=LORA,
+        ),
+    ]
     merge: Annotated[
         bool,
         typer.Option("--merge", help="Write the full model with merged adapters.", rich_help_panel=LORA),

@@ -23,10 +23,12 @@ ALL_LINEAR = "all-linear"
 
 @dataclass(frozen=True)
 class TrainConfig(ModelConfig):
-    """Settings of `kto train`. `model` is both the reference and the initial policy."""
+    """Settings of `kto train`. `model` is where the policy starts, a model or an adapter, and the reference."""
 
     out: str = "checkpoint"
     """The run directory; a Hugging Face model folder when the run is finished."""
+    reference: str | None = None
+    """The reference, where that is another model than `model`: a folder or Hub id, with the same tokens."""
     beta: float = 0.1
     """KTO beta, 1 / nats: rewards are beta * log-ratio. A higher beta keeps the policy closer to the reference."""
     lambda_d: float | None = None
@@ -71,6 +73,8 @@ class TrainConfig(ModelConfig):
     """Linear layers to adapt: names separated by commas, or all-linear (all but the output head)."""
     dora: bool = False
     """Use DoRA (weight-decomposed LoRA)."""
+    continue_adapter: bool = False
+    """Go on training the adapter that `model` is, in place of adding another one or merging it."""
     merge: bool = False
     """Write the full model with merged adapters instead of the adapters."""
     track: str | None = None
@@ -119,6 +123,11 @@ class TrainConfig(ModelConfig):
         super().__post_init__()
 
     @property
+    def adapters(self) -> bool:
+        """Whether adapters learn, and not all weights."""
+        return self.lora_r is not None or self.continue_adapter
+
+    @property
     def alpha(self) -> int:
         """`lora_alpha`, or twice the rank."""
         return self.lora_alpha or 2 * (self.lora_r or 0)
@@ -132,15 +141,22 @@ class TrainConfig(ModelConfig):
         for flag, number in (("--lora-r", self.lora_r), ("--lora-alpha", self.lora_alpha)):
             require(number is None or number >= 1, flag, number, "1 or above")
         require(bool(self.lora_targets.strip()), "--lora-targets", "''", f"{ALL_LINEAR} or names of layers")
+        if self.continue_adapter and self.lora_r is not None:
+            raise BadFlag(
+                "--lora-r adds new adapters, and --continue-adapter trains the one that is there.", "Leave out one."
+            )
         asked = {
             "--lora-alpha": self.lora_alpha is not None,
             "--lora-targets": self.lora_targets != TrainConfig.lora_targets,
             "--dora": self.dora,
-            "--merge": self.merge,
-            "--load-in-4bit": self.load_in_4bit,
         }
         for flag in [flag for flag, given in asked.items() if given and self.lora_r is None]:
+            if self.continue_adapter:
+                raise BadFlag(f"{flag} is for new adapters, not for --continue-adapter.", "Leave it out.")
             raise BadFlag(f"{flag} is for training adapters.", "Add --lora-r 16, or leave it out.")
+        for flag, given in (("--merge", self.merge), ("--load-in-4bit", self.load_in_4bit)):
+            if given and not self.adapters:
+                raise BadFlag(f"{flag} is for training adapters.", "Add --lora-r 16, or leave it out.")
         if self.merge and self.load_in_4bit:
             raise BadFlag(
                 "--merge cannot be used with --load-in-4bit: the adapters learn on the rounded weights.",
@@ -233,12 +249,13 @@ def settings_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a kto_config.json, with the folders of data and model that they were applied to: the working
     directory, in which they were found, may have others today."""
     settings = dict(run["train"])
-    data, reference = (_folder_of(run.get(name)) for name in ("data", "reference"))
-    given = [part for part in Path(str(settings.get("model"))).parts if part not in (".", "..")]
-    if data is not None:
+    if (data := _folder_of(run.get("data"))) is not None:
         settings["data"] = data
-    if reference is not None and given and [*Path(reference).parts][-len(given) :] == given:  # no Hub id
-        settings["model"] = reference
+    for name, part in (("model", run.get("start", run.get("reference"))), ("reference", run.get("reference"))):
+        folder = _folder_of(part)
+        given = [each for each in Path(str(settings.get(name))).parts if each not in (".", "..")]
+        if folder is not None and given and [*Path(folder).parts][-len(given) :] == given:  # no Hub id
+            settings[name] = folder
     return settings
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import lora
-from kto_cli.model.load import load_model, open_source
+from kto_cli.model.identity import adapted_fingerprint
 from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.source import load_source, locate_base, locate_tokenizer, open_source, trained_on
 from kto_cli.model.written_files import check_files, is_model_folder
 from kto_cli.training.run.checkpoints import refuse_slices
 from kto_cli.training.run.run_dir import RunDir, read_settings
@@ -74,15 +74,20 @@ class Checkpoint:
         """Whether the folder has an adapter, not a full model."""
         return lora.is_adapter(self.folder)
 
-    @cached_property
+    @property
     def base(self) -> Path:
-        """The model folder: its own, or that of the adapter's base."""
-        return locate_model(lora.base_of(self.folder))[1] if self.is_adapter else self.folder
+        """The folder of the whole model: its own, or that below its adapters."""
+        return locate_base(self.folder)
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The folder of the tokenizer: beside the weights, or beside those of the base for a bare adapter."""
-        return self.folder if (self.folder / "tokenizer_config.json").is_file() else self.base
+        """The folder of the tokenizer: beside the weights, or beside those of the model below for a bare adapter."""
+        return locate_tokenizer(self.folder)
+
+    @property
+    def merged_reference(self) -> bool:
+        """Whether the run's reference has its adapters merged into its weights."""
+        return self.settings is not None and bool(self.settings["reference"].get("merged"))
 
     @property
     def eval_folder(self) -> Path:
@@ -114,7 +119,7 @@ class Checkpoint:
             beta=config.beta or train["beta"],
             max_length=config.max_length or (chosen["max_length"] if config.model is None else None),
             dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
-            chat_template=config.chat_template or self._template(train["chat_template"]),
+            chat_template=config.chat_template or self._template(train["chat_template"] or "start" in self.settings),
             template_date=config.template_date or train.get("template_date"),
             chat_template_kwargs=train.get("chat_template_kwargs")
             if config.chat_template_kwargs is None
@@ -123,16 +128,18 @@ class Checkpoint:
         )
         return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
 
-    def _template(self, given: str | None) -> str | None:
-        """The template file of its run: its own copy of the one `given` then, which may be gone."""
+    def _template(self, given: str | bool) -> str | None:
+        """The template file of its run: its own copy of the one `given` then, which may be gone, or of the model that
+        training started from, where the reference is another one."""
         own = self.folder / "chat_template.jinja"
-        return str(own) if given and own.is_file() else given
+        return str(own) if given and own.is_file() else given or None if isinstance(given, str) else None
 
     def starts_from(self, prepared: Prepared) -> bool:
-        """Whether the reference is the adapter's base: by content for an adapter of a run, else by path."""
-        if self.settings is not None:
-            return bool(self.settings["reference"]["fingerprint"] == prepared.source.fingerprint)
-        return self.base.resolve() == prepared.source.folder.resolve()
+        """Whether the reference is the model below the adapter: by content for an adapter of a run, else by path."""
+        below = trained_on(self.folder)
+        if below is not None:
+            return below == prepared.source.fingerprint
+        return Path(lora.base_of(self.folder)).expanduser().resolve() == prepared.source.folder.resolve()
 
     def refuse_other_vocabulary(self, prepared: Prepared) -> None:
         """Refuses an adapter on the reference that holds other tokens, before anything is computed.
@@ -149,31 +156,28 @@ class Checkpoint:
         Raises:
             BadModel: there are no weights.
         """
-        if not self.is_adapter:
-            return open_source(str(self.folder), in_4bit=config.load_in_4bit).fingerprint
-        if self.starts_from(prepared):
-            base = prepared.source.fingerprint
-        else:
-            base = open_source(lora.base_of(self.folder), in_4bit=config.load_in_4bit).fingerprint
-        return files.text_hash(base, *(files.weights_sha256(path) for path in sorted(self.folder.glob("adapter_*"))))
+        if self.is_adapter and self.starts_from(prepared):
+            return adapted_fingerprint(prepared.source.fingerprint, self.folder)
+        return open_source(str(self.folder), in_4bit=config.load_in_4bit).fingerprint
 
     def load(self, prepared: Prepared, config: EvalConfig, dtype: torch.dtype) -> Any:
-        """The model, an adapter on its base."""
-        model = load_model(
-            self.base,
+        """The model, an adapter on the model below it."""
+        return load_source(
+            open_source(str(self.folder), in_4bit=config.load_in_4bit),
             trust_remote_code=config.trust_remote_code,
             dtype=dtype,
-            in_4bit=prepared.dtype if config.load_in_4bit else None,
-        )
-        return lora.attach(model, self.folder).get_base_model() if self.is_adapter else model
+            compute=prepared.dtype,
+            in_4bit=config.load_in_4bit,
+        ).model
 
     def load_in_place_of_reference(self, prepared: Prepared, config: EvalConfig) -> Any:
         """The model, to be scored; `prepared` gives up the reference first, and an adapter trained from it is attached
         to it, unless its weights were cast."""
-        reference, prepared.model = prepared.model, None
+        reference, adapted = prepared.model, prepared.adapted
+        prepared.model = prepared.adapted = None
         if self.is_adapter and reference is not None and self.starts_from(prepared):
-            return lora.attach(reference, self.folder).get_base_model()
-        del reference
+            return lora.attach(adapted or reference, self.folder).get_base_model()
+        del reference, adapted
         return self.load(prepared, config, prepared.precision.weights)
 
 

@@ -79,7 +79,7 @@ def open_session(
     checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
     for text in checkpoint.said():
         screen.warn(text)
-    asked_dtype = config.dtype
+    asked_dtype, asked_reference = config.dtype, config.model is not None
     config, chosen = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
     if is_url(config.engine):
@@ -93,7 +93,7 @@ def open_session(
     if config.prompts or tasks is not None:
         _say_dtype(dtype, screen)
     judge = win_rate.open_judge(config, accelerator.device, dtype, screen) if main else None
-    prepared = _prepared(config, accelerator, screen)
+    prepared = _prepared(config, accelerator, screen, merged=checkpoint.merged_reference and not asked_reference)
     for adapted in filter(None, (checkpoint, other)):
         adapted.refuse_other_vocabulary(prepared)
     eval_folder = checkpoint.eval_folder
@@ -133,9 +133,9 @@ def _say_dtype(dtype: torch.dtype, screen: Screen) -> None:
         screen.note(f"Answers, benchmarks and a local judge use {name} weights (--dtype float32: full precision).")
 
 
-def _prepared(config: EvalConfig, accelerator: Any, screen: Screen) -> Prepared:
+def _prepared(config: EvalConfig, accelerator: Any, screen: Screen, *, merged: bool) -> Prepared:
     """Validation rows and the reference model."""
-    prepared = prepare(config, accelerator, screen, needs_train=False)
+    prepared = prepare(config, accelerator, screen, needs_train=False, merged=merged)
     if not prepared.validation:
         raise BadData(
             f"{prepared.data.folder} has no validation rows to evaluate on.",

@@ -6,6 +6,7 @@ written_files.py  folders that kto wrote: every file compared with its checksum
 identity.py    fingerprint of a model; what names its log-probs, tokens and answers
 load.py        models and tokenizers: loaded
 text_part.py   the text part of an image-text model
+source.py      a model as it is named: a whole one, or an adapter on another; opened, loaded
 lora.py        LoRA and DoRA adapters: added, saved, attached
 base_weights.py  weights below adapters: held narrow, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights

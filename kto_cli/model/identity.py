@@ -3,6 +3,7 @@
 Cached log-probs, token stores, stored answers, results of an evaluation and a resumed run are all named by these:
 
     fingerprint()          the weights, the index that names them, the config, the model's own Python code
+    adapted_fingerprint()  that of a model below an adapter, with the adapter's
     tokenizer_identity()   the tokenizer's files, its template and the libraries that read them
     numbers_identity()     a fingerprint with the dtype and the version of transformers, whose code computes
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common import files
+from kto_cli.common.read import read_json
+from kto_cli.model import lora
 from kto_cli.model.folder import INDEX, read_config, weights_files
 
 _IGNORED_KEYS = (
@@ -28,6 +31,8 @@ _IGNORED_KEYS = (
     "_attn_implementation",
 )
 """Keys of config.json that change no number."""
+_IGNORED_OF_ADAPTERS = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+"""Keys of adapter_config.json that change no number."""
 _NOT_TOKENIZERS = ("*.safetensors", "*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.index.json")
 _NOR_THESE = ("README*", "LICENSE*", "NOTICE*", "*.md", "*.png", "*.jpg", "metrics.jsonl", "kto_config.json", ".*")
 """Files of a model folder that no tokenizer reads; any other may be one of its files, whatever its name."""
@@ -52,6 +57,21 @@ def fingerprint(folder: Path) -> str:
     if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
         digest.update(f"\n{INDEX} {files.file_sha256(folder / INDEX)}".encode())
     return digest.hexdigest()
+
+
+def adapted_fingerprint(below: str, folder: Path) -> str:
+    """Hash of an adapter's content and of the model below it; what follows a dash in that one's fingerprint stays."""
+    config = read_json(folder / lora.CONFIG, "the adapter's config", constants=True)
+    kept = {name: value for name, value in config.items() if name not in _IGNORED_OF_ADAPTERS}
+    digest = hashlib.sha256(f"{plain(below)}\n{json.dumps(kept, sort_keys=True)}".encode())
+    for path in sorted(folder.glob("adapter_model*")):
+        digest.update(f"\n{path.name} {files.weights_sha256(path)}".encode())
+    return digest.hexdigest() + below[len(plain(below)) :]
+
+
+def plain(fingerprint: str) -> str:
+    """A fingerprint without what follows a dash: 4 bits, or merged adapters."""
+    return fingerprint.partition("-")[0]
 
 
 def numbers_identity(fingerprint: str, dtype: str) -> str:

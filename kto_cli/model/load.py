@@ -1,4 +1,4 @@
-"""Models and tokenizers: fingerprinted, loaded."""
+"""Models and tokenizers: loaded from their folders (source.py loads what stands on adapters)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import gc
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from kto_cli.common.errors import BadModel, first_line
 from kto_cli.common.read import read_json, read_text
 from kto_cli.common.words import plural
 from kto_cli.model.folder import COPY_AGAIN, check_folder, has_tokenizer
-from kto_cli.model.identity import fingerprint
-from kto_cli.model.locate import locate_model
 from kto_cli.model.precision import four_bit_settings, keep_differentiable
 from kto_cli.model.text_part import loading_class
 
@@ -29,29 +26,6 @@ FALLBACK_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
 """Chat template for a model without one: the turn markers of hh-rlhf, the data of the KTO paper."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A model folder on this machine, not loaded yet."""
-
-    name: str
-    """Name given by the user: a path, a Hub id, or "built-in"."""
-    folder: Path
-    fingerprint: str
-    """`identity.fingerprint`: hash of all that decides the model's numbers."""
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether `name` is a Hub id."""
-        return self.name != "built-in" and not Path(self.name).expanduser().is_dir()
-
-
-def open_source(name: str | None, *, in_4bit: bool = False) -> ModelSource:
-    """Locates, checks and fingerprints a model; its 4-bit version has another fingerprint."""
-    name, folder = locate_model(name)
-    check_folder(folder, in_4bit=in_4bit)
-    return ModelSource(name, folder, fingerprint(folder) + ("-nf4" if in_4bit else ""))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """LoRA and DoRA adapters through peft: added, saved, attached from a folder (base_weights.py merges).
 
-peft changes the model in place. With `adapters_disabled` the model computes as its base, so the reference is scored
-without a second copy of the model.
+peft changes the model in place. A model may have several adapters, whose outputs add up: those it starts from, frozen,
+and the one that learns. Within `as_reference` it computes without the latter, so the reference is scored without a
+second copy of the model.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from kto_cli.model.text_part import text_part
 CONFIG = "adapter_config.json"
 """File that marks an adapter folder, in the absence of a model's weights."""
 WEIGHTS = "adapter_model.safetensors"
+USUAL_RANK = 16
+"""Of adapters that do not say theirs."""
+LEARNS = "default"
+"""peft's name of the adapter that learns; frozen ones below it are stage1, stage2 and so on."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -90,26 +96,40 @@ def linear_layers(model: Any) -> dict[str, Any]:
     from transformers.pytorch_utils import Conv1D
 
     head, text = model.get_output_embeddings(), f"{text_part(model)}."
-    mixers = tuple(f"{name}." for name, module in model.named_modules() if "MambaMixer" in type(module).__name__)
+    modules = dict(model.named_modules())
+    mixers = tuple(f"{name}." for name, module in modules.items() if "MambaMixer" in type(module).__name__)
+    adapted = tuple(f"{name}." for name, module in modules.items() if _is_adapted_layer(module))
+    plain = {
+        name: module.get_base_layer() if hasattr(module, "base_layer") else module
+        for name, module in modules.items()
+        if not name.startswith((*mixers, *adapted))
+    }
     return {
         name: module
-        for name, module in model.named_modules()
+        for name, module in plain.items()
         if isinstance(module, (nn.Linear, Conv1D))
-        and module is not head
-        and not name.startswith(mixers)
+        and modules[name] is not head
         and not name.endswith(".router")
         and (text == "." or name.startswith(text))
     }
 
 
+def _is_adapted_layer(module: Any) -> bool:
+    """Whether peft put the module in the place of one of the model's, which is inside it."""
+    return hasattr(module, "base_layer") or hasattr(module, "original_module")
+
+
 def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
-    """Adds new adapters to a model. Its output does not change, and only the adapters are trainable.
+    """Adds new adapters to a model, or to peft's model around it. Its output does not change, and only they learn.
 
     Args:
-        base: path or Hub id of the base model, written to the adapter's config.
+        base: path or Hub id of the model below them, written to the adapter's config.
 
     Returns:
         The peft model around `model`. The same weights and seed give the same adapters.
+
+    Raises:
+        BadInput: the model has adapters of another kind, which new ones cannot be added to.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -128,9 +148,31 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
     )
     with torch.random.fork_rng(), _without_warnings():
         torch.manual_seed(config.seed)
-        adapted: Any = get_peft_model(model, options)
+        if is_adapted(model):
+            _refuse_to_stack(model, config)
+            model.add_adapter(LEARNS, options)
+            adapted: Any = _activated(model, learns=LEARNS)
+        else:
+            adapted = get_peft_model(model, options)
     options.base_model_name_or_path = base
     return adapted.eval()
+
+
+def _refuse_to_stack(model: Any, config: TrainConfig) -> None:
+    """DoRA's norms are of the base's weights when it learns and of those with the first adapter when it is merged."""
+    kind = model.peft_type.value
+    if kind != "LORA":
+        raise BadInput(f"New adapters cannot be added to a {kind} adapter.", "Leave out --lora-r: it is merged then.")
+    if config.dora:
+        raise BadInput("--dora cannot be added to an adapter.", "Leave out --dora, or merge the adapter first.")
+
+
+def _activated(model: Any, *, learns: str | None) -> Any:
+    """peft's model with all of its adapters on, of which at most one learns."""
+    model.base_model.set_adapter(list(model.peft_config), inference_mode=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learns is not None and f".{learns}." in f"{name}." and "original_module" not in name)
+    return model
 
 
 @contextlib.contextmanager
@@ -141,8 +183,14 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def attach(model: Any, folder: Path) -> Any:
-    """Adds the adapter in `folder` to its base model.
+def attach(model: Any, folder: Path, *, learns: bool = False) -> Any:
+    """Adds the adapter in `folder` to the model it belongs on, or to peft's model around it, beside those it has.
+
+    Args:
+        learns: it goes on learning; else it is frozen, as all others are.
+
+    Returns:
+        The peft model, with all its adapters on.
 
     Raises:
         BadModel: it is damaged, made for another model, or a kind of adapter outside the layers (prompt tuning).
@@ -150,6 +198,7 @@ def attach(model: Any, folder: Path) -> Any:
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
 
+    name = LEARNS if learns else f"stage{len(model.peft_config) + 1 if is_adapted(model) else 1}"
     try:
         refuse_other_vocabulary(model, folder)
         options = PeftConfig.from_pretrained(str(folder), local_files_only=True)
@@ -158,14 +207,20 @@ def attach(model: Any, folder: Path) -> Any:
                 f"The adapter in {folder} is a {options.peft_type.value} one.", "kto reads LoRA and its kin."
             )
         with _without_warnings():
-            adapted: Any = PeftModel.from_pretrained(model, str(folder), config=options, local_files_only=True)
+            if is_adapted(model):
+                adapted: Any = model
+                adapted.load_adapter(str(folder), name, local_files_only=True)
+            else:
+                adapted = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, config=options, local_files_only=True
+                )
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise BadModel(
             f"The adapter in {folder} cannot be loaded: {first_line(error)}.", "Is it for this model?"
         ) from error
-    return adapted.eval()
+    return _activated(adapted, learns=name if learns else None).eval()
 
 
 def refuse_other_vocabulary(model: Any, folder: Path) -> None:
@@ -197,19 +252,54 @@ def tensors(model: Any) -> dict[str, Any]:
         return dict(get_peft_model_state_dict(model, model.state_dict(keep_vars=True), save_embedding_layers=False))
 
 
-def adapters_disabled(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Context manager that disables the adapters; a no-op for a model without any."""
-    return model.disable_adapter() if is_adapted(model) else contextlib.nullcontext()
+@contextlib.contextmanager
+def as_reference(model: Any) -> Iterator[None]:
+    """Context manager within which the adapter that learns is off; a no-op for a model without any.
+
+    Adapters below it stay on. peft calls a model's adapters disabled only when all of them are.
+    """
+    if not is_adapted(model):
+        yield
+        return
+    if below := [name for name in model.peft_config if name != LEARNS]:
+        model.base_model.set_adapter(below, inference_mode=True)
+        try:
+            yield
+        finally:
+            _activated(model, learns=LEARNS)
+        return
+    with model.disable_adapter():
+        yield
 
 
 def save(folder: Path, model: Any, weights: dict[str, Any] | None = None) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors.
+    """Writes adapter_config.json and adapter_model.safetensors, of the adapter that learns alone.
 
     Args:
         weights: state dict to write instead of the model's own, if that is sharded.
     """
-    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights)
+    chosen = [LEARNS] if LEARNS in model.peft_config else None
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=weights, selected_adapters=chosen)
     (folder / "README.md").unlink()  # peft's empty model card
+
+
+def name_base(model: Any, base: str) -> None:
+    """Sets what the config of the adapter that learns calls the model below it."""
+    model.peft_config[LEARNS].base_model_name_or_path = base
+
+
+def as_new(config: TrainConfig, folder: Path, model: Any) -> TrainConfig:
+    """The settings with which new adapters on a model would have the size of the one in `folder`."""
+    options = read_json(folder / CONFIG, "the adapter's config", constants=True)
+    targets, rank = options.get("target_modules"), options.get("r")
+    names = {str(name).rpartition(".")[2] for name in targets} if isinstance(targets, list) else set()
+    known = {name.rpartition(".")[2] for name in linear_layers(model)}
+    return replace(
+        config,
+        continue_adapter=False,
+        lora_r=rank if isinstance(rank, int) and rank > 0 else USUAL_RANK,
+        lora_targets=",".join(sorted(names & known)) or ALL_LINEAR,
+    )
 
 
 def trainable_parameters(model: Any) -> tuple[int, int]:

@@ -6,6 +6,7 @@ Folders of others have none and are taken as they are.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def check_files(folder: Path) -> list[str]:
     if not any(name in LAST_FILES for name in hashes):
         notes.append(f"{folder} was written by an earlier kto: only its weights have checksums, and they are right.")
     return notes
+
+
+def run_settings_of(folder: Path) -> dict[str, Any]:
+    """The kto_config.json of the run that wrote a model folder, which is its own or a checkpoint's; empty for others.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    owner = folder.resolve()
+    if re.fullmatch(r"step-\d+", owner.name) and owner.parent.name == "steps":
+        owner = owner.parent.parent
+    return dict(read_sealed(owner / SETTINGS, "the run's settings")) if (owner / SETTINGS).is_file() else {}
 
 
 def _compare(folder: Path, hashes: dict[str, str], next_step: str) -> None:

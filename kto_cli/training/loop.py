@@ -66,6 +66,8 @@ class Run:
     directory: RunDir
     screen: Screen
     counters: Counters
+    starts_at_reference: bool = True
+    """The policy equals the reference before the first update: no --reference names another model."""
     checkpointing: bool = False
     """Activations are recomputed because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
@@ -150,7 +152,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         "eta_seconds": statistics.mean(run.recent_seconds) * (settings.total_steps - run.counters.step),
     }
     if run.counters.step == 1:
-        record["noise_floor"] = check_noise_floor(output, run.engine.scorer, run.screen)
+        record |= _distance_at_start(run, output)
     last = run.counters.step == settings.total_steps
     if run.validation and (last or run.counters.step % settings.eval_every == 0):
         record["validation"] = _validate(run)
@@ -216,6 +218,19 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
         f"The model was not updated with it. {state}.",
         "Check these rows; try a lower --learning-rate or --dtype float32.",
     )
+
+
+def _distance_at_start(run: Run, output: StepOutput) -> dict[str, float]:
+    """How far the policy is from the reference before the first update."""
+    if run.starts_at_reference:
+        return {"noise_floor": check_noise_floor(output, run.engine.scorer, run.screen)}
+    kl = output.mismatched_log_ratios.mean().item()
+    run.screen.note(
+        f"Before training, the model is {kl:.3g} nats per completion from the reference (KL, mean log-ratio of "
+        f"{plural(len(output.mismatched_log_ratios), 'mismatched completion')} of the first step): with --reference "
+        "they are not equal."
+    )
+    return {"kl_at_start": kl}
 
 
 def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:

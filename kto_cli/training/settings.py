@@ -14,7 +14,7 @@ import torch
 
 from kto_cli import __version__
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import text_hash
+from kto_cli.common.files import text_hash, weights_sha256
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
@@ -24,12 +24,14 @@ from kto_cli.core.losses import LossSettings
 from kto_cli.core.plan import VERSION as PLAN_VERSION
 from kto_cli.core.plan import batch_sizes, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
+from kto_cli.model import lora
 from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
+from kto_cli.model.source import ModelSource
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.training.trackers import refuse_missing_trackers
 
-MAY_DIFFER = ("data", "model", "out", "cache", "micro_batch_tokens", "track")
+MAY_DIFFER = ("data", "model", "reference", "out", "cache", "micro_batch_tokens", "track")
 """Settings that may change when a run is resumed: paths (contents are compared by hash), memory, trackers."""
 
 
@@ -133,7 +135,7 @@ def fill_defaults(config: TrainConfig, weights: Weights, *, rows: int, parameter
         config=config,
         weights=weights,
         learning_rate=config.learning_rate
-        or default_learning_rate(parameters, built_in=config.model is None, adapters=config.lora_r is not None),
+        or default_learning_rate(parameters, built_in=config.model is None, adapters=config.adapters),
         total_steps=total,
         save_every=config.save_every or min(200, max(1, math.ceil(total / 5))),
         eval_every=config.eval_every or max(1, math.ceil(total / 10)),
@@ -214,11 +216,7 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
             "train_rows": len(prepared.train),
             "validation_rows": len(prepared.validation),
         },
-        "reference": {
-            "name": prepared.source.name,
-            "folder": str(prepared.source.folder.resolve()),
-            "fingerprint": prepared.source.fingerprint,
-        },
+        **_described_models(settings.config, prepared),
         "chat_template": text_hash(json.dumps(prepared.tokenizer.chat_template, sort_keys=True)),
         "versions": {
             "kto": __version__,
@@ -226,6 +224,33 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
             "torch": torch.__version__,
             **{name: version(name) for name in ("transformers", "accelerate", "peft")},
         },
+    }
+
+
+def _described_models(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
+    """The reference; where they are others, the model that training starts from and the one below saved adapters."""
+    source, reference = prepared.source, prepared.reference
+    found: dict[str, Any] = {"reference": _described_model(reference)}
+    if reference.adapters:
+        found["reference_adapter"] = {
+            "path": str(reference.folder.resolve()),
+            "sha256": weights_sha256(reference.folder / lora.WEIGHTS),
+        }
+    if source is not reference:
+        found["start"] = _described_model(source)
+    below = prepared.below(config)
+    if config.adapters and not config.merge and below is not reference:
+        found["base"] = _described_model(below)
+    return found
+
+
+def _described_model(source: ModelSource) -> dict[str, Any]:
+    merged = {"merged": True} if source.merged else {}
+    return {
+        "name": source.name,
+        "folder": str(source.folder.resolve()),
+        "fingerprint": source.fingerprint,
+        **merged,
     }
 
 
@@ -241,10 +266,17 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
             "twice and others never.",
             "Resume it with that version, or start a new run with --out.",
         )
-    for part, what in (("data", "rows"), ("reference", "reference model")):
-        if stored[part]["fingerprint"] != now[part]["fingerprint"]:
+    parts = {
+        "data": "rows",
+        "reference": "weights of the reference model",
+        "start": "weights of the model it starts from",
+    }
+    for part, what in parts.items():
+        before, found = stored.get(part, {}), now.get(part, {})
+        if before.get("fingerprint") != found.get("fingerprint"):
+            folder = found.get("folder", now["reference"]["folder"])
             raise BadInput(
-                f"The {what} in {now[part]['folder']} are not those this run was started with.",
+                f"The {what} in {folder} are not those this run was started with.",
                 "Restore them, or start a new run with --out.",
             )
     if stored.get("chat_template", now["chat_template"]) != now["chat_template"]:

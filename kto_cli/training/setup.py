@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from kto_cli.common.model_config import AUTO_TOKENS
@@ -14,8 +15,10 @@ from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.folder import read_config
 from kto_cli.model.layers import checkpoint_layers, compile_layers
 from kto_cli.model.logprobs.prepare import Prepared, check_sequences, make_scorer
-from kto_cli.model.logprobs.reference import reference_logps
+from kto_cli.model.logprobs.reference import CacheUse, ReferenceLogps, reference_logps
+from kto_cli.model.logprobs.reference_model import logps_of_other_reference
 from kto_cli.model.precision import keep_float32_gradients
+from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts, left_out
 from kto_cli.training.loop import Counters, Run
@@ -43,19 +46,21 @@ def set_up(
     `what` names its rows on the screen.
     """
     config = settings.config
-    if lost := left_out(prepared.model, read_config(prepared.source.folder).get("architectures") or ()):
+    if lost := left_out(prepared.model, read_config(prepared.source.base).get("architectures") or ()):
         screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):
         screen.note(f"Only the model's text part is trained; the other {frozen:,} parameters (images, sound) stay.")
-    model = _adapted(prepared, config, screen) if config.lora_r else prepared.model
-    writer = ModelWriter(prepared.source.folder, prepared.tokenizer, stored_dtypes(prepared.source.folder))
+    rows = prepared.train + prepared.validation
+    other = None
+    if prepared.reference is not prepared.source:  # before the policy is on its device
+        other = logps_of_other_reference(prepared, rows, config, accelerator, screen)
+    model = _adapted(prepared, config, screen) if config.adapters else prepared.model
+    writer = ModelWriter(prepared.source.base, prepared.tokenizer, stored_dtypes(prepared.source.base))
     if accelerator.is_main_process:
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
-    rows = prepared.train + prepared.validation
     require_determinism(scorer, check_sequences(rows)[:3], screen)
-    with lora.adapters_disabled(model):
-        references, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
+    references, use = other or _own_logps(prepared, model, scorer, config, accelerator, screen)
     screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
@@ -86,7 +91,18 @@ def set_up(
         directory=directory,
         screen=screen,
         counters=Counters(),
+        starts_at_reference=other is None,
     )
+
+
+def _own_logps(
+    prepared: Prepared, model: Any, scorer: CompletionScorer, config: TrainConfig, accelerator: Any, screen: Screen
+) -> tuple[ReferenceLogps, CacheUse]:
+    """Log-probs of the model as it starts; an adapter that goes on learning has not been changed yet, also where the
+    run is resumed."""
+    rows = prepared.train + prepared.validation
+    with contextlib.nullcontext() if config.continue_adapter else lora.as_reference(model):
+        return reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen)
 
 
 def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
@@ -99,10 +115,13 @@ def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:
 
 
 def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
-    """The policy: new adapters on the reference model, in place."""
+    """The policy: new adapters on the model it starts from, in place, or the adapter of that model."""
     source, precision = prepared.source, prepared.precision
-    base = source.name if source.on_hub else str(source.folder.resolve())
-    model = lora.add_adapters(prepared.model, config, base=base)
+    if config.continue_adapter:
+        model = prepared.adapted
+        lora.name_base(model, prepared.below(config).location)
+    else:
+        model = lora.add_adapters(prepared.adapted or prepared.model, config, base=source.location)
     learning, total = lora.trainable_parameters(model)
     screen.note(f"Trainable parameters: {learning:,} of {total:,} ({learning / total:.2%})")
     if precision.compute != precision.weights:

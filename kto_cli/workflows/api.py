@@ -82,7 +82,8 @@ def train(
     Args:
         data: a data folder, or a `datasets.Dataset` to binarize first; by default the only folder in data/.
         model: a Hugging Face model folder or Hub id, or a loaded model (then with its `tokenizer`), which is copied and
-            stays as it is. It is the reference and where the policy starts.
+            stays as it is; or the folder of an adapter. It is where the policy starts, and unless reference="..." names
+            another model, the reference.
         config_file: YAML or JSON with settings, which keywords override.
         resume: continue the unfinished run in `out`.
         on_record: called after each step with what is appended to metrics.jsonl (in the main process).

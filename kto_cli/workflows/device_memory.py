@@ -6,11 +6,14 @@ No weight and no row is read, so it also answers for a model that does not fit h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
+from kto_cli.model import lora
 from kto_cli.model.folder import read_config
 from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import model_of_shapes
@@ -18,6 +21,7 @@ from kto_cli.model.locate import locate_model
 from kto_cli.model.memory_need import MARGIN
 from kto_cli.model.model_sizes import MemoryOptions, ModelSizes
 from kto_cli.model.precision import planned_precision
+from kto_cli.model.source import locate_base, located_below
 from kto_cli.training.dry_run.shapes import Prediction, other_ways, predict
 from kto_cli.training.settings import resolve_options
 
@@ -35,9 +39,14 @@ def run(flags: Mapping[str, Any], *, gigabytes: float, config_file: str | None, 
     """
     config, _ = resolve_options(flags, config_file=config_file, resume=False)
     _, folder = locate_model(config.model, weights=False)
-    read_config(folder)
-    model = model_of_shapes(folder, trust_remote_code=config.trust_remote_code)
+    base = locate_base(folder, weights=False)
+    read_config(base)
+    model = model_of_shapes(base, trust_remote_code=config.trust_remote_code)
+    if config.continue_adapter and lora.is_adapter(folder):
+        config, folder = lora.as_new(config, folder, model), located_below(folder, weights=False)
+    frozen = _weights_of_adapters(folder, model) if config.lora_r else 0
     sizes = ModelSizes.of(model, config.lora_targets)
+    sizes = sizes._replace(other=sizes.other + frozen)
     precision, card = planned_precision(config.dtype), gigabytes * GIGABYTE
     longest = greatest_length(config.max_length, model.config)
     options = MemoryOptions.of(config, precision)
@@ -62,6 +71,16 @@ def run(flags: Mapping[str, Any], *, gigabytes: float, config_file: str | None, 
         "never compared with a GPU; on the machine itself, --dry-run alone measures."
     )
     return result
+
+
+def _weights_of_adapters(folder: Path, model: Any) -> int:
+    """Weights of the adapters of a model, all but the whole model below them."""
+    weights = 0
+    while lora.is_adapter(folder):
+        as_new = lora.as_new(TrainConfig(), folder, model)
+        weights += (as_new.lora_r or 0) * ModelSizes.of(model, as_new.lora_targets).adapted
+        folder = located_below(folder, weights=False)
+    return weights
 
 
 def _show(screen: Screen, result: dict[str, Any], ways: Mapping[str, Prediction]) -> None:

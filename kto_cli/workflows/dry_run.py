@@ -43,7 +43,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     problems = _problems_of_out(RunDir(Path(config.out)))
-    prepared = prepare(config, accelerator, screen)
+    prepared = prepare(config, accelerator, screen, merged=not config.adapters)
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
@@ -73,16 +73,16 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 def _disk(prepared: Prepared, settings: RunSettings, missing: Sequences, probe: Probe | None) -> DiskNeed:
     """`missing`: those whose log-probs go into the cache."""
     config, model = settings.config, prepared.model
-    weights = bytes_of(learning(model) if config.lora_r else model.parameters())
+    weights = bytes_of(learning(model) if config.adapters else model.parameters())
     finished = weights
-    if config.lora_r is None or config.merge:
-        finished = stored_dtypes(prepared.source.folder).bytes_of(model)
+    if not config.adapters or config.merge:
+        finished = stored_dtypes(prepared.source.base).bytes_of(model)
     frames = -(-int(missing.lengths.sum()) // prepared.token_budget)
     return estimate.disk_need(
         weights=weights,
         finished=finished,
         optimizer=probe.memory["optimizer"] if probe else 2 * weights,
-        tokenizer=tokenizer_bytes(prepared.source.folder),
+        tokenizer=tokenizer_bytes(prepared.source.base),
         reference=estimate.reference_bytes(len(missing), frames),
         total_steps=settings.total_steps,
         save_every=settings.save_every,

@@ -125,7 +125,7 @@ def _work_of_reference(session: Session) -> tuple[ReferenceLogps, dict[str, Any]
     """Its log-probs, its answers, and its benchmarks where asked for."""
     prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
     scorer = make_scorer(prepared, accelerator, screen)
-    references, _ = reference_logps(prepared, prepared.validation, scorer, config, accelerator, screen)
+    references, _ = reference_logps(prepared, prepared.validation, lambda: scorer, config, accelerator, screen)
     source, tasks, model = prepared.source, {}, session.for_answers(prepared.model)
     session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, model)
     if session.tasks is not None:

@@ -34,10 +34,10 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     rows = prepared.train + prepared.validation
     with torch.no_grad():  # as the pass that follows
         require_determinism(scorer, check_sequences(rows)[:3], screen)
-    _, use = reference_logps(prepared, rows, scorer, config, accelerator, screen)
+    _, use = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen)
     seconds = time.perf_counter() - began
     screen.table(
-        f"Reference log-probs of {prepared.source.name}",
+        f"Reference log-probs of {prepared.source.words}",
         ["", "sequences"],
         [
             ["needed (rows and their mismatched completions)", use.sequences],
@@ -45,5 +45,7 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
             ["computed", use.computed],
         ],
     )
+    if prepared.source.adapters:
+        screen.note("kto train uses them with --lora-r or --continue-adapter; without, it merges the adapter first.")
     screen.say(f"{seconds:.1f} s.   Next: kto train --beta 0.1")
     return {**asdict(use), "seconds": seconds}

@@ -24,6 +24,7 @@ from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_
 from kto_cli.model.distributed.start import freed_memory_returned, start_accelerator
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
+from kto_cli.model.source import ModelSource
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
@@ -88,14 +89,13 @@ def _train(
     config_file: str | None,
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
-    prepared = prepare(config, accelerator, screen)
+    prepared = prepare(config, accelerator, screen, merged=not config.adapters)
     config = replace(config, template_date=prepared.template_date or config.template_date)
     if stored is not None and prepared.template_date:
         screen.note(f"Prompts hold the date {prepared.template_date}, as recorded in {directory.config}.")
     warn_if_built_in(config, screen)
     settings = run_settings(config, prepared, screen)
-    if config.lora_r:  # before anything is computed that a wrong name would waste
-        _report_adapted_layers(prepared, config, screen)
+    _report_what_learns(prepared, config, screen)  # before anything is computed that a wrong name would waste
     refuse_untested_combinations(accelerator.num_processes, config)
     described = describe(settings, prepared, accelerator.num_processes)
     refuse_different_inputs(
@@ -117,7 +117,17 @@ def _train(
     return _finish(this_run, prepared, screen)
 
 
-def _report_adapted_layers(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
+def _report_what_learns(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
+    source = prepared.source
+    if config.continue_adapter and source.below is not None:
+        screen.note(f"Going on with the adapter of {source.name}, on {source.below.words}.")
+        return
+    if config.lora_r is None:
+        if source.below is not None:
+            screen.note(f"The adapter of {source.name} is merged into {source.below.words}: all weights are trained.")
+        return
+    if source.adapters:
+        screen.note(f"New adapters are added to {source.words}, which stays as it is.")
     layers = lora.layers_to_adapt(prepared.model, config.lora_targets)
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
@@ -181,7 +191,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         card = model_card(settings, prepared, validation, verdict)
         directory.finish(this_run.writer, model, card, weights)
     this_run.engine.accelerator.wait_for_everyone()
-    _show(screen, settings, validation, verdict, directory, this_run.writer.stored.name_for(model))
+    below = prepared.below(settings.config)
+    _show(screen, settings, validation, verdict, directory, this_run.writer.stored.name_for(model), below)
     return {
         "steps": settings.total_steps,
         "rows": this_run.counters.rows,
@@ -234,6 +245,7 @@ def _show(
     verdict: Verdict,
     directory: RunDir,
     dtype: str,
+    below: ModelSource,
 ) -> None:
     if validation:
         metrics_table(screen, f"Validation rows after {plural(settings.total_steps, 'step')}", validation)
@@ -241,10 +253,14 @@ def _show(
     for warning in verdict.warnings:
         screen.warn(warning)
     config = settings.config
-    what = "Model" if not config.lora_r else "Model, adapters merged into it" if config.merge else "Adapters"
+    what = "Model" if not config.adapters else "Model, adapters merged into it" if config.merge else "Adapters"
     if what != "Adapters":
         what += f" ({dtype})"
     screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")
+    if what == "Adapters" and below.adapters:
+        screen.say(
+            f"They belong on {below.words}: alone on its base they are another model. --merge writes all in one."
+        )
     if config.chat_template_kwargs:
         given = spelled_kwargs(config.chat_template_kwargs)
         screen.say(f'Served, each request must have "chat_template_kwargs": {given}')

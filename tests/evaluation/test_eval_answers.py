@@ -18,10 +18,9 @@ from judge_server import Handler, serving
 from pico import BUILDERS, build
 from test_invariance import launch
 
-from kto_cli.evaluation import checkpoint
 from kto_cli.evaluation.answers import choose
 from kto_cli.evaluation.report.evidence import gather
-from kto_cli.model.logprobs import prepare
+from kto_cli.model import source
 
 __all__ = ["place", "runs"]
 """Fixtures."""
@@ -237,7 +236,7 @@ def test_one_model_at_a_time(kto: Command, place, monkeypatch):
     import gc
 
     known: list[Any] = []
-    real = checkpoint.load_model
+    real = source.load_model
 
     def loading(*words: Any, **options: Any) -> Any:
         gc.collect()
@@ -247,8 +246,7 @@ def test_one_model_at_a_time(kto: Command, place, monkeypatch):
         return model
 
     alive: list[int] = []
-    monkeypatch.setattr(prepare, "load_model", loading)
-    monkeypatch.setattr(checkpoint, "load_model", loading)
+    monkeypatch.setattr(source, "load_model", loading)
     assert kto("eval", "a", *SHORT, "--against", "b").code == 0
     assert alive == [0, 0, 0]
 

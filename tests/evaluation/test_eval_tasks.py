@@ -122,9 +122,9 @@ def test_two_checkpoints_are_compared(kto: Command, place):
     ],
 )
 def test_what_cannot_be_run_is_said_before_anything_is_loaded(kto: Command, place, monkeypatch, flags, said):
-    from kto_cli.model.logprobs import prepare
+    from kto_cli.model import source
 
-    monkeypatch.setattr(prepare, "load_model", None)
+    monkeypatch.setattr(source, "load_model", None)
     (place / "tasks/broken.yaml").write_text("task: [")
     assert said in error_line(kto("eval", "a", *NONE, *flags))
     assert not (place / "a/eval").exists()

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from kto_cli.common.errors import BadModel
 from kto_cli.model import identity
 from kto_cli.model.identity import fingerprint, numbers_identity, tokenizer_identity
-from kto_cli.model.load import load_model, open_source
+from kto_cli.model.load import load_model
+from kto_cli.model.source import open_source
 
 
 @pytest.fixture

@@ -288,7 +288,8 @@ def test_an_adapter_beside_a_config_is_an_adapter(pico, pico_data, workplace):
     """axolotl and others leave the base's config.json there."""
     folder = adapter_for(pico, workplace / "adapter")
     shutil.copy(pico / "config.json", folder / "config.json")
-    assert "adapter holds an adapter for" in error_line(call("train", "--data", pico_data, "--model", folder, *SHORT))
+    ran = call("train", "--data", pico_data, "--model", folder, "--out", "run", *SHORT)
+    assert "The adapter of" in ran.err
     metrics = call("eval", folder, "--data", pico_data, "--samples", 0, "--json").json
     assert metrics["margin"] == 0, "a fresh adapter changes nothing"
 

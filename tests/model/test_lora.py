@@ -330,11 +330,6 @@ def test_train_refuses(kto, workplace: Path, given, flags: list, words: list[str
     assert not list(workplace.iterdir())
 
 
-def test_an_adapter_is_no_model_to_start_from(runs: Path, kto, workplace: Path, pico: Path, pico_data: Path):
-    ran = kto("train", "--data", pico_data, "--model", runs / "finished", "--out", "run", "--json")
-    refused(ran, "holds an adapter", str(pico), "Merge it")
-
-
 def test_a_finished_lora_run_is_not_begun_again(runs: Path, kto, given):
     refused(kto("train", *given, *SHORT, "--out", runs / "finished", "--json"), "finished run", "--out")
     again = kto("train", *given, *SHORT, "--out", runs / "finished", "--resume", "--json")

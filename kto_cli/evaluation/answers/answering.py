@@ -30,8 +30,8 @@ from kto_cli.model import lora
 from kto_cli.model.identity import numbers_identity, tokenizer_identity
 from kto_cli.model.lengths import independent_length
 from kto_cli.model.load import end_ids
-from kto_cli.model.locate import locate_model
 from kto_cli.model.logprobs.prepare import Prepared
+from kto_cli.model.source import locate_base, located_below
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import Encoder
 
@@ -82,7 +82,8 @@ class Answering:
             ends=ends,
             context=independent_length(model.config),
             model=lambda: model,
-            base=locate_model(lora.base_of(folder))[1] if lora.is_adapter(folder) else None,
+            base=locate_base(folder) if lora.is_adapter(folder) else None,
+            stacked=lora.is_adapter(folder) and lora.is_adapter(located_below(folder)),
             dtype=str(self.dtype).removeprefix("torch."),
             trust_remote_code=self.config.trust_remote_code,
             template_kwargs=self.config.chat_template_kwargs or {},

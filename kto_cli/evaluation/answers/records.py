@@ -93,6 +93,8 @@ class AnsweringModel:
     """Returns the loaded model, on its device; engines that load it themselves do not call this."""
     base: Path | None = None
     """For an adapter, the folder of its base model."""
+    stacked: bool = False
+    """The adapter belongs on another one, not on the base alone."""
     dtype: str = "auto"
     """Dtype of the weights, for engines that load it themselves."""
     trust_remote_code: bool = False

@@ -104,6 +104,10 @@ def _rank_for_vllm(subject: AnsweringModel) -> int:
     Raises:
         BadModel: vLLM cannot serve this adapter.
     """
+    if subject.stacked:
+        raise BadModel(
+            f"vLLM serves one adapter at a time; {subject.name} is on top of another.", "Use --engine auto, or --merge."
+        )
     settings = read_json(subject.folder / "adapter_config.json", "the adapter's config", constants=True)
     kind, rank = settings.get("peft_type", "LORA"), int(settings.get("r", 16))
     if kind != "LORA" or settings.get("use_dora"):

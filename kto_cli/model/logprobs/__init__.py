@@ -5,6 +5,7 @@ micro_batch_size.py   the default token budget of a micro-batch
 out_of_memory.py      work repeated in smaller micro-batches when memory runs out
 forward.py            log-probs of sequences, in micro-batches over processes
 reference.py          the reference's log-probs of a run's rows: cached, else computed
+reference_model.py    the reference where it is another model than the one trained
 reference_cache.py    the content-addressed cache of reference log-probs
 validation.py         scores of validation rows
 """

@@ -9,26 +9,24 @@ from typing import Any
 import torch
 
 from kto_cli.common.cache import cache_folder
-from kto_cli.common.errors import BadData, BadModel
+from kto_cli.common.errors import BadData, BadInput, BadModel
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.template_kwargs import spelled_kwargs
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
+from kto_cli.model import lora
 from kto_cli.model.distributed.processes import refuse_uneven_rounds, shards, to_devices
+from kto_cli.model.identity import plain
 from kto_cli.model.lengths import greatest_length
-from kto_cli.model.load import (
-    ModelSource,
-    end_ids,
-    load_model,
-    load_tokenizer,
-    open_source,
-)
+from kto_cli.model.load import end_ids, load_tokenizer
 from kto_cli.model.logprobs.micro_batch_size import default_token_budget
 from kto_cli.model.precision import Precision, choose_precision, emulates_bfloat16
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.model.source import Loaded, ModelSource, load_source, open_source
 from kto_cli.model.tokens.cached import tokenized_rows
 from kto_cli.model.tokens.encoder import Encoder
 from kto_cli.model.tokens.store import EncodedRows
@@ -40,10 +38,15 @@ class Prepared:
 
     data: DataDir
     source: ModelSource
+    """Of `model`."""
+    reference: ModelSource
+    """Whose log-probs are the reference's: `source`, unless --reference names another model."""
     tokenizer: Any
     own_template: bool
     """The tokenizer's chat template is the model's or the user's, not our fallback."""
     model: Any
+    adapted: Any
+    """peft's model around it, where it has adapters; else None."""
     precision: Precision
     max_length: int
     token_budget: int
@@ -58,6 +61,10 @@ class Prepared:
         """The dtype of matrix products."""
         return self.precision.compute
 
+    def below(self, config: TrainConfig) -> ModelSource:
+        """The model that the adapters which a run saves belong on."""
+        return self.source.below if config.continue_adapter and self.source.below else self.source
+
 
 def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
     """Warns that the built-in model is only a demo."""
@@ -68,8 +75,13 @@ def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
         )
 
 
-def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True) -> Prepared:
+def prepare(
+    config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True, merged: bool = False
+) -> Prepared:
     """Loads data, tokenizer and model, and encodes the rows.
+
+    Args:
+        merged: the adapters of the model, if it has some, are merged into its weights.
 
     Raises:
         BadInput, BadData, BadModel: see what each part asks for.
@@ -78,9 +90,9 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     if not data.sealed:
         screen.note(f"{data.folder} is of an earlier kto: its rows match their checksums, its counts have none.")
     with screen.progress("reading the model's files", None):
-        source = open_source(config.model, in_4bit=config.load_in_4bit)
+        source, reference = _opened(config, merged)
     tokenizer, fallback = load_tokenizer(
-        source.folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
+        source.tokenizer_folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
     if fallback:
         screen.note(
@@ -92,11 +104,8 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         full = precision.compute == torch.float32
         how = "computing in float32" if full else f"--dtype {precision.name} is emulated, slower than float32"
         screen.note(f"This GPU has no bfloat16 arithmetic: {how}.")
-    in_4bit = precision.compute if config.load_in_4bit else None
     with screen.progress("loading the model", None):
-        model = load_model(
-            source.folder, trust_remote_code=config.trust_remote_code, dtype=precision.weights, in_4bit=in_4bit
-        )
+        model, adapted = load_with(config, source, precision)
     max_length = greatest_length(config.max_length, model.config)
     date = datetime.date.fromisoformat(config.template_date) if config.template_date else None
     encoder = Encoder(
@@ -112,7 +121,7 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
         wanted = needs_train or file != TRAIN
         rows = EncodedRows()
         if wanted:
-            rows, report = tokenized_rows(cache, data, file, encoder, source.folder, accelerator, screen)
+            rows, report = tokenized_rows(cache, data, file, encoder, source.tokenizer_folder, accelerator, screen)
             for sentence in report.notes(what):
                 screen.note(sentence)
             refuse_unknown_tokens(rows, tokenizer, model)
@@ -128,17 +137,60 @@ def prepare(config: ModelConfig, accelerator: Any, screen: Screen, *, needs_trai
     return Prepared(
         data=data,
         source=source,
+        reference=reference,
         tokenizer=tokenizer,
         own_template=not fallback,
         model=model,
+        adapted=adapted,
         precision=precision,
         max_length=max_length,
         token_budget=config.micro_batch_tokens
-        or default_token_budget(model, config, precision, accelerator.device, cards=shards(accelerator.num_processes)),
+        or default_token_budget(
+            model, sized(config, source, model), precision, accelerator.device, cards=shards(accelerator.num_processes)
+        ),
         train=loaded[0],
         validation=loaded[1],
         template_date=encoder.date.isoformat() if encoder.date else None,
     )
+
+
+def _opened(config: ModelConfig, merged: bool) -> tuple[ModelSource, ModelSource]:
+    """The model and its reference, which is the same where it has the same content.
+
+    Raises:
+        BadInput: --continue-adapter without an adapter.
+    """
+    source = open_source(config.model, in_4bit=config.load_in_4bit, merged=merged)
+    if not isinstance(config, TrainConfig):
+        return source, source
+    if config.continue_adapter and not source.adapters:
+        raise BadInput(
+            f"--continue-adapter goes on training an adapter, and {source.name} is a whole model.",
+            "Give the adapter's folder with --model, or new adapters with --lora-r 16.",
+        )
+    if config.reference is None:
+        return source, source
+    reference = open_source(config.reference, in_4bit=config.load_in_4bit)
+    return source, source if plain(reference.fingerprint) == plain(source.fingerprint) else reference
+
+
+def load_with(config: ModelConfig, source: ModelSource, precision: Precision) -> Loaded:
+    """A model as a command's settings say."""
+    return load_source(
+        source,
+        trust_remote_code=config.trust_remote_code,
+        dtype=precision.weights,
+        compute=precision.compute,
+        in_4bit=config.load_in_4bit,
+        learns=isinstance(config, TrainConfig) and config.continue_adapter,
+    )
+
+
+def sized(config: ModelConfig, source: ModelSource, model: Any) -> ModelConfig:
+    """Settings that say the size of the adapters to train, also where they are there already."""
+    if isinstance(config, TrainConfig) and config.continue_adapter:
+        return lora.as_new(config, source.folder, model)
+    return config
 
 
 def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None:
@@ -177,13 +229,16 @@ def class_counts(rows: EncodedRows) -> tuple[int, int]:
     return desirable, len(rows) - desirable
 
 
-def make_scorer(prepared: Prepared, accelerator: Any, screen: Screen, *, sharded: bool = False) -> CompletionScorer:
+def make_scorer(
+    prepared: Prepared, accelerator: Any, screen: Screen, *, model: Any = None, sharded: bool = False
+) -> CompletionScorer:
     """The model as a scorer on its device, after its fast paths were compared with the model's own logits.
 
     Args:
+        model: another one, of the same tokens.
         sharded: over all processes if the launch uses FSDP; such a model cannot generate.
     """
-    scorer = CompletionScorer(prepared.model, prepared.dtype)
+    scorer = CompletionScorer(prepared.model if model is None else model, prepared.dtype)
     scorer = to_devices(scorer, accelerator) if sharded else scorer.to(accelerator.device)
     rows = prepared.train + prepared.validation
     if not rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,14 +52,15 @@ class CacheUse:
 def reference_logps(
     prepared: Prepared,
     rows: EncodedRows,
-    scorer: CompletionScorer,
+    scorer: Callable[[], CompletionScorer],
     config: ModelConfig,
     accelerator: Any,
     screen: Screen,
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored.
 
-    `scorer` has the reference's weights. Each process computes and stores its share.
+    `scorer` gives one with the reference's weights; it is asked for if anything is missing. Each process computes and
+    stores its share.
 
     Raises:
         Diverged: the reference gives a log-prob that is not a number. OutOfMemory: not even a row fits.
@@ -86,7 +87,7 @@ def reference_logps(
         )
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
-        distributed = DistributedScorer(accelerator, scorer, token_budget=prepared.token_budget)
+        distributed = DistributedScorer(accelerator, scorer(), token_budget=prepared.token_budget)
         sequences = rows.sequences.take(first)
 
         def compute() -> Tensor:  # a second time if memory ran out: what was stored until then is not missing any more
@@ -106,7 +107,7 @@ def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
     """The cache of this reference model's log-probs in this dtype."""
     precision = prepared.precision
     dtype = str(precision.compute) if precision.weights == torch.float32 else precision.name
-    return ReferenceCache(cache_folder(config), numbers=numbers_identity(prepared.source.fingerprint, dtype))
+    return ReferenceCache(cache_folder(config), numbers=numbers_identity(prepared.reference.fingerprint, dtype))
 
 
 def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:

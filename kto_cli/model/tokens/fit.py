@@ -18,6 +18,7 @@ from kto_cli.data.dataset import TRAIN, VALIDATION, Row, read_batches
 from kto_cli.model.lengths import greatest_length
 from kto_cli.model.load import load_config, load_tokenizer
 from kto_cli.model.locate import locate_model
+from kto_cli.model.source import locate_base, locate_tokenizer
 from kto_cli.model.tokens.build_store import unfit
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 
@@ -70,8 +71,8 @@ def encoder_of(model: str, max_length: int | None, template_kwargs: Mapping[str,
         BadModel, BadInput: no such model, no usable tokenizer, or a longer length than the model takes.
     """
     _, folder = locate_model(model)
-    tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=None)
-    model_config = load_config(folder, trust_remote_code=None)
+    tokenizer, _ = load_tokenizer(locate_tokenizer(folder), chat_template=None, trust_remote_code=None)
+    model_config = load_config(locate_base(folder, weights=False), trust_remote_code=None)
     longest = greatest_length(max_length, model_config)
     return Encoder(tokenizer, max_length=longest, template_kwargs=template_kwargs)
 

@@ -36,8 +36,8 @@ class Probe:
     cost: int
     """Cost of the timed steps in forward tokens."""
     seconds: float
-    noise_floor: float
-    """Largest log-ratio of a row, nats: the weights are the reference's."""
+    noise_floor: float | None
+    """Largest log-ratio of a row, nats: the weights are the reference's; None with another --reference."""
     memory: dict[str, int]
     """Bytes by part."""
     packed: bool
@@ -74,7 +74,8 @@ def take_probe(
         estimate.step_cost(*step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed))
         for batch in typical
     ]
-    return Probe(sum(costs), seconds, noise, _memory(this_run, saved.most), packed), []
+    noise_floor = noise if this_run.starts_at_reference else None
+    return Probe(sum(costs), seconds, noise_floor, _memory(this_run, saved.most), packed), []
 
 
 def _batches_to_probe(prepared: Prepared, settings: RunSettings) -> tuple[list[int], list[list[int]]]:

@@ -13,13 +13,13 @@ from kto_cli.common.template_kwargs import spelled_kwargs
 
 _CARD = """---
 library_name: {{ "peft" if adapters else "transformers" }}
-{%- if on_hub %}
-base_model: {{ reference }}
+{%- if base_model %}
+base_model: {{ base_model }}
 {%- endif %}
-tags: [kto, alignment{{ ", lora" if settings.config.lora_r }}]
+tags: [kto, alignment{{ ", lora" if settings.config.adapters }}]
 ---
 
-# {{ reference }}, aligned with KTO
+# {{ start.name }}, aligned with KTO
 
 Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 
@@ -30,7 +30,10 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 
 | | |
 | --- | --- |
-| reference model | {{ reference }} |
+{%- if reference is not sameas start %}
+| starts from | {{ start.words }} |
+{%- endif %}
+| reference model | {{ reference.words }} |
 | rows | {{ train_rows }} for training, {{ validation_rows }} for validation |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
 | learns | {{ learns }} |
@@ -51,20 +54,37 @@ Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 | {{ labels.get(name, name) }} | {{ validation[name]|number }} | {{ validation[name ~ "_interval"]|span }} |
 {%- endfor %}
 {% endif %}
+{% if adapters and below.adapters %}
+These adapters belong on {{ below.words }}, in this order; alone on the base they are another model:
+
+```python
+model = PeftModel.from_pretrained(base, "{{ below.adapters[0].name }}", adapter_name="stage1")
+{%- for folder in below.adapters[1:] %}
+model.load_adapter("{{ folder.name }}", "stage{{ loop.index + 1 }}")
+{%- endfor %}
+model.load_adapter("this folder", "default")
+model.base_model.set_adapter([{% for _ in below.adapters %}"stage{{ loop.index }}", {% endfor %}"default"])
+```
+{% endif %}
 RunSettings, versions and fingerprints are in `kto_config.json`, every step in `metrics.jsonl`.
 """
 
 
 def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any) -> str:
     """Markdown."""
+    config = settings.config
+    adapters = config.adapters and not config.merge
+    below = prepared.below(config)
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # Markdown, not HTML
     environment.filters |= {"number": number, "span": span, "spelled": spelled_kwargs}
     return environment.from_string(_CARD).render(
         settings=settings,
-        reference=prepared.source.name,
-        on_hub=prepared.source.on_hub,
-        adapters=settings.config.lora_r is not None and not settings.config.merge,
-        learns=what_learns(settings.config),
+        start=prepared.source,
+        reference=prepared.reference,
+        base_model=below.name if below.on_hub else None,
+        below=below,
+        adapters=adapters,
+        learns=what_learns(config),
         version=__version__,
         verdict=verdict,
         train_rows=len(prepared.train),
@@ -79,9 +99,11 @@ def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, 
 
 def what_learns(config: Any) -> str:
     """Which weights of the model a run changes."""
-    if config.lora_r is None:
+    if not config.adapters:
         return "all weights"
     kind = "DoRA" if config.dora else "LoRA"
     four_bit = ", over weights of 4 bits" if config.load_in_4bit else ""
     merged = ", merged into the weights" if config.merge else ""
+    if config.continue_adapter:
+        return f"the adapter it starts from{four_bit}{merged}"
     return f"{kind} adapters of rank {config.lora_r}, alpha {config.alpha}, on {config.lora_targets}{four_bit}{merged}"
