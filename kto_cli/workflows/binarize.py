@@ -26,7 +26,7 @@ from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
 from kto_cli.data.pipeline.export_pairs import rows_left_out
-from kto_cli.data.pipeline.label_values import next_step, value_lines
+from kto_cli.data.pipeline.label_values import next_step, unread_labels, value_lines
 from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
 from kto_cli.data.pipeline.parse import blocks, parsed_blocks
@@ -77,10 +77,13 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.note(text)
         if fault := unlearnable(columns, assigned.outcomes):
             raise unused.as_error(fault + why_unused(unused, assigned.outcomes, spool), sources, config)
+        step = next_step(unused.decisions, sources)
+        if step and (fault := unread_labels(unused.decisions)):
+            raise unused.as_error(fault, sources, config)
         for text in unused.label_lines(sources, config):
             screen.note(text)
-        if step := next_step(unused.decisions, sources):
-            screen.note(step)
+        if step:
+            screen.warn(step)
         writer.open_tables(chat=not config.text, has_more=spool.has_more)
         with screen.progress("writing", None, keeps=NOTHING_WRITTEN):
             write_rows(writer, spool, columns, assigned.outcomes, assigned.findings, [one.name for one in sources])

@@ -148,6 +148,10 @@ def test_many_values_and_prose_are_not_listed(tmp_path):
         ("$x`y", ["good", "bad"], [1, 0]),
         ("mixed", [True, "yes", False, "no"], [1, 1, 0, 0]),
         ("mixed", [1, "yes", 0, "no"], [1, 1, 0, 0]),
+        ("mixed", ["yes", True, 1, "no", 0], [1, 1, 1, 0, 0]),
+        ("mixed", ["yes", 1, "no", 0, "TRUE", "good"], [1, 1, 0, 0, 1, 1]),
+        ("mixed", ["up", 1, 0, False, "x", "Up"], [1, 1, 0, 0, None, 1]),
+        ("rating", ["1", "\u22121", "up", "down"], [1, 0, 1, 0]),
     ],
 )
 def test_proposed_rules_pasted_as_they_are_label_right(tmp_path, kind, column, values, good):
@@ -166,6 +170,32 @@ def test_proposed_rules_pasted_as_they_are_label_right(tmp_path, kind, column, v
     rules = options_in(proposal)
     run(f"log:{path}", tmp_path / "out", **rules)
     assert labels_of(tmp_path / "out") == {f"A{n}": bool(label) for n, label in enumerate(good) if label is not None}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_number_of_a_scale_has_no_certain_meaning(tmp_path, kind):
+    """1 of 5 stars is not good, whatever words stand beside it: the proposal asks where good begins."""
+    path = log_of(tmp_path, ["good", 5, 4, "bad", 1, 2, "", "green"], "thumb", kind)
+    with pytest.raises(BadData, match="with NUMBER where numbers begin to be desirable") as caught:
+        binarize(f"log:{path}", tmp_path / "out", label_column="thumb")
+    rules = {option: rule.replace("NUMBER", "4") for option, rule in options_in(str(caught.value)).items()}
+    result, _ = run(f"log:{path}", tmp_path / "out", **rules)
+    assert labels_of(tmp_path / "out") == {f"A{n}": n < 3 for n in range(6)}
+    assert (result["dropped_reasons"], result["rejected"]) == ({"matches_neither": 1}, {"rule_not_applicable": 1})
+
+
+def test_a_column_in_two_notations_stops_the_run_and_a_slip_does_not(tmp_path):
+    path = log_of(tmp_path, ["yes", 1, "no", 0, "TRUE", "good"])
+    with pytest.raises(BadData, match=r"3 of 6 rows have a label in words.*Say what the values mean: --desirable"):
+        binarize(f"log:{path}", tmp_path / "out", label_column="thumb")
+    assert not (tmp_path / "out").exists()
+    screen = Recorder()
+    result = binarize(f"log:{log_of(tmp_path, ['yes', *[1, 0] * 5])}", tmp_path / "out", screen, label_column="thumb")
+    assert result["rejected"] == {"label_not_accepted": 1}
+    assert "Say what the values mean: --desirable 'thumb in (\"yes\", 1)' --undesirable 'thumb == 0'" in screen.warnings
+    rules = {"desirable": "thumb == 1", "undesirable": "thumb == 0"}
+    result, _ = run(f"log:{tmp_path / 'log.csv'}", tmp_path / "rules", **rules)
+    assert result["rejected"] == {"rule_not_applicable": 1}
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

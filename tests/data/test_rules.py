@@ -16,7 +16,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kto_cli.common.errors import BadInput
+from kto_cli.data.formats.labels import as_number, fold
+from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.log.rule_ast import (
+    Comparison,
     Contains,
     Every,
     IsNull,
@@ -26,13 +29,13 @@ from kto_cli.data.log.rule_ast import (
     Order,
     Some,
     columns_of,
+    comparisons,
     spell_column,
     spell_text,
-    texts_of,
 )
-from kto_cli.data.log.rule_eval import NotApplicable, Truth, cell_of, compiled
+from kto_cli.data.log.rule_eval import Truth, by_column, compiled
 from kto_cli.data.log.rule_lexer import RESERVED, read_number
-from kto_cli.data.log.rules import compile_rule, parse_rule, texts_by_column
+from kto_cli.data.log.rules import compile_rule, parse_rule
 
 
 def says(rule: str, **values: Any) -> Any:
@@ -221,6 +224,34 @@ def test_kleene_tables_in_both_orders(left: Any, right: Any, both: Any, either: 
         assert says("a == true and b == true", **values) == both
         assert says("a == true or b == true", **values) == either
     assert says("not a == true", a=CELLS[left]) == {T: F, F: T, U: U, E: E}[left]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "cell", "outcome"),
+    [
+        ("a in ('yes', true, 1)", "a in ('no', 0)", True, (True, False)),
+        ("a in ('yes', true, 1)", "a in ('no', 0)", 1, (True, False)),
+        ("a == 1", "a == 'no'", "no", (False, True)),
+        ("a == 1", "a == 'no'", "perhaps", (False, False)),
+        ("a == 1", "a == 0", "perhaps", ("n/a", "n/a")),
+        ("a == 'good' or a >= 4", "a == 'bad' or a < 4", "good", (True, False)),
+        ("a == 'good' or a >= 4", "a == 'bad' or a < 4", 2, (False, True)),
+        ("a == 'good' or a >= 4", "a == 'bad' or a < 4", "awful", ("n/a", "n/a")),
+        ("a >= 4", "not a >= 4 and b == 'bad'", "bad", ("n/a", "n/a")),
+    ],
+)
+def test_two_rules_may_compare_a_column_with_values_of_several_types(good: str, bad: str, cell: Any, outcome: Any):
+    """A cell is compared with values of another type where some value of the two rules has its type."""
+    found = [compile_rule(good, "--desirable", bad), compile_rule(bad, "--undesirable", good)]
+    values = [rule.value({"a": cell, "b": "bad"}) for rule in found]
+    assert tuple("n/a" if isinstance(value, NotApplicable) else value for value in values) == outcome
+
+
+@pytest.mark.parametrize("cell", ["\u22121", " \u22121.0", -1])
+@pytest.mark.parametrize("rule", ["a == -1", "a == \u22121", "a < 0", "a in (\u22121, 1)"])
+def test_a_minus_of_typography_is_a_minus(rule: str, cell: Any):
+    assert says(rule, a=cell) is True
+    assert (as_number(cell), read_number(str(cell)), fold(str(cell))) == (-1, -1, "-1")
 
 
 def test_what_cannot_be_asked_names_column_and_value():
@@ -523,25 +554,29 @@ def naive_joined(found: list[Any], decisive: bool) -> Any:
     return "n/a" if "n/a" in found else None if None in found else not decisive
 
 
-def naive(node: Node, row: dict[str, Any], texts: list[tuple[str, str]]) -> Any:
+def naive(node: Node, row: dict[str, Any], rule: list[Comparison]) -> Any:
     """What a rule says, worked out from the tree and the tables of the docstrings; columns here have no fields."""
     if isinstance(node, Not):
-        found = naive(node.part, row, texts)
+        found = naive(node.part, row, rule)
         return (not found) if isinstance(found, bool) else found
     if isinstance(node, (Every, Some)):
-        return naive_joined([naive(part, row, texts) for part in node.parts], isinstance(node, Some))
+        return naive_joined([naive(part, row, rule) for part in node.parts], isinstance(node, Some))
     cell = row.get(node.column)
-    named = {text for column, text in texts if column == node.column}
+    members = [each for each in rule if isinstance(each, Member) and each.column == node.column]
+    named = {value for each in members for value in each.values if isinstance(value, str)}
     empty = cell is None or cell != cell or (isinstance(cell, str) and cell.strip() == "")
     if isinstance(node, IsNull) or empty:
         return empty if isinstance(node, IsNull) else None
     if isinstance(node, Contains):
         return node.text.lower() in cell.lower() if isinstance(cell, str) else "n/a"
     if isinstance(node, Member):
-        return naive_member(cell, node.values, named)
+        found = [naive_member(cell, each.values, named) for each in (node, *members)]
+        as_number = any(isinstance(each, Order) and each.column == node.column for each in rule)
+        of_rules = {True, False} & set(found) or (as_number and naive_number(cell) is not None)
+        return False if found[0] == "n/a" and of_rules else found[0]
     number = naive_number(cell)
     if number is None:
-        return "n/a"
+        return False if any(naive_member(cell, each.values, named) is True for each in members) else "n/a"
     below, same = number < node.number, number == node.number
     return {"<": below, "<=": below or same, ">": not (below or same), ">=": not below}[node.sign]
 
@@ -553,10 +588,9 @@ def test_printed_trees_are_read_back_and_say_what_the_naive_evaluator_says(tree:
     rule = compile_rule(text, "--desirable")
     assert parse_rule(text) == tree
     assert set(rule.columns) == set(columns_of(tree))
-    texts = list(texts_of(tree))
-    found: Truth = compiled(tree, texts_by_column([tree]))(row)
+    found: Truth = compiled(tree, by_column([tree]))(row)
     assert rule.value(row) == found
-    assert ("n/a" if isinstance(found, NotApplicable) else found) == naive(tree, row, texts)
+    assert ("n/a" if isinstance(found, NotApplicable) else found) == naive(tree, row, [*comparisons(tree)])
 
 
 conditions = st.lists(st.sampled_from(["a", "b", "c", "and", "or", "not", "(", ")"]), min_size=1, max_size=12)

@@ -30,7 +30,9 @@ from kto_cli.data.formats.cell_text import structure_of
 from kto_cli.data.formats.counts import count_label
 from kto_cli.data.formats.records import RowFault
 
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[+-]?\.[0-9]+")
+MINUS = "\u2212"
+"""Minus of typography; spreadsheets and documents write it for `-`."""
+NUMBER = re.compile(r"[+\-\u2212]?([0-9]+(\.[0-9]*)?|\.[0-9]+)")
 WORDS = {"true": True, "false": False}
 DESIRABLE, UNDESIRABLE, BY_NUMBER = "desirable", "undesirable", "number"
 """Outcomes of a cell, besides the reasons why a row has no label."""
@@ -81,14 +83,19 @@ def fold(text: str) -> str:
 def _fold(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold().translate(INVISIBLE)
     folded = " ".join(folded.split()).strip(EDGES) or text
-    return f"{float(folded):.17g}" if NUMBER.fullmatch(folded) else folded
+    return f"{number_of(folded):.17g}" if NUMBER.fullmatch(folded) else folded
+
+
+def number_of(text: str) -> float:
+    """Number of a text that NUMBER matches."""
+    return float(text.replace(MINUS, "-"))
 
 
 def as_number(value: Any) -> int | float | None:
     """Number of a label, from a number or a text; None for anything else."""
     if isinstance(value, str):
         text = value.strip()
-        return float(text) if NUMBER.fullmatch(text) else None
+        return number_of(text) if NUMBER.fullmatch(text) else None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or is_missing(value):
         return None
     return float(value) if isinstance(value, Decimal) else value

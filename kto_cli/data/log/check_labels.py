@@ -13,8 +13,8 @@ from kto_cli.common.words import printable
 from kto_cli.data.formats.column_names import is_negative, opposite_of
 from kto_cli.data.formats.labels import WORDS, as_number, fold, is_missing, spell_value
 from kto_cli.data.formats.source import RawFile, records_of
+from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.log.rule_ast import spell_column
-from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.any_file import parsed
 
 SAMPLE = 1000

@@ -22,8 +22,8 @@ from kto_cli.data.formats.column_names import ALPACA, SHOWN, known, look_like_da
 from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.formats.tool_calls import tools_json
+from kto_cli.data.log.cell_path import starts_of_parts
 from kto_cli.data.log.check_labels import check_meaning, sample
-from kto_cli.data.log.rule_eval import starts_of_parts
 from kto_cli.data.log.rules import Rule, compile_rule
 
 ELSE = "else"

@@ -45,9 +45,9 @@ from kto_cli.data.formats.records import (
 from kto_cli.data.formats.rows import answer_of, chat_and_answer, offering, prompt_of, shared_prompt
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.formats.tool_calls import tools_json
+from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
-from kto_cli.data.log.rule_eval import NotApplicable, cell_of
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.texts import tools_of, with_tools, without_tools
 

@@ -18,8 +18,9 @@ from kto_cli.data.formats.labels import (
     way_in,
 )
 from kto_cli.data.formats.records import RowFault
+from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.log.columns import rules_of
-from kto_cli.data.log.rule_eval import NotApplicable, cell_of, number_in_cell
+from kto_cli.data.log.rule_eval import number_in_cell
 from kto_cli.data.log.rules import Rule
 
 Values = dict[str, Any]

@@ -63,10 +63,11 @@ class Some:
     parts: tuple[Node, ...]
 
 
-Node = Member | Order | Contains | IsNull | Not | Every | Some
+Comparison = Member | Order | Contains | IsNull
+Node = Comparison | Not | Every | Some
 
 
-def comparisons(node: Node) -> Iterator[Member | Order | Contains | IsNull]:
+def comparisons(node: Node) -> Iterator[Comparison]:
     """Comparisons of a rule, in order of occurrence."""
     parts = (node.part,) if isinstance(node, Not) else node.parts if isinstance(node, (Every, Some)) else ()
     if not isinstance(node, (Not, Every, Some)):
@@ -78,13 +79,6 @@ def comparisons(node: Node) -> Iterator[Member | Order | Contains | IsNull]:
 def columns_of(node: Node, kinds: tuple[type, ...] = (Member, Order, Contains, IsNull)) -> tuple[str, ...]:
     """Columns of a rule's comparisons of these kinds, each once, in order of occurrence."""
     return tuple(dict.fromkeys(each.column for each in comparisons(node) if isinstance(each, kinds)))
-
-
-def texts_of(node: Node) -> Iterator[tuple[str, str]]:
-    """(column, text) of each text that a rule compares a column with."""
-    for each in comparisons(node):
-        if isinstance(each, Member):
-            yield from ((each.column, value) for value in each.values if isinstance(value, str))
 
 
 def spell_column(name: str) -> str:

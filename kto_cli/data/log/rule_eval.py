@@ -5,7 +5,10 @@ and so its negation: a row with a missing cell matches neither a rule nor its op
 value only for a rule that names it.
 
 A cell of another type than the value makes the comparison not applicable, and the row is rejected, unless the rest of
-the rule decides alone: true `or` anything is true, false `and` anything is false, in any order.
+the rule decides alone: true `or` anything is true, false `and` anything is false, in any order. If the two rules
+compare the column with values of several types, as in `label in ("yes", 1)`, a cell of any of these types can be
+compared, and is not equal to a value of another one; with < and > it can be compared if a rule names it
+(`label == "good" or label >= 4`).
 
     value        cells that can be compared
     number       numbers; texts that are a number ("4", " 4.0"), as CSV has only texts. Not true and false
@@ -13,16 +16,12 @@ the rule decides alone: true `or` anything is true, false `and` anything is fals
     text         texts. One that differs from the value in case, width, or white space and punctuation at its ends
                  (`fold`) is equal, unless a rule names that very spelling; dates by their ISO form (`2026-11-21`)
     contains     texts, in any case; lists: one item is the text, in any case
-
-`feedback.thumbs` is a field, `votes[0]` an item (`votes[-1]` the last), `scores[name="thumbs"]` the one item with that
-field, of a column or of the JSON text in it.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -31,17 +30,22 @@ from typing import Any
 
 from kto_cli.data.formats.cell_text import structure_of
 from kto_cli.data.formats.labels import WORDS, fold, is_blank, is_missing, spell_cell, way_in
-from kto_cli.data.log.rule_ast import Contains, Every, IsNull, Member, Node, Not, Order, Some, Value, spell_text
+from kto_cli.data.log.cell_path import PART, NotApplicable, cell_of
+from kto_cli.data.log.rule_ast import (
+    Comparison,
+    Contains,
+    Every,
+    IsNull,
+    Member,
+    Node,
+    Not,
+    Order,
+    Some,
+    Value,
+    comparisons,
+    spell_text,
+)
 from kto_cli.data.log.rule_lexer import read_number
-
-
-@dataclass(frozen=True)
-class NotApplicable:
-    """A cell that cannot be compared with the value."""
-
-    detail: str
-    """Names the column and the value."""
-
 
 Truth = bool | None | NotApplicable
 """None: unknown."""
@@ -52,83 +56,72 @@ ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-CHOICE = r"""\[(?P<field>\w+)==?(?P<quote>["'])(?P<text>(?:(?!(?P=quote)).)*)(?P=quote)\]"""
-PART = re.compile(rf"\.|\[-?[0-9]+\]|{CHOICE}")
-ITEM = re.compile(r"\[(-?[0-9]{1,9})\]|\.([0-9]{1,9})(?=[.\[]|$)")
-"""An item of a list: `[0]`, or `.0` as jq and JavaScript users write it."""
-CHOSEN = re.compile(CHOICE)
-"""The item of a list whose field is a text: `[name="thumbs"]`."""
 Reading = tuple[Callable[[Any], Any], Callable[[Any], bool]]
 """(cell as the type of a value, or None; whether that holds)"""
-Named = Mapping[str, frozenset[str]]
-"""Texts that the rules name, by column."""
 
 
-def cell_of(values: Mapping[str, Any], name: str) -> Any:
-    """Cell of a name: the column of that name, otherwise the part after a dot or bracket of the column before it.
+@dataclass(frozen=True)
+class Compared:
+    """What two rules compare a column with."""
 
-    None if there is no such column, field or item; NotApplicable if the column has no parts of this kind.
-    """
-    if name in values:
-        return values[name]
-    for end in reversed(starts_of_parts(name)):
-        if not is_missing(inner := values.get(name[:end])):
-            return part_of(inner, name[:end], name[end:])
-    return None
+    texts: frozenset[str]
+    values: tuple[Reading, ...]
+    """Readings of all values of == and in."""
+    has_order: bool
+    """Whether a rule has < or > for it."""
 
+    def has(self, cell: Any) -> bool:
+        """Whether a rule names the value of a cell."""
+        return any(holds(ready) for read, holds in self.values if (ready := read(cell)) is not None)
 
-def starts_of_parts(name: str) -> list[int]:
-    """Positions in a name at which the path within a column may start."""
-    return [part.start() for part in PART.finditer(name) if part.start()]
-
-
-def part_of(cell: Any, shown: str, path: str) -> Any:
-    """Part of a cell at a path such as `.message.content` or `[0].text`; `shown` is the name of the cell."""
-    whole = structure_of(cell) if isinstance(cell, str) else cell
-    item = ITEM.match(path)
-    if isinstance(whole, Mapping) and path[0] == ".":
-        return cell_of(whole, path[1:])
-    if isinstance(whole, (list, tuple)) and item:
-        index, rest = int(item[1] or item[2]), path[item.end() :]
-        inner = whole[index] if -len(whole) <= index < len(whole) else None
-        return inner if not rest or is_missing(inner) else part_of(inner, shown + item[0], rest)
-    if isinstance(whole, (list, tuple)) and (chosen := CHOSEN.match(path)):
-        found = [
-            each for each in whole if isinstance(each, Mapping) and str(each.get(chosen["field"])) == chosen["text"]
-        ]
-        if len(found) > 1:
-            return NotApplicable(f"{shown} has {len(found)} items with {chosen.group()[1:-1]}")
-        rest = path[chosen.end() :]
-        return part_of(found[0], shown + chosen.group(), rest) if found and rest else found[0] if found else None
-    if isinstance(whole, (list, tuple)):
-        return NotApplicable(f"{shown} is a list; name an item of it, as in {shown}[0]{path}")
-    kind = f"item {path}" if path[0] == "[" else f"field {path[1:]}"
-    return NotApplicable(f"{shown} is {spell_cell(cell)}, which has no {kind}")
+    def has_type(self, cell: Any) -> bool:
+        """Whether a rule has a value of the type of a cell."""
+        is_number = self.has_order and number_in_cell(cell) is not None
+        return is_number or any(read(cell) is not None for read, _ in self.values)
 
 
-def compiled(node: Node, named: Named) -> Evaluator:
+Columns = Mapping[str, Compared]
+"""By the column's name."""
+
+
+def compiled(node: Node, columns: Columns) -> Evaluator:
     """Function from a row's values to the value of the tree."""
     if isinstance(node, Not):
-        return opposite(compiled(node.part, named))
+        return opposite(compiled(node.part, columns))
     if isinstance(node, (Every, Some)):
-        return joined([compiled(part, named) for part in node.parts], decides=isinstance(node, Some))
+        return joined([compiled(part, columns) for part in node.parts], decides=isinstance(node, Some))
     if isinstance(node, IsNull):
         return missing(node.column)
+    rules = columns[node.column]
     if isinstance(node, Order):
         holds, number = ORDERS[node.sign], node.number
-        return compared(node.column, ((number_in_cell, lambda cell: holds(cell, number)),), (number,))
+        return compared(node.column, ((number_in_cell, lambda cell: holds(cell, number)),), (number,), rules.has)
     if isinstance(node, Contains):
         text, item = node.text.casefold(), fold(node.text)
         readings = ((prose_in_cell, lambda cell: text in cell), (items_in_cell, lambda cell: item in cell))
-        return compared(node.column, readings, (node.text,))
-    return member(node, named.get(node.column, frozenset()))
+        return compared(node.column, readings, (node.text,), lambda cell: False)
+    return compared(node.column, readings_of(node.values, rules.texts), node.values, rules.has_type)
 
 
-def member(node: Member, named: frozenset[str]) -> Evaluator:
+def by_column(trees: Sequence[Node]) -> Columns:
+    """What rules compare their columns with."""
+    found: dict[str, list[Comparison]] = {}
+    for each in (each for tree in trees for each in comparisons(tree)):
+        found.setdefault(each.column, []).append(each)
+    return {column: _compared(nodes) for column, nodes in found.items()}
+
+
+def _compared(nodes: Sequence[Comparison]) -> Compared:
+    values = [value for node in nodes if isinstance(node, Member) for value in node.values]
+    texts = frozenset(value for value in values if isinstance(value, str))
+    return Compared(texts, readings_of(values, texts), any(isinstance(node, Order) for node in nodes))
+
+
+def readings_of(values: Sequence[Value], named: frozenset[str]) -> tuple[Reading, ...]:
     """`in` and `==`: one reading per type of value. A text equals one that folds alike, if no rule names it itself."""
-    texts = frozenset(value for value in node.values if isinstance(value, str))
-    booleans = frozenset(value for value in node.values if isinstance(value, bool))
-    numbers = frozenset(value for value in node.values if not isinstance(value, (str, bool)))
+    texts = frozenset(value for value in values if isinstance(value, str))
+    booleans = frozenset(value for value in values if isinstance(value, bool))
+    numbers = frozenset(value for value in values if not isinstance(value, (str, bool)))
     folded = frozenset(map(fold, texts))
 
     def is_text(cell: str) -> bool:
@@ -139,11 +132,17 @@ def member(node: Member, named: frozenset[str]) -> Evaluator:
         (booleans, (boolean_in_cell, booleans.__contains__)),
         (numbers, (number_in_cell, numbers.__contains__)),
     )
-    return compared(node.column, [reading for values, reading in kinds if values], node.values)
+    return tuple(reading for values_of_kind, reading in kinds if values_of_kind)
 
 
-def compared(column: str, readings: Sequence[Reading], values: Sequence[Value]) -> Evaluator:
-    """Comparison: unknown if the cell is missing, not applicable if no reading fits it, otherwise whether one holds."""
+def compared(
+    column: str, readings: Sequence[Reading], values: Sequence[Value], is_of_rules: Callable[[Any], bool]
+) -> Evaluator:
+    """Comparison: unknown if the cell is missing, not applicable if no reading fits it, otherwise whether one holds.
+
+    Args:
+        is_of_rules: whether the rules have another comparison for a cell that no reading fits.
+    """
     nested = PART.search(column) is not None
     names_placeholder = any(isinstance(value, str) and is_missing(value) for value in values)
 
@@ -162,7 +161,7 @@ def compared(column: str, readings: Sequence[Reading], values: Sequence[Value]) 
                 fits = True
         if empty:
             return None
-        return False if fits else not_applicable(column, cell, values[0])
+        return False if fits or is_of_rules(cell) else not_applicable(column, cell, values[0])
 
     return truth
 

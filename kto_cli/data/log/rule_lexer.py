@@ -6,12 +6,14 @@ import math
 import re
 from dataclasses import dataclass
 
+from kto_cli.data.formats.labels import MINUS
+
 MAX_LENGTH = 10_000
 """Characters of a rule."""
 RESERVED = frozenset(("and", "or", "not", "in", "is", "contains", "null", "true", "false"))
 """Keywords, in any case; a column of such a name goes in backticks."""
 
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+\-\u2212]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NAME = re.compile(r"""[^\W\d]\w*(\.\w+|\[-?[0-9]+\]|\[\w+==?(?:"[^"]*"|'[^']*')\])*""")
 QUOTED = re.compile(r"""'((?:[^']|'')*)'|"((?:[^"]|"")*)"|`((?:[^`]|``)*)`""")
 SIGN = re.compile(r"==|!=|<=|>=|<|>|\(|\)|,")
@@ -63,7 +65,7 @@ class RuleFault(Exception):
 
 
 def read_number(text: str) -> int | float | None:
-    """Number of a text: digits, a point, an exponent; white space around it is ignored.
+    """Number of a text: digits, a point, an exponent, also with a minus of typography; white space around is ignored.
 
     Integers stay integers, so that two long ids that differ in the last digit are not equal. None for anything else,
     such as `nan`, `inf`, `1,5` and `1_000`.
@@ -71,6 +73,7 @@ def read_number(text: str) -> int | float | None:
     text = text.strip()
     if len(text) > LONGEST_NUMBER or (found := NUMBER.fullmatch(text)) is None:
         return None
+    text = text.replace(MINUS, "-")
     if found.group(3) is None and "." not in text:
         return int(text)
     value = float(text)

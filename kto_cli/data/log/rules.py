@@ -17,7 +17,7 @@ Keywords are read in any case. rule_eval.py has the value of a comparison: true,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,9 +35,8 @@ from kto_cli.data.log.rule_ast import (
     Some,
     Value,
     columns_of,
-    texts_of,
 )
-from kto_cli.data.log.rule_eval import Named, Truth, compiled
+from kto_cli.data.log.rule_eval import Truth, by_column, compiled
 from kto_cli.data.log.rule_lexer import RuleFault, Token, read_number, tokens_of
 
 MAX_DEPTH = 100
@@ -59,7 +58,7 @@ class Rule:
     text: str
     columns: tuple[str, ...]
     """Its columns, in order of occurrence."""
-    texts: Named
+    texts: Mapping[str, frozenset[str]]
     """Texts that it compares a column with, by column."""
     prose: frozenset[str]
     """Columns of which it asks only for a part (contains) or for anything (is null)."""
@@ -69,7 +68,8 @@ class Rule:
 
 @lru_cache(maxsize=64)
 def compile_rule(text: str, option: str, other: str = "") -> Rule:
-    """Rule given with `option`; `other` is the other rule: a text that it names is that text and no variant of one.
+    """Rule given with `option`; `other` is the other rule: a text that it names is that text and no variant of one, and
+    a cell of a type that it compares the column with is not of a wrong type.
 
     Raises:
         BadInput: it cannot be parsed; the message points at the position.
@@ -84,15 +84,8 @@ def compile_rule(text: str, option: str, other: str = "") -> Rule:
         trees = [tree]  # the other option reports its own fault
     columns = columns_of(tree)
     prose = frozenset(columns) - frozenset(columns_of(tree, (Member, Order)))
-    return Rule(text, columns, texts_by_column([tree]), prose, compiled(tree, texts_by_column(trees)))
-
-
-def texts_by_column(trees: Sequence[Node]) -> Named:
-    """Texts that rules compare a column with, by column."""
-    found: dict[str, frozenset[str]] = {}
-    for column, text in (pair for tree in trees for pair in texts_of(tree)):
-        found[column] = found.get(column, frozenset()) | {text}
-    return found
+    texts = {column: compared.texts for column, compared in by_column([tree]).items()}
+    return Rule(text, columns, texts, prose, compiled(tree, by_column(trees)))
 
 
 def pointed(text: str, option: str, fault: RuleFault) -> str:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Set
 
 from kto_cli.common.binarize_config import BinarizeConfig
+from kto_cli.common.words import plural
 from kto_cli.data.formats.column_names import is_negative
 from kto_cli.data.formats.counts import OTHER_VALUES, Counts, LabelCell
 from kto_cli.data.formats.labels import BY_NUMBER, DESIRABLE, UNDESIRABLE, as_number, fold
@@ -29,27 +30,8 @@ GOOD = frozenset(
         *("up", "thumbs up", "thumb up", "thumbsup", "like", "liked", "upvote", "positive", "pos", "good", "great"),
         *("yes", "y", "true", "t", "helpful", "very helpful", "correct", "right", "accept", "accepted", "accurate"),
         *("satisfied", "happy", "resolved", "solved", "pass", "passed", "excellent", "useful", "desirable", "chosen"),
-        *(
-            "👍",
-            "✅",
-            "✔",
-            "✓",
-            "+1",
-            "1",
-            "ok",
-            "ja",
-            "oui",
-            "si",
-            "sí",
-            "sim",
-            "да",
-            "是",
-            "好",
-            "はい",
-            "wahr",
-            "vrai",
-            "verdadero",
-        ),
+        *("👍", "✅", "✔", "✓", "+1", "1", "ok", "ja", "oui", "si", "sí", "sim", "да", "是", "好", "はい"),
+        *("wahr", "vrai", "verdadero"),
     ]
 )
 BAD = frozenset(
@@ -122,6 +104,10 @@ def text_of(value: str) -> str:
 
 
 OPTIONS = ("--desirable", "--undesirable")
+NUMBER = "NUMBER"
+"""Placeholder in a proposed rule."""
+FEW = 0.2
+"""Share of rows: slips are rejected, a column in two notations stops the run."""
 
 
 def proposed_rules(counts: Counts) -> str | None:
@@ -134,21 +120,31 @@ def proposed_rules(counts: Counts) -> str | None:
     unmatched = UNMATCHED if len(columns) == 1 else FAULTS
     for column in columns:
         cells = {cell: rows for cell, rows in counts.labels.items() if cell.column == column}
-        numbers = {fold(text_of(cell.value)) for cell in cells if cell.outcome == BY_NUMBER}
-        ratings = {"-1", "1"} if "-1" in numbers else set()
-        bad_words = BAD if ratings else BAD | {"0"}
-        meant = GOOD | bad_words
+        numbers = numbers_of(cells)
+        is_scale = not numbers <= {"-1", "0", "1"}
+        ratings = {"-1", "1"} if "-1" in numbers and not is_scale else set()
+        good_words = GOOD - numbers if is_scale else GOOD
+        bad_words = BAD - numbers if is_scale else BAD if ratings else BAD | {"0"}
+        meant = good_words | bad_words
         if not any(
             means(cell, meant) and (cell.outcome in unmatched or fold(text_of(cell.value)) in ratings) for cell in cells
         ):
             continue
-        good, bad = (_spellings(cells, words) for words in (GOOD, bad_words))
+        good, bad = (_spellings(cells, words) for words in (good_words, bad_words))
+        signs = (">=", "<")
         if is_negative(column):
-            good, bad = bad, good
-        if good and bad:
-            rules = (_rule(column, values) for values in (good, bad))
+            good, bad, signs = bad, good, ("<", ">=")
+        if is_scale or (good and bad):
+            rules = [
+                _rule(column, values, sign if is_scale else "") for values, sign in zip((good, bad), signs, strict=True)
+            ]
             return " ".join(f"{option} {shlex.quote(rule)}" for option, rule in zip(OPTIONS, rules, strict=True))
     return None
+
+
+def numbers_of(cells: Iterable[LabelCell]) -> set[str]:
+    """Numbers among the values of a column."""
+    return {fold(text) for text in map(text_of, (cell.value for cell in cells)) if as_number(text) is not None}
 
 
 def means(cell: LabelCell, words: Set[str]) -> bool:
@@ -169,9 +165,13 @@ def _spellings(cells: dict[LabelCell, int], words: Set[str]) -> list[str]:
     return [spellings.most_common(1)[0][0] for spellings in found.values()]
 
 
-def _rule(column: str, values: Sequence[str]) -> str:
+def _rule(column: str, values: Sequence[str], sign: str) -> str:
+    """Rule for some values, and with a sign for the numbers on one side of NUMBER."""
     name = spell_column(column)
-    return f"{name} == {values[0]}" if len(values) == 1 else f"{name} in ({', '.join(values)})"
+    parts = [f"{name} {sign} {NUMBER}"] if sign else []
+    if values:
+        parts.insert(0, f"{name} == {values[0]}" if len(values) == 1 else f"{name} in ({', '.join(values)})")
+    return " or ".join(parts)
 
 
 def next_step(decisions: dict[int, Counts], sources: Sequence[Chosen]) -> str | None:
@@ -180,8 +180,24 @@ def next_step(decisions: dict[int, Counts], sources: Sequence[Chosen]) -> str | 
         source = sources[number]
         if (rules := proposed_rules(counts)) is None:
             continue
+        threshold = f", with {NUMBER} where numbers begin to be desirable" if f" {NUMBER}" in rules else ""
         if "--desirable" in source.source.options:
-            return f"Say what the values mean: {rules}"
+            return f"Say what the values mean{threshold}: {rules}"
         if source.source.name == "trl" and "path" in source.where:
-            return f"Say what the values mean: kto binarize log:{shlex.quote(str(source.where['path']))} {rules}"
+            path = shlex.quote(str(source.where["path"]))
+            return f"Say what the values mean{threshold}: kto binarize log:{path} {rules}"
+    return None
+
+
+def unread_labels(decisions: dict[int, Counts]) -> str | None:
+    """Sentence on labels that are written in words of certain meaning, unless they are few."""
+    for counts in decisions.values():
+        unread = sum(
+            rows
+            for cell, rows in counts.labels.items()
+            if cell.outcome == "label_not_accepted" and means(cell, GOOD | BAD)
+        )
+        if unread > FEW * counts.labels.total():
+            rows = plural(counts.labels.total(), "row")
+            return f"{unread:,} of {rows} have a label in words, whose meaning is not assumed."
     return None

@@ -20,7 +20,7 @@ from typing import Any
 from kto_cli.data.formats.fields import need_columns
 from kto_cli.data.formats.labels import is_blank
 from kto_cli.data.formats.source import RawFile
-from kto_cli.data.log.rule_eval import NotApplicable, cell_of
+from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.products import rating_columns
 from kto_cli.data.products.files_beside import Beside, files_beside, is_of, rated_files, values_in
 from kto_cli.data.products.rating_columns import UNRATED, Parts
