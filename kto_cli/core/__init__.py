@@ -7,6 +7,7 @@ mismatch.py         mismatched completion of each row
 weights.py          lambda_d and lambda_u from class counts (Eq. 8)
 logps.py            completion log-probs, the head computed in tiles
 plan.py             effective batches of an epoch; the learning rate of a step
+pairs.py            which rows make a pair
 pieces.py           rows of one prompt or conversation that share a batch
 transfer.py         tensors moved to a device without waiting for its queue
 packing.py          sequences assigned to processes and micro-batches

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.packing import assign, even_runs, padded_batches
+from kto_cli.core.packing import assign, even_runs, even_unit_runs, padded_batches, padded_units
 from kto_cli.core.prefix_order import common_prefix, lengths_of, prefix_order
 from kto_cli.core.prefix_tree import PackedLayout, PrefixTree, Span, without_first
 from kto_cli.core.rows import TokenSequence
@@ -49,7 +49,12 @@ class Batch(NamedTuple):
 
 
 def micro_batches(
-    sequences: Sequence[TokenSequence], *, token_budget: int, ranks: int = 1, packed: bool
+    sequences: Sequence[TokenSequence],
+    *,
+    token_budget: int,
+    ranks: int = 1,
+    packed: bool,
+    partners: Sequence[int] | None = None,
 ) -> list[list[list[int]]]:
     """Assigns sequences to processes and forms each process's micro-batches.
 
@@ -59,10 +64,14 @@ def micro_batches(
     Args:
         token_budget: most tokens of a micro-batch; a prefix that is shared in it counts once, padding counts.
         packed: packed or padded batches.
+        partners: [sequences] index of the other sequence of a pair, -1 without. Both come into one micro-batch, unless
+            they exceed the budget together; `parted` says where they do.
 
     Returns:
         For each process its micro-batches, lists of indices. A process may get none.
     """
+    if partners is not None and any(partner >= 0 for partner in partners):
+        return _unit_batches(sequences, partners, token_budget, ranks, packed=packed)
     if packed:
         runs = even_runs(prefix_order(sequences), token_budget, ranks)
         return [runs[rank::ranks] for rank in range(ranks)]
@@ -70,6 +79,46 @@ def micro_batches(
     return [
         [[share[place] for place in batch] for batch in padded_batches([sizes[index] for index in share], token_budget)]
         for share in assign(sizes, ranks)
+    ]
+
+
+def _unit_batches(
+    sequences: Sequence[TokenSequence], partners: Sequence[int], token_budget: int, ranks: int, *, packed: bool
+) -> list[list[list[int]]]:
+    """`micro_batches` of pairs and single sequences."""
+    sizes = [length - 1 for length in lengths_of(sequences)]
+    units: list[list[int]] = []
+    for row, partner in enumerate(partners):
+        if partner < 0:
+            units.append([row])
+        elif row < partner:
+            tokens = _pair_tokens(sequences[row], sequences[partner], packed=packed)
+            units += [[row, partner]] if tokens <= token_budget else [[row], [partner]]
+    if packed:
+        runs = even_unit_runs(prefix_order(sequences), units, token_budget, ranks)
+        return [runs[rank::ranks] for rank in range(ranks)]
+    shares = assign([sum(sizes[row] for row in unit) for unit in units], ranks)
+    return [padded_units([units[number] for number in share], sizes, token_budget) for share in shares]
+
+
+def _pair_tokens(one: TokenSequence, other: TokenSequence, *, packed: bool) -> int:
+    """Tokens of a micro-batch of two sequences alone."""
+    inputs = [prompt + completion[:-1] for prompt, completion in (one, other)]
+    if packed:
+        return sum(map(len, inputs)) - common_prefix(*inputs)
+    return 2 * max(map(len, inputs))
+
+
+def parted(shares: Sequence[Sequence[Sequence[int]]], partners: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs whose sequences are in different micro-batches, as indices of the two, the smaller first.
+
+    Args:
+        shares: as of `micro_batches`. partners: [sequences], likewise.
+    """
+    batches = (rows for share in shares for rows in share)
+    batch_of = {row: number for number, rows in enumerate(batches) for row in rows}
+    return [
+        (row, partner) for row, partner in enumerate(partners) if row < partner and batch_of[row] != batch_of[partner]
     ]
 
 

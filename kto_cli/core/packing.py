@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import accumulate, pairwise
 
@@ -25,6 +26,27 @@ def assign(sizes: Sequence[int], ranks: int) -> list[list[int]]:
         shares[rank].append(index)
         heappush(loads, (load + sizes[index], rank))
     return shares
+
+
+def padded_units(units: Sequence[Sequence[int]], lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """`padded_batches` of units, which are not split.
+
+    Args:
+        units: rows of each; lengths: [rows] tokens.
+
+    Returns:
+        Lists of rows.
+    """
+    longest = [max(lengths[row] for row in unit) for unit in units]
+    batches: list[list[int]] = []
+    width = 0
+    for number in _largest_first(longest):
+        if batches and (len(batches[-1]) + len(units[number])) * width <= token_budget:
+            batches[-1] += units[number]
+        else:
+            batches.append(list(units[number]))
+            width = longest[number]
+    return batches
 
 
 def padded_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -65,7 +87,54 @@ def prefix_runs(order: PrefixOrder, token_budget: int) -> list[list[int]]:
 def even_runs(order: PrefixOrder, token_budget: int, ranks: int = 1) -> list[list[int]]:
     """`prefix_runs` of as few batches as one rank needs at least, times `ranks`, the largest of them as small as
     possible."""
-    return prefix_runs(order, _even_budget(order, token_budget, ranks))
+    budget = _even_budget(lambda most: len(_bounds(order, most)) - 1, token_budget, ranks)
+    return prefix_runs(order, budget)
+
+
+def even_unit_runs(
+    order: PrefixOrder, units: Sequence[Sequence[int]], token_budget: int, ranks: int = 1
+) -> list[list[int]]:
+    """`even_runs` of units, which are not split: rows of a unit need not be neighbours in the order.
+
+    Units come in the order of their first rows. A prefix counts once in a batch, whichever unit has it.
+
+    Args:
+        units: indices of each; each sequence is in one unit.
+    """
+    places = [0] * len(order.indices)
+    for place, index in enumerate(order.indices):
+        places[index] = place
+    sorted_units = sorted(sorted(places[index] for index in unit) for unit in units)
+    budget = _even_budget(lambda most: len(_unit_runs(order, sorted_units, most)), token_budget, ranks)
+    return [[order.indices[place] for place in run] for run in _unit_runs(order, sorted_units, budget)]
+
+
+def _unit_runs(order: PrefixOrder, units: Sequence[Sequence[int]], token_budget: int) -> list[list[int]]:
+    """Batches of whole units, greedily; units and batches are places in the order."""
+    runs: list[list[int]] = []
+    tokens = 0
+    for unit in units:
+        if runs:
+            grown = list(runs[-1])
+            tokens += _added(order, grown, unit)
+            if tokens <= token_budget:
+                runs[-1] = grown
+                continue
+        runs.append([])
+        tokens = _added(order, runs[-1], unit)
+    return runs
+
+
+def _added(order: PrefixOrder, run: list[int], unit: Sequence[int]) -> int:
+    """Adds a unit to the sorted places of a batch; returns how many tokens the batch grows by."""
+    tokens = 0
+    for place in unit:
+        position = bisect_left(run, place)
+        before = min(order.common[run[position - 1] + 1 : place + 1]) if position else 0
+        behind = min(order.common[place + 1 : run[position] + 1]) if position < len(run) else 0
+        tokens += order.lengths[place] - max(before, behind)
+        insort(run, place)
+    return tokens
 
 
 def packed_tokens(order: PrefixOrder, runs: Sequence[Sequence[int]]) -> int:
@@ -74,13 +143,17 @@ def packed_tokens(order: PrefixOrder, runs: Sequence[Sequence[int]]) -> int:
     return order.tokens + sum(order.common[cut] for cut in cuts)
 
 
-def _even_budget(order: PrefixOrder, token_budget: int, ranks: int) -> int:
-    """The least budget with which no rank has more batches than with `token_budget`."""
-    rounds = -(-(len(_bounds(order, token_budget)) - 1) // ranks)
+def _even_budget(batches: Callable[[int], int], token_budget: int, ranks: int) -> int:
+    """The least budget with which no rank has more batches than with `token_budget`.
+
+    Args:
+        batches: their number with a budget, which does not rise with it.
+    """
+    rounds = -(-batches(token_budget) // ranks)
     low, high = 1, token_budget
     while low < high:
         middle = (low + high) // 2
-        if len(_bounds(order, middle)) - 1 <= rounds * ranks:
+        if batches(middle) <= rounds * ranks:
             high = middle
         else:
             low = middle + 1

@@ -47,7 +47,12 @@ class RowLists(Sequence[list[int]]):
 
 
 def pieces(
-    prompts: Sequence[int] | Tensor | None, conversations: Sequence[int] | Tensor | None, random: Random, *, rows: int
+    prompts: Sequence[int] | Tensor | None,
+    conversations: Sequence[int] | Tensor | None,
+    random: Random,
+    *,
+    rows: int,
+    rows_in_unit: int = 1,
 ) -> RowLists:
     """Rows of each conversation in lists of at most `CONVERSATION_PIECE`, of at most `PIECE` of each prompt.
 
@@ -56,7 +61,9 @@ def pieces(
 
     Args:
         prompts, conversations: [rows] as `plan_epoch` takes them.
+        rows_in_unit: 2 where what is called a row here is a pair; a list then has half as many.
     """
+    most, most_together = PIECE // rows_in_unit, CONVERSATION_PIECE // rows_in_unit
     prompts = torch.arange(rows) if prompts is None else torch.as_tensor(prompts, dtype=torch.int64)
     conversations = prompts if conversations is None else torch.as_tensor(conversations, dtype=torch.int64)
     group = _first_equal(conversations, prompts)
@@ -68,25 +75,25 @@ def pieces(
         shuffled = members[start : start + size]
         random.shuffle(shuffled)
         members[start : start + size] = shuffled
-    turns = -(-sizes // PIECE)
+    turns = -(-sizes // most)
     of = torch.arange(len(sizes)).repeat_interleave(turns)
     turn = torch.arange(len(of)) - (turns.cumsum(0) - turns)[of]
-    starts, lengths = starts[of] + PIECE * turn, (sizes[of] - PIECE * turn).clamp(max=PIECE)
+    starts, lengths = starts[of] + most * turn, (sizes[of] - most * turn).clamp(max=most)
     together = _first_equal(conversations[firsts[of]], turn)
     order = prompts[firsts[of]].argsort(stable=True)
     order = order[together[order].argsort(stable=True)]
-    return _filled(members, together[order], starts[order], lengths[order])
+    return _filled(members, together[order], starts[order], lengths[order], most_together)
 
 
-def _filled(members: array[int], together: Tensor, starts: Tensor, lengths: Tensor) -> RowLists:
-    """Pieces of consecutive parts of `members` with equal numbers `together`, as many as `CONVERSATION_PIECE` allows.
+def _filled(members: array[int], together: Tensor, starts: Tensor, lengths: Tensor, most: int) -> RowLists:
+    """Pieces of consecutive parts of `members` with equal numbers `together`, of at most `most` members.
 
     Args:
         together, starts, lengths: [parts].
     """
     found, piece, before = RowLists(), array("q"), -1
     for number, start, length in zip(values(together), values(starts), values(lengths), strict=True):
-        if piece and (number != before or len(piece) + length > CONVERSATION_PIECE):
+        if piece and (number != before or len(piece) + length > most):
             found.append(piece)
             piece = array("q")
         piece += members[start : start + length]

@@ -19,6 +19,8 @@ from kto_cli.core.pieces import RowLists, pieces, values
 
 VERSION = 3
 """Of the plan: a run resumes only with the one it was started with, else rows would be trained twice or never."""
+PAIR = 2
+"""Rows of a pair."""
 
 
 def plan_epoch(
@@ -29,6 +31,7 @@ def plan_epoch(
     batch_size: int,
     seed: int,
     epoch: int,
+    partners: Sequence[int] | Tensor | None = None,
 ) -> list[list[int]]:
     """Effective batches of one epoch: lists of row indices, each row exactly once.
 
@@ -42,12 +45,42 @@ def plan_epoch(
             classes' shares allow it, so that the prompt is computed once. None: all rows are drawn independently.
         conversations: [rows] equal values mark rows of one conversation, whose prompts begin alike: likewise, up to
             `CONVERSATION_PIECE`, prompts of neighbouring numbers together. None: each prompt is one of its own.
+        partners: [rows] index of the other row of a pair, -1 for a row of no pair (`pairs.pairing_of`). Given, pairs
+            are planned, not rows: each pair exactly once, both rows in one batch, and rows of no pair left out. Then a
+            batch has its desirable rows first, and its undesirable rows in the order of their partners.
     """
     random = Random(f"kto plan {seed} {epoch}")
-    sizes = batch_sizes(len(labels), batch_size)
+    if partners is not None:
+        return _plan_pairs(labels, prompts, conversations, partners, batch_size, random)
     desirable = bytes(values(torch.as_tensor(labels, dtype=torch.uint8)))
+    return _compose(desirable, pieces(prompts, conversations, random, rows=len(labels)), batch_size, random)
+
+
+def _plan_pairs(
+    labels: Sequence[bool] | Tensor,
+    prompts: Sequence[int] | Tensor | None,
+    conversations: Sequence[int] | Tensor | None,
+    partners: Sequence[int] | Tensor,
+    batch_size: int,
+    random: Random,
+) -> list[list[int]]:
+    """Effective batches of whole pairs; a pair goes by the prompt of its desirable row."""
+    partner = torch.as_tensor(partners, dtype=torch.int64)
+    winners = (torch.as_tensor(labels, dtype=torch.bool) & (partner >= 0)).nonzero()[:, 0]
+    of_prompts, of_conversations = (
+        None if each is None else torch.as_tensor(each)[winners] for each in (prompts, conversations)
+    )
+    alike = bytes([1]) * len(winners)
+    together = pieces(of_prompts, of_conversations, random, rows=len(winners), rows_in_unit=PAIR)
+    batches = _compose(alike, together, pairs_in_batch(batch_size), random)
+    return [[*winners[batch].tolist(), *partner[winners[batch]].tolist()] for batch in batches]
+
+
+def _compose(desirable: bytes, lists: RowLists, batch_size: int, random: Random) -> list[list[int]]:
+    """Effective batches of pieces; `desirable` [rows] is 1 or 0."""
+    sizes = batch_sizes(len(desirable), batch_size)
     shares = _shares(sizes, sum(desirable))
-    pool = _Pool(desirable, pieces(prompts, conversations, random, rows=len(labels)), random)
+    pool = _Pool(desirable, lists, random)
     batches: list[list[int]] = [[] for _ in sizes]
     # The batches composed last get the pieces that fitted nowhere before; they must not be the last of the epoch.
     for number in random.sample(range(len(sizes)), len(sizes)):
@@ -65,8 +98,19 @@ def batch_sizes(rows: int, batch_size: int) -> list[int]:
 
 
 def steps_in_epoch(rows: int, batch_size: int) -> int:
-    """Optimizer steps of one epoch."""
+    """Optimizer steps of one epoch. Of pairs: their number, and `pairs_in_batch` as the size."""
     return -(-rows // batch_size)
+
+
+def pairs_in_batch(batch_size: int) -> int:
+    """Pairs of an effective batch of at most `batch_size` rows.
+
+    Raises:
+        ValueError: a pair does not fit.
+    """
+    if batch_size < PAIR:
+        raise ValueError("a batch of one row has no room for a pair")
+    return batch_size // PAIR
 
 
 class _Pool:

@@ -57,13 +57,16 @@ class DistributedScorer:
                     done(positions, logps)
         return self.sum(values)
 
-    def micro_batches(self, sequences: Sequence[TokenSequence]) -> list[list[list[int]]]:
-        """For each process its micro-batches, lists of positions in `sequences`."""
+    def micro_batches(
+        self, sequences: Sequence[TokenSequence], partners: Sequence[int] | None = None
+    ) -> list[list[list[int]]]:
+        """For each process its micro-batches, lists of positions in `sequences`; `partners` as of `micro_batches`."""
         return micro_batches(
             sequences,
             token_budget=self.token_budget,
             ranks=self.accelerator.num_processes,
             packed=self.packs,
+            partners=partners,
         )
 
     def batch(self, sequences: Sequence[TokenSequence]) -> Batch:

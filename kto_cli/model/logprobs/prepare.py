@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,6 +29,7 @@ from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.source import Loaded, ModelSource, load_source, open_source
 from kto_cli.model.tokens.cached import tokenized_rows
 from kto_cli.model.tokens.encoder import Encoder
+from kto_cli.model.tokens.pair_ids import crowded_notes
 from kto_cli.model.tokens.store import EncodedRows
 
 
@@ -64,6 +65,11 @@ class Prepared:
     def below(self, config: TrainConfig) -> ModelSource:
         """The model that the adapters which a run saves belong on."""
         return self.source.below if config.continue_adapter and self.source.below else self.source
+
+
+Classes = Literal["both", "desirable", "any"]
+"""Which classes a loss needs rows of."""
+KTO_NEEDS = "; KTO needs both kinds."
 
 
 def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
@@ -124,6 +130,8 @@ def prepare(
             rows, report = tokenized_rows(cache, data, file, encoder, source.tokenizer_folder, accelerator, screen)
             for sentence in report.notes(what):
                 screen.note(sentence)
+            for sentence in crowded_notes(rows, what):
+                screen.warn(sentence)
             refuse_unknown_tokens(rows, tokenizer, model)
             chats += report.chats
         loaded.append(rows)
@@ -213,20 +221,30 @@ def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None
         )
 
 
-def class_counts(rows: EncodedRows) -> tuple[int, int]:
+def class_counts(rows: EncodedRows, needs: Classes = "both") -> tuple[int, int]:
     """(desirable, undesirable) rows.
 
+    Args:
+        needs: the classes that the loss needs rows of.
+
     Raises:
-        BadData: a class is empty.
+        BadData: one of them is empty.
     """
     desirable = int(rows.labels.sum())
-    if not rows or desirable in (0, len(rows)):
-        which = "training rows" if not rows else "desirable rows" if not desirable else "undesirable rows"
+    undesirable = len(rows) - desirable
+    count = plural(len(rows), "row")
+    if not rows or (not desirable and needs != "any"):
+        what = "desirable rows" if rows else "training rows"
         raise BadData(
-            f"There are no {which} left to train on ({plural(len(rows), 'row')} in all); KTO needs both kinds.",
+            f"There are no {what} left to train on ({count} in all)" + (KTO_NEEDS if needs == "both" else "."),
             "Add rows, or raise --max-length.",
         )
-    return desirable, len(rows) - desirable
+    if needs == "both" and not undesirable:
+        raise BadData(
+            f"There are no undesirable rows left to train on ({count} in all){KTO_NEEDS}",
+            "Train on the desirable ones with --loss sft, or add undesirable rows, or raise --max-length.",
+        )
+    return desirable, undesirable
 
 
 def make_scorer(
