@@ -7,6 +7,7 @@ identity.py    fingerprint of a model; what names its log-probs, tokens and answ
 load.py        models and tokenizers: loaded
 text_part.py   the text part of an image-text model
 source.py      a model as it is named: a whole one, or an adapter on another; opened, loaded
+linear_layers.py  the linear layers that adapters go onto
 lora.py        LoRA and DoRA adapters: added, saved, attached
 base_weights.py  weights below adapters: held narrow, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights

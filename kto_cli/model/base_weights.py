@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kto_cli.model.lora import linear_layers
+from kto_cli.model.linear_layers import linear_layers
 
 
 def narrow_base(model: Any, dtype: torch.dtype, *, exactly: bool) -> int:

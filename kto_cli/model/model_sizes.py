@@ -8,7 +8,7 @@ import torch
 
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.model.lora import layers_to_adapt, linear_layers
+from kto_cli.model.linear_layers import layers_to_adapt, linear_layers
 from kto_cli.model.precision import Precision
 from kto_cli.model.text_part import text_part
 

@@ -22,6 +22,7 @@ from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
 from kto_cli.model.distributed.processes import refuse_different_inputs, refuse_untested_combinations
 from kto_cli.model.distributed.start import freed_memory_returned, start_accelerator
+from kto_cli.model.linear_layers import layers_to_adapt
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
@@ -128,7 +129,7 @@ def _report_what_learns(prepared: Prepared, config: TrainConfig, screen: Screen)
         return
     if source.adapters:
         screen.note(f"New adapters are added to {source.words}, which stays as it is.")
-    layers = lora.layers_to_adapt(prepared.model, config.lora_targets)
+    layers = layers_to_adapt(prepared.model, config.lora_targets)
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
 

@@ -14,10 +14,12 @@ from pico import build, sequences
 from test_bad_input import refused
 from test_end_to_end import METRICS, cache_use
 from test_lora import ADAPTER_FILES, shaken
+from test_model_folder import in_bfloat16
 from test_run_dir import MODEL_FILES, names, sha, train_until_killed_in
 
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.model import base_weights, lora
+from kto_cli.model.linear_layers import layers_to_adapt, linear_layers
 from kto_cli.model.load import load_model
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.source import ModelSource, load_source, open_source
@@ -110,10 +112,10 @@ def test_two_adapters_are_the_sum_of_both(family: str, dora: bool, tmp_path: Pat
 
 def test_new_adapters_go_onto_the_same_layers_as_without_the_first(tmp_path: Path):
     plain = build("llama")
-    expected = lora.layers_to_adapt(plain, "all-linear"), set(lora.linear_layers(plain))
+    expected = layers_to_adapt(plain, "all-linear"), set(linear_layers(plain))
     adapter(tmp_path / "one", build("llama"), "base", seed=1, lora_targets="q_proj,v_proj")
     first = lora.attach(build("llama"), tmp_path / "one").get_base_model()
-    assert (lora.layers_to_adapt(first, "all-linear"), set(lora.linear_layers(first))) == expected
+    assert (layers_to_adapt(first, "all-linear"), set(linear_layers(first))) == expected
 
 
 def test_an_adapter_of_peft_with_a_head_of_its_own_is_started_from(kto, workplace: Path, pico: Path, pico_data: Path):
@@ -138,6 +140,44 @@ def test_an_adapter_of_peft_with_a_head_of_its_own_is_started_from(kto, workplac
         assert kto("eval", out, "--samples", 1, "--json").json["margin"] == pytest.approx(
             records(workplace / out)[-1]["validation"]["margin"], abs=1e-5
         )
+
+
+def test_an_adapter_merged_for_bfloat16_products_is_not_lost(tmp_path: Path, pico: Path):
+    """Weights on bfloat16's numbers, and an adapter that moves them by less than their spacing: to the nearest number
+    all would be back where they were. Rounded at random, the change along the adapter's is the adapter's."""
+    base = in_bfloat16(Path(shutil.copytree(pico, tmp_path / "base")))
+    made = lora.add_adapters(load_model(base), TrainConfig(lora_r=4), base=str(base))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, each in made.named_parameters():
+            if "lora_B" in name:
+                each.copy_(1e-5 * torch.randn(each.shape, generator=generator))
+    (tmp_path / "one").mkdir()
+    lora.save(tmp_path / "one", made)
+    source = open_source(str(tmp_path / "one"), merged=True)
+    exact, rounded = (
+        load_source(source, trust_remote_code=False, dtype=torch.float32, compute=compute).model.state_dict()
+        for compute in (torch.float32, torch.bfloat16)
+    )
+    before = load_model(base).state_dict()
+    nearest = along = whole = 0.0
+    for name, weight in before.items():
+        change = exact[name] - weight
+        assert torch.equal(rounded[name], rounded[name].bfloat16().float()), name
+        nearest += (change * (exact[name].bfloat16().float() - weight)).sum().item()
+        along += (change * (rounded[name] - weight)).sum().item()
+        whole += change.square().sum().item()
+    assert nearest < 0.5 * whole
+    assert along == pytest.approx(whole, rel=0.35)
+
+
+@pytest.mark.parametrize("flags", [["--lora-r", 2], ["--continue-adapter"], []], ids=str)
+def test_runs_in_bfloat16_start_at_their_reference(kto, workplace: Path, chains: Path, pico_data: Path, flags: list):
+    words = ("--model", chains / "first", "--data", pico_data, *SHORT, "--dtype", "bfloat16", "--max-steps", 2)
+    assert kto("train", *words, *flags, "--out", "run").code == 0
+    assert records(Path("run"))[0]["noise_floor"] < 0.1
+    trained = records(Path("run"))[-1]["validation"]["margin"]
+    assert kto("eval", "run", "--samples", 0, "--json").json["margin"] == pytest.approx(trained, abs=0.02)
 
 
 # --- the reference ----------------------------------------------------------------------------

@@ -223,6 +223,32 @@ def test_adapters_under_fsdp2(runs, state):
     assert call("eval", home / "again", "--samples", 1).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", ["DDP", "FSDP2"])
+@pytest.mark.parametrize("way", ["stacked", "continued", "whole", "other"])
+def test_chains_of_two_processes(runs, launched, way, pico):
+    """A run from an adapter, or with another reference, trains as one process does; its reference is computed anew."""
+    home = runs.home / f"chain-{launched}-{way}"
+    first = home / "first"
+    assert call(*runs.to(first), "--lora-r", 4, "--learning-rate", 3e-3).code == 0
+    flags = {
+        "stacked": ["--lora-r", 2],
+        "continued": ["--continue-adapter"],
+        "whole": ["--learning-rate", 1e-3],
+        "other": ["--lora-r", 2, "--reference", pico],
+    }[way]
+    words = [*flags, "--model", first]
+    for name in ("one", "two"):
+        to = [*runs.to(home / name), *words, "--cache", home / f"cache-{name}"]
+        if name == "one":
+            assert call(*to).code == 0
+        elif launched == "DDP":
+            launch(TWO, "-m", "kto_cli", *to)
+        else:
+            fsdp2(home, "-m", "kto_cli", *to)
+    alike(home / "one", home / "two", "model.safetensors" if way == "whole" else "adapter_model.safetensors")
+
+
 @pytest.fixture(scope="module")
 def killed(runs) -> Path:
     """A run under FSDP2 of which a process died with half its slices of step 3 written."""

@@ -24,6 +24,7 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.batches import pad
 from kto_cli.core.losses import kto_loss
 from kto_cli.model import base_weights, lora
+from kto_cli.model.linear_layers import layers_to_adapt
 from kto_cli.model.load import load_model
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.scorer import CompletionScorer
@@ -168,18 +169,18 @@ def test_adapters_are_the_same_for_the_same_seed():
     ],
 )
 def test_which_layers(family: str, targets: str, expected: list[str]):
-    assert lora.layers_to_adapt(build(family), targets) == expected
+    assert layers_to_adapt(build(family), targets) == expected
 
 
 def test_a_model_of_state_space_layers_alone_takes_no_adapters():
     with pytest.raises(BadInput, match="no linear layer to adapt"):
-        lora.layers_to_adapt(build("mamba"), "all-linear")
+        layers_to_adapt(build("mamba"), "all-linear")
 
 
 @pytest.mark.parametrize("targets", ["q_prj", "lm_head", "embed_tokens", "q_proj,lm_head", ","])
 def test_a_layer_that_is_not_there_is_named_and_those_that_are_listed(targets: str):
     with pytest.raises(BadInput, match=r"down_proj, gate_proj, k_proj") as raised:
-        lora.layers_to_adapt(build("llama"), targets)
+        layers_to_adapt(build("llama"), targets)
     assert "q_proj," not in raised.value.what.split(":")[1], "what is there is not called missing"
 
 
