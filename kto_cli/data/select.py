@@ -56,14 +56,27 @@ def choose(config: BinarizeConfig) -> list[Chosen]:
         raise BadFlag("--from goes with one source.", "Write NAME:PATH for each, as in shp:./shp log:tickets.csv.")
     if not config.sources:
         raise BadInput("No source is given.", "Give one, as in kto binarize hh-rlhf. To list all: kto binarize --list")
-    chosen = [_choose(text, config) for text in config.sources]
-    applicable = {flag for one in chosen for flag in one.source.options}
+    if all(map(_is_source, config.sources)):
+        refuse_other_flags([split_name(text)[0] or "trl" for text in config.sources], config)  # before any download
+    return with_unique_names([_choose(text, config) for text in config.sources])
+
+
+def _is_source(text: str) -> bool:
+    """Whether a text names a source, a file or what may be a dataset of the Hub; otherwise `_choose` rejects it."""
+    return split_name(text)[0] is not None or os.path.exists(text) or _is_hub_id(text)
+
+
+def refuse_other_flags(names: Sequence[str], config: BinarizeConfig) -> None:
+    """Rejects a flag that applies to none of the named sources.
+
+    Raises:
+        BadFlag: with the sources that it applies to.
+    """
+    applicable = {flag for name in names for flag in source(name).options}
     if others := [flag for flag in config.source_flags if flag not in applicable]:
-        names = ", ".join(dict.fromkeys(one.source.name for one in chosen))
         takers = [each.name for each in all_sources() if others[0] in each.options]
         step = f"Remove it, or use a source that takes it: {', '.join(takers)} (as in {takers[0]}:FILE)."
-        raise BadFlag(f"{others[0]} does not apply to {names}.", step)
-    return with_unique_names(chosen)
+        raise BadFlag(f"{others[0]} does not apply to {', '.join(dict.fromkeys(names))}.", step)
 
 
 def with_unique_names(chosen: list[Chosen]) -> list[Chosen]:

@@ -345,6 +345,43 @@ def chat(number: int, answer: str) -> tuple[list[dict[str, str]], list[dict[str,
     return asked, [{"role": "assistant", "content": answer}]
 
 
+SCORES = [{"name": "thumbs", "value": 1, "note": None}, {"name": "tone", "value": 3}]
+
+
+@pytest.mark.parametrize("write", [list, json.dumps], ids=["list", "text"])
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("scores[name='thumb'].value", "no item of scores has the name 'thumb', they have thumbs, tone."),
+        ("scores[key='thumbs'].value", "the items of scores have no key, they have the fields name, value, note."),
+        ("scores[name='thumbs'].val", "scores[name='thumbs'] has the fields name, value, note."),
+        ("scores[name='thumbs'].note", "scores[name='thumbs'] has that field, without a value."),
+        ("scores[7].value", "scores has 2 items at most."),
+        ("meta.user.vote", "meta.user has the fields id."),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_met_with_what_is_there(tmp_path, write, path, there):
+    rows = [
+        {"question": f"Q{n}", "answer": f"A{n}", "scores": write(SCORES), "meta": {"user": {"id": 1}}} for n in range(3)
+    ]
+    file, screen = write_lines(tmp_path / "a.jsonl", *rows), Recorder()
+    with pytest.raises(BadData, match="matches_neither"):
+        binarize(f"log:{file}", tmp_path / "out", screen, desirable=f"{path} == 1", undesirable="else")
+    assert f"{path} is empty in all rows: {there}" in screen.notes
+
+
+@pytest.mark.parametrize(
+    "path", ["scores[name=thumbs].value", "scores['thumbs']", "scores[name='thumbs'", "scores[].value"]
+)
+def test_a_path_without_quotes_or_bracket_is_met_with_the_syntax(tmp_path, path):
+    file = write_lines(tmp_path / "a.jsonl", {"question": "Q", "answer": "A", "scores": SCORES})
+    for options in ({"desirable": f"{path} == 1", "undesirable": "else"}, {"label_column": path}):
+        with pytest.raises(
+            BadInput, match=r'rite an item of a list as votes\[0\] or scores\[name="thumbs"\], with the text'
+        ):
+            binarize(f"log:{file}", tmp_path / "out", **options)
+
+
 @pytest.mark.parametrize("write", [json.dumps, repr, numpy_text], ids=["json", "python", "numpy"])
 @pytest.mark.parametrize("file", ["csv", "tsv", "jsonl", "json", "parquet"])
 @pytest.mark.parametrize("layout", ["prompt", "messages", "pairs", "log", "log messages", "halos"])

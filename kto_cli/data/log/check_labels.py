@@ -1,9 +1,9 @@
-"""Checks that a label column means what its values would be taken for, with rules that say what is meant."""
+"""Checks that a label column means what its values would be taken for, and that paths lead to cells."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from kto_cli.common.words import printable
 from kto_cli.data.formats.column_names import is_negative, opposite_of
 from kto_cli.data.formats.labels import WORDS, as_number, fold, is_missing, spell_value
 from kto_cli.data.formats.source import RawFile, records_of
-from kto_cli.data.log.cell_path import NotApplicable, cell_of
+from kto_cli.data.log.cell_path import NotApplicable, cell_of, dead_end
 from kto_cli.data.log.rule_ast import spell_column
 from kto_cli.data.readers.any_file import parsed
 
@@ -70,8 +70,21 @@ def yes(column: str, raw_file: RawFile) -> tuple[str, str]:
 
 def sample(column: str, raw_file: RawFile) -> list[Any]:
     """Values of a column in the first records of a file; none for a file that is not there."""
+    cells = [cell_of(values, column) for values in first_rows(raw_file)]
+    return [cell for cell in cells if not isinstance(cell, NotApplicable) and not is_missing(cell)]
+
+
+def first_rows(raw_file: RawFile) -> list[Mapping[str, Any]]:
+    """Values of the first records of a file; none for a file that is not there."""
     if not raw_file.path.exists():
         return []
     first = map(parsed, islice(records_of(raw_file), SAMPLE))
-    cells = [cell_of(record.values, column) for record in first if record.values is not None]
-    return [cell for cell in cells if not isinstance(cell, NotApplicable) and not is_missing(cell)]
+    return [record.values for record in first if record.values is not None]
+
+
+def empty_paths(names: Sequence[str], raw_file: RawFile) -> list[str]:
+    """Notes on paths into columns that lead to nothing, with what is there."""
+    rows = first_rows(raw_file) if names else []
+    span = f"the first {len(rows):,} rows" if len(rows) >= SAMPLE else "all rows"
+    found = [(name, there) for name in dict.fromkeys(names) if (there := dead_end(rows, name))]
+    return [f"{printable(name)} is empty in {span}: {there}." for name, there in found]

@@ -23,7 +23,8 @@ from kto_cli.data.formats.records import RowFault
 from kto_cli.data.formats.source import RawFile
 from kto_cli.data.formats.tool_calls import tools_json
 from kto_cli.data.log.cell_path import starts_of_parts
-from kto_cli.data.log.check_labels import check_meaning, sample
+from kto_cli.data.log.check_labels import check_meaning, empty_paths, sample
+from kto_cli.data.log.rule_lexer import ITEM_SYNTAX
 from kto_cli.data.log.rules import Rule, compile_rule
 
 ELSE = "else"
@@ -138,6 +139,10 @@ def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> N
     folded = {column.casefold(): column for column in columns}
     for option, name in columns_in(config, columns):
         if base_of(name, columns) is None:
+            if name.partition("[")[0] in columns:
+                raise BadInput(
+                    f"{column_names([name])!r} ({option}) is no path into a column.", f"{ITEM_SYNTAX.capitalize()}."
+                )
             near = [folded[name.casefold()]] if name.casefold() in folded else get_close_matches(name, columns, n=1)
             hint = f"; did you mean {column_names(near)!r}?" if near else "."
             raise BadInput(f"{shown} has no column {column_names([name])!r} ({option}){hint}", it_has(columns))
@@ -250,4 +255,5 @@ def notes(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     if resolved.messages_column:
         read |= {*RATED_COLUMNS, *(("index", "value") if {"index", "value"} <= set(columns) else ())}
     ignored = [column for column in columns if column not in read]
+    taken += empty_paths([name for _, name in columns_in(resolved, columns) if name not in columns], raw_file)
     return [*taken, *([f"Columns ignored: {column_names(ignored)}."] if ignored else [])]

@@ -35,6 +35,7 @@ SLIPS = {
     ";": "join two conditions with and or or",
 }
 """Operators of other languages, longest first, with the advice for them."""
+ITEM_SYNTAX = 'write an item of a list as votes[0] or scores[name="thumbs"], with the text in quotes'
 CURLY = "“”„‟‘’‚‛«»´"
 """Quotes of word processors."""
 LONGEST_NUMBER = 400
@@ -125,6 +126,8 @@ def next_token(rule: str, position: int) -> Token:
         raise RuleFault(position, SLIPS[slip])
     if rule[position] in "'\"`":
         raise RuleFault(position, f"the quote {rule[position]} is never closed")
+    if rule[position] == "[":
+        raise RuleFault(position, ITEM_SYNTAX)
     if rule[position] in CURLY:
         raise RuleFault(position, "write straight quotes, ' or \", for a text")
     raise RuleFault(position, "expected a column, a value, a comparison, and, or, not or a parenthesis")
