@@ -242,7 +242,7 @@ def kto_step(
 
     import torch
 
-    from kto_cli.core.losses import LossSettings
+    from kto_cli.core.loss_kinds import LossSettings
     from kto_cli.core.statistics.metrics import step_metrics
     from kto_cli.model.logprobs.reference import ReferenceLogps, reference_logps
     from kto_cli.training.step import TrainingEngine

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.timing import device
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.model.distributed.processes import unwrapped_optimizer, wrap
 from kto_cli.model.distributed.start import start_accelerator

@@ -19,8 +19,10 @@ from kto_cli.common.train_config import (
     Switch,
     TrainConfig,
 )
+from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES
+from kto_cli.training.loss_flags import loss_kind
 
-KTO, OPTIMIZATION, LORA = "KTO loss", "Optimization", "LoRA adapters"
+KTO, OTHER_LOSSES, OPTIMIZATION, LORA = "Loss", "Other losses", "Optimization", "LoRA adapters"
 RECORDS = "Checkpoints and curves"
 
 
@@ -65,7 +67,14 @@ class TrainFlags(ModelFlags):
             rich_help_panel=KTO,
         ),
     ]
-    beta: Annotated[float, typer.Option(help="Rewards are beta * log-ratio.", rich_help_panel=KTO)]
+    loss: Annotated[
+        str,
+        typer.Option(metavar="NAME", help=f"{', '.join(LOSSES)}: see docs/losses.md.", rich_help_panel=KTO),
+    ]
+    beta: Annotated[
+        float | None,
+        typer.Option(help="Rewards are beta * log-ratio. Default: 0.1; simpo 2.", rich_help_panel=KTO),
+    ]
     lambda_d: Annotated[
         float | None,
         typer.Option(help="Weight of desirable rows. Default: from the class counts (Eq. 8).", rich_help_panel=KTO),
@@ -79,6 +88,38 @@ class TrainFlags(ModelFlags):
         typer.Option(
             help="Rows of an optimizer step, over all processes; z_ref is estimated from them.", rich_help_panel=KTO
         ),
+    ]
+    value: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Value function of kto: {', '.join(VALUES)}.", rich_help_panel=OTHER_LOSSES),
+    ]
+    reference_point: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"z_ref of kto: {', '.join(POINTS)}.", rich_help_panel=OTHER_LOSSES),
+    ]
+    sft_weight: Annotated[
+        float,
+        typer.Option(
+            help="Add this times the negative log-likelihood a token of desirable rows.", rich_help_panel=OTHER_LOSSES
+        ),
+    ]
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(help="Of dpo: share of pairs taken to be swapped. Default: 0.", rich_help_panel=OTHER_LOSSES),
+    ]
+    ipo_tau: Annotated[float | None, typer.Option(help="Of ipo. Default: 0.1.", rich_help_panel=OTHER_LOSSES)]
+    slic_delta: Annotated[
+        float | None, typer.Option(help="Of slic: margin in nats. Default: 1.", rich_help_panel=OTHER_LOSSES)
+    ]
+    slic_lambda: Annotated[
+        float | None, typer.Option(help="Of slic: weight of likelihood. Default: 0.1.", rich_help_panel=OTHER_LOSSES)
+    ]
+    simpo_gamma: Annotated[
+        float | None, typer.Option(help="Of simpo: margin of rewards. Default: 1.", rich_help_panel=OTHER_LOSSES)
+    ]
+    orpo_lambda: Annotated[
+        float | None,
+        typer.Option(help="Of orpo: weight of the odds ratio. Default: 0.1.", rich_help_panel=OTHER_LOSSES),
     ]
 
     learning_rate: Annotated[
@@ -203,7 +244,7 @@ class TrainFlags(ModelFlags):
 
 @takes(TrainFlags, TrainConfig)
 def train(context: typer.Context) -> None:
-    """Train with the KTO loss."""
+    """Train with the KTO loss, or another one."""
     flags = typed(context)
     config_file, resume = flags.pop("config", None), flags.pop("resume", False)
     dry_run, curves = flags.pop("dry_run", False), flags.pop("curves", True)
@@ -213,7 +254,7 @@ def train(context: typer.Context) -> None:
     if gigabytes is not None and not dry_run:
         raise BadFlag("--device-memory predicts the memory of a run, which is not started.", "Add --dry-run.")
     require(gigabytes is None or 0 < gigabytes < float("inf"), "--device-memory", gigabytes, "above 0, such as 80")
-    TrainConfig(**flags)  # wrong flags are reported before anything heavy is loaded
+    loss_kind(TrainConfig(**flags))  # wrong flags are reported before anything heavy is loaded
     screen = screen_of(context)
     if gigabytes is not None:
         from kto_cli.workflows import device_memory

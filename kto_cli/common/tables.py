@@ -49,10 +49,8 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
     if first or record["step"] % 20 == 0:
         screen.line(COLUMNS)
     screen.line(
-        f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  "
-        f"{record['z_ref']:6.2f} +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})".ljust(43)
-        + f"{_plain(record['reward_desirable'], '+7.3f')} / {_plain(record['reward_undesirable'], '+7.3f')}  "
-        f"{_plain(record['margin'], '+7.3f')}       {record['saturated']:4.0%}  "
+        f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  {_point(record)}".ljust(43)
+        + f"{_rewards(record)}       {_plain(record.get('saturated'), '4.0%')}  "
         f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
         f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
         f"{clock(record['eta_seconds'])}"
@@ -60,10 +58,22 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
     if "validation" in record:
         found = record["validation"]
         screen.line(
-            f"validation {found['loss']:7.4f}  {found['z_ref']:6.2f}".ljust(43)
-            + f"{_plain(found['reward_desirable'], '+7.3f')} / {_plain(found['reward_undesirable'], '+7.3f')}  "
-            f"{_plain(found['margin'], '+7.3f')}       {_auc(found)}"
+            f"validation {_plain(found.get('loss'), '7.4f')}  {_point(found)}".ljust(43)
+            + f"{_rewards(found)}       {_auc(found)}"
         )
+
+
+def _point(record: dict[str, Any]) -> str:
+    """The reference point, with its standard error where it has one; a dash where the loss has none."""
+    error = f" +- {_plain(record['z_ref_se'], '4.2f')} ({record['z_ref_pairs']})" if "z_ref_se" in record else ""
+    return f"{_plain(record.get('z_ref'), '6.2f')}{error}"
+
+
+def _rewards(record: dict[str, Any]) -> str:
+    up, down, margin = (
+        _plain(record.get(name), "+7.3f") for name in ("reward_desirable", "reward_undesirable", "margin")
+    )
+    return f"{up} / {down}  {margin}"
 
 
 def _auc(found: dict[str, Any]) -> str:
@@ -73,19 +83,19 @@ def _auc(found: dict[str, Any]) -> str:
 def loss_words(record: dict[str, Any]) -> list[str]:
     """The loss and rewards of a step or of its validation, with their names."""
     error = f" +- {_plain(record['z_ref_se'], '.2f')} ({record['z_ref_pairs']})" if "z_ref_pairs" in record else ""
-    rewards = " / ".join(_plain(record[f"reward_{name}"], "+.3f").strip() for name in ("desirable", "undesirable"))
+    rewards = " / ".join(_plain(record.get(f"reward_{name}"), "+.3f").strip() for name in ("desirable", "undesirable"))
     return [
-        f"loss {record['loss']:.4f}",
-        f"z_ref {record['z_ref']:.2f}{error}",
+        *([f"loss {record['loss']:.4f}"] if "loss" in record else []),
+        *([f"z_ref {record['z_ref']:.2f}{error}"] if "z_ref" in record else []),
         f"reward D / U {rewards}",
-        f"margin {_plain(record['margin'], '+.3f').strip()}",
+        *([f"margin {_plain(record['margin'], '+.3f').strip()}"] if "margin" in record else []),
     ]
 
 
 def step_words(record: dict[str, Any]) -> list[str]:
     """Numbers of a step that the curves do not show."""
     return [
-        f"saturated {record['saturated']:.0%}",
+        *([f"saturated {record['saturated']:.0%}"] if "saturated" in record else []),
         f"|grad| {record['gradient_norm']:.2g}",
         f"lr {record['learning_rate']:.1e}",
         f"{record['rows_per_second']:.0f} rows/s",
@@ -99,9 +109,9 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _plain(value: float, form: str) -> str:
-    """A number, or a dash of the same width if a class has no row in the step."""
-    return "-".rjust(len(format(0.0, form))) if math.isnan(value) else format(value, form)
+def _plain(value: float | None, form: str) -> str:
+    """A number, or a dash of the same width where there is none: a class without a row, a loss that lacks it."""
+    return "-".rjust(len(format(0.0, form))) if value is None or math.isnan(value) else format(value, form)
 
 
 def span(interval: Sequence[float]) -> str:

@@ -29,12 +29,33 @@ class TrainConfig(ModelConfig):
     """The run directory; a Hugging Face model folder when the run is finished."""
     reference: str | None = None
     """The reference, where that is another model than `model`: a folder or Hub id, with the same tokens."""
-    beta: float = 0.1
-    """KTO beta, 1 / nats: rewards are beta * log-ratio. A higher beta keeps the policy closer to the reference."""
+    loss: str = "kto"
+    """What training minimizes: kto, or another loss of `core.loss_kinds.LOSSES`."""
+    value: str | None = None
+    """Value function of an unpaired loss (logistic, concave, linear, kahneman-tversky); default: the loss's."""
+    reference_point: str | None = None
+    """Reference point of an unpaired loss (mismatched, zero, mean-reward, opposite-class); default: the loss's."""
+    beta: float | None = None
+    """1 / nats: rewards are beta * log-ratio; default: the loss's, 0.1 for KTO. A higher beta keeps the policy closer
+    to the reference."""
     lambda_d: float | None = None
     """Weight of a desirable row; default: from the class counts (Eq. 8)."""
     lambda_u: float | None = None
     """Weight of an undesirable row; default: from the class counts (Eq. 8)."""
+    sft_weight: float = 0.0
+    """Adds this times the mean negative log-likelihood of a token of desirable rows to the loss."""
+    label_smoothing: float | None = None
+    """dpo: share of pairs whose labels are taken to be swapped; default 0."""
+    ipo_tau: float | None = None
+    """ipo: tau, 1 / nats a token; default 0.1."""
+    slic_delta: float | None = None
+    """slic: margin of the hinge in nats; default 1."""
+    slic_lambda: float | None = None
+    """slic: weight of the likelihood; default 0.1."""
+    simpo_gamma: float | None = None
+    """simpo: margin of the rewards; default 1."""
+    orpo_lambda: float | None = None
+    """orpo: weight of the odds ratio; default 0.1."""
     batch_size: int = 32
     """Rows of one optimizer step, over all processes. Affects results: z_ref is estimated from them."""
     group_prompts: bool = True
@@ -81,7 +102,8 @@ class TrainConfig(ModelConfig):
     """Trackers that record each step besides metrics.jsonl: trackio, tensorboard, wandb, separated by commas."""
 
     def __post_init__(self) -> None:
-        require(0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
+        require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
+        self._check_loss_settings()
         for flag, weight in (("--lambda-d", self.lambda_d), ("--lambda-u", self.lambda_u)):
             require(weight is None or 0 <= weight < math.inf, flag, weight, "0 or above, and finite")
         require(
@@ -121,6 +143,16 @@ class TrainConfig(ModelConfig):
             require(name in TRACKERS, "--track", name or "''", f"one or more of {', '.join(TRACKERS)}, commas between")
         self._check_adapters()
         super().__post_init__()
+
+    def _check_loss_settings(self) -> None:
+        require(0 <= self.sft_weight < math.inf, "--sft-weight", self.sft_weight, "0 or above, and finite")
+        smoothing = self.label_smoothing
+        require(smoothing is None or 0 <= smoothing < 0.5, "--label-smoothing", smoothing, "0 or above, below 0.5")
+        for name in ("ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda"):
+            number, flag = getattr(self, name), "--" + name.replace("_", "-")
+            positive = name in ("ipo_tau", "orpo_lambda")
+            fits = number is None or (0 < number < math.inf if positive else 0 <= number < math.inf)
+            require(fits, flag, number, "above 0, and finite" if positive else "0 or above, and finite")
 
     @property
     def adapters(self) -> bool:

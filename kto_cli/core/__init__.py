@@ -1,8 +1,11 @@
-"""Pure KTO: values in, values out; torch and the standard library only.
+"""Losses and batches: values in, values out; torch and the standard library only.
 
 rows.py             token sequences and rows
 losses.py           KTO loss and z_ref (Eq. 7, 8)
+loss_kinds.py       losses by name: needs, settings, sources; no torch
 value_functions.py  L(u) of the unpaired losses: logistic, concave, linear, kahneman-tversky
+pair_losses.py      dpo, ipo, slic, simpo, orpo, apo, nca
+objectives.py       the loss of an effective batch, in parts, and its reference point
 mismatch.py         mismatched completion of each row
 weights.py          lambda_d and lambda_u from class counts (Eq. 8)
 logps.py            completion log-probs, the head computed in tiles

@@ -11,18 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, sigmoid
+from torch.nn.functional import sigmoid
 
-
-class LossSettings(NamedTuple):
-    """The numbers that the KTO loss depends on besides its rows."""
-
-    beta: float
-    """1 / nats: a reward is beta * log-ratio."""
-    lambda_d: float
-    """Weight of a desirable row."""
-    lambda_u: float
-    """Weight of an undesirable row."""
+from kto_cli.core.loss_kinds import LossSettings
+from kto_cli.core.value_functions import logistic
 
 
 class ReferencePoint(NamedTuple):
@@ -60,9 +52,7 @@ def reference_point(mismatched_log_ratios: Tensor) -> ReferencePoint:
 def kto_losses(log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor | float, *, beta: float) -> KTOLoss:
     """KTO loss per row, Eq. 7: w * (1 - sigmoid(beta * s * (log_ratio - z_ref))).
 
-    Computed as w * exp(logsigmoid(-u)): in float32 `1 - sigmoid(u)` has an exactly zero gradient from u
-    of about 17 on, and `sigmoid(-u)` below about -17; this form only where the gradient itself
-    underflows. Its gradient with respect to a log-ratio is -w * s * beta * sigmoid(u) * sigmoid(-u)
+    Its gradient with respect to a log-ratio is -w * s * beta * sigmoid(u) * sigmoid(-u)
     (Prop. 4.1).
 
     Args:
@@ -70,7 +60,7 @@ def kto_losses(log_ratios: Tensor, signs: Tensor, weights: Tensor, z_ref: Tensor
         weights: [rows], lambda_D or lambda_U. z_ref: scalar, no gradient. beta: 1 / nats.
     """
     margins = beta * signs * (log_ratios - z_ref)
-    return KTOLoss(weights * logsigmoid(-margins).exp(), (beta * log_ratios).detach())
+    return KTOLoss(weights * logistic(margins), (beta * log_ratios).detach())
 
 
 def saturation(log_ratios: Tensor, signs: Tensor, z_ref: Tensor | float, *, beta: float) -> Tensor:

@@ -30,6 +30,11 @@ class Pairing(NamedTuple):
         """Number of pairs."""
         return int((self.partners >= 0).sum()) // 2
 
+    def indices(self, labels: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        """[pairs] the desirable and the undesirable row of each pair, in the order of the desirable rows."""
+        up = (torch.tensor(labels, dtype=torch.bool) & (self.partners >= 0)).nonzero()[:, 0]
+        return up, self.partners[up]
+
     def sentence(self) -> str:
         """Sentence on the rows of no pair; empty if there are none."""
         if not self.left_out:

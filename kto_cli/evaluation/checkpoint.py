@@ -13,6 +13,7 @@ import torch
 from kto_cli.common.errors import BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.model import lora
 from kto_cli.model.identity import adapted_fingerprint
 from kto_cli.model.locate import locate_model
@@ -96,8 +97,8 @@ class Checkpoint:
             return self.run / "eval" / self.folder.name
         return self.folder / "eval" if Path(self.name).is_dir() else Path("eval") / self.name.replace("/", "--")
 
-    def fill(self, config: EvalConfig) -> tuple[EvalConfig, dict[str, float]]:
-        """The config with open settings (data, reference, beta, lengths) taken from the run, and the run's lambdas.
+    def fill(self, config: EvalConfig) -> tuple[EvalConfig, LossSettings | None]:
+        """The config with open settings (data, reference, beta, lengths) taken from the run, and the run's loss.
 
         Raises:
             BadInput: the checkpoint belongs to no run and no reference was named.
@@ -108,15 +109,17 @@ class Checkpoint:
                     f"{self.folder} does not say which model it was trained from.",
                     "Name it with --reference FOLDER_OR_HUB_ID.",
                 )
-            return config if config.model else replace(config, model=lora.base_of(self.folder)), {}
+            return config if config.model else replace(config, model=lora.base_of(self.folder)), None
         train, chosen = self.settings["train"], self.settings["chosen"]
+        loss = LossSettings(train["beta"] or 1.0, chosen["lambda_d"], chosen["lambda_u"])  # as earlier runs have it
+        loss = LossSettings(**chosen["loss"]) if "loss" in chosen else loss
         named = train["data"] if train["data"] and Path(train["data"]).is_dir() else self.settings["data"]["folder"]
         reference = None if train["model"] is None else self.settings["reference"]["folder"]
         filled = replace(
             config,
             data=config.data or named,
             model=config.model or reference,
-            beta=config.beta or train["beta"],
+            beta=config.beta or loss.beta,
             max_length=config.max_length or (chosen["max_length"] if config.model is None else None),
             dtype=config.dtype if config.dtype != "auto" else chosen["dtype"],
             chat_template=config.chat_template or self._template(train["chat_template"] or "start" in self.settings),
@@ -126,7 +129,7 @@ class Checkpoint:
             else config.chat_template_kwargs,
             load_in_4bit=config.load_in_4bit or train.get("load_in_4bit", False),
         )
-        return filled, {"lambda_d": chosen["lambda_d"], "lambda_u": chosen["lambda_u"]}
+        return filled, loss
 
     def _template(self, given: str | bool) -> str | None:
         """The template file of its run: its own copy of the one `given` then, which may be gone, or of the model that

@@ -15,7 +15,7 @@ from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
 from kto_cli.common.files import text_hash
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.evaluation.answers.answering import Answering
 from kto_cli.evaluation.benchmarks.plan import Plan
 from kto_cli.evaluation.benchmarks.tasks import planned
@@ -67,8 +67,8 @@ class Session:
 
 def open_session(
     config: EvalConfig, screen: Screen, checkpoint: Checkpoint | None = None
-) -> tuple[Session, dict[str, float]]:
-    """A session, after all checks that need no computing; and the run's lambdas.
+) -> tuple[Session, LossSettings | None]:
+    """A session, after all checks that need no computing; and the run's loss.
 
     Args:
         checkpoint: that of the config, if it was found before.
@@ -80,7 +80,7 @@ def open_session(
     for text in checkpoint.said():
         screen.warn(text)
     asked_dtype, asked_reference = config.dtype, config.model is not None
-    config, chosen = checkpoint.fill(config)
+    config, loss = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
     if is_url(config.engine):
         base_url(config.engine)
@@ -124,7 +124,7 @@ def open_session(
         given,
         answering,
     )
-    return session, chosen
+    return session, loss
 
 
 def _say_dtype(dtype: torch.dtype, screen: Screen) -> None:

@@ -31,7 +31,10 @@ def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row])
     _classes(screen, metrics["by_class"])
     if len(metrics["by_source"]) > 1:
         _sources(screen, metrics["by_source"])
-    _calibration(screen, metrics["calibration"])
+    if "calibration" in metrics:
+        _calibration(screen, metrics["calibration"])
+    else:
+        screen.say("This loss has no reference point: there is no accuracy at z_ref, no calibration, no saturation.")
     rows = [
         [
             _begins(texts[row["id"]]),
@@ -49,7 +52,7 @@ def show_details(screen: Screen, metrics: dict[str, Any], texts: dict[str, Row])
 
 def _advice(classes: dict[str, dict[str, Any]]) -> str:
     """Advice on saturated rows on the wrong side of z_ref."""
-    fallen = [name for name, one in classes.items() if one["rows"] and one["accuracy"] < 0.5]
+    fallen = [name for name, one in classes.items() if one["rows"] and one.get("accuracy", 1.0) < 0.5]
     if fallen:
         return (
             f"Most {' and '.join(fallen)} rows are on the wrong side of z_ref, so outliers point to a training problem "
@@ -75,16 +78,19 @@ def _begins(row: Row) -> str:
 
 
 def _classes(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
+    shares = {"accuracy": "accuracy", "saturated_right": "saturated & correct", "saturated_wrong": "saturated & wrong"}
+    known = [name for name in shares if all(name in one for one in found.values())]
+    saturated = ", with 90 % intervals (saturated rows have almost no gradient)" if known else ""
     screen.table(
-        "By class, with 90 % intervals (saturated rows have almost no gradient)",
-        ["", "rows", "tokens", "reward", "accuracy", "saturated & correct", "saturated & wrong"],
+        f"By class{saturated}",
+        ["", "rows", "tokens", "reward", *(shares[name] for name in known)],
         [
             [
                 name,
                 one["rows"],
                 _plain(one["completion_tokens"], ".0f"),
                 _plain(one["reward"], "+.3f"),
-                *(_share(one, name) for name in ("accuracy", "saturated_right", "saturated_wrong")),
+                *(_share(one, name) for name in known),
             ]
             for name, one in found.items()
         ],
@@ -102,7 +108,7 @@ def _sources(screen: Screen, found: dict[str, dict[str, Any]]) -> None:
                 one["desirable"],
                 _estimate(one, "margin", "+.3f"),
                 _estimate(one, "auc", ".3f"),
-                _share(one, "accuracy"),
+                _share(one, "accuracy") if "accuracy" in one else "-",
             ]
             for name, one in found.items()
         ],

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from kto_cli.common import files
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LOSSES, LossSettings
 from kto_cli.core.statistics.breakdown import (
     RowValues,
     biggest_movers,
@@ -55,11 +57,18 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSett
 
     Returns:
         metrics: the keys of `validation_metrics`, and by_class, by_source, calibration (see core/);
-        likely_mislabelled, a list of rows (`_row`), and biggest_movers, such lists by class and direction.
+        likely_mislabelled, a list of rows (`_row`), and biggest_movers, such lists by class and direction. Without a
+        reference point there is no calibration, accuracy or saturation.
     """
     places = places_of(data)
     metrics: dict[str, Any] = validation_metrics(scores, weights)
-    values = row_values(scores, z_ref=metrics["z_ref"], beta=weights.beta)
+    values = row_values(scores, z_ref=metrics.get("z_ref", 0.0), beta=weights.beta)
+    pointed = LOSSES[weights.loss].is_unpaired and weights.reference
+    if not pointed:
+        unknown = torch.full_like(values.rewards, float("nan"))
+        values = values._replace(
+            probabilities=unknown, gradient_weights=unknown, saturated=torch.zeros_like(values.saturated)
+        )
     ids = rows.ids
 
     def listed(chosen: Sequence[int]) -> list[dict[str, Any]]:
@@ -67,7 +76,12 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSett
 
     metrics["by_class"] = by_class(scores, values)
     metrics["by_source"] = by_source(scores, values, [places[name][0] for name in ids])
-    metrics["calibration"] = calibration(values.probabilities, scores.desirable)
+    if pointed:
+        metrics["calibration"] = calibration(values.probabilities, scores.desirable)
+    else:
+        for one in (*metrics["by_class"].values(), *metrics["by_source"].values()):
+            for name in [name for name in one if name.startswith(("accuracy", "saturated"))]:
+                del one[name]
     metrics["likely_mislabelled"] = listed(likely_mislabelled(values)[:MISLABELLED])
     metrics["biggest_movers"] = {
         name: {direction: listed(chosen) for direction, chosen in moved.items()}

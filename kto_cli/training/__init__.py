@@ -1,6 +1,8 @@
 """Rows and a model become an aligned model.
 
 settings.py   what the config leaves open: resolved, filled in, described
+loss_flags.py the loss of --loss; flags that mean nothing with it
+units.py      rows that a loss learns from: all, desirable ones, pairs
 setup.py      a run made ready: reference log-probs, adapters, optimizer, processes
 optimizer.py  the optimizer of --optimizer
 step.py       one optimizer step: KL pass, gradient pass, update

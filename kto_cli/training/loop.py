@@ -22,10 +22,11 @@ import torch
 from kto_cli.common.errors import BadModel, Diverged, Interrupted
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
+from kto_cli.core.objectives import RunningMean, needs_mismatched
 from kto_cli.core.pieces import RowLists
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
 from kto_cli.core.rows import EncodedRow
-from kto_cli.core.statistics.metrics import step_metrics
+from kto_cli.core.statistics.metrics import step_metrics, validation_loss
 from kto_cli.model.distributed.processes import unwrapped
 from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.layers import checkpoint_layers
@@ -38,7 +39,8 @@ from kto_cli.training.run.checkpoints import save_snapshot
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
-from kto_cli.training.step import StepOutput, TrainingEngine
+from kto_cli.training.step import StepOutput, TrainingEngine, values_of
+from kto_cli.training.units import partners_in, units_in
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Counters:
     step: int = 0
     rows: int = 0
     tokens: int = 0
-    """Of rows and of their mismatched completions, without padding."""
+    """Of rows and, where the loss reads them, of their mismatched completions, without padding."""
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Run:
     counters: Counters
     starts_at_reference: bool = True
     """The policy equals the reference before the first update: no --reference names another model."""
+    running: RunningMean = field(default_factory=RunningMean)
+    """Of all rows so far, for the reference point `mean-reward`."""
     checkpointing: bool = False
     """Activations are recomputed because memory ran out."""
     recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
@@ -86,7 +90,8 @@ def run_steps(run: Run) -> None:
     settings, config = run.settings, run.settings.config
     groups = [run.rows.prompts, run.rows.conversations] if config.group_prompts else []
     numbers = [torch.from_numpy(column) for column in (run.rows.labels, *groups)]
-    per_epoch = steps_in_epoch(len(run.rows), config.batch_size)
+    partners = partners_in(run.rows, settings.kind)
+    per_epoch = steps_in_epoch(*units_in(len(run.rows), config.batch_size, settings.kind))
     planned, batches = -1, RowLists()
     with (
         interrupt_flag() as stop,
@@ -102,7 +107,9 @@ def run_steps(run: Run) -> None:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
                 with freed_memory_returned(run.engine.accelerator.device):
-                    plan = plan_epoch(*numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch)
+                    plan = plan_epoch(
+                        *numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch, partners=partners
+                    )
                     planned, batches = epoch, RowLists(plan)
                     del plan
             interrupted = _one_step(run, batches[index], stop, show)
@@ -129,6 +136,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
             run.references.take(batch),
             settings.loss,
             learning_rate=rate,
+            running=run.running,
             stop_asked=stop.is_set,
         ),
         longest=max(max(row.own.length, row.mismatched.length) for row in rows),
@@ -138,11 +146,13 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
     run.recent_seconds.append(seconds)
-    tokens = sum(row.own.length + row.mismatched.length for row in rows)
+    mismatched = needs_mismatched(settings.loss)
+    tokens = sum(row.own.length + mismatched * row.mismatched.length for row in rows)
+    run.running = output.given.running
     run.counters.step += 1
     run.counters.rows += len(rows)
     run.counters.tokens += tokens
-    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows)}
+    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows, run.references.take(batch))}
     record |= {
         "gradient_norm": output.gradient_norm,
         "learning_rate": rate,
@@ -178,9 +188,18 @@ def start_checkpointing(run: Run) -> bool:
     return True
 
 
-def _metrics(run: Run, output: StepOutput, rows: Sequence[EncodedRow]) -> dict[str, float]:
+def _metrics(run: Run, output: StepOutput, rows: Sequence[EncodedRow], references: ReferenceLogps) -> dict[str, float]:
     labels, prompts = torch.tensor([row.label for row in rows]), [row.prompt_id for row in rows]
-    return step_metrics(output.log_ratios, output.mismatched_log_ratios, labels, run.settings.loss, prompts)
+    values = values_of(rows, references, run.settings.loss, dtype=output.log_ratios.dtype)
+    return step_metrics(
+        output.log_ratios,
+        output.mismatched_log_ratios,
+        labels,
+        run.settings.loss,
+        prompts,
+        values=values._replace(logps=values.references + output.log_ratios),
+        given=output.given,
+    )
 
 
 def _validate(run: Run) -> dict[str, Any]:
@@ -189,14 +208,14 @@ def _validate(run: Run) -> dict[str, Any]:
     rows = run.validation.take(chosen)
     with freed_memory_returned(run.engine.accelerator.device):
         scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
-        output = StepOutput(scores.log_ratios, scores.mismatched_log_ratios, 0.0, False)
-        return quick_metrics(scores, _metrics(run, output, list(rows)), beta=run.settings.config.beta)
+        return quick_metrics(scores, validation_loss(scores, run.settings.loss), beta=run.settings.loss.beta)
 
 
 def _save(run: Run) -> None:
     """Writes a checkpoint; all processes must call."""
     memory = {"micro_batch_tokens": run.engine.token_budget, "checkpointing": run.checkpointing}
-    save_snapshot(run.directory, run.engine, run.model, run.writer, asdict(run.counters) | memory)
+    state = asdict(run.counters) | memory | ({"running": list(run.running)} if run.running.rows else {})
+    save_snapshot(run.directory, run.engine, run.model, run.writer, state)
 
 
 def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:
@@ -205,7 +224,9 @@ def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, d
     Raises:
         Diverged
     """
-    bad = ~(output.log_ratios.isfinite() & output.mismatched_log_ratios.isfinite())
+    bad = ~output.log_ratios.isfinite()
+    if len(output.mismatched_log_ratios):
+        bad |= ~output.mismatched_log_ratios.isfinite()
     if not bad.any() and math.isfinite(output.gradient_norm):
         return
     named = [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if is_bad] or rows

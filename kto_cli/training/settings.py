@@ -20,16 +20,18 @@ from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
 from kto_cli.common.words import plural
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LOSSES, LossKind, LossSettings
 from kto_cli.core.plan import VERSION as PLAN_VERSION
-from kto_cli.core.plan import batch_sizes, steps_in_epoch
+from kto_cli.core.plan import batch_sizes, pairs_in_batch, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
 from kto_cli.model.source import ModelSource
+from kto_cli.training.loss_flags import loss_kind, loss_settings, loss_words, setting_in_force
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.training.trackers import refuse_missing_trackers
+from kto_cli.training.units import units_in
 
 MAY_DIFFER = ("data", "model", "reference", "out", "cache", "micro_batch_tokens", "track")
 """Settings that may change when a run is resumed: paths (contents are compared by hash), memory, trackers."""
@@ -53,7 +55,12 @@ class RunSettings:
     @property
     def loss(self) -> LossSettings:
         """The numbers of the loss."""
-        return LossSettings(self.config.beta, self.weights.lambda_d, self.weights.lambda_u)
+        return loss_settings(self.config, lambda_d=self.weights.lambda_d, lambda_u=self.weights.lambda_u)
+
+    @property
+    def kind(self) -> LossKind:
+        """The loss."""
+        return LOSSES[self.config.loss]
 
 
 def resolve_options(
@@ -86,11 +93,9 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
         )
     stored = read_settings(directory)
     earlier = train_config(stored["train"], where=str(directory.config))
-    differing = [
-        f"{name} ({getattr(earlier, name)!r}, now {getattr(config, name)!r})"
-        for name in given
-        if name not in MAY_DIFFER and getattr(earlier, name) != getattr(config, name)
-    ]
+    kept = [name for name in given if name not in MAY_DIFFER]
+    both = {name: (setting_in_force(earlier, name), setting_in_force(config, name)) for name in kept}
+    differing = [f"{name} ({before!r}, now {now!r})" for name, (before, now) in both.items() if before != now]
     if differing:
         raise BadInput(
             f"{directory.folder} was started with other settings: {', '.join(differing)}.",
@@ -120,22 +125,32 @@ def run_settings(config: TrainConfig, prepared: Prepared, screen: Screen) -> Run
     Raises:
         BadData: the training rows are not of both classes.
     """
-    counts = class_counts(prepared.train)
-    weights = choose_weights(*counts, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
+    kind = loss_kind(config)
+    counts = class_counts(prepared.train, kind.classes)
+    weights = run_weights(config, kind, *counts)
     settings = fill_defaults(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _report(screen, settings, *counts)
     return settings
 
 
+def run_weights(config: TrainConfig, kind: LossKind, desirable: int, undesirable: int) -> Weights:
+    """lambda_D and lambda_U: chosen for the class counts where the loss weights its classes, else as given, or 1."""
+    if kind.weighted:
+        return choose_weights(desirable, undesirable, lambda_d=config.lambda_d, lambda_u=config.lambda_u)
+    given_d, given_u = (1.0 if given is None else given for given in (config.lambda_d, config.lambda_u))
+    return Weights(given_d, given_u, given_d * desirable / (given_u * undesirable) if undesirable else math.inf)
+
+
 def fill_defaults(config: TrainConfig, weights: Weights, *, rows: int, parameters: int) -> RunSettings:
     """Defaults for what the config leaves open, from the number of rows and the model's size."""
-    total = config.epochs * steps_in_epoch(rows, config.batch_size)
+    kind = loss_kind(config)
+    total = config.epochs * steps_in_epoch(*units_in(rows, config.batch_size, kind))
     total = min(total, config.max_steps or total)
     return RunSettings(
         config=config,
         weights=weights,
         learning_rate=config.learning_rate
-        or default_learning_rate(parameters, built_in=config.model is None, adapters=config.adapters),
+        or kind.rate * default_learning_rate(parameters, built_in=config.model is None, adapters=config.adapters),
         total_steps=total,
         save_every=config.save_every or min(200, max(1, math.ceil(total / 5))),
         eval_every=config.eval_every or max(1, math.ceil(total / 10)),
@@ -160,6 +175,24 @@ def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) ->
 
 def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: int) -> None:
     """Prints the class weights, steps and learning rate."""
+    config, kind = settings.config, settings.kind
+    if config.loss != "kto" or config.value or config.reference_point or config.sft_weight:
+        screen.note(f"Loss: {loss_words(settings.loss)}")
+    if kind.weighted:
+        _report_weights(screen, settings, desirable, undesirable)
+    chosen = "default of the built-in model" if config.model is None else "default by model size"
+    factor = "" if kind.rate == 1 else f", x {kind.rate:g} for {config.loss}"
+    rate = "given" if config.learning_rate else chosen + factor
+    rows = step_rows(desirable + undesirable, config.batch_size, paired=kind.unit == "pair")
+    screen.note(
+        f"{plural(settings.total_steps, 'step')} of {rows}; "
+        f"learning rate {settings.learning_rate:.2g} ({rate}); "
+        f"checkpoint every {plural(settings.save_every, 'step')}; "
+        f"validation every {plural(settings.eval_every, 'step')}"
+    )
+
+
+def _report_weights(screen: Screen, settings: RunSettings, desirable: int, undesirable: int) -> None:
     config, weights = settings.config, settings.weights
     how = "auto" if config.lambda_d is None and config.lambda_u is None else "given"
     ranges = [
@@ -173,19 +206,12 @@ def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: 
         f"Class weights ({how}): lambda_d {weights.lambda_d:.4g}, lambda_u {weights.lambda_u:.4g}. Recommended for "
         f"{desirable:,} desirable and {undesirable:,} undesirable rows (Eq. 8): {' or '.join(ranges)}.{outside}"
     )
-    chosen = "default of the built-in model" if config.model is None else "default by model size"
-    rate = "given" if config.learning_rate else chosen
-    screen.note(
-        f"{plural(settings.total_steps, 'step')} of {step_rows(desirable + undesirable, config.batch_size)}; "
-        f"learning rate {settings.learning_rate:.2g} ({rate}); "
-        f"checkpoint every {plural(settings.save_every, 'step')}; "
-        f"validation every {plural(settings.eval_every, 'step')}"
-    )
 
 
-def step_rows(rows: int, batch_size: int) -> str:
+def step_rows(rows: int, batch_size: int, *, paired: bool = False) -> str:
     """Rows of each step of an epoch, in words."""
-    sizes = batch_sizes(rows, batch_size)
+    sizes = [2 * pairs for pairs in batch_sizes(rows // 2, pairs_in_batch(batch_size))] if paired else []
+    sizes = sizes or batch_sizes(rows, batch_size)
     if min(sizes) == batch_size:
         return plural(batch_size, "row")
     either = f"{min(sizes):,} or " if min(sizes) < max(sizes) else ""
@@ -199,6 +225,7 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
     return {
         "train": asdict(settings.config),
         "chosen": {
+            "loss": settings.loss._asdict(),
             "lambda_d": settings.weights.lambda_d,
             "lambda_u": settings.weights.lambda_u,
             "learning_rate": settings.learning_rate,

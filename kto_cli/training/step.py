@@ -1,7 +1,8 @@
-"""One optimizer step over an effective batch: KL pass, gradient pass, update.
+"""One optimizer step over an effective batch: context passes, gradient pass, update.
 
-The reference point needs the whole effective batch, so a step has two passes: the mismatched completions without
-gradient give z_ref, once, over all rows; then the rows give the gradient in as many micro-batches as memory allows.
+What a loss takes as given, such as KTO's reference point, needs the whole effective batch, so a step has two passes:
+mismatched completions (or the rows themselves) without gradient give it, once, over all rows; then the rows give the
+gradient in as many micro-batches as memory allows. What the loss is, the step does not know (core/objectives.py).
 Per-row numbers are summed into vectors over the effective batch, so every process has the same numbers and computes
 the same metrics, however the rows are split.
 """
@@ -15,8 +16,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.batches import continuation, pack
-from kto_cli.core.losses import LossSettings, kto_losses, reference_point, signs_and_weights
+from kto_cli.core.batches import continuation, pack, parted
+from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.losses import signs_and_weights
+from kto_cli.core.objectives import (
+    Context,
+    RunningMean,
+    Values,
+    coefficients,
+    context,
+    needs_mismatched,
+    needs_own_first,
+    part_of_loss,
+)
+from kto_cli.core.pairs import pairing_of
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import backward, clip, is_sharded
@@ -31,11 +44,13 @@ class StepOutput(NamedTuple):
     log_ratios: Tensor
     """[rows] nats, before the update."""
     mismatched_log_ratios: Tensor
-    """[rows] nats."""
+    """[rows] nats; [0] where the loss does not read them."""
     gradient_norm: float
     """Before clipping."""
     interrupted: bool
     """Some process was asked to stop."""
+    given: Context
+    """What the loss took as given."""
 
 
 class TrainingEngine(DistributedScorer):
@@ -55,68 +70,96 @@ class TrainingEngine(DistributedScorer):
         settings: LossSettings,
         *,
         learning_rate: float,
+        running: RunningMean | None = None,
         stop_asked: Callable[[], bool] = lambda: False,
     ) -> StepOutput:
-        """KL pass, gradient pass, update. Nothing is updated if any number is not finite; the caller checks.
+        """Context passes, gradient pass, update. Nothing is updated if any number is not finite; the caller checks.
 
-        Where a process's rows fit into one packed micro-batch, the gradient pass starts first and the mismatched
-        completions continue the prompts it has just computed; else the KL pass computes them itself.
+        Where a process's rows fit into one packed micro-batch, the gradient pass starts first: it gives the rows' own
+        log-probs, and the mismatched completions continue the prompts it has just computed. Else each pass computes
+        them itself.
+
+        Args:
+            running: of the steps before, for the reference point `mean-reward`.
         """
-        own, mismatched_rows = [row.own for row in rows], [row.mismatched for row in rows]
-        shares = self.micro_batches(own)
+        own, device = [row.own for row in rows], self.accelerator.device
+        batch = values_of(rows, references, settings, dtype=self.dtype)
+        partners = _partners(batch)
+        shares = self.micro_batches(own, partners)
+        rounds = list(self.rounds(own, shares))
+        # A loss that is no sum over the micro-batches needs all log-probs for each row's gradient.
+        coupled = partners is not None and bool(parted(shares, partners))
+        first = coupled or needs_own_first(settings)
+        mismatched_rows = [row.mismatched for row in rows] if needs_mismatched(settings) else []
         begun = None
         if self.packs and max(map(len, shares)) == 1:
-            begun, logps = self._begin(own, mismatched_rows, shares)
+            begun, mismatched = self._begin(own, mismatched_rows, rounds)
+            if first:
+                batch = batch._replace(logps=self._gathered(begun, rounds, len(rows)))
         else:
-            logps = self.log_probs(mismatched_rows)
-        mismatched = logps - references.mismatched
-        point = reference_point(mismatched)
-        device = self.accelerator.device
-        desirable = to_device(torch.tensor([row.label for row in rows]), device)
-        signs, weights = signs_and_weights(desirable, settings, dtype=self.dtype)
-        reference, z_ref = (to_device(part, device) for part in (references.own.to(self.dtype), point.value))
+            mismatched = self.log_probs(mismatched_rows) if mismatched_rows else self.zeros(0).cpu()
+            if first:
+                batch = batch._replace(logps=self.log_probs(own))
+        mismatched_ratios = mismatched - references.mismatched if mismatched_rows else mismatched
+        compared = mismatched_ratios if settings.reference else mismatched / _lengths(mismatched_rows, self.dtype)
+        given = context(settings, batch, compared, running)
+        slopes = to_device(coefficients(settings, batch, given), device) if coupled else None
+        here = Values(*(to_device(part, device) for part in batch))
+        held = given._replace(point=to_device(given.point, device))
         # One more number than rows: whether this process was asked to stop travels with the sum.
         values = self.zeros(len(rows) + 1)
-        rounds = list(self.rounds(own, shares))
         indices = self.indices(rounds)
         for number, (positions, counts) in enumerate(rounds):
             last, index = number == len(rounds) - 1, indices[number]
             with self._gradients_synced(last):
                 logps = self.scorer(*self.batch([own[position] for position in positions])) if begun is None else begun
-                log_ratios = logps - reference[index]
-                losses = kto_losses(log_ratios, signs[index], weights[index], z_ref, beta=settings.beta).losses
-                # Processes average their gradients; the mean is over the rows of all of them.
-                share = self.accelerator.num_processes / len(rows) if counts else 0.0
-                backward(self.accelerator, self.scorer, losses.sum() * share, last=last)
+                # Processes average their gradients; the loss is a mean over the rows of all of them.
+                scale = float(self.accelerator.num_processes if counts else 0)
+                if slopes is not None:
+                    loss = (slopes[index] * logps).sum() * scale
+                else:
+                    pairs = _pairs_among(positions, batch, device)
+                    part = here.take(index, pairs)._replace(logps=logps)
+                    loss = part_of_loss(settings, part, held.of(index), scale=scale)
+                backward(self.accelerator, self.scorer, loss, last=last)
             if counts:
-                values[index] = log_ratios.detach()
+                values[index] = (logps - here.references[index]).detach()
         values[-1] = float(stop_asked())
         values = self.sum(values)
         # An infinite mismatched log-ratio would hide in z_ref's clamp and leave the loss finite.
-        norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched.isfinite().all()))
-        return StepOutput(values[:-1], mismatched, norm, bool(values[-1] > 0))
+        norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched_ratios.isfinite().all()))
+        return StepOutput(values[:-1], mismatched_ratios, norm, bool(values[-1] > 0), given)
 
     def _begin(
-        self, own: Sequence[TokenSequence], mismatched: Sequence[TokenSequence], shares: list[list[list[int]]]
+        self,
+        own: Sequence[TokenSequence],
+        mismatched: Sequence[TokenSequence],
+        rounds: Sequence[tuple[list[int], bool]],
     ) -> tuple[Tensor, Tensor]:
         """The forward half of a gradient pass that is one micro-batch a process, and what continues its prompts.
 
         Returns:
-            (this process's log-probs with gradient, all rows' mismatched log-probs on the CPU).
+            (this process's log-probs with gradient, all rows' mismatched log-probs on the CPU; [0] without any).
         """
         device = self.accelerator.device
-        ((positions, counts),) = rounds = list(self.rounds(own, shares))
+        (positions, _) = rounds[0]
         batch, prompts = pack([own[position] for position in positions])
+        if not mismatched:
+            return self.scorer(*batch.to(device)), self.zeros(0).cpu()
         past = Past.of(prompts, device)
         logps = self.scorer(*batch.to(device), past)
-        values = self.zeros(len(own))
         with torch.no_grad():
             continued = self.scorer(
                 *continuation([mismatched[position] for position in positions], prompts).to(device), past
             )
-        if counts:
-            values[self.indices(rounds)[0]] = continued
-        return logps, self.sum(values)
+        return logps, self._gathered(continued, rounds, len(own))
+
+    def _gathered(self, logps: Tensor, rounds: Sequence[tuple[list[int], bool]], count: int) -> Tensor:
+        """[count] on the CPU from each process's only micro-batch."""
+        values = self.zeros(count)
+        if rounds[0][1]:
+            values[self.indices(rounds)[0]] = logps.detach()
+        return self.sum(values)
 
     def _update(self, learning_rate: float, finite: bool) -> float:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
@@ -135,3 +178,38 @@ class TrainingEngine(DistributedScorer):
         at_once = last or is_sharded(self.scorer)
         with contextlib.nullcontext() if at_once else self.accelerator.no_sync(self.scorer):
             yield
+
+
+def values_of(
+    rows: Sequence[EncodedRow], references: ReferenceLogps, settings: LossSettings, *, dtype: torch.dtype
+) -> Values:
+    """A batch without its log-probs (zeros), on the CPU; pairs of pair losses alone."""
+    labels = [row.label for row in rows]
+    signs, weights = signs_and_weights(torch.tensor(labels), settings, dtype=dtype)
+    lengths = _lengths([row.own for row in rows], dtype)
+    paired = LOSSES[settings.loss].unit == "pair"
+    pairs = pairing_of([row.pair_id if paired else None for row in rows], labels).indices(labels)
+    return Values(torch.zeros_like(signs), references.own.to(dtype), signs, weights, lengths, *pairs)
+
+
+def _lengths(sequences: Sequence[TokenSequence], dtype: torch.dtype) -> Tensor:
+    return torch.tensor([len(sequence.completion) for sequence in sequences], dtype=dtype)
+
+
+def _partners(batch: Values) -> list[int] | None:
+    """[rows] the other row of each one's pair, -1 without; None where there are no pairs."""
+    if not len(batch.winners):
+        return None
+    partners = torch.full((len(batch.signs),), -1, dtype=torch.int64)
+    partners[batch.winners], partners[batch.losers] = batch.losers, batch.winners
+    return partners.tolist()
+
+
+def _pairs_among(positions: list[int], batch: Values, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[pairs] indices among `positions` of the pairs of the batch that are in it."""
+    if not len(batch.winners):
+        return batch.winners, batch.losers
+    place = {row: number for number, row in enumerate(positions)}
+    both = [(place[up], place[down]) for up, down in zip(*map(Tensor.tolist, batch[5:]), strict=True) if up in place]
+    found = torch.tensor(both, dtype=torch.int64).view(-1, 2).T.contiguous()
+    return to_device(found[0], device), to_device(found[1], device)

@@ -28,6 +28,7 @@ from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe
 from kto_cli.training.dry_run.workload import missing_sequences, planned_work, run_tokens, unique_prompt_tokens
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
+from kto_cli.training.units import trained_rows
 
 
 def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     problems = _problems_of_out(RunDir(Path(config.out)))
     prepared = prepare(config, accelerator, screen, merged=not config.adapters)
     warn_if_built_in(config, screen)
+    prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
     missing = missing_sequences(prepared, settings)  # after the probe, whose log-probs are in the cache now
@@ -110,7 +112,7 @@ def _result(
     prepared: Prepared, settings: RunSettings, work: TokenWork, probe: Probe | None, disk: DiskNeed
 ) -> dict[str, Any]:
     rows, out = prepared.train, Path(settings.config.out)
-    desirable, undesirable = class_counts(rows)
+    desirable, undesirable = class_counts(rows, settings.kind.classes)
     parameters = list(prepared.model.parameters())
     epoch = int(rows.own.lengths.sum()), int(rows.mismatched.lengths.sum())
     dropped = count_rows(prepared.data.folder / TRAIN) - len(rows)

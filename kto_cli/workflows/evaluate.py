@@ -7,7 +7,6 @@ then the checkpoint, then the baseline of the win rate. Each part of the results
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,7 @@ from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.owner import LOCK, owning
 from kto_cli.common.screen import Screen
 from kto_cli.common.tables import metrics_table
-from kto_cli.common.train_config import TrainConfig
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import BETA, LossSettings
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.core.statistics.win_rates import JudgedComparison
@@ -92,12 +90,12 @@ def evaluate(config: EvalConfig, screen: Screen, checkpoint: Checkpoint | None =
         return _evaluate(*open_session(config, screen, checkpoint))
 
 
-def _evaluate(session: Session, chosen: dict[str, float]) -> Evaluated:
+def _evaluate(session: Session, of_run: LossSettings | None) -> Evaluated:
     """The evaluation, in a folder that this launch owns."""
     references, reference_tasks = _work_of_reference(session)
     policy = _policy_scorer(session)
     scores = _score(policy, session, references)
-    weights = _weights(scores, session.config, chosen)
+    weights = _loss(scores, session.config, of_run)
     metrics = _validation(session, scores, weights)
     parts: dict[str, Any] = {}
     comparisons: list[JudgedComparison] = []
@@ -165,12 +163,14 @@ def _score(policy: CompletionScorer, session: Session, references: ReferenceLogp
         return score_rows(scorer, rows, references, say=session.screen.warn, tick=session.screen.tick)
 
 
-def _weights(scores: Scores, config: EvalConfig, chosen: Mapping[str, float]) -> LossSettings:
-    """The run's own, else those that training would choose for the validation rows' classes."""
+def _loss(scores: Scores, config: EvalConfig, of_run: LossSettings | None) -> LossSettings:
+    """The run's own, else KTO with the weights that training would choose for the validation rows' classes."""
+    if of_run is not None:
+        return of_run._replace(beta=config.beta or of_run.beta)
     desirable = int(scores.desirable.sum())
     counts = (max(1, desirable), max(1, len(scores.desirable) - desirable))
-    found = choose_weights(*counts, lambda_d=chosen.get("lambda_d"), lambda_u=chosen.get("lambda_u"))
-    return LossSettings(config.beta or TrainConfig.beta, found.lambda_d, found.lambda_u)
+    found = choose_weights(*counts)
+    return LossSettings(config.beta or BETA, found.lambda_d, found.lambda_u)
 
 
 def _answers(session: Session, policy: CompletionScorer) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _verdict(session: Session, metrics: dict[str, Any]) -> Verdict:
     checkpoint, data = session.checkpoint, session.prepared.data
     own = checkpoint.settings is not None and checkpoint.settings["data"]["fingerprint"] == data.fingerprint
     steps = steps_of(checkpoint.run, session.eval_folder) if own and checkpoint.run is not None else []
-    return run_verdict(metrics, steps, beta=session.config.beta or TrainConfig.beta)
+    return run_verdict(metrics, steps, beta=session.config.beta or BETA)
 
 
 def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from kto_cli.common.tables import metrics_table
 from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
+from kto_cli.core.objectives import RunningMean
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.model import base_weights, lora
@@ -40,6 +41,7 @@ from kto_cli.training.settings import (
 )
 from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
+from kto_cli.training.units import trained_rows
 
 
 def run(
@@ -95,6 +97,7 @@ def _train(
     if stored is not None and prepared.template_date:
         screen.note(f"Prompts hold the date {prepared.template_date}, as recorded in {directory.config}.")
     warn_if_built_in(config, screen)
+    prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)
     _report_what_learns(prepared, config, screen)  # before anything is computed that a wrong name would waste
     refuse_untested_combinations(accelerator.num_processes, config)
@@ -159,6 +162,7 @@ def _resume(this_run: Run, stored: dict[str, Any], screen: Screen) -> None:
     trusted = this_run.settings.config.trust_remote_code
     load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
+    this_run.running = RunningMean(*state.get("running", ()))
     _restore_memory(this_run, state, stored, screen)
     screen.note(f"Resuming from {folder} (step {state['step']} of {this_run.settings.total_steps})")
 
@@ -185,7 +189,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     validation = None
     if this_run.validation:
         validation = _validated(this_run, directory, screen)
-    verdict = run_verdict(validation, directory.read_metrics(), beta=settings.config.beta)
+    verdict = run_verdict(validation, directory.read_metrics(), beta=settings.loss.beta)
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(model, keep=main)
     if main:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.auc import (
     SIMILAR_TOKENS,
     auc,

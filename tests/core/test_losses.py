@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from shared import shared
 from torch import Tensor
 
-from kto_cli.core.losses import LossSettings, kto_loss, kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.loss_kinds import LossSettings
+from kto_cli.core.losses import kto_loss, kto_losses, reference_point, saturation, signs_and_weights
 
 FLOATS = st.floats(-300, 300)
 CASES = 23

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.auc import auc
 from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
 from kto_cli.core.statistics.scores import Scores, class_means
@@ -301,7 +301,7 @@ def test_resamples_without_a_class_do_not_spoil_the_interval():
 
 
 def test_one_row():
-    found = measured(Scores(*(value[:1] for value in made_up())))
+    found = measured(Scores(*(value[:1] for value in made_up()[:6])))
     assert found["rows"] == 1
     assert math.isnan(found["z_ref_se"])
     assert math.isnan(found["auc"])

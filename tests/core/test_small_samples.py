@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from support.verdict_study import Draw, half, rows_of
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics import estimates, permutation
 from kto_cli.core.statistics.auc import (
     auc,

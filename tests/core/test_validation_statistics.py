@@ -15,7 +15,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.auc import auc, length_adjusted_auc, weighted_auc
 from kto_cli.core.statistics.breakdown import biggest_movers, by_class, by_source, likely_mislabelled, row_values
 from kto_cli.core.statistics.calibration import calibration

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.verdict_study import Draw, curves, drifted, half, judged, rows_of
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.curves import curve_warnings, row_warnings
 from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
 from kto_cli.core.statistics.verdict import RULES, run_verdict

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 from conftest import REPOSITORY, call
+from losses_table import table
 from test_docs import FLAG, section
 
 from kto_cli.cli.app import app
@@ -217,6 +218,10 @@ def test_the_training_page_has_all_flags_of_the_command():
     shown = set(FLAG.findall(call("train", "--help").out))
     assert len(shown) > 35
     assert {flag for flag in shown if f"{flag}" not in text} - {"--help", "--curves"} == set()
+
+
+def test_the_table_of_losses_is_that_of_the_code():
+    assert table() in (DOCS / "losses.md").read_text(encoding="utf-8")
 
 
 def test_the_training_page_has_all_values_of_an_option():

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.model import base_weights
 from kto_cli.model.distributed.processes import wrap

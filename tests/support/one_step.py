@@ -6,9 +6,11 @@ test_distributed.py, which also import `take_step` for the one-process cases.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from pico import BUILDERS
 from torch import nn
 
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.model.distributed.gathering import full
 from kto_cli.model.distributed.processes import is_sharded, to_devices, wrap
@@ -78,6 +80,23 @@ def some_rows(count: int) -> list[EncodedRow]:
         prompt = prompts[number * 3 // 7]
         own, borrowed = TokenSequence(prompt, tokens(1, 20)), TokenSequence(prompt, tokens(1, 20))
         rows.append(EncodedRow(str(number), number % 3 == 0, own, borrowed, str(number * 3 // 7)))
+    return rows
+
+
+def paired_rows(count: int) -> list[EncodedRow]:
+    """Pairs of a desirable and an undesirable row of one prompt, in mixed order."""
+    draw = random.Random(9)
+
+    def tokens(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(VOCABULARY) for _ in range(draw.randint(low, high)))
+
+    rows = []
+    for number in range(count):
+        pair = number // 2
+        prompt = tokens(1, 12) if number % 2 == 0 else rows[-1].own.prompt
+        own, borrowed = TokenSequence(prompt, tokens(1, 9)), TokenSequence(prompt, tokens(1, 9))
+        rows.append(EncodedRow(str(number), number % 2 == pair % 2, own, borrowed, str(pair), f"pair {pair}"))
+    draw.shuffle(rows)
     return rows
 
 
@@ -147,11 +166,16 @@ def make_engine(
 
 
 def take_step(
-    rows: list[EncodedRow], references: ReferenceLogps, *, token_budget: int, **switches: Any
+    rows: list[EncodedRow],
+    references: ReferenceLogps,
+    *,
+    token_budget: int,
+    loss: LossSettings = SETTINGS,
+    **switches: Any,
 ) -> dict[str, torch.Tensor]:
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
     model, optimizer, engine = make_engine(token_budget, **switches)
-    output = engine.step(rows, references, SETTINGS, learning_rate=LEARNING_RATE)
+    output = engine.step(rows, references, loss, learning_rate=LEARNING_RATE)
     named = {f"weight.{name}": full(value.detach()).clone() for name, value in learning(model).items()}
     named["sharded"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
@@ -180,6 +204,18 @@ CASES: dict[str, dict[str, Any]] = {
 
 if __name__ == "__main__":
     out, budget, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    if sys.argv[4:] == ["losses"]:
+        folder = Path(out).parent
+        asked = json.loads((folder / "asked.json").read_text())
+        references = ReferenceLogps(*torch.load(folder / "references.pt", weights_only=False))
+        results = {
+            name: take_step(
+                paired_rows(count), references, token_budget=budget, packed=True, loss=LossSettings(**chosen)
+            )
+            for name, chosen in asked.items()
+        }
+        torch.save(results, f"{out}.{os.environ.get('RANK', '0')}")
+        sys.exit()
     inputs = rows_of(count, int(sys.argv[4]) if len(sys.argv) > 4 else None), some_references(count)
     results = {name: take_step(*inputs, **{"token_budget": budget, **case}) for name, case in CASES.items()}
     torch.save(results, f"{out}.{os.environ.get('RANK', '0')}")

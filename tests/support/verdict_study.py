@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.metrics import validation_metrics
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.verdict import Verdict, run_verdict

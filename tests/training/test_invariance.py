@@ -43,7 +43,7 @@ def naive(*, tied: bool = False, lora: bool = False, seed: int | None = None) ->
         mismatched = torch.stack([naive_logp(model, row.mismatched) for row in rows])
     policy = torch.stack([naive_logp(model, row.own) for row in rows])
     labels = torch.tensor([row.label for row in rows])
-    chosen = one_step.SETTINGS._asdict()
+    chosen = {name: getattr(one_step.SETTINGS, name) for name in ("beta", "lambda_d", "lambda_u")}
     loss, point, _ = kto_loss(policy, references.own, labels, mismatched, references.mismatched, **chosen)
     learning = one_step.learning(model)
     optimizer = torch.optim.AdamW(learning.values(), lr=one_step.LEARNING_RATE, weight_decay=0.0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kto_cli.core.losses import LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.estimates import Estimator, resamples_for
 from kto_cli.core.statistics.intervals import FEWEST_COMPARED, cluster_numbers, mean_interval, resample_weights
 from kto_cli.core.statistics.scores import Scores

@@ -7,7 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kto_cli.core.losses import LossSettings, kto_losses, signs_and_weights
+from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.losses import signs_and_weights
+from kto_cli.core.objectives import Values, context, unit_losses
+from kto_cli.core.pairs import pairing_of
 from kto_cli.core.statistics.auc import (
     auc,
     length_adjusted_auc,
@@ -28,6 +31,7 @@ from kto_cli.core.statistics.intervals import (
 from kto_cli.core.statistics.robust import Trimmed
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.shares import Share, all_pairs, auc_variance, share_variance
+from kto_cli.core.value_functions import VALUE_FUNCTIONS
 
 ROW_BUDGET = 10_000_000
 """Rows drawn by a whole bootstrap at most: above 10,000 rows there are fewer resamples, but at least 100."""
@@ -47,6 +51,7 @@ class Estimator:
         self.settings = settings
         self.desirable, self.lengths = scores.desirable, scores.lengths.double()
         self.log_ratios, self.mismatched = scores.log_ratios.double(), scores.mismatched_log_ratios.double()
+        self.values = _values(scores, settings)
         longer = length_direction(scores) == "longer"
         self.by_length = rank_scores(self.lengths if longer else -self.lengths, self.desirable)
         self.by_ratio = rank_scores(self.log_ratios, self.desirable)
@@ -68,11 +73,11 @@ class Estimator:
         """[resamples] each, from [resamples, rows] how often each contains a row; NaN in one without a class.
 
         Returns:
-            loss, z_ref, kl; reward, log_ratio, log_ratio_per_token _desirable and _undesirable, margin, margin_nats,
-            moved_nats, kl_trimmed; accuracy, auc, auc_length, auc_length_matched, auc_length_adjusted and (rows in
-            pairs) paired_accuracy.
+            kl; of the loss, where it defines them, loss, z_ref, accuracy; reward, log_ratio, log_ratio_per_token
+            _desirable and _undesirable, margin, margin_nats, moved_nats, kl_trimmed; auc, auc_length,
+            auc_length_matched, auc_length_adjusted and (rows in pairs) paired_accuracy.
         """
-        found = self._losses(weights) | {name: each.ratio(weights) for name, each in self.trimmed.items()}
+        found = self.of_loss(weights) | {name: each.ratio(weights) for name, each in self.trimmed.items()}
         for name, rows in self.members.items():
             of_class = weights[:, rows].double()
             each, per_token = self.of_class[name]
@@ -90,20 +95,55 @@ class Estimator:
             found["paired_accuracy"] = (of_pairs * self.winners).sum(1) / of_pairs.sum(1)
         return found
 
-    def _losses(self, weights: Tensor) -> dict[str, Tensor]:
-        """Means over all rows: [resamples, rows] -> [resamples]."""
-        beta = self.settings.beta
-        kl = (weights @ self.mismatched) / weights.sum(1)
-        z_ref = kl.clamp(min=0)
-        signs, row_weights = signs_and_weights(self.desirable, self.settings, dtype=torch.float64)
-        losses = kto_losses(self.log_ratios, signs, row_weights, z_ref[:, None], beta=beta).losses
-        correct = ((signs * (self.log_ratios - z_ref[:, None])).sign() + 1) / 2
-        return {
-            "loss": (weights * losses).sum(1) / weights.sum(1),
-            "z_ref": z_ref,
-            "kl": kl,
-            "accuracy": (weights * correct).sum(1) / weights.sum(1),
+    def of_loss(self, weights: Tensor) -> dict[str, Tensor]:
+        """Means over all rows: [resamples, rows] -> [resamples]; what the loss leaves undefined is absent.
+
+        The reference point is that of the resampled rows themselves.
+        """
+        settings, kl = self.settings, (weights @ self.mismatched) / weights.sum(1)
+        found = {"kl": kl}
+        if not settings.reference:
+            return found  # compares log-probs a token
+        if LOSSES[settings.loss].is_unpaired:
+            point = self._point(weights, kl)
+            signs, row_weights = signs_and_weights(self.desirable, settings, dtype=torch.float64)
+            margins = settings.beta * signs * (self.log_ratios - point)
+            losses = row_weights * VALUE_FUNCTIONS[settings.value](margins)
+            correct = ((signs * (self.log_ratios - point)).sign() + 1) / 2
+            found["loss"] = (weights * losses).sum(1) / weights.sum(1)
+            found["accuracy"] = (weights * correct).sum(1) / weights.sum(1)
+            if settings.point != "zero":
+                found["z_ref"] = (weights * point).sum(1) / weights.sum(1) if point.shape[1] > 1 else point[:, 0]
+        elif self.values is not None:
+            members = self.values.winners if LOSSES[settings.loss].unit == "pair" else self.desirable.nonzero()[:, 0]
+            if not len(members):
+                return found
+            each = weights[:, members].double()
+            given = context(settings, self.values)
+            losses = unit_losses(settings._replace(sft_weight=0.0), self.values, given)
+            losses = losses if LOSSES[settings.loss].unit == "pair" else losses[members]
+            divisor = self.lengths[members].double() if LOSSES[settings.loss].tokens else torch.ones(len(members))
+            found["loss"] = (each @ losses) / (each @ divisor.double())
+        if settings.sft_weight and self.values is not None and "loss" in found:
+            each = weights[:, self.desirable].double()
+            likelihood = (each @ self.values.logps[self.desirable]) / (each @ self.lengths[self.desirable].double())
+            found["loss"] = found["loss"] - settings.sft_weight * likelihood
+        return found
+
+    def _point(self, weights: Tensor, kl: Tensor) -> Tensor:
+        """[resamples, 1 or rows] the reference point."""
+        if self.settings.point == "mismatched":
+            return kl.clamp(min=0)[:, None]
+        if self.settings.point == "zero":
+            return torch.zeros(1, 1, dtype=torch.float64)
+        if self.settings.point == "mean-reward":
+            return ((weights @ self.log_ratios) / weights.sum(1))[:, None]
+        means = {
+            name: (weights[:, rows].double() @ self.log_ratios[rows]) / weights[:, rows].sum(1)
+            for name, rows in self.members.items()
         }
+        up, down = (means[name].nan_to_num(0.0).clamp(min=0)[:, None] for name in ("undesirable", "desirable"))
+        return torch.where(self.desirable, up, down)
 
     def share(self, name: str, value: float, drawn: Tensor) -> Share:
         """An AUC or accuracy with its [resamples]."""
@@ -130,6 +170,18 @@ class Estimator:
             prompts = min(self.class_prompts.values())
         low, high = mean_interval(value, drawn, prompts)
         return [max(0.0, low) if name in NEVER_NEGATIVE else low, high]
+
+
+def _values(scores: Scores, settings: LossSettings) -> Values | None:
+    """What losses of log-probs and of pairs read; None where the log-probs are not known."""
+    if scores.logps is None:
+        return None
+    signs, weights = signs_and_weights(scores.desirable, settings, dtype=torch.float64)
+    names, labels = scores.pair_ids, scores.desirable.tolist()
+    logps = scores.logps.double()
+    references = logps - scores.log_ratios.double()
+    pairs = pairing_of(names if LOSSES[settings.loss].unit == "pair" else [None] * len(labels), labels).indices(labels)
+    return Values(logps, references, signs, weights, scores.lengths.double(), *pairs)
 
 
 def length_direction(scores: Scores) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from kto_cli.core.losses import LossSettings, kto_losses, reference_point, saturation, signs_and_weights
+from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.losses import signs_and_weights
+from kto_cli.core.objectives import Context, Values, batch_loss, context, gradient_shares
 from kto_cli.core.statistics.equal_length import margin_at_equal_length
 from kto_cli.core.statistics.estimates import Estimator, length_direction, resamples_for
 from kto_cli.core.statistics.intervals import cluster_numbers, clustered_error, filled, resample_weights, wilson
 from kto_cli.core.statistics.permutation import chance_of_auc, least_chance
-from kto_cli.core.statistics.scores import Scores, class_means
+from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.shares import Share
 
 SATURATED_BELOW = 0.01
@@ -28,33 +30,71 @@ def step_metrics(
     desirable: Tensor,
     settings: LossSettings,
     prompts: Sequence[Hashable],
+    *,
+    values: Values | None = None,
+    given: Context | None = None,
 ) -> dict[str, float]:
     """Metrics of one effective batch, as shown and recorded, from its per-row values of shape [rows].
 
     Args:
+        mismatched: [pairs]; none where the loss does not read them.
         prompts: [pairs] equal values mark mismatched pairs of one prompt, which are not independent.
+        values: log-probs, lengths and pairs; losses of log-ratios alone do without.
+        given: the step's reference point; else that of these rows.
 
     Returns:
-        loss; z_ref, z_ref_mean (before the clamp), z_ref_se (standard error of that mean, clustered by prompt; NaN for
-        fewer than two prompts) in nats, z_ref_pairs; reward_desirable, reward_undesirable, margin (beta * nats);
-        saturated (share of rows).
+        loss; reward_desirable, reward_undesirable, margin (beta * nats; nats where the loss has no beta). With a
+        reference point z_ref, z_ref_mean (before the clamp) in nats; from mismatched pairs z_ref_se (standard error of
+        that mean, clustered by prompt; NaN for fewer than two prompts) and z_ref_pairs. Where the gradient of a unit
+        has a largest value, saturated (share of units). Of `values` logp_per_token_desirable and _undesirable (nats),
+        and of pairs paired_accuracy. What a loss leaves undefined is absent.
     """
-    point = reference_point(mismatched)
-    signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
-    parts = kto_losses(log_ratios, signs, weights, point.value, beta=settings.beta)
-    reward_desirable, reward_undesirable = class_means(parts.rewards, desirable)
-    share = (saturation(log_ratios, signs, point.value, beta=settings.beta) < SATURATED_BELOW).float().mean()
+    kind = LOSSES[settings.loss]
+    if values is None:
+        signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
+        ones, none = torch.ones_like(log_ratios), torch.zeros(0, dtype=torch.int64)
+        values = Values(log_ratios, 0 * ones, signs, weights, ones, none, none)
+        per_token: dict[str, float] = {}
+    else:
+        per_token = _logps_per_token(values)
+    given = given or context(settings, values, mismatched)
+    found = {"loss": batch_loss(settings, values, given).item()}
+    if kind.is_unpaired and settings.point != "zero":
+        found |= {"z_ref": given.point.mean().item(), "z_ref_mean": given.mean}
+        if settings.point == "mismatched":
+            found |= {
+                "z_ref_se": clustered_error(mismatched, *cluster_numbers(prompts)),
+                "z_ref_pairs": mismatched.numel(),
+            }
+    rewards = settings.beta * log_ratios
+    for name, members in zip(("desirable", "undesirable"), (desirable, ~desirable), strict=True):
+        if kind.classes == "both" or members.any():
+            found[f"reward_{name}"] = rewards[members].mean().item()
+    if kind.classes == "both":
+        found["margin"] = found["reward_desirable"] - found["reward_undesirable"]
+    shares = gradient_shares(settings, values, given)
+    if shares is not None:
+        found["saturated"] = (shares < SATURATED_BELOW).float().mean().item()
+    if len(values.winners):
+        wins = (log_ratios[values.winners] - log_ratios[values.losers]).sign()
+        found["paired_accuracy"] = ((wins + 1) / 2).mean().item()
+    return found | per_token
+
+
+def _logps_per_token(values: Values) -> dict[str, float]:
+    """Log-prob of a token of each class that is there, all its tokens alike."""
+    sides = {"desirable": values.signs > 0, "undesirable": values.signs < 0}
     return {
-        "loss": parts.losses.mean().item(),
-        "z_ref": point.value.item(),
-        "z_ref_mean": point.mean,
-        "z_ref_se": clustered_error(mismatched, *cluster_numbers(prompts)),
-        "z_ref_pairs": point.pairs,
-        "reward_desirable": reward_desirable,
-        "reward_undesirable": reward_undesirable,
-        "margin": reward_desirable - reward_undesirable,
-        "saturated": share.item(),
+        f"logp_per_token_{name}": (values.logps[side].sum() / values.lengths[side].sum()).item()
+        for name, side in sides.items()
+        if side.any()
     }
+
+
+def validation_loss(scores: Scores, settings: LossSettings) -> dict[str, float]:
+    """`loss` and `z_ref` of validation rows, where the loss defines them, without intervals."""
+    found = Estimator(scores, settings).of_loss(torch.ones(1, len(scores.desirable), dtype=torch.float64))
+    return {name: found[name].item() for name in ("loss", "z_ref") if name in found}
 
 
 def validation_metrics(scores: Scores, settings: LossSettings, *, seed: int = 0) -> dict[str, object]:

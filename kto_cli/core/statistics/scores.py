@@ -22,6 +22,8 @@ class Scores(NamedTuple):
     """[rows] completion tokens."""
     prompt_ids: Sequence[str]
     pair_ids: Sequence[str | None]
+    logps: Tensor | None = None
+    """[rows] log-probs of own completions, nats; losses without a reference need them."""
 
     def take(self, rows: Sequence[int]) -> Scores:
         """Some of the rows, in this order."""
@@ -33,6 +35,7 @@ class Scores(NamedTuple):
             self.lengths[chosen],
             [self.prompt_ids[row] for row in rows],
             [self.pair_ids[row] for row in rows],
+            None if self.logps is None else self.logps[chosen],
         )
 
 

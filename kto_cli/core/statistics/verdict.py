@@ -199,4 +199,5 @@ def _numbers(found: Numbers) -> str:
         texts.append(f"Validation AUC {found['auc']:.3f} [{low:.3f}, {high:.3f}] (p {found['auc_p']:.2g}), margin")
         texts.append(f"{found['margin_nats']:+.2f} nats,")
     error = "" if math.isnan(found["z_ref_se"]) else f" +- {found['z_ref_se']:.2f}"
-    return " ".join([*texts, f"z_ref {found['z_ref']:.2f}{error} nats."])
+    what, name = ("z_ref", "z_ref") if "z_ref" in found else ("mean log-ratio of other prompts' answers", "kl")
+    return " ".join([*texts, f"{what} {found[name]:.2f}{error} nats."])

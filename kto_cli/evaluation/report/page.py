@@ -13,6 +13,7 @@ from kto_cli import __version__
 from kto_cli.common import files
 from kto_cli.common.tables import LABELS
 from kto_cli.common.train_config import TrainConfig
+from kto_cli.core.loss_kinds import BETA
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
 from kto_cli.evaluation.report.benchmarks import benchmark_section
 from kto_cli.evaluation.report.charts import Chart
@@ -131,7 +132,7 @@ def _safe(chart: Chart | None) -> dict[str, Any] | None:
 def _verdict(evidence: Evidence) -> Verdict:
     """The verdict; results of another version of kto may lack a number it needs."""
     try:
-        beta = evidence.beta if evidence.beta > 0 else TrainConfig.beta
+        beta = evidence.beta if evidence.beta > 0 else BETA
         return run_verdict(evidence.metrics or None, evidence.steps_on_these_rows, beta=beta)
     except (KeyError, TypeError, ValueError):
         return Verdict("unknown", "The results lack a number that a verdict needs.", [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,6 +15,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
+from kto_cli.core.loss_kinds import Classes
 from kto_cli.core.rows import TokenSequence
 from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
@@ -67,8 +68,6 @@ class Prepared:
         return self.source.below if config.continue_adapter and self.source.below else self.source
 
 
-Classes = Literal["both", "desirable", "any"]
-"""Which classes a loss needs rows of."""
 KTO_NEEDS = "; KTO needs both kinds."
 
 

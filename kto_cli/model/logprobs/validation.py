@@ -64,6 +64,7 @@ def score_rows(
         lengths=torch.from_numpy(rows.own.completion_lengths),
         prompt_ids=rows.prompt_ids,
         pair_ids=rows.pair_ids,
+        logps=own,
     )
 
 
@@ -78,8 +79,7 @@ def quick_metrics(scores: Scores, metrics: dict[str, float], *, beta: float) -> 
     area = auc(scores.log_ratios, scores.desirable)
     return {
         "rows": len(scores.desirable),
-        "loss": metrics["loss"],
-        "z_ref": metrics["z_ref"],
+        **{name: metrics[name] for name in ("loss", "z_ref") if name in metrics},
         "reward_desirable": up,
         "reward_undesirable": down,
         "margin": up - down,

@@ -83,20 +83,27 @@ def planned_batches(
     batch_size: int,
     seed: int,
     total_steps: int,
+    per_epoch: int | None = None,
+    partners: Tensor | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """(how often it is taken, rows) of every effective batch of a run; whole epochs are planned once.
 
-    `groups`: prompts and conversations, as `plan_epoch` takes them.
+    `groups`: prompts and conversations, and `partners`, as `plan_epoch` takes them. `per_epoch`: steps, where units are
+    pairs.
 
     Rows of a later whole epoch are those of the first in another order, so sums over them are equal.
     """
-    per_epoch = steps_in_epoch(len(labels), batch_size)
+    per_epoch = per_epoch or steps_in_epoch(len(labels), batch_size)
+
+    def plan(epoch: int) -> list[list[int]]:
+        return plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=epoch, partners=partners)
+
     epochs, rest = divmod(total_steps, per_epoch)
     if epochs:
-        for batch in plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=0):
+        for batch in plan(0):
             yield epochs, batch
     if rest:
-        for batch in plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=epochs)[:rest]:
+        for batch in plan(epochs)[:rest]:
             yield 1, batch
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy
 import torch
 
+from kto_cli.core.plan import steps_in_epoch
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
 from kto_cli.model.logprobs.validation import QUICK_ROWS
@@ -12,6 +13,7 @@ from kto_cli.model.tokens.store import EncodedRows, Sequences
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import TokenWork, forward_tokens
 from kto_cli.training.settings import RunSettings
+from kto_cli.training.units import partners_in, units_in
 
 
 def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[int, list[int]]]:
@@ -24,6 +26,8 @@ def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[in
         batch_size=config.batch_size,
         seed=config.seed,
         total_steps=settings.total_steps,
+        per_epoch=steps_in_epoch(*units_in(len(rows), config.batch_size, settings.kind)),
+        partners=partners_in(rows, settings.kind),
     )
     return list(planned)
 

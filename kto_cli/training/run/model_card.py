@@ -10,6 +10,7 @@ from kto_cli import __version__
 from kto_cli.common.screen import number
 from kto_cli.common.tables import LABELS, span
 from kto_cli.common.template_kwargs import spelled_kwargs
+from kto_cli.training.loss_flags import loss_words
 
 _CARD = """---
 library_name: {{ "peft" if adapters else "transformers" }}
@@ -37,7 +38,7 @@ Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
 | rows | {{ train_rows }} for training, {{ validation_rows }} for validation |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
 | learns | {{ learns }} |
-| beta | {{ settings.config.beta|number }} |
+| loss | {{ loss }} |
 | lambda_d, lambda_u | {{ settings.weights.lambda_d|number }}, {{ settings.weights.lambda_u|number }} |
 | learning rate | {{ settings.learning_rate|number }} ({{ settings.config.schedule }}) |
 | longest sequence | {{ max_length }} tokens |
@@ -79,6 +80,7 @@ def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, 
     environment.filters |= {"number": number, "span": span, "spelled": spelled_kwargs}
     return environment.from_string(_CARD).render(
         settings=settings,
+        loss=loss_words(settings.loss),
         start=prepared.source,
         reference=prepared.reference,
         base_model=below.name if below.on_hub else None,

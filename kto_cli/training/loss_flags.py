@@ -1,0 +1,88 @@
+"""The loss of a run from its flags: names resolved, flags that mean nothing refused. No torch: the CLI reads it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from kto_cli.common.errors import BadFlag
+from kto_cli.common.train_config import TrainConfig
+from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossKind, LossSettings
+
+_FIELDS = {"value": "value", "reference_point": "point"}
+"""Settings whose field of `LossSettings` has another name."""
+NUMBERS = ("label_smoothing", "ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda")
+
+
+def loss_kind(config: TrainConfig) -> LossKind:
+    """The loss of `--loss`, after every flag was compared with it.
+
+    Raises:
+        BadFlag: no such loss, value or point; a flag that does nothing with this loss.
+    """
+    _refuse_unknown("--loss", config.loss, tuple(LOSSES))
+    kind = LOSSES[config.loss]
+    _refuse_unknown("--value", config.value, VALUES)
+    _refuse_unknown("--reference-point", config.reference_point, POINTS)
+    for name in ("beta", "lambda_d", "lambda_u", *_FIELDS, *NUMBERS):
+        if getattr(config, name) is not None and _FIELDS.get(name, name) not in kind.settings:
+            flag = "--" + name.replace("_", "-")
+            raise BadFlag(f"{flag} does nothing with --loss {config.loss}.", f"Leave it out, or take {_with(name)}.")
+    if config.sft_weight and config.loss == "sft":
+        raise BadFlag("--sft-weight does nothing with --loss sft, which is that term alone.", "Leave it out.")
+    if kind.unit == "pair" and config.batch_size < 2:
+        raise BadFlag(f"--batch-size 1 has no room for a pair, the unit of --loss {config.loss}.", "Take 2 or more.")
+    return kind
+
+
+def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> LossSettings:
+    """The numbers of the loss, defaults filled in."""
+    kind = loss_kind(config)
+    given = {name: getattr(config, name) for name in NUMBERS if getattr(config, name) is not None}
+    return LossSettings(
+        beta=config.beta or kind.beta or 1.0,
+        lambda_d=lambda_d,
+        lambda_u=lambda_u,
+        loss=config.loss,
+        value=config.value or kind.value,
+        point=config.reference_point or kind.point,
+        sft_weight=config.sft_weight,
+        **given,
+    )
+
+
+def setting_in_force(config: TrainConfig, name: str) -> Any:
+    """A setting of the config; of the loss's own settings that are not given, its default."""
+    value = getattr(config, name)
+    if value is not None or name not in ("beta", *_FIELDS, *NUMBERS):
+        return value
+    kind = LOSSES[config.loss]
+    defaults = {**LossSettings._field_defaults, "beta": kind.beta, "value": kind.value, "point": kind.point}
+    return defaults[_FIELDS.get(name, name)]
+
+
+def loss_words(settings: LossSettings) -> str:
+    """Name and settings of a loss, as `dpo (beta 0.1)`."""
+    kind = LOSSES[settings.loss]
+    parts = [f"value {settings.value}", f"reference point {settings.point}"] if kind.is_unpaired else []
+    parts += [
+        f"{name.replace('_', ' ')} {getattr(settings, name):g}"
+        for name in ("beta", *NUMBERS)
+        if name in kind.settings and (getattr(settings, name) or name != "label_smoothing")
+    ]
+    parts += [f"sft weight {settings.sft_weight:g}"] if settings.sft_weight else []
+    return f"{settings.loss} ({', '.join(parts)})" if parts else settings.loss
+
+
+def _refuse_unknown(flag: str, value: Any, known: tuple[str, ...]) -> None:
+    if value is None or value in known:
+        return
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Take one of {', '.join(known)}."
+    raise BadFlag(f"{flag} {value} is not known.", hint)
+
+
+def _with(name: str) -> str:
+    """The losses that take a setting."""
+    found = [loss for loss, kind in LOSSES.items() if _FIELDS.get(name, name) in kind.settings]
+    return f"--loss {found[0]}" if len(found) == 1 else f"one of --loss {', '.join(found)}"

@@ -1,0 +1,146 @@
+"""Every loss: a step depends on its effective batch alone, and is the naive one, however memory or processes cut it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import one_step
+import pytest
+import torch
+from conftest import REPOSITORY, call
+from naive_losses import naive_loss
+from test_invariance import TORCHRUN, launch, naive_logp
+
+from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossSettings
+from kto_cli.core.objectives import needs_mismatched
+from kto_cli.model.logprobs.reference import ReferenceLogps
+
+ROWS = 24
+GRID = [("kto", value, point) for value in VALUES for point in POINTS]
+OTHERS = [(name, kind.value, kind.point) for name, kind in LOSSES.items() if name not in ("kto", "bco")]
+SETTINGS = {
+    "-".join(part for part in (name, value, point) if part): LossSettings(
+        beta=LOSSES[name].beta or 1.0,
+        lambda_d=1.1,
+        lambda_u=0.9,
+        loss=name,
+        value=value,
+        point=point,
+        label_smoothing=0.1 if name == "dpo" else 0.0,
+        sft_weight=0.3 if name in ("apo-zero", "kto") and value in ("", "concave") else 0.0,
+    )
+    for name, value, point in GRID + OTHERS
+}
+
+
+@functools.cache
+def naive(name: str) -> dict[str, torch.Tensor]:
+    """Log-probs one row at a time, the loss as its paper writes it, torch's own gradient."""
+    model, settings = one_step.pico_model(), SETTINGS[name]
+    rows, references = one_step.paired_rows(ROWS), references_near(model)
+    with torch.no_grad():
+        others = torch.stack([naive_logp(model, row.mismatched) for row in rows]) - references.mismatched
+    logps = torch.stack([naive_logp(model, row.own) for row in rows])
+    labels, lengths = [row.label for row in rows], [len(row.own.completion) for row in rows]
+    pairs = [(first, second) for first, one in enumerate(rows) for second, other in enumerate(rows)
+             if one.label and not other.label and one.pair_id == other.pair_id]  # fmt: skip
+    loss = naive_loss(settings, logps, references.own, others, labels, lengths, pairs)
+    loss.backward()
+    found = {f"gradient.{name}": value.grad.clone() for name, value in one_step.learning(model).items()}
+    return {**found, "loss": loss.detach()}
+
+
+@functools.cache
+def references_near(model: Any = None) -> ReferenceLogps:
+    """Reference log-probs within some nats of the policy's, so that no loss is saturated; z is above 0."""
+    model, rows = one_step.pico_model(), one_step.paired_rows(ROWS)
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        found = [
+            torch.stack([naive_logp(model, getattr(row, which)) for row in rows]) for which in ("own", "mismatched")
+        ]
+    return ReferenceLogps(*(each + 4 * torch.randn(ROWS, generator=generator).double() - 1.0 for each in found))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("budget", [1, 120, 10_000], ids=["one row", "a few rows", "all rows"])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_the_step_is_the_naive_one(name, budget, packed):
+    """Micro-batches of one row tear every pair apart, those of a few rows some pairs; a point of all rows needs all."""
+    references = references_near()
+    result = one_step.take_step(
+        one_step.paired_rows(ROWS), references, token_budget=budget, packed=packed, loss=SETTINGS[name]
+    )
+    agree(result, naive(name))
+    assert len(result["mismatched"]) == (ROWS if needs_mismatched(SETTINGS[name]) else 0)
+
+
+def agree(result: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    for at, value in expected.items():
+        if at != "loss":
+            torch.testing.assert_close(
+                result[at], value, rtol=1e-9, atol=1e-10, msg=lambda text, at=at: f"{at}: {text}"
+            )
+
+
+@pytest.mark.parametrize("name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class"])
+def test_row_order_changes_nothing(name):
+    settings = SETTINGS.get(name, LossSettings(0.1, loss="bco", value="concave", point="mean-reward"))
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3)).tolist()
+    rows, references = one_step.paired_rows(ROWS), references_near()
+    shuffled = ReferenceLogps(references.own[order], references.mismatched[order])
+    results = [
+        one_step.take_step(rows, references, token_budget=120, packed=True, loss=settings),
+        one_step.take_step([rows[at] for at in order], shuffled, token_budget=120, packed=True, loss=settings),
+    ]
+    gradients = {at: value for at, value in results[0].items() if at.startswith("gradient.")}
+    agree(results[1], gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1, 120])
+def test_two_processes_change_nothing(tmp_path, budget):
+    """A pair's rows may lie on two processes; each process's own rows are part of a mean over all."""
+    chosen = ["dpo", "sft", "orpo", "kto-concave-mean-reward", "kto-logistic-opposite-class", "kto-linear-zero"]
+    asked = {name: SETTINGS[name]._asdict() for name in chosen}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    torch.save(references_near(), tmp_path / "references.pt")
+    launch(TORCHRUN, REPOSITORY / "tests" / "support" / "one_step.py", tmp_path / "step", budget, ROWS, "losses")
+    for rank in range(2):
+        results = torch.load(f"{tmp_path / 'step'}.{rank}")
+        for name in chosen:
+            agree(results[name], naive(name))
+
+
+@pytest.mark.parametrize("loss", ["bco", "dpo"])
+def test_a_resumed_run_has_the_same_bits(loss, pico, pico_data, tmp_path):
+    """Stopped behind its second checkpoint; the running mean of bco travels with it."""
+    words = ["train", "--data", pico_data, "--model", pico, "--loss", loss, "--batch-size", 6, "--save-every", 1]
+    words += ["--max-steps", 4, "--cache", tmp_path / "cache", "--learning-rate", 1e-3]
+    assert call(*words, "--out", tmp_path / "whole").code == 0
+    cut_after(words, tmp_path / "cut", steps=2)
+    assert call("train", "--resume", "--out", tmp_path / "cut").code == 0
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    refused = call("train", "--resume", "--out", tmp_path / "whole", "--loss", "kto")
+    assert refused.code == 2 or refused.code == 1
+
+
+def cut_after(words: list[object], out: Any, *, steps: int) -> None:
+    """The run, interrupted after some steps."""
+    from kto_cli.common.errors import Interrupted
+    from kto_cli.workflows import api
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == steps:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+
+    flags = {str(words[at])[2:].replace("-", "_"): words[at + 1] for at in range(1, len(words), 2)}
+    flags |= {name: str(flags[name]) for name in ("data", "model", "cache")}
+    with pytest.raises(Interrupted):
+        api.train(on_record=stop, out=str(out), **flags)

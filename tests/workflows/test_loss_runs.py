@@ -1,0 +1,105 @@
+"""`kto train --loss X`, then `kto eval`: every loss runs, records what it defines, and refuses what means nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import call, write_lines
+
+from kto_cli.core.loss_kinds import LOSSES
+
+
+def one_error(done: Any) -> str:
+    """The only line of a mistake."""
+    assert done.code != 0
+    text = " ".join(done.err.split())
+    assert text.count("error:") == 1
+    assert "Traceback" not in text
+    return text
+
+
+PAIRED = [name for name, kind in LOSSES.items() if kind.unit == "pair"]
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
+    kind = LOSSES[loss]
+    words = [*given, "--cache", "cache", "--max-steps", 3, "--batch-size", 8, "--learning-rate", 1e-3]
+    trained = call("train", *words, "--loss", loss, "--out", "run", "--json")
+    assert trained.code == 0, trained.err
+    lines = lines_of(Path("run"))
+    assert len(lines) == (2 if loss == "sft" else 3)  # 16 desirable rows
+    for line in lines:
+        assert math.isfinite(line["loss"])
+        assert not [name for name, value in line.items() if value is None], "what is undefined is absent"
+        assert ("z_ref" in line) == (kind.is_unpaired and kind.point != "zero")
+        assert ("z_ref_se" in line) == (kind.point == "mismatched")
+        assert ("margin" in line) == (kind.classes == "both")
+        assert ("paired_accuracy" in line) == (kind.unit == "pair")
+        assert line["logp_per_token_desirable"] < 0
+    config = json.loads(Path("run/kto_config.json").read_text())
+    assert config["chosen"]["loss"]["loss"] == loss
+    assert config["chosen"]["loss"]["point"] == kind.point
+    assert loss in Path("run/README.md").read_text()
+    found = call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4)
+    assert found.code == 0, found.err
+    metrics = json.loads(Path("run/eval/metrics.json").read_text())["metrics"]
+    assert {"auc", "kl", "margin", "loss"} <= set(metrics)
+    assert ("calibration" in metrics) == kind.is_unpaired == ("accuracy" in metrics)
+    said = " ".join(found.err.split() + found.out.split())
+    assert ("This loss has no reference point" in said) == (not kind.is_unpaired)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "hint"),
+    [
+        (("--loss", "dpo", "--lambda-u", 1.33), "--lambda-u does nothing with --loss dpo", "kto"),
+        (("--loss", "sft", "--beta", 0.2), "--beta does nothing with --loss sft", "dpo"),
+        (("--loss", "dpo", "--value", "linear"), "--value does nothing with --loss dpo", "bco"),
+        (("--ipo-tau", 0.2), "--ipo-tau does nothing with --loss kto", "--loss ipo"),
+        (
+            ("--loss", "simpo", "--label-smoothing", 0.1),
+            "--label-smoothing does nothing with --loss simpo",
+            "--loss dpo",
+        ),
+        (("--loss", "sft", "--sft-weight", 0.1), "--sft-weight does nothing with --loss sft", "Leave it out"),
+        (("--loss", "dpoo"), "--loss dpoo is not known", "dpo"),
+        (("--reference-point", "none"), "--reference-point none is not known", "mismatched"),
+        (("--loss", "dpo", "--label-smoothing", 0.5), "--label-smoothing", "below 0.5"),
+        (("--loss", "ipo", "--ipo-tau", 0), "--ipo-tau", "above 0"),
+    ],
+)
+def test_a_flag_that_means_nothing_is_refused_by_name(flags, named, hint, given, workplace):
+    text = one_error(call("train", *given, *flags))
+    assert named in text
+    assert hint in text
+    assert not Path("checkpoint").exists()
+
+
+@pytest.mark.parametrize("loss", PAIRED[:2])
+def test_rows_without_pairs_are_refused_by_a_pair_loss(loss, pico, workplace):
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n}.", "label": n % 2 == 0} for n in range(12)]
+    write_lines(Path("rows.jsonl"), rows)
+    assert call("binarize", "rows.jsonl", "--out", "data").code == 0
+    text = one_error(call("train", "--data", "data", "--model", pico, "--loss", loss))
+    assert f"--loss {loss} needs pairs" in text
+
+
+def test_left_out_rows_are_counted(given, pico_data, workplace):
+    said = call("train", *given, "--max-steps", 1, "--loss", "sft", "--out", "run").err
+    assert "--loss sft learns from the 16 desirable rows; 16 undesirable rows left out." in " ".join(said.split())
+    said = call("train", *given, "--max-steps", 1, "--loss", "dpo", "--out", "other").err
+    assert "--loss dpo learns from 16 pairs." in " ".join(said.split())
+
+
+def test_the_default_rate_has_the_losss_factor(given, workplace):
+    said = " ".join(call("train", *given, "--max-steps", 1, "--loss", "dpo", "--out", "run").err.split())
+    assert "x 0.1 for dpo" in said
