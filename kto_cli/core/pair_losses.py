@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, sigmoid
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kto_cli.core.loss_kinds import LossSettings
@@ -56,12 +56,12 @@ def orpo(pairs: Pairs, settings: LossSettings) -> Tensor:
 
 def apo_zero(pairs: Pairs, settings: LossSettings) -> Tensor:
     """1 - sigmoid of the desirable reward, plus sigmoid of the undesirable one."""
-    return sigmoid(-settings.beta * pairs.q_w) + sigmoid(settings.beta * pairs.q_l)
+    return _sigmoid(-settings.beta * pairs.q_w) + _sigmoid(settings.beta * pairs.q_l)
 
 
 def apo_down(pairs: Pairs, settings: LossSettings) -> Tensor:
     """Sigmoid of the desirable reward, plus 1 - sigmoid of the margin: both fall, the undesirable one more."""
-    return sigmoid(settings.beta * pairs.q_w) + sigmoid(-settings.beta * (pairs.q_w - pairs.q_l))
+    return _sigmoid(settings.beta * pairs.q_w) + _sigmoid(-settings.beta * (pairs.q_w - pairs.q_l))
 
 
 def nca(pairs: Pairs, settings: LossSettings) -> Tensor:
@@ -80,6 +80,11 @@ PAIR_LOSSES: dict[str, Callable[[Pairs, LossSettings], Tensor]] = {
     "apo-down": apo_down,
     "nca": nca,
 }
+
+
+def _sigmoid(rewards: Tensor) -> Tensor:
+    """Sigmoid by its logarithm: torch's own has an exactly zero gradient in float32 from about 17 on."""
+    return logsigmoid(rewards).exp()
 
 
 def _log_odds(logps: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 EXPONENT, LOSS_AVERSION = 0.88, 2.25
 """Medians of Tversky and Kahneman's subjects (1992), as in arXiv 2402.01306v1, Eq. 4."""
@@ -28,7 +28,7 @@ def logistic(margins: Tensor) -> Tensor:
 
 def concave(margins: Tensor) -> Tensor:
     """-log sigmoid(u): never saturates on the wrong side, so noisy labels dominate."""
-    return softplus(-margins)
+    return -logsigmoid(margins)
 
 
 def linear(margins: Tensor) -> Tensor:
