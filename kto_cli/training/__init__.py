@@ -1,15 +1,15 @@
 """Rows and a model become an aligned model.
 
-settings.py   what the config leaves open: resolved, filled in, described
-loss_flags.py the loss of --loss; flags that mean nothing with it
-units.py      rows that a loss learns from: all, desirable ones, pairs
-setup.py      a run made ready: reference log-probs, adapters, optimizer, processes
-optimizer.py  the optimizer of --optimizer
-step.py       one optimizer step: KL pass, gradient pass, update
-loop.py       which rows, which learning rate, what is recorded, when to save
-memory.py     the token budget found by trying; out-of-memory recovery
-live.py       curves in the terminal during training
-trackers.py   --track: trackio, TensorBoard, wandb
-run/          the run directory
-dry_run/      what a run will need
+settings.py    what the config leaves open: resolved, filled in, described
+loss_flags.py  the loss of --loss; flags that mean nothing with it
+units.py       rows that a loss learns from: all, desirable ones, pairs
+setup.py       a run made ready: reference log-probs, adapters, optimizer, processes
+optimizer.py   the optimizer of --optimizer
+step.py        one optimizer step: context passes, gradient pass, update
+loop.py        which rows, which learning rate, what is recorded, when to save
+memory.py      the token budget found by trying; out-of-memory recovery
+live.py        curves in the terminal during training
+trackers.py    --track: trackio, TensorBoard, wandb
+run/           the run directory
+dry_run/       what a run will need
 """
