@@ -9,7 +9,7 @@ from typing import Any
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.common.read import read_json
 from kto_cli.model import lora
-from kto_cli.model.written_files import check_files
+from kto_cli.model.written_files import SETTINGS, check_files
 
 INDEX = "model.safetensors.index.json"
 POINTER = b"version https://git-lfs"
@@ -28,8 +28,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if lora.is_adapter(folder):
         raise BadModel(
             f"{folder} holds an adapter for {lora.base_of(folder)}, not a whole model.",
-            "Merge it into that model first (kto train --merge does, or peft's merge_and_unload).",
+            "Here it takes a whole one: merge it first (kto train --merge, or peft's merge_and_unload).",
         )
+    if not path.is_file() and (folder / SETTINGS).is_file():
+        raise BadModel(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}")
     if not path.is_file():
         raise BadModel(f"{folder} has no config.json.", "Is it a Hugging Face model folder?")
     try:

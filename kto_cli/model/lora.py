@@ -78,8 +78,9 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     assert config.lora_r is not None
-    layers: list[str] | str = layers_to_adapt(model, config.lora_targets)
-    if text := text_part(model):  # names alone would hit layers of the vision tower too
+    inner = model.get_base_model() if is_adapted(model) else model
+    layers: list[str] | str = layers_to_adapt(inner, config.lora_targets)
+    if text := text_part(inner):  # names alone would hit layers of the vision tower too
         layers = rf"{re.escape(text)}\.(?:.*\.)?(?:{'|'.join(map(re.escape, layers))})"
     options = LoraConfig(
         r=config.lora_r,
@@ -87,7 +88,7 @@ def add_adapters(model: Any, config: TrainConfig, *, base: str) -> Any:
         target_modules=layers,
         use_dora=config.dora,
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear_layers(model).values()),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear_layers(inner).values()),
     )
     with torch.random.fork_rng(), _without_warnings():
         torch.manual_seed(config.seed)

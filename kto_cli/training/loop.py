@@ -247,9 +247,8 @@ def _distance_at_start(run: Run, output: StepOutput) -> dict[str, float]:
         return {"noise_floor": check_noise_floor(output, run.engine.scorer, run.screen)}
     kl = output.mismatched_log_ratios.mean().item()
     run.screen.note(
-        f"Before training, the model is {kl:.3g} nats per completion from the reference (KL, mean log-ratio of "
-        f"{plural(len(output.mismatched_log_ratios), 'mismatched completion')} of the first step): with --reference "
-        "they are not equal."
+        f"Before training, the KL from the reference is estimated at {kl:.3g} nats per completion (mean log-ratio of "
+        f"the first step's {plural(len(output.mismatched_log_ratios), 'mismatched completion')}; it can be below 0)."
     )
     return {"kl_at_start": kl}
 

@@ -125,6 +125,7 @@ def _adapted(prepared: Prepared, config: TrainConfig, screen: Screen) -> Any:
     learning, total = lora.trainable_parameters(model)
     screen.note(f"Trainable parameters: {learning:,} of {total:,} ({learning / total:.2%})")
     if precision.compute != precision.weights:
-        saved = base_weights.narrow_base(model, precision.compute, exactly=config.merge or config.dora)
+        dora = any(getattr(options, "use_dora", False) for options in model.peft_config.values())
+        saved = base_weights.narrow_base(model, precision.compute, exactly=config.merge or dora)
         screen.note(f"Frozen linear layers are held in bfloat16, as they are multiplied: {readable(saved)} less memory")
     return model

@@ -337,7 +337,7 @@ def test_with_another_reference_the_distance_at_the_start_is_said(chains: Path, 
     assert "noise_floor" not in first
     assert abs(first["kl_at_start"]) > 1e-3
     said = " ".join((chains / "other.err").read_text().split())
-    assert "nats per completion from the reference (KL" in said
+    assert "the KL from the reference is estimated at" in said
     assert "Check passed" not in said
 
 
@@ -438,6 +438,12 @@ def test_a_changed_base_is_one_line(kto, moved: Path, chains: Path):
     refused(
         kto("train", "--model", "first", "--data", data, "--lora-r", 2, "--json"), "pico is not what the adapter in"
     )
+
+
+def test_an_unfinished_run_is_no_model_yet(kto, workplace: Path, given, pico_data: Path):
+    train_until_killed_in(2, *given, *SHORT, "--lora-r", 2, "--out", "run")
+    ran = kto("train", "--model", "run", "--data", pico_data, "--lora-r", 2, "--out", "next", "--json")
+    refused(ran, "The run in run is not finished", "--resume --out run")
 
 
 def test_an_adapter_that_names_itself_is_one_line(kto, workplace: Path, chains: Path, pico_data: Path):

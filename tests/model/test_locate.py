@@ -348,6 +348,22 @@ def test_the_text_part_alone_learns(image_text, pico_data, workplace, more):
     assert any("self_attn.q_proj" in name for name in changed)
 
 
+def test_a_second_adapter_goes_onto_the_text_part_alone(image_text, pico_data, workplace):
+    """As the first one does; and the first one merged leaves the vision tower as it was."""
+    from safetensors.torch import load_file
+
+    words = ("train", "--data", pico_data, *SHORT, "--learning-rate", 1e-2)
+    assert call(*words, "--model", image_text, "--lora-r", 2, "--out", "first").code == 0
+    assert call(*words, "--model", "first", "--lora-r", 2, "--out", "second").code == 0
+    one, two = (load_file(workplace / name / "adapter_model.safetensors") for name in ("first", "second"))
+    assert one.keys() == two.keys()
+    assert call(*words, "--model", "first", "--out", "whole").code == 0
+    before, after = load_file(image_text / "model.safetensors"), load_file(workplace / "whole/model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("language_model" in name or "lm_head" in name for name in changed)
+
+
 def test_an_image_part_that_is_not_loaded_is_said(model, pico_data):
     """Llama 4, Llama 3.2 Vision, Qwen 3.5: transformers has a causal class of their text alone."""
     change_config(model, architectures=["TeaForConditionalGeneration"])

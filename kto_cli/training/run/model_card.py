@@ -56,7 +56,7 @@ Validation rows ({{ validation.rows }}), with 90 % intervals over prompts:
 {%- endfor %}
 {% endif %}
 {% if adapters and below.adapters %}
-These adapters belong on {{ below.words }}, in this order; alone on the base they are another model:
+These adapters belong on {{ below.words }}; alone on the base they are another model:
 
 ```python
 model = PeftModel.from_pretrained(base, "{{ below.adapters[0].name }}", adapter_name="stage1")
