@@ -7,5 +7,6 @@ precompute.py   flags of kto precompute
 train.py        flags of kto train
 evaluate.py     flags of kto eval
 demo.py         flags of kto demo
+theory.py       flags of kto theory
 launch.py       several processes on a machine without a GPU
 """

@@ -20,6 +20,7 @@ from kto_cli.cli.binarize import binarize
 from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.precompute import precompute
+from kto_cli.cli.theory import theory
 from kto_cli.cli.train import train
 from kto_cli.common.errors import BadFlag, Interrupted, KtoError, OutOfMemory, first_line, is_out_of_memory
 from kto_cli.common.phase import KEPT
@@ -130,6 +131,7 @@ app.command()(precompute)
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(demo)
+app.command()(theory)
 
 
 def main() -> None:

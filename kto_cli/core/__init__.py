@@ -3,6 +3,7 @@
 rows.py             token sequences and rows
 losses.py           KTO loss and z_ref (Eq. 7, 8)
 loss_kinds.py       losses by name: needs, settings, sources; no torch
+halos.py            a check of human-aware losses (Definition 3.4)
 value_functions.py  L(u) of the unpaired losses: logistic, concave, linear, kahneman-tversky
 pair_losses.py      dpo, ipo, slic, simpo, orpo, apo, nca
 objectives.py       the loss of an effective batch, in parts, and its reference point
@@ -20,4 +21,5 @@ batches.py          packed and padded batches
 optimizers.py       AdamW for bfloat16 weights
 rounding.py         finished weights in 16 bits
 statistics/         AUC, intervals, breakdown, win rates, comparison, the verdict in words
+theory/             the paper's theorems, computed: constructions, gradients, random worlds
 """

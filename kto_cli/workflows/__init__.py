@@ -10,4 +10,6 @@ device_memory.py  kto train --dry-run --device-memory
 evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
 demo.py           kto demo
+theory.py         kto theory
+theory_figure.py  its picture, Figure 2 of the paper
 """

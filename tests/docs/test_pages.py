@@ -104,10 +104,11 @@ def test_a_command_can_be_typed(path, words, monkeypatch):
         evaluate,
         list_sources,
         precompute,
+        theory,
         train,
     )
 
-    for module in (binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, train):
+    for module in (binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, theory, train):
         monkeypatch.setattr(module, "run", lambda *given, **named: {})
     monkeypatch.setattr(evaluate, "report_only", lambda *given, **named: {})
     ran = call(*words)
