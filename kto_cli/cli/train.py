@@ -63,13 +63,15 @@ class TrainFlags(ModelFlags):
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="The reference, if it is not --model: a folder or Hub id, with the same tokens.",
+            help="The reference, if it is not --model: a folder or Hub id, with the same tokens; or none.",
             rich_help_panel=KTO,
         ),
     ]
     loss: Annotated[
         str,
-        typer.Option(metavar="NAME", help=f"{', '.join(LOSSES)}: see docs/losses.md.", rich_help_panel=KTO),
+        typer.Option(
+            metavar="NAME", help=f"{', '.join(LOSSES)}, or MODULE:FUNCTION: see docs/losses.md.", rich_help_panel=KTO
+        ),
     ]
     beta: Annotated[
         float | None,

@@ -28,7 +28,8 @@ class TrainConfig(ModelConfig):
     out: str = "checkpoint"
     """The run directory; a Hugging Face model folder when the run is finished."""
     reference: str | None = None
-    """The reference, where that is another model than `model`: a folder or Hub id, with the same tokens."""
+    """The reference, where that is another model than `model`: a folder or Hub id, with the same tokens; none: kto
+    compares log-probs a token in place of log-ratios."""
     loss: str = "kto"
     """What training minimizes: kto, or another loss of `core.loss_kinds.LOSSES`."""
     value: str | None = None
@@ -153,6 +154,11 @@ class TrainConfig(ModelConfig):
             positive = name in ("ipo_tau", "orpo_lambda")
             fits = number is None or (0 < number < math.inf if positive else 0 <= number < math.inf)
             require(fits, flag, number, "above 0, and finite" if positive else "0 or above, and finite")
+
+    @property
+    def reference_model(self) -> str | None:
+        """`reference`, where it names a model."""
+        return None if self.reference == "none" else self.reference
 
     @property
     def adapters(self) -> bool:

@@ -5,6 +5,7 @@ losses.py           KTO loss and z_ref (Eq. 7, 8)
 loss_kinds.py       losses by name: needs, settings, sources; no torch
 halos.py            a check of human-aware losses (Definition 3.4)
 value_functions.py  L(u) of the unpaired losses: logistic, concave, linear, kahneman-tversky
+custom_loss.py      --loss MODULE:FUNCTION
 pair_losses.py      dpo, ipo, slic, simpo, orpo, apo, nca
 objectives.py       the loss of an effective batch, in parts, and its reference point
 mismatch.py         mismatched completion of each row

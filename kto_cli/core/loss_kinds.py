@@ -41,6 +41,11 @@ class LossSettings(NamedTuple):
     simpo_gamma: float = 1.0
     orpo_lambda: float = 0.1
 
+    @property
+    def kind(self) -> LossKind:
+        """What is known of the loss."""
+        return kind_of(self.loss)
+
 
 class LossKind(NamedTuple):
     """A loss: its unit, what it needs of the data, its settings and its sources."""
@@ -128,3 +133,19 @@ LOSSES: dict[str, LossKind] = {
     ),
 }  # fmt: skip
 """Name -> loss, in the order of --help."""
+CUSTOM = LossKind("", "row", "any", "your function", settings=("beta", "lambda_d", "lambda_u"), beta=BETA)
+"""A loss given as MODULE:FUNCTION (`custom_loss.py`)."""
+
+
+def is_custom(name: str) -> bool:
+    """Whether a loss is a function of the user's."""
+    return ":" in name
+
+
+def kind_of(name: str) -> LossKind:
+    """The loss of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return CUSTOM if is_custom(name) else LOSSES[name]

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.custom_loss import custom_loss
+from kto_cli.core.loss_kinds import LossSettings, is_custom
 from kto_cli.core.pair_losses import PAIR_LOSSES, Pairs
 from kto_cli.core.value_functions import STEEPEST, VALUE_FUNCTIONS
 
@@ -35,6 +36,11 @@ class Values(NamedTuple):
     losers: Tensor
     """[pairs] indices of each pair's desirable and undesirable row; of pair losses alone."""
 
+    @property
+    def log_ratios(self) -> Tensor:
+        """log pi(y|x) - log pi_ref(y|x)."""
+        return self.logps - self.references
+
     def take(self, rows: Tensor, pairs: tuple[Tensor, Tensor]) -> Values:
         """Some rows; `pairs` are indices among these."""
         logps, references, signs, weights, lengths = (part[rows] for part in self[:5])
@@ -42,7 +48,7 @@ class Values(NamedTuple):
 
     def ratios(self, settings: LossSettings) -> Tensor:
         """What the loss compares with its reference point: log-ratios; without a reference log-probs a token."""
-        return self.logps - self.references if settings.reference else self.logps / self.lengths
+        return self.log_ratios if settings.reference else self.logps / self.lengths
 
 
 class RunningMean(NamedTuple):
@@ -72,12 +78,12 @@ class Context(NamedTuple):
 
 def needs_mismatched(settings: LossSettings) -> bool:
     """Whether the loss reads mismatched completions."""
-    return LOSSES[settings.loss].is_unpaired and settings.point == "mismatched"
+    return settings.kind.is_unpaired and settings.point == "mismatched"
 
 
 def needs_own_first(settings: LossSettings) -> bool:
     """Whether the reference point is estimated from the rows' own log-probs."""
-    return LOSSES[settings.loss].is_unpaired and settings.point in ("mean-reward", "opposite-class")
+    return settings.kind.is_unpaired and settings.point in ("mean-reward", "opposite-class")
 
 
 def context(
@@ -90,7 +96,7 @@ def context(
         mismatched: [pairs] log-ratios of mismatched completions; without a reference, log-probs a token.
         running: of the steps before.
     """
-    kind, before = LOSSES[settings.loss], running or RunningMean()
+    kind, before = settings.kind, running or RunningMean()
     units = len(values.winners) if kind.unit == "pair" else len(values.signs)
     desirable = values.signs > 0
     point, mean, after = torch.zeros((), dtype=values.logps.dtype), 0.0, before
@@ -119,9 +125,11 @@ def _mean(values: Tensor) -> Tensor:
 
 def unit_losses(settings: LossSettings, values: Values, given: Context) -> Tensor:
     """The loss of each unit, [rows] or [pairs]; of `sft` a desirable row's negative log-likelihood."""
-    if LOSSES[settings.loss].is_unpaired:
+    if settings.kind.is_unpaired:
         margins = settings.beta * values.signs * (values.ratios(settings) - given.point)
         return values.weights * VALUE_FUNCTIONS[settings.value](margins)
+    if is_custom(settings.loss):
+        return custom_loss(settings.loss)(values, settings)
     if settings.loss == "sft":
         return torch.where(values.signs > 0, -values.logps, 0.0)
     ratios = values.logps - values.references
@@ -132,8 +140,9 @@ def unit_losses(settings: LossSettings, values: Values, given: Context) -> Tenso
 
 def part_of_loss(settings: LossSettings, values: Values, given: Context, *, scale: float = 1.0) -> Tensor:
     """What some rows contribute to the loss of the batch that `given` is of, times `scale`; over all rows, the loss."""
-    divisor = given.tokens if LOSSES[settings.loss].tokens else given.units
-    part = unit_losses(settings, values, given).sum() * (scale / max(1, divisor))
+    losses = unit_losses(settings, values, given)
+    divisor = given.tokens if settings.kind.tokens else losses.numel() if is_custom(settings.loss) else given.units
+    part = losses.sum() * (scale / max(1, divisor))
     if settings.sft_weight:
         likelihood = values.logps[values.signs > 0].sum()
         part = part - likelihood * (scale * settings.sft_weight / max(1.0, given.tokens))
@@ -142,7 +151,7 @@ def part_of_loss(settings: LossSettings, values: Values, given: Context, *, scal
 
 def batch_loss(settings: LossSettings, values: Values, given: Context) -> Tensor:
     """The loss of a whole batch, []; where it is a plain mean over units, computed as one."""
-    if LOSSES[settings.loss].tokens or settings.sft_weight:
+    if settings.kind.tokens or settings.sft_weight:
         return part_of_loss(settings, values, given)
     return unit_losses(settings, values, given).mean()
 
@@ -158,7 +167,7 @@ def coefficients(settings: LossSettings, values: Values, given: Context) -> Tens
 def gradient_shares(settings: LossSettings, values: Values, given: Context) -> Tensor | None:
     """[units] each unit's gradient as a share of the largest it can have (Prop. 4.1 for KTO's 4 v (1 - v)); None for
     losses whose gradient has no bound, or never varies."""
-    if LOSSES[settings.loss].is_unpaired and settings.value in STEEPEST:
+    if settings.kind.is_unpaired and settings.value in STEEPEST:
         margins = settings.beta * values.signs * (values.ratios(settings) - given.point)
         margins = margins.detach().requires_grad_()
         with torch.enable_grad():

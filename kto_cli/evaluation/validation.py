@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kto_cli.common import files
-from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.breakdown import (
     RowValues,
     biggest_movers,
@@ -63,7 +63,7 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSett
     places = places_of(data)
     metrics: dict[str, Any] = validation_metrics(scores, weights)
     values = row_values(scores, z_ref=metrics.get("z_ref", 0.0), beta=weights.beta)
-    pointed = LOSSES[weights.loss].is_unpaired and weights.reference
+    pointed = weights.kind.is_unpaired and weights.reference
     if not pointed:
         unknown = torch.full_like(values.rewards, float("nan"))
         values = values._replace(

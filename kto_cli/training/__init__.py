@@ -2,6 +2,7 @@
 
 settings.py    what the config leaves open: resolved, filled in, described
 loss_flags.py  the loss of --loss; flags that mean nothing with it
+custom.py      a loss of the user's, announced and tried
 units.py       rows that a loss learns from: all, desirable ones, pairs
 setup.py       a run made ready: reference log-probs, adapters, optimizer, processes
 optimizer.py   the optimizer of --optimizer

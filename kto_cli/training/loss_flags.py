@@ -7,7 +7,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.train_config import TrainConfig
-from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossKind, LossSettings
+from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossKind, LossSettings, is_custom, kind_of
 
 _FIELDS = {"value": "value", "reference_point": "point"}
 """Settings whose field of `LossSettings` has another name."""
@@ -20,14 +20,23 @@ def loss_kind(config: TrainConfig) -> LossKind:
     Raises:
         BadFlag: no such loss, value or point; a flag that does nothing with this loss.
     """
-    _refuse_unknown("--loss", config.loss, tuple(LOSSES))
-    kind = LOSSES[config.loss]
+    if not is_custom(config.loss):
+        _refuse_unknown("--loss", config.loss, tuple(LOSSES))
+    kind = kind_of(config.loss)
     _refuse_unknown("--value", config.value, VALUES)
     _refuse_unknown("--reference-point", config.reference_point, POINTS)
     for name in ("beta", "lambda_d", "lambda_u", *_FIELDS, *NUMBERS):
         if getattr(config, name) is not None and _FIELDS.get(name, name) not in kind.settings:
             flag = "--" + name.replace("_", "-")
             raise BadFlag(f"{flag} does nothing with --loss {config.loss}.", f"Leave it out, or take {_with(name)}.")
+    if config.reference == "none" and "reference" not in kind.settings:
+        raise BadFlag(f"--reference none does nothing with --loss {config.loss}.", "Leave it out.")
+    if config.reference == "none" and config.reference_point not in (None, "mismatched"):
+        raise BadFlag(
+            f"--reference none compares with mismatched completions: not with --reference-point "
+            f"{config.reference_point}.",
+            "Leave one of them out.",
+        )
     if config.sft_weight and config.loss == "sft":
         raise BadFlag("--sft-weight does nothing with --loss sft, which is that term alone.", "Leave it out.")
     if kind.unit == "pair" and config.batch_size < 2:
@@ -40,12 +49,13 @@ def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> L
     kind = loss_kind(config)
     given = {name: getattr(config, name) for name in NUMBERS if getattr(config, name) is not None}
     return LossSettings(
-        beta=config.beta or kind.beta or 1.0,
+        beta=config.beta or (1.0 if config.reference == "none" else kind.beta) or 1.0,
         lambda_d=lambda_d,
         lambda_u=lambda_u,
         loss=config.loss,
         value=config.value or kind.value,
         point=config.reference_point or kind.point,
+        reference=config.reference != "none",
         sft_weight=config.sft_weight,
         **given,
     )
@@ -56,20 +66,21 @@ def setting_in_force(config: TrainConfig, name: str) -> Any:
     value = getattr(config, name)
     if value is not None or name not in ("beta", *_FIELDS, *NUMBERS):
         return value
-    kind = LOSSES[config.loss]
+    kind = kind_of(config.loss)
     defaults = {**LossSettings._field_defaults, "beta": kind.beta, "value": kind.value, "point": kind.point}
     return defaults[_FIELDS.get(name, name)]
 
 
 def loss_words(settings: LossSettings) -> str:
     """Name and settings of a loss, as `dpo (beta 0.1)`."""
-    kind = LOSSES[settings.loss]
+    kind = settings.kind
     parts = [f"value {settings.value}", f"reference point {settings.point}"] if kind.is_unpaired else []
     parts += [
         f"{name.replace('_', ' ')} {getattr(settings, name):g}"
         for name in ("beta", *NUMBERS)
         if name in kind.settings and (getattr(settings, name) or name != "label_smoothing")
     ]
+    parts += [] if settings.reference else ["no reference"]
     parts += [f"sft weight {settings.sft_weight:g}"] if settings.sft_weight else []
     return f"{settings.loss} ({', '.join(parts)})" if parts else settings.loss
 

@@ -20,7 +20,7 @@ from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
 from kto_cli.common.words import plural
-from kto_cli.core.loss_kinds import LOSSES, LossKind, LossSettings
+from kto_cli.core.loss_kinds import LossKind, LossSettings, kind_of
 from kto_cli.core.plan import VERSION as PLAN_VERSION
 from kto_cli.core.plan import batch_sizes, pairs_in_batch, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
@@ -60,7 +60,7 @@ class RunSettings:
     @property
     def kind(self) -> LossKind:
         """The loss."""
-        return LOSSES[self.config.loss]
+        return kind_of(self.config.loss)
 
 
 def resolve_options(
@@ -176,7 +176,13 @@ def default_learning_rate(parameters: int, *, built_in: bool, adapters: bool) ->
 def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: int) -> None:
     """Prints the class weights, steps and learning rate."""
     config, kind = settings.config, settings.kind
-    if config.loss != "kto" or config.value or config.reference_point or config.sft_weight:
+    if (
+        config.loss != "kto"
+        or config.value
+        or config.reference_point
+        or config.sft_weight
+        or not settings.loss.reference
+    ):
         screen.note(f"Loss: {loss_words(settings.loss)}")
     if kind.weighted:
         _report_weights(screen, settings, desirable, undesirable)

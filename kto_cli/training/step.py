@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.batches import continuation, pack, parted
-from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.loss_kinds import LossSettings, is_custom
 from kto_cli.core.losses import signs_and_weights
 from kto_cli.core.objectives import (
     Context,
@@ -88,7 +88,7 @@ class TrainingEngine(DistributedScorer):
         shares = self.micro_batches(own, partners)
         rounds = list(self.rounds(own, shares))
         # A loss that is no sum over the micro-batches needs all log-probs for each row's gradient.
-        coupled = partners is not None and bool(parted(shares, partners))
+        coupled = is_custom(settings.loss) or (partners is not None and bool(parted(shares, partners)))
         first = coupled or needs_own_first(settings)
         mismatched_rows = [row.mismatched for row in rows] if needs_mismatched(settings) else []
         begun = None
@@ -187,7 +187,7 @@ def values_of(
     labels = [row.label for row in rows]
     signs, weights = signs_and_weights(torch.tensor(labels), settings, dtype=dtype)
     lengths = _lengths([row.own for row in rows], dtype)
-    paired = LOSSES[settings.loss].unit == "pair"
+    paired = settings.kind.unit == "pair" or is_custom(settings.loss)
     pairs = pairing_of([row.pair_id if paired else None for row in rows], labels).indices(labels)
     return Values(torch.zeros_like(signs), references.own.to(dtype), signs, weights, lengths, *pairs)
 

@@ -22,6 +22,7 @@ from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, warn_if_built_in
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.tokens.store import Sequences
+from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
@@ -48,6 +49,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     warn_if_built_in(config, screen)
     prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)
+    announce_custom_loss(settings.loss, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
     missing = missing_sequences(prepared, settings)  # after the probe, whose log-probs are in the cache now
     work = planned_work(prepared, settings, missing, packed=probe is not None and probe.packed)

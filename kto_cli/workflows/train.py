@@ -27,6 +27,7 @@ from kto_cli.model.linear_layers import layers_to_adapt
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
+from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
@@ -99,6 +100,7 @@ def _train(
     warn_if_built_in(config, screen)
     prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)
+    announce_custom_loss(settings.loss, screen)
     _report_what_learns(prepared, config, screen)  # before anything is computed that a wrong name would waste
     refuse_untested_combinations(accelerator.num_processes, config)
     described = describe(settings, prepared, accelerator.num_processes)

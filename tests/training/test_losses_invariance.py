@@ -16,6 +16,7 @@ from test_invariance import TORCHRUN, launch, naive_logp
 from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossSettings
 from kto_cli.core.objectives import needs_mismatched
 from kto_cli.model.logprobs.reference import ReferenceLogps
+from kto_cli.training.step import values_of
 
 ROWS = 24
 GRID = [("kto", value, point) for value in VALUES for point in POINTS]
@@ -83,6 +84,40 @@ def agree(result: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) ->
             torch.testing.assert_close(
                 result[at], value, rtol=1e-9, atol=1e-10, msg=lambda text, at=at: f"{at}: {text}"
             )
+
+
+def swapped_dpo(values: Any, settings: LossSettings) -> torch.Tensor:
+    """A loss of the user's that couples all rows: DPO of each pair, weighted by the batch's mean log-ratio."""
+    margins = settings.beta * (values.log_ratios[values.winners] - values.log_ratios[values.losers])
+    return -torch.nn.functional.logsigmoid(margins) * (1 + values.log_ratios.mean().square())
+
+
+@pytest.mark.parametrize("budget", [1, 120, 10_000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_loss_of_the_users_that_couples_all_rows_is_exact(budget, packed):
+    """Its gradient on all rows at once is torch's own, however the step is cut."""
+    settings = LossSettings(0.1, loss=f"{__name__}:swapped_dpo")
+    rows, references, model = one_step.paired_rows(ROWS), references_near(), one_step.pico_model()
+    logps = torch.stack([naive_logp(model, row.own) for row in rows])
+    values = values_of(rows, references, settings, dtype=torch.float64)._replace(logps=logps)
+    swapped_dpo(values, settings).mean().backward()
+    expected = {f"gradient.{name}": value.grad.clone() for name, value in one_step.learning(model).items()}
+    agree(one_step.take_step(rows, references, token_budget=budget, packed=packed, loss=settings), expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_without_a_reference_log_probs_a_token_are_compared(budget, packed):
+    """z is their mean over mismatched completions, not clamped."""
+    settings = LossSettings(1.0, value="logistic", point="mismatched", reference=False)
+    rows, model = one_step.paired_rows(ROWS), one_step.pico_model()
+    logps = torch.stack([naive_logp(model, row.own) / len(row.own.completion) for row in rows])
+    with torch.no_grad():
+        z = torch.stack([naive_logp(model, row.mismatched) / len(row.mismatched.completion) for row in rows]).mean()
+    signs = torch.tensor([1.0 if row.label else -1.0 for row in rows]).double()
+    torch.sigmoid(-signs * (logps - z)).mean().backward()
+    expected = {f"gradient.{name}": value.grad.clone() for name, value in one_step.learning(model).items()}
+    agree(one_step.take_step(rows, references_near(), token_budget=budget, packed=packed, loss=settings), expected)
 
 
 @pytest.mark.parametrize("name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class"])

@@ -103,3 +103,56 @@ def test_left_out_rows_are_counted(given, pico_data, workplace):
 def test_the_default_rate_has_the_losss_factor(given, workplace):
     said = " ".join(call("train", *given, "--max-steps", 1, "--loss", "dpo", "--out", "run").err.split())
     assert "x 0.1 for dpo" in said
+
+
+OWN = """
+import torch
+
+def hinge(values, settings):
+    return torch.relu(1 - settings.beta * values.signs * values.log_ratios)
+
+def wrong(values, settings):
+    return values.logps.sum()
+
+def fails(values, settings):
+    raise RuntimeError("no such luck")
+"""
+
+
+def test_a_loss_of_ones_own_trains_is_announced_and_not_run_by_eval(given, workplace, monkeypatch):
+    Path("my_losses.py").write_text(OWN)
+    words = [*given, "--cache", "cache", "--max-steps", 2, "--out", "run", "--loss", "my_losses:hinge"]
+    trained = call("train", *words)
+    assert trained.code == 0, trained.err
+    assert "Running code of" in trained.err
+    assert "my_losses.py" in trained.err
+    assert lines_of(Path("run"))[0]["loss"] == pytest.approx(1.0, abs=1e-3)
+    found = call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4)
+    assert found.code == 0, found.err
+    assert "loss" not in json.loads(Path("run/eval/metrics.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_losses:wrong", "[] losses for four rows"),
+        ("my_losses:fails", "no such luck"),
+        ("my_losses:nothing", "cannot be imported"),
+        ("no_such_module_here:f", "cannot be imported"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_wrong_stops_before_the_run(name, said, given, workplace):
+    Path("my_losses.py").write_text(OWN)
+    assert said in one_error(call("train", *given, "--loss", name))
+    assert not Path("checkpoint").exists()
+
+
+def test_without_a_reference(given, workplace):
+    trained = call("train", *given, "--cache", "cache", "--max-steps", 2, "--out", "run", "--reference", "none")
+    assert trained.code == 0, trained.err
+    assert "no reference" in trained.err
+    assert json.loads(Path("run/kto_config.json").read_text())["chosen"]["loss"]["beta"] == 1.0
+    assert lines_of(Path("run"))[0]["z_ref"] < 0, "log-probs a token"
+    assert call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4).code == 0
+    for words in (("--loss", "dpo"), ("--reference-point", "zero")):
+        assert "--reference none" in one_error(call("train", *given, "--reference", "none", *words, "--out", "other"))

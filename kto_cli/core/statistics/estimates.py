@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.loss_kinds import LossSettings, is_custom
 from kto_cli.core.losses import signs_and_weights
 from kto_cli.core.objectives import Values, context, unit_losses
 from kto_cli.core.pairs import pairing_of
@@ -102,9 +102,9 @@ class Estimator:
         """
         settings, kl = self.settings, (weights @ self.mismatched) / weights.sum(1)
         found = {"kl": kl}
-        if not settings.reference:
-            return found  # compares log-probs a token
-        if LOSSES[settings.loss].is_unpaired:
+        if not settings.reference or is_custom(settings.loss):
+            return found  # compares log-probs a token; is defined on whole batches, by code that is not run here
+        if settings.kind.is_unpaired:
             point = self._point(weights, kl)
             signs, row_weights = signs_and_weights(self.desirable, settings, dtype=torch.float64)
             margins = settings.beta * signs * (self.log_ratios - point)
@@ -115,14 +115,14 @@ class Estimator:
             if settings.point != "zero":
                 found["z_ref"] = (weights * point).sum(1) / weights.sum(1) if point.shape[1] > 1 else point[:, 0]
         elif self.values is not None:
-            members = self.values.winners if LOSSES[settings.loss].unit == "pair" else self.desirable.nonzero()[:, 0]
+            members = self.values.winners if settings.kind.unit == "pair" else self.desirable.nonzero()[:, 0]
             if not len(members):
                 return found
             each = weights[:, members].double()
             given = context(settings, self.values)
             losses = unit_losses(settings._replace(sft_weight=0.0), self.values, given)
-            losses = losses if LOSSES[settings.loss].unit == "pair" else losses[members]
-            divisor = self.lengths[members].double() if LOSSES[settings.loss].tokens else torch.ones(len(members))
+            losses = losses if settings.kind.unit == "pair" else losses[members]
+            divisor = self.lengths[members].double() if settings.kind.tokens else torch.ones(len(members))
             found["loss"] = (each @ losses) / (each @ divisor.double())
         if settings.sft_weight and self.values is not None and "loss" in found:
             each = weights[:, self.desirable].double()
@@ -180,7 +180,7 @@ def _values(scores: Scores, settings: LossSettings) -> Values | None:
     names, labels = scores.pair_ids, scores.desirable.tolist()
     logps = scores.logps.double()
     references = logps - scores.log_ratios.double()
-    pairs = pairing_of(names if LOSSES[settings.loss].unit == "pair" else [None] * len(labels), labels).indices(labels)
+    pairs = pairing_of(names if settings.kind.unit == "pair" else [None] * len(labels), labels).indices(labels)
     return Values(logps, references, signs, weights, scores.lengths.double(), *pairs)
 
 

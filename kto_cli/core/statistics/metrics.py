@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from kto_cli.core.loss_kinds import LOSSES, LossSettings
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.losses import signs_and_weights
 from kto_cli.core.objectives import Context, Values, batch_loss, context, gradient_shares
 from kto_cli.core.statistics.equal_length import margin_at_equal_length
@@ -49,7 +49,7 @@ def step_metrics(
         has a largest value, saturated (share of units). Of `values` logp_per_token_desirable and _undesirable (nats),
         and of pairs paired_accuracy. What a loss leaves undefined is absent.
     """
-    kind = LOSSES[settings.loss]
+    kind = settings.kind
     if values is None:
         signs, weights = signs_and_weights(desirable, settings, dtype=log_ratios.dtype)
         ones, none = torch.ones_like(log_ratios), torch.zeros(0, dtype=torch.int64)

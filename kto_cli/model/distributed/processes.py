@@ -187,7 +187,7 @@ def refuse_untested_combinations(processes: int, config: TrainConfig) -> None:
             raise BadInput(f"{flag} needs the full model in every process.", "Remove it, or launch with DDP.")
     if config.adapters and zero.asked_for(os.environ):
         raise BadInput("Adapters have not been tested with DeepSpeed ZeRO-3.", "Use FSDP2 or DDP.")
-    if config.reference is not None and zero.asked_for(os.environ):
+    if config.reference_model is not None and zero.asked_for(os.environ):
         raise BadInput("--reference has not been tested with DeepSpeed ZeRO-3.", "Use FSDP2 or DDP.")
 
 

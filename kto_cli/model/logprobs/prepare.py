@@ -175,9 +175,9 @@ def _opened(config: ModelConfig, merged: bool) -> tuple[ModelSource, ModelSource
             f"--continue-adapter goes on training an adapter, and {source.name} is a whole model.",
             "Give the adapter's folder with --model, or new adapters with --lora-r 16.",
         )
-    if config.reference is None:
+    if config.reference_model is None:
         return source, source
-    reference = open_source(config.reference, in_4bit=config.load_in_4bit)
+    reference = open_source(config.reference_model, in_4bit=config.load_in_4bit)
     return source, source if plain(reference.fingerprint) == plain(source.fingerprint) else reference
 
 
