@@ -62,8 +62,8 @@ def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> L
 
 
 def setting_in_force(config: TrainConfig, name: str) -> Any:
-    """A setting of the config; of the loss's own settings that are not given, its default."""
-    value = getattr(config, name)
+    """A setting of the config; of the loss's own settings that are not given, its default; None for no arguments."""
+    value = None if getattr(config, name) == {} else getattr(config, name)
     if value is not None or name not in ("beta", *_FIELDS, *NUMBERS):
         return value
     kind = kind_of(config.loss)

@@ -9,6 +9,7 @@ from typing import Any
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.screen import Screen
+from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.comparison import Side, compare
 from kto_cli.core.statistics.win_rates import compare_rates
@@ -54,12 +55,19 @@ def run(configs: Sequence[EvalConfig], screen: Screen) -> dict[str, Any]:
 
 
 def _data_of_all(configs: Sequence[EvalConfig], checkpoints: Sequence[Checkpoint], screen: Screen) -> str:
-    """The data folder on which all are evaluated; warns if a run was trained on another one."""
+    """The data folder on which all are evaluated; warns if a run was trained on another one or reads other prompts."""
     folders = [one.folder.resolve() for one in checkpoints]
     for index, one in enumerate(checkpoints):
         if folders[index] in folders[:index]:
             raise BadInput(f"{one.name} is named twice.", "Name different checkpoints to compare them.")
     filled = [one.fill(config)[0] for config, one in zip(configs, checkpoints, strict=True)]  # faults come first
+    first, *others = [spelled_kwargs(config.chat_template_kwargs or {}) for config in filled]
+    for one, kwargs in zip(checkpoints[1:], others, strict=True):
+        if kwargs != first:
+            screen.warn(
+                f"The chat template of {checkpoints[0].name} is given {first}, that of {one.name} {kwargs}: each reads "
+                "its own prompts. To give all the same, add --chat-template-kwargs."
+            )
     data = load_data_dir(find_data_dir(filled[0].data))
     for one in checkpoints:
         own = None if one.settings is None else one.settings["data"]

@@ -73,6 +73,21 @@ def test_a_resumed_run_keeps_them_and_refuses_others(given, workplace):
     assert one.read_bytes() == same.read_bytes()
 
 
+def test_no_arguments_are_the_same_as_none_when_a_run_is_resumed(given, workplace):
+    train_until_killed_in(2, *given, *SHORT, "--out", "run")
+    assert call("train", "--resume", "--out", "run", "--chat-template-kwargs", "{}").code == 0
+
+
+def test_runs_that_are_compared_say_that_their_arguments_differ(given, workplace):
+    for name, kwargs in (("off", ("--chat-template-kwargs", OFF)), ("plain", ())):
+        call("train", *given, *SHORT, "--max-steps", 1, *kwargs, "--out", name)
+    text = f"The chat template of off is given {OFF}, that of plain {{}}: each reads its own prompts."
+    assert text in said(call("eval", "off", "plain", "--samples", 0))
+    same = call("eval", "off", "plain", "--samples", 0, "--chat-template-kwargs", OFF)
+    assert same.code == 0
+    assert "each reads its own prompts" not in said(same)
+
+
 def test_a_run_is_repeated_by_its_config(given, workplace):
     call("train", *given, *SHORT, "--max-steps", 1, "--chat-template-kwargs", OFF, "--out", "run")
     assert f"is given {OFF}" in said(call("train", "--config", "run/kto_config.json", "--out", "again"))
