@@ -12,7 +12,7 @@ from shared import shared
 from template_styles import PLAIN, STYLES, THOUGHT, Style
 
 from kto_cli.common import files
-from kto_cli.common.errors import BadModel
+from kto_cli.common.errors import BadData, BadModel
 from kto_cli.data.dataset import Row
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.tokens.chat_template import TemplateRefuses
@@ -171,14 +171,36 @@ def test_rows_that_a_template_refuses_are_dropped_counted_and_named():
         )
 
 
+def with_thoughts(*numbers: int, count: int = 6) -> list[Row]:
+    """Rows of which some have an answer that the template cannot write."""
+    rows = rows_of([({"role": "user", "content": f"Is it {n}?"},) for n in range(count)])
+    for n in numbers:
+        rows[n] = Row(
+            f"id {n}", f"p{n}", None, "test", f"rows.jsonl:{n + 1}", rows[n].prompt, answer(THOUGHT), label=False
+        )
+    return rows
+
+
 def test_a_refused_completion_is_lent_to_no_row():
+    """The row that it would have been lent to gets the next one, the others keep theirs."""
     style = STYLES["qwen3.5, not thinking"]
-    rows = rows_of([({"role": "user", "content": f"Is it {n}?"},) for n in range(6)])
-    rows[1] = Row("id 1", "p1", None, "test", "rows.jsonl:2", rows[1].prompt, answer(THOUGHT), label=False)
-    encoded, report = encode_rows(rows, OneByOne(made(style.template, style.eos), max_length=200))
-    assert len(encoded) == 4
-    assert all(row.mismatched.completion for row in encoded)
-    assert sorted(report.dropped.values()) == [1, 1]
+    encoder = OneByOne(made(style.template, style.eos), max_length=200)
+    encoded, report = encode_rows(with_thoughts(1), encoder)
+    assert [row.id for row in encoded] == ["id 0", "id 2", "id 3", "id 4", "id 5"]
+    assert list(report.dropped.values()) == [1]
+    rows = with_thoughts(1)
+    without, _ = encode_rows([*rows[:1], *rows[2:]], encoder)
+    assert [row.mismatched.completion for row in encoded] == [row.mismatched.completion for row in without]
+
+
+def test_rows_of_which_none_is_left_are_met_with_the_reasons():
+    style = STYLES["qwen3.5, not thinking"]
+    encoder = OneByOne(made(style.template, style.eos), max_length=200)
+    with pytest.raises(BadData, match=r"None of the 4 rows .*: 3 rows; no row with another.*: 1 row\)\. Give"):
+        encode_rows(with_thoughts(1, 2, 3, count=4), encoder)
+    small = OneByOne(made(style.template, style.eos), max_length=8)
+    with pytest.raises(BadData, match=r"the prompt leaves no room.*: 3 rows; .*: 1 row\)\. Raise --max-length"):
+        encode_rows(with_thoughts(1, count=4), small)
 
 
 def test_system_messages_that_a_template_leaves_out_are_counted():

@@ -8,6 +8,7 @@ chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer
 pair_ids.py         pair ids that too many rows hold
 row_keys.py        rows -> ids, labels and hashes
+partners.py        the row that lends each row its mismatched completion
 build_store.py     Parquet file -> token store, in batches, with mismatched pairs
 lexicographic.py   lexicographic order of stored texts
 store.py           token store: tokenized rows on disk

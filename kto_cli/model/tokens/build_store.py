@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from kto_cli.common.errors import BadData
 from kto_cli.common.words import plural
-from kto_cli.core.mismatch import mismatched_partners
 from kto_cli.data.texts import Text, kinds, spelled
 from kto_cli.model.tokens.chat_template import TemplateRefuses
 from kto_cli.model.tokens.encoder import LEAST_COMPLETION, Encoder
 from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.lexicographic import lexicographic_order
+from kto_cli.model.tokens.partners import partners, partners_among
 from kto_cli.model.tokens.row_keys import KEYS, Batch, RowKeys, joined, read_keys
-from kto_cli.model.tokens.store import StoredTexts, integers
+from kto_cli.model.tokens.store import StoredTexts
 from kto_cli.model.tokens.store_files import TextWriter, digest, seal
 
 Read = Callable[[Sequence[str]], Iterable[Batch]]
@@ -30,7 +30,7 @@ Read = Callable[[Sequence[str]], Iterable[Batch]]
 TEXTS = ("prompt", "completion", "origin")
 """Columns read in the second pass."""
 NO_PARTNER = "no row with another prompt has another completion, so z_ref cannot use them"
-PARTNER_REFUSED = "their mismatched completion cannot be written with the chat template"
+NO_ROOM, NO_TOKENS = "the prompt leaves no room for the completion", "the prompt has no tokens"
 """Reasons in the report."""
 CHECKED = 32
 """Rows of each batch whose completion is compared with what the template writes behind their own prompt."""
@@ -51,37 +51,42 @@ def write_store(folder: Path, read: Read, encoder: Encoder, *, tick: Callable[[i
             completion otherwise behind another prompt.
     """
     keys = read_keys(read(KEYS))
-    try:
-        partners = mismatched_partners(*map(integers, (keys.ring, keys.prompts, keys.completions)))
-    except ValueError as error:
-        raise BadData(f"KTO cannot learn from these rows: {error}.", "Add rows with other prompts.") from error
+    partner = partners(keys)
     writer = TextWriter(folder)
     columns, found = _write_texts(writer, read(TEXTS), encoder, keys, tick)
     named, refused = columns.pop("named"), columns.pop("refused")
-    partner = numpy.asarray(partners)
-    paired = partner >= 0
-    lent = paired & ~refused & columns.pop("own_refused")[partner]
     if refused.all():
         raise TemplateRefuses(next(iter(found.dropped)).removeprefix(REFUSED))
+    if (own_refused := columns.pop("own_refused")).any():
+        partner = partners_among(keys, ~own_refused)
+    paired = partner >= 0
     columns |= {"mismatched": columns["own"][partner], "mismatched_tokens": columns["own_tokens"][partner]}
-    usable = paired & ~refused & ~lent
+    usable = paired & ~refused
     columns = {name: values[usable] for name, values in (keys.columns | columns).items()}
     report, kept = _truncate(columns, encoder.max_length)
     report.rows, report.special_text = len(paired), int(named.sum())
     report.chats, report.left_out, report.examples = found.chats, found.left_out, found.examples
     report.dropped.update(found.dropped)
-    for why, rows in ((NO_PARTNER, ~paired & ~refused), (PARTNER_REFUSED, lent)):
-        if rows.any():
-            report.dropped[why] = int(rows.sum())
+    if (alone := ~paired & ~refused).any():
+        report.dropped[NO_PARTNER] = int(alone.sum())
     if not kept.any():
-        raise BadData(
-            f"None of the {plural(len(kept), 'row')} fits into {encoder.max_length} tokens.",
-            "Raise --max-length, or use a model with a longer context.",
-        )
+        raise _nothing_left(report, encoder.max_length)
     columns = {name: values[kept] for name, values in columns.items()}
     writer.add_keys(columns)
     columns["prompt_rank"] = _ranks(StoredTexts(folder), columns["prompt"])
     seal(folder, columns, report)
+
+
+def _nothing_left(report: EncodingReport, max_length: int) -> BadData:
+    """Error for rows of which none can be used, with the reasons."""
+    if report.dropped[NO_ROOM] == report.rows:
+        what = f"None of the {plural(report.rows, 'row')} fits into {max_length} tokens."
+    else:
+        reasons = "; ".join(f"{why}: {plural(rows, 'row')}" for why, rows in report.dropped.most_common(EXAMPLES))
+        what = f"None of the {plural(report.rows, 'row')} can be used ({reasons})."
+    if report.dropped[NO_ROOM]:
+        return BadData(what, "Raise --max-length, or use a model with a longer context.")
+    return BadData(what, "Give other rows, or a chat template that takes these (--chat-template).")
 
 
 def _ranks(texts: StoredTexts, chosen: NDArray[Any]) -> NDArray[numpy.uint32]:
@@ -253,7 +258,7 @@ def _truncate(columns: dict[str, NDArray[Any]], max_length: int) -> tuple[Encodi
         truncated_completions=int((kept & (own > room)).sum()),
         truncated_mismatched=int((kept & (mismatched > room)).sum()),
     )
-    reasons = {"the prompt leaves no room for the completion": no_room, "the prompt has no tokens": empty}
+    reasons = {NO_ROOM: no_room, NO_TOKENS: empty}
     report.dropped.update({reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()})
     columns["own_tokens"] = numpy.minimum(own, room.clip(0)).astype("u4")
     columns["mismatched_tokens"] = numpy.minimum(mismatched, room.clip(0)).astype("u4")
