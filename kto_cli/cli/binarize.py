@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kto_cli.cli.shared import OTHER, Json, takes, values
-from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Reasoning, Way
+from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Purpose, Reasoning, Way
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.screen import Screen
 from kto_cli.common.template_kwargs import EXAMPLE, read_template_kwargs
@@ -68,6 +68,11 @@ class BinarizeFlags:
     ] = None
     text: Annotated[
         bool, _files("--text", help="Keep text prompts as plain text. Default: each is one user turn of a chat.")
+    ]
+
+    purpose: Annotated[
+        Purpose,
+        _files("--for", metavar="kto|sft", help="What the rows are for: sft needs desirable rows alone, kto both."),
     ]
 
     reasoning: Annotated[
@@ -153,6 +158,10 @@ class BinarizeFlags:
     ] = None
     max_per_prompt: Annotated[int | None, _rows(help="Maximum of rows per prompt.")]
     max_pairs: Annotated[int | None, _rows(help="Maximum of pairs per prompt. Default for shp: 5.")]
+    pair_within_prompts: Annotated[
+        int | None,
+        _rows(metavar="N", help="Make up to N pairs per prompt of its desirable and undesirable rows in no pair."),
+    ]
     one_y_per_x: Annotated[bool, _rows("--one-y-per-x", help="Keep one row per prompt.")]
     keep_desirable: Annotated[float, _rows(help="Keep only this share of the desirable rows.")]
     keep_undesirable: Annotated[float, _rows(help="Keep only this share of the undesirable rows.")]

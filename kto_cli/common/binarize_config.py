@@ -14,6 +14,7 @@ from kto_cli.common.words import plural
 Way = Literal["best-worst", "middle", "adjacent"]
 RANKED: tuple[str, ...] = get_args(Way)
 Reasoning = Literal["keep", "drop"]
+Purpose = Literal["kto", "sft"]
 THRESHOLDS = ("mean", "median", "prompt-mean", "prompt-median", "bernoulli")
 FIXES = ("contradictions", "duplicates", "refusals", "urls", "echoes", "cut-answers", "encoding", "near-duplicates")
 FORMATS = ("trl", "llama-factory", "halos", "openai-preference")
@@ -55,6 +56,8 @@ class BinarizeConfig:
     """Subsets of the source to read; default: all."""
     text: bool = False
     """Keep plain-text prompts as plain text instead of reading each as one user turn."""
+    purpose: str = "kto"
+    """Losses that the rows are for (`--for`): kto needs both classes, sft desirable rows alone."""
     reasoning: str = "keep"
     """Reasoning of the assistant (a field such as reasoning_content, or <think> in its text): keep or drop."""
     overwrite: bool = False
@@ -81,6 +84,8 @@ class BinarizeConfig:
     """Minimum ratio of the two answers' scores in a pair (shp)."""
     max_pairs: int | None = None
     """Maximum of pairs per prompt."""
+    pair_within_prompts: int | None = None
+    """Pairs of a desirable and an undesirable row to make per prompt at most, of rows in no pair; each row once."""
     prompt_column: str | None = None
     """The column with the prompt (log)."""
     completion_column: str | None = None
@@ -144,6 +149,7 @@ class BinarizeConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.validation < 1, "--validation", self.validation, "a share from 0 to below 1, such as 0.05")
+        _one_of("--for", self.purpose, get_args(Purpose))
         _one_of("--ranked", self.ranked, RANKED)
         _one_of("--reasoning", self.reasoning, get_args(Reasoning))
         for flag, given, known in (("--fix", self.fix, (*FIXES, "all")), ("--format", self.formats, FORMATS)):
@@ -154,6 +160,7 @@ class BinarizeConfig:
         for flag, count in (
             ("--max-per-prompt", self.max_per_prompt),
             ("--max-pairs", self.max_pairs),
+            ("--pair-within-prompts", self.pair_within_prompts),
             ("--limit", self.limit),
             ("--workers", self.workers),
         ):

@@ -75,7 +75,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.warn(text)
         for text in assigned.notes:
             screen.note(text)
-        if fault := unlearnable(columns, assigned.outcomes):
+        if fault := unlearnable(columns, assigned.outcomes, config.purpose):
             raise unused.as_error(fault + why_unused(unused, assigned.outcomes, spool), sources, config)
         step = next_step(unused.decisions, sources)
         if step and (fault := unread_labels(unused.decisions)):
@@ -195,16 +195,21 @@ def check_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict
     return fit.findings()
 
 
-def unlearnable(columns: Columns, outcomes: Outcomes) -> str | None:
-    """Reason why KTO cannot learn from the training rows: none at all, or of one class or one prompt only."""
+def unlearnable(columns: Columns, outcomes: Outcomes, purpose: str) -> str | None:
+    """Reason why the training rows cannot be learned from: none at all, one class (for sft: none that is desirable), or
+    one prompt only."""
     train, prompts = per_class(columns, outcomes.train), columns.prompts[outcomes.train]
     if not len(prompts):
         return NO_ROWS
-    if not all(train.values()):
+    if purpose == "sft":
+        if not train["desirable"]:
+            return f"There are no desirable rows among {len(prompts):,} training rows; --for sft needs some."
+    elif not all(train.values()):
         both = per_class(columns, outcomes.kept)  # train and validation; the message names them if both lack the class
         counts, kind = (train, "training ") if all(both.values()) else (both, "")
         desirable, undesirable = counts.values()
-        return f"There are {desirable:,} desirable and {undesirable:,} undesirable {kind}rows; KTO needs both classes."
+        fault = f"There are {desirable:,} desirable and {undesirable:,} undesirable {kind}rows; KTO needs both classes."
+        return fault if undesirable else f"{fault} For --loss sft, desirable rows are enough: add --for sft."
     if (prompts == prompts[0]).all():
         return f"All {len(prompts):,} rows have the same prompt; KTO also pairs prompts with answers to other prompts."
     return None

@@ -353,9 +353,12 @@ def test_balance():
     assert not by_name(columns_of(even))["balance"].warns
     scarce = [{"prompt": n, "label": int(n < 4)} for n in range(50)]
     assert by_name(columns_of(scarce))["balance"].warns
-    lost = by_name(columns_of([(0, 0, 1), (1, 1, 1)]))
-    assert lost["balance"].warns
-    assert lost["length_bias"].facts == {"auc": None, "auc_interval": None}
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_rows_of_one_label_have_no_findings_that_compare_labels(label: int):
+    found = by_name(columns_of([(0, 0, label), (1, 1, label)]))
+    assert found.keys().isdisjoint({"balance", "length_bias", "one_label_prompts", "one_rule"})
 
 
 def test_prompts_of_one_label():

@@ -24,7 +24,9 @@ then learn to tell sources apart instead."""
 
 
 def examine(columns: Columns, at: I8, sources: Sequence[str]) -> list[Finding]:
-    """Length bias, balance and one-label prompts of the rows `at` (one or more)."""
+    """Length bias, balance and one-label prompts of the rows `at`; nothing where all have one label."""
+    if len(numpy.unique(columns.labels[at])) < 2:
+        return []
     return [length_bias(columns, at, sources), balance(columns, at, sources), one_label_prompts(columns, at)]
 
 
@@ -35,8 +37,6 @@ def length_bias(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
     """
     area = _area(columns, at)
     facts = _as_facts(area)
-    if math.isnan(area.auc):
-        return Finding("length_bias", "Length bias needs rows of both labels", "", False, facts=facts)
     numbers = f"AUC of length alone {_spell(area)}"
     areas: dict[str, Area] = {}
     if len(sources) > 1:
@@ -71,8 +71,6 @@ def balance(columns: Columns, at: I8, sources: Sequence[str]) -> Finding:
         name: {"desirable": int(row[1]), "undesirable": int(row[0])} for name, row in zip(sources, counts, strict=True)
     }
     summary = f"{good:,} desirable, {bad:,} undesirable"
-    if not good or not bad:
-        return Finding("balance", f"{summary}: KTO learns from both", "give rows of the other label", True, facts=facts)
     interval = lambda_interval(good, bad)
     facts |= interval
     weight, other = ("lambda_d", "lambda_u") if good < bad else ("lambda_u", "lambda_d")

@@ -80,6 +80,8 @@ def check_options(config: BinarizeConfig) -> None:
         BadInput: with the options.
     """
     for given, lacking in (("desirable", "undesirable"), ("undesirable", "desirable")):
+        if config.purpose == "sft" and lacking == "undesirable" and not is_else(config.desirable):
+            continue
         if getattr(config, given) is not None and getattr(config, lacking) is None:
             step = (
                 f"Give {option_of(lacking)} RULE, or {option_of(lacking)} else for all rows that the rule is false of."

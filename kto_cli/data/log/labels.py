@@ -77,13 +77,13 @@ def by_rules(values: Values, config: BinarizeConfig) -> bool:
 
 def truths(values: Values, config: BinarizeConfig) -> tuple[bool | None, bool | None]:
     """Values of --desirable and --undesirable for a row. `else` is unknown if the other rule is, as a row without
-    feedback is not negative."""
+    feedback is not negative; without --undesirable no row is."""
     desirable, undesirable = rules_of(config)
     good, bad = truth("--desirable", desirable, values), truth("--undesirable", undesirable, values)
     if desirable is None:
         return None if bad is None else not bad, bad
     if undesirable is None:
-        return good, None if good is None else not good
+        return good, None if good is None or config.undesirable is None else not good
     return good, bad
 
 

@@ -1,4 +1,4 @@
-"""Outcomes for all rows, once they are read, in this order: labels, fixes, split, sample."""
+"""Outcomes for all rows, once they are read, in this order: labels, fixes, split, sample, pairs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kto_cli.data.audit.findings import Finding
 from kto_cli.data.columns import I8, U8, Columns, Flags
 from kto_cli.data.pipeline.label import label_rows
 from kto_cli.data.pipeline.outcome import DROPPED, Outcomes
+from kto_cli.data.pipeline.pair_rows import MadePairs, pair_within_prompts
 from kto_cli.data.pipeline.sample import DETAILS as SAMPLE_DETAILS
 from kto_cli.data.pipeline.sample import Rows, Sample, sample
 from kto_cli.data.pipeline.split import DETAILS as SPLIT_DETAILS
@@ -36,6 +37,8 @@ class Assignment:
     """Findings on the kept rows."""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    made_pairs: MadePairs | None = None
+    """With --pair-within-prompts."""
 
 
 def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> Assignment:
@@ -53,6 +56,9 @@ def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> A
     columns.sketches = columns.sketches[:0]  # frees a quarter of the memory of all columns
     unit_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
     _sample(columns, unit_keys, sources, config, done)
+    if (most := config.pair_within_prompts) is not None:
+        done.made_pairs = pair_within_prompts(columns, outcomes, most, config.seed)
+        done.notes.append(done.made_pairs.sentence(most))
     done.findings = examine(
         columns,
         names,

@@ -40,11 +40,12 @@ def account(
         "validation": sum(validation.values()),
         "dropped": sum(reasons[DROPPED].values()),
         "rejected": reasons[REJECTED],
-        "lambda_interval": lambda_interval(train["desirable"], train["undesirable"]),
+        "lambda_interval": lambda_interval(**train) if all(train.values()) else None,
         "lines_in": lines,
         "splits": {"train": train, "validation": validation},
         "dropped_reasons": reasons[DROPPED],
         "findings": as_json(assigned.findings),
+        **({} if assigned.made_pairs is None else {"made_pairs": assigned.made_pairs._asdict()}),
         "sources": [
             {"name": one.name, "kind": one.source.name, **one.where, **per_class(columns, outcomes.train & rows)}
             for one, rows in zip(sources, (columns.sources == number for number in range(len(sources))), strict=True)
@@ -80,7 +81,11 @@ def show(result: dict[str, Any], screen: Screen) -> None:
         screen.table("Not used", ("reason", "rows"), unused)
     show_findings(result["findings"], screen)
     screen.say(counts_sentence(result))
-    screen.say(weights_sentence(result["desirable"], result["undesirable"]))
+    one_class = result["lambda_interval"] is None
+    if one_class:
+        screen.say("Rows of desirable answers alone (--for sft): KTO and losses of pairs cannot learn from them.")
+    else:
+        screen.say(weights_sentence(result["desirable"], result["undesirable"]))
     if result["out"] is None:
         screen.say("Nothing was written (--check). Without --check, findings.jsonl lists every row with a finding.")
         return
@@ -94,7 +99,10 @@ def show(result: dict[str, Any], screen: Screen) -> None:
     for path, count in result["exports_left_out"].items():
         screen.say(f"Left out of {path}: {plural(count, 'row')} in no pair.")
     flag = data_flag(Path(result["out"]))
-    screen.say(f"Next: kto precompute{flag}, or directly kto train{flag}")
+    if one_class:
+        screen.say(f"Next: kto train --loss sft{flag}")
+    else:
+        screen.say(f"Next: kto precompute{flag}, or directly kto train{flag}")
 
 
 def counts_sentence(result: dict[str, Any]) -> str:
