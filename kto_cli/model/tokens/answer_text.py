@@ -32,6 +32,7 @@ class AnswerText:
     def __init__(self, template: ChatTemplate, ends: Sequence[str], eos: str) -> None:
         """
         Args:
+            template: a control text at the end of its prompts (control_text.py) is no part of what is compared.
             ends: tokens that end an answer.
 
         Raises:
@@ -39,7 +40,7 @@ class AnswerText:
         """
         self._template, self._eos = template, eos
         self._ends = re.compile("|".join(map(re.escape, sorted(ends, key=len, reverse=True))))
-        self.prompt = template.render([[QUESTION]], generation=True)[0]
+        self.prompt = template.render([[QUESTION]], generation=True)[0].removesuffix(template.control)
         chat = template.render([[QUESTION, _answer(PROBE)]], generation=False)[0]
         place = chat.rfind(PROBE)
         if chat.count(PROBE) < 2:
@@ -77,7 +78,7 @@ class AnswerText:
         (whole,) = self._template.rendered([[*chat, answer]], generation=False)
         if isinstance(whole, TemplateRefuses):
             return whole
-        text = self._written(prompt, whole, answer)
+        text = self._written(prompt.removesuffix(self._template.control), whole, answer)
         if isinstance(text, TemplateRefuses):
             return text
         for part in _reasonings(answer):
@@ -100,6 +101,7 @@ class AnswerText:
         whole, asked = self._template.rendered([[*chat, answer], chat], generation=False)
         if isinstance(whole, TemplateRefuses) or isinstance(asked, TemplateRefuses):
             return True
+        prompt = prompt.removesuffix(self._template.control)
         return prompt[_shared(asked, prompt) :] != self._generation or not whole.rstrip().endswith(usual.rstrip())
 
     def _written(self, prompt: str, whole: str, message: Message) -> str | TemplateRefuses:

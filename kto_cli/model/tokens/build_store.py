@@ -191,7 +191,10 @@ class _Prompts:
 
     def __init__(self, encoder: Encoder, writer: TextWriter, keys: RowKeys) -> None:
         self._encoder, self._writer, self._numbers = encoder, writer, keys.prompts
-        self._full = numpy.full(int(keys.prompts.max()) + 1, -1)
+        if encoder.control.good != encoder.control.bad:  # a prompt has a text for each label then
+            self._numbers = 2 * keys.prompts + keys.columns["label"]
+        self._labels = keys.columns["label"]
+        self._full = numpy.full(int(self._numbers.max()) + 1, -1)
         self._shortened: dict[tuple[int, int], int] = {}
         self._conversations: dict[bytes, int] = {}
         """Digest of the opening -> number."""
@@ -202,7 +205,7 @@ class _Prompts:
     ) -> tuple[dict[str, NDArray[Any]], list[str]]:
         """Columns prompt, prompt_tokens, dropped and conversation of the rows in `span`, and why each is refused."""
         numbers = self._numbers[span].tolist()
-        fitted = self._encoder.fit_prompts(prompts, completion_tokens, numbers)
+        fitted = self._encoder.fit_prompts(prompts, completion_tokens, numbers, self._labels[span].tolist())
         asked = [(number, prompt.dropped) for number, prompt in zip(numbers, fitted, strict=True)]
         new = {key: prompt.ids for key, prompt in zip(asked, fitted, strict=True) if self._text(*key) < 0}
         for (number, dropped), text in zip(new, self._writer.add(list(new.values())).tolist(), strict=True):

@@ -1,8 +1,8 @@
 """Token store of a dataset: opened from the cache folder, or tokenized into it first.
 
 The name of a store is a hash of everything that determines its tokens: the rows, the tokenizer's files and the versions
-of the libraries that read them, the chat template, its arguments and the date it writes, the end-of-turn tokens, the
-maximum length, and the store's format.
+of the libraries that read them, the chat template, its arguments and the date it writes, the control texts, the
+end-of-turn tokens, the maximum length, and the store's format.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def store_name(dataset: str, file: str, encoder: Encoder, tokenizer_folder: Path
     ]
     if encoder.template_kwargs:  # without any, names are those of stores made before there were any
         parts.append(spelled_kwargs(encoder.template_kwargs))
+    if any(encoder.control):
+        parts.append(["control", *encoder.control])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from kto_cli.common.errors import BadModel
 from kto_cli.data.reasoning import OPENER, closer_of
 from kto_cli.data.texts import TOOLS, Message, calls_of, offered, with_arguments_as_text
+from kto_cli.model.tokens.control_text import control_text_of
 
 PROBE = "kto probe"
 """Text of the chats that a template or a tokenizer is tried on."""
@@ -58,6 +59,8 @@ class ChatTemplate:
         self._special_tokens: dict[str, Any] = tokenizer.special_tokens_map
         self._sources = {offers: str(tokenizer.get_chat_template(tools=offers or None)) for offers in (False, True)}
         self._source = self._sources[False]
+        self.control = control_text_of(self._source)
+        """Text behind its generation prompt that says the label (conditional SFT); empty if it writes none."""
         self.has_tool_template = self._sources[True] != self._source
         """Prompts that offer tools have a template of their own, named tool_use."""
         self.date = (date or datetime.date.today()) if "strftime_now" in "".join(self._sources.values()) else None

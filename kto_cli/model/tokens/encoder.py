@@ -17,6 +17,7 @@ from kto_cli.common.template_kwargs import FLAG
 from kto_cli.data.texts import TOOLS, Message, Text, kinds
 from kto_cli.model.tokens.answer_text import AnswerText
 from kto_cli.model.tokens.chat_template import PROBE, ChatTemplate, TemplateRefuses
+from kto_cli.model.tokens.control_text import ControlTexts
 from kto_cli.model.tokens.template_variables import unused_kwargs
 from kto_cli.model.tokens.text_tokens import TextTokens
 
@@ -56,12 +57,14 @@ class Encoder:
         end_ids: Sequence[int] = (),
         date: datetime.date | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        control: tuple[str, str] | None = None,
     ) -> None:
         """
         Args:
             end_ids: tokens that end a turn, besides the tokenizer's end-of-sequence token.
             date: the date for chat templates that write one; default: today's.
             template_kwargs: arguments of the chat template besides the messages.
+            control: texts at the end of the prompts of desirable and of undesirable rows.
 
         Raises:
             BadFlag: one of those is a special token.
@@ -76,6 +79,7 @@ class Encoder:
             )
         self.ends = sorted({tokenizer.eos_token_id, *end_ids})
         self.template_kwargs = dict(template_kwargs or {})
+        self.control = ControlTexts(*control or ("", ""))
         self._unused = unused_kwargs(tokenizer, self.template_kwargs)
         self._tokens = TextTokens(tokenizer)
         self._template = ChatTemplate(tokenizer, date, self.template_kwargs)
@@ -84,7 +88,7 @@ class Encoder:
         ends = [name for name in tokenizer.convert_ids_to_tokens(self.ends) if name in self._tokens.special]
         self._answers = AnswerText(self._template, [*ends, tokenizer.eos_token], tokenizer.eos_token)
         prompt = self._answers.prompt
-        self._anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :]
+        self._anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :] + self._template.control + self.control.good
 
     def notes(self) -> list[str]:
         """Sentences on how the chat template is used."""
@@ -95,20 +99,25 @@ class Encoder:
         return [f"The chat template does not use {name}, given by {FLAG}." for name in self._unused]
 
     def prompt_ids(self, prompts: Sequence[Text]) -> list[tuple[int, ...]]:
-        """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat).
+        """Token ids of prompts: one BOS where the tokenizer adds one (text) or the template writes one (chat), and the
+        control text of desirable rows.
 
         Raises:
             TemplateRefuses: the chat template does not accept one of them.
         """
-        found = self._prompts(prompts)
+        found = self._prompts(prompts, [True] * len(prompts))
         for one in found:
             if isinstance(one, TemplateRefuses):
                 raise one
         return [one for one in found if not isinstance(one, TemplateRefuses)]
 
-    def _prompts(self, prompts: Sequence[Text]) -> list[tuple[int, ...] | TemplateRefuses]:
+    def _prompts(self, prompts: Sequence[Text], labels: Sequence[bool]) -> list[tuple[int, ...] | TemplateRefuses]:
         chats = iter(self._template.rendered([one for one in prompts if not isinstance(one, str)], generation=True))
         rendered = [prompt if isinstance(prompt, str) else next(chats) for prompt in prompts]
+        rendered = [
+            text + self.control.of(label) if isinstance(text, str) else text
+            for text, label in zip(rendered, labels, strict=True)
+        ]
         texts = iter(self._tokens.ids([text for text in rendered if isinstance(text, str)]))
         found: list[tuple[int, ...] | TemplateRefuses] = []
         for prompt, text in zip(prompts, rendered, strict=True):
@@ -142,7 +151,7 @@ class Encoder:
         hidden = [self._hidden(answer) for answer in answers]
         written = iter(self._answers.of([answer for answer in hidden if not isinstance(answer, str)]))
         texts = [answer + self.tokenizer.eos_token if isinstance(answer, str) else next(written) for answer in hidden]
-        anchors = [":" if isinstance(one, str) else self._anchor for one in completions]
+        anchors = [(self.control.good or ":") if isinstance(one, str) else self._anchor for one in completions]
         named = [answer != shown for answer, shown in zip(answers, hidden, strict=True)]
         plain = [index for index, text in enumerate(texts) if isinstance(text, str) and not named[index]]
         found = [EncodedCompletion((), is_named) for is_named in named]
@@ -207,20 +216,28 @@ class Encoder:
         return self._answers.differs(text, prompt, completion[0], usual)
 
     def fit_prompts(
-        self, prompts: Sequence[Text], completion_tokens: Sequence[int], numbers: Sequence[int]
+        self,
+        prompts: Sequence[Text],
+        completion_tokens: Sequence[int],
+        numbers: Sequence[int],
+        labels: Sequence[bool] | None = None,
     ) -> list[FittedPrompt]:
         """Drops as many of each prompt's oldest turns as its completion needs room, or as there are.
 
         Args:
-            numbers: equal for equal prompts, so that each is tokenized once.
+            numbers: equal for equal prompts (with control texts: of equal labels), so that each is tokenized once.
+            labels: of the rows, for their control texts; default: desirable.
         """
+        labels = [True] * len(prompts) if labels is None else labels
         remaining: dict[int, Text] = dict(enumerate(prompts))
         known: dict[tuple[int, int], tuple[int, ...] | TemplateRefuses] = {}  # ids by number and dropped turns
         fitted = [FittedPrompt((), -1)] * len(prompts)
         while remaining:
             keys = {index: (numbers[index], fitted[index].dropped + 1) for index in remaining}
             new = {keys[index]: text for index, text in remaining.items() if keys[index] not in known}
-            known.update(zip(new, self._prompts(list(new.values())), strict=True))
+            label_of = {keys[index]: labels[index] for index in remaining}
+            found = self._prompts(list(new.values()), [label_of[key] for key in new])
+            known.update(zip(new, found, strict=True))
             too_long = {}
             for index, text in remaining.items():
                 ids = known[keys[index]]
