@@ -13,7 +13,7 @@ from kto_cli.common.files import finite, make_folder, replacing
 from kto_cli.common.screen import Screen
 from kto_cli.core.halos import SIZES, Check, check, random_units, shape
 from kto_cli.core.theory.comparison import WORLDS, Outcome, answer, compare
-from kto_cli.core.theory.constructions import CONSTRUCTIONS, WITHOUT
+from kto_cli.core.theory.constructions import ALIKE, CONSTRUCTIONS, WITHOUT
 from kto_cli.core.theory.gradients import MARGINS, gradient_weights, tail_words
 from kto_cli.core.theory.theorems import FOUR_THIRDS, contradiction, equivalence, majority
 from kto_cli.workflows.theory_figure import FIGURE, write_figure
@@ -77,7 +77,8 @@ def _halos(screen: Screen) -> list[dict[str, Any]]:
     screen.say(
         "v: the value function, concave where z > 0 (else: by how much its slope rises there). t: the affine function, "
         "which v5 of the paper lets rise. = loss: t(v) is the loss, on 500 random units. PPO-Clip fails as the paper "
-        "writes it, and passes with the signed ratio as its reward. Without a construction here: "
+        "writes it, and passes with the signed ratio as its reward. "
+        f"{'; '.join(f'{name}: as {other}' for name, other in ALIKE.items())}. Without a construction here: "
         f"{', '.join(WITHOUT)}; that none exists is not shown."
     )
     screen.table(

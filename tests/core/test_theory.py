@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from kto_cli.core.halos import check, random_units, shape
+from kto_cli.core.loss_kinds import LOSSES
 from kto_cli.core.theory import optima
 from kto_cli.core.theory.comparison import answer, compare
-from kto_cli.core.theory.constructions import CLIP, CONSTRUCTIONS
+from kto_cli.core.theory.constructions import ALIKE, CLIP, CONSTRUCTIONS, WITHOUT
 from kto_cli.core.theory.gradients import MARGINS, gradient_weights, tail, tail_words
 from kto_cli.core.theory.theorems import contradiction, equivalence, majority
 from kto_cli.core.theory.worlds import CONDITIONS, Condition, Worlds, best_gain, gain, make_worlds, together
@@ -57,6 +58,11 @@ def test_an_undesirable_row_with_its_plain_reward_meets_v5_alone():
     """The loss rises with q, and v does, so t must rise."""
     found = check(BY_NAME["kto, undesirable, r = q"], UNITS)
     assert (found.slope > 0, found.meets, found.meets_v5) == (True, False, True)
+
+
+def test_every_loss_that_can_be_trained_has_its_place():
+    named = {one.loss for one in CONSTRUCTIONS} | set(ALIKE) | set(WITHOUT)
+    assert set(LOSSES) <= named
 
 
 def test_a_construction_of_another_loss_is_noticed():

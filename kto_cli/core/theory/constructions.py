@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kto_cli.core.halos import Construction, Units
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.losses import kto_losses
+from kto_cli.core.pair_losses import PAIR_LOSSES, Pairs
 from kto_cli.core.value_functions import VALUE_FUNCTIONS
 
 BETA = 0.1
@@ -24,27 +26,20 @@ CLIP = 0.2
 """PPO's epsilon, as drawn in the paper."""
 WEIGHT = 1.33
 """Any weight of a row: an affine slope."""
+SETTINGS = LossSettings(beta=BETA, ipo_tau=TAU, slic_delta=DELTA, slic_lambda=0.0, simpo_gamma=GAMMA)
+"""Of the pair losses; of slic the calibration term alone."""
 
 
-def dpo(units: Units) -> Tensor:
-    """-log sigmoid(beta (q_w - q_l))."""
-    return -logsigmoid(BETA * (units.ratios - units.rival_ratios))
+def pair_loss(name: str, *, beta: float = BETA) -> Callable[[Units], Tensor]:
+    """A pair loss as it is trained, of a unit and its rival."""
 
+    def loss(units: Units) -> Tensor:
+        pairs = Pairs(
+            units.logps, units.rival_logps, units.ratios, units.rival_ratios, units.lengths, units.rival_lengths
+        )
+        return PAIR_LOSSES[name](pairs, SETTINGS._replace(beta=beta))
 
-def slic(units: Units) -> Tensor:
-    """max(0, delta - l_w + l_l), the calibration term."""
-    return (DELTA - units.logps + units.rival_logps).clamp(min=0)
-
-
-def simpo(units: Units) -> Tensor:
-    """-log sigmoid(beta (l_w / T_w - l_l / T_l) - gamma)."""
-    difference = units.logps / units.lengths - units.rival_logps / units.rival_lengths
-    return -logsigmoid(SIMPO_BETA * difference - GAMMA)
-
-
-def ipo(units: Units) -> Tensor:
-    """(q_w / T_w - q_l / T_l - 1 / (2 tau))^2."""
-    return (units.ratios / units.lengths - units.rival_ratios / units.rival_lengths - 1 / (2 * TAU)).square()
+    return loss
 
 
 def nca_desirable(units: Units) -> Tensor:
@@ -141,20 +136,20 @@ CONSTRUCTIONS = (
     _unpaired("linear", "linear"),
     _unpaired("kahneman-tversky", "kahneman-tversky"),
     Construction(
-        "dpo", "pair", "v = log sigmoid(z); r = beta q", dpo,
+        "dpo", "pair", "v = log sigmoid(z); r = beta q", pair_loss("dpo"),
         lambda units: BETA * units.ratios, lambda units: BETA * units.rival_ratios, logsigmoid,
     ),
     Construction(
-        "slic", "pair, calibration", "v = min(0, z - delta); r = l", slic,
+        "slic", "pair, calibration", "v = min(0, z - delta); r = l", pair_loss("slic"),
         lambda units: units.logps, lambda units: units.rival_logps, lambda z: (z - DELTA).clamp(max=0),
     ),
     Construction(
-        "simpo", "pair", "v = log sigmoid(z - gamma); r = beta l / T", simpo,
+        "simpo", "pair", "v = log sigmoid(z - gamma); r = beta l / T", pair_loss("simpo", beta=SIMPO_BETA),
         lambda units: SIMPO_BETA * units.logps / units.lengths,
         lambda units: SIMPO_BETA * units.rival_logps / units.rival_lengths, lambda z: logsigmoid(z - GAMMA),
     ),
     Construction(
-        "ipo", "pair", "v = -(z - 1 / (2 tau))^2; r = q / T", ipo,
+        "ipo", "pair", "v = -(z - 1 / (2 tau))^2; r = q / T", pair_loss("ipo"),
         lambda units: units.ratios / units.lengths, lambda units: units.rival_ratios / units.rival_lengths,
         lambda z: -(z - 1 / (2 * TAU)).square(),
     ),
@@ -167,6 +162,12 @@ CONSTRUCTIONS = (
     _ppo(1.0, signed=True),
     _ppo(-1.0, signed=True),
 )  # fmt: skip
-"""In the order of the table. apo-zero-unpaired and each completion of apo-zero are kto's with z = 0."""
+"""In the order of the table."""
+ALIKE = {
+    "apo-zero-unpaired": "kto with z = 0",
+    "apo-zero": "kto with z = 0, of each completion",
+    "bco": "concave with another z",
+}
+"""Losses whose construction is that of another one."""
 WITHOUT = ("sft", "csft", "orpo", "apo-down")
 """Losses without a construction here. That none exists for sft is quoted from the paper, not shown."""
