@@ -451,10 +451,11 @@ def test_answers_that_are_json_stay_text(tmp_path):
         "array of roles {x}",
     ]
     rows = [{"prompt": f"Q{n}", "completion": text, "label": n % 2 == 0} for n, text in enumerate(answers)]
-    _, notes = run(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out")
+    result, notes = run(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out")
     assert list(labels_of(tmp_path / "out")) == answers
     assert "Answers that are the JSON of a chat other than their prompt's, kept as text: 2." in notes
-    assert any(note.startswith("Answers that are the JSON of an object, kept as text") for note in notes)
+    assert [one["finding"] for one in result["findings"] if one["finding"].startswith("json_")] == ["json_answers"]
+    assert not any("JSON of an object" in note for note in notes)
 
 
 def test_a_truncated_chat_is_rejected(tmp_path):
@@ -559,6 +560,35 @@ def test_a_system_column_beside_a_whole_chat(tmp_path):
     systems = [row.prompt[0]["content"] for row in load_data_dir(tmp_path / "out").train]  # type: ignore[index]
     assert systems == ["Kind.", "Kind."]
     assert result["rejected"] == {"two_system_messages": 1}
+
+
+@pytest.mark.parametrize("kind", ["labels", "chats", "pairs"])
+def test_a_system_column_of_a_table_in_trl_columns(tmp_path, kind):
+    """The system message stands before the prompt; another one in the chat rejects the row."""
+
+    def row(number: int, system: Any) -> dict[str, Any]:
+        asked, answer = chat(number, f"A{number}")
+        asked = [turn for turn in asked if turn["role"] != "system"]
+        texts: dict[str, dict[str, Any]] = {
+            "labels": {"prompt": f"Q{number}", "completion": f"A{number}", "label": number % 2},
+            "chats": {"messages": asked + answer, "label": number % 2},
+            "pairs": {"prompt": asked, "chosen": answer, "rejected": chat(number, "No.")[1]},
+        }
+        return texts[kind] | {"system": system}
+
+    rows = [row(0, "Kind."), row(1, "Kind."), row(2, " "), row(3, None)]
+    if kind == "chats":
+        rows.append(row(4, "Kind."))
+        rows[-1]["messages"].insert(0, {"role": "system", "content": "Rude."})
+    result, notes = run(write_lines(tmp_path / "a.jsonl", *rows), tmp_path / "out")
+    found = [row.prompt[0] for row in load_data_dir(tmp_path / "out").train]
+    systems = [turn["content"] for turn in found if turn["role"] == "system"]  # type: ignore[index]
+    assert systems == ["Kind."] * (4 if kind == "pairs" else 2)
+    assert result["rejected"] == ({"two_system_messages": 1} if kind == "chats" else {})
+    assert "Records whose system message is their column system: 2." in notes
+    if kind == "labels":
+        _, notes = run(tmp_path / "a.jsonl", tmp_path / "text", text=True)
+        assert "Columns ignored: system." in notes
 
 
 def test_columns_that_are_not_read_are_named(tmp_path):

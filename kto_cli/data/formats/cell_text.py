@@ -33,8 +33,6 @@ STARTS_A_CHAT = re.compile(
 )
 READ_AS_CHAT = "chats written as text in a cell (JSON or Python), read as chats"
 KEPT_AS_TEXT = "answers that are the JSON of a chat other than their prompt's, kept as text"
-JSON_PROMPT = "prompts that are the JSON of an object, kept as text (a field of it: --prompt-column COLUMN.FIELD)"
-JSON_ANSWER = "answers that are the JSON of an object, kept as text (a field of it: --completion-column COLUMN.FIELD)"
 READ_AS_TURNS = "prompts and answers that are lists of texts, read as turns"
 
 

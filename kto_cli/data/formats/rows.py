@@ -6,6 +6,7 @@ role_not_accepted, tools_not_accepted, media_not_accepted, part_not_accepted
                                                      a message (messages.py)
 roles_do_not_alternate, answer_not_one_turn, rated_message_unclear, rated_message_missing, call_without_result
                                                      a chat (chats.py)
+two_system_messages                                  another one in the chat than in the column `system`
 prompts_differ, answers_identical                    the two sides of a pair
 label_missing, label_not_binary, label_not_accepted  the label (labels.py)
 """
@@ -16,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kto_cli.data.formats.cell_text import (
-    JSON_ANSWER,
-    JSON_PROMPT,
     KEPT_AS_TEXT,
     READ_AS_CHAT,
     chat_in_text,
@@ -27,11 +26,12 @@ from kto_cli.data.formats.cell_text import (
 from kto_cli.data.formats.chats import answer_turn, prompt_chat, rated_id, thread_of, whole_chat, with_rated
 from kto_cli.data.formats.counts import count
 from kto_cli.data.formats.fields import as_prompt, chat_turns
-from kto_cli.data.formats.labels import label_value
+from kto_cli.data.formats.labels import is_blank, label_value
 from kto_cli.data.formats.messages import Turn, as_messages, offered_tools, read_turns
 from kto_cli.data.formats.records import Message, Output, Pair, RowFault, Scored, Text, check_text, message, root
 from kto_cli.data.texts import tools_of, with_tools, without_tools
 
+SYSTEM = "records whose system message is their column system"
 OFFERED = "records whose prompt offers tools, which the model's chat template is given"
 
 
@@ -46,7 +46,6 @@ def prompt_of(value: Any, as_text: bool) -> Text:
     if isinstance(value, str) and chat_in_text(value, "the prompt") is None:
         if not check_text(value, "the prompt").strip():
             raise RowFault("empty_prompt", "the prompt is empty")
-        count_object(value, JSON_PROMPT)
         return as_prompt(value, as_text)
     if as_text:
         raise RowFault("not_text", "--text keeps plain text, and the prompt is a chat")
@@ -79,6 +78,35 @@ def offering(tools: str, prompt: Text) -> Text:
     return with_tools(tools, prompt)
 
 
+def behind_system(prompt: Text, values: Mapping[str, Any]) -> Text:
+    """Prompt with the system message that the row has in its column `system`, if any.
+
+    Raises:
+        RowFault: see `with_system`.
+    """
+    cell = values.get("system")
+    found = prompt if is_blank(cell) else with_system(prompt, check_text(cell, "system"))
+    if found is not prompt:
+        count(SYSTEM)
+    return found
+
+
+def with_system(prompt: Text, system: str | None) -> Text:
+    """Prompt with a system message, unless it has that very one.
+
+    Raises:
+        RowFault: `two_system_messages` if it has another one.
+    """
+    if system is None or isinstance(prompt, str):
+        return prompt
+    asked = without_tools(prompt)
+    if asked[0]["role"] != "system":
+        return with_tools(tools_of(prompt), (message("system", system), *asked))
+    if asked[0]["content"].strip() != system.strip():
+        raise RowFault("two_system_messages", "the chat has a system message that differs from the system column's")
+    return prompt
+
+
 def answer_of(value: Any, prompt: Text, what: str) -> Text:
     """Answer in the form of its prompt; a list of messages may repeat the prompt before the answer.
 
@@ -94,17 +122,10 @@ def answer_of(value: Any, prompt: Text, what: str) -> Text:
     if isinstance(value, str):
         if not check_text(value, what).strip():
             raise RowFault("empty_answer", f"{what} is empty")
-        count_object(value, JSON_ANSWER)
         return value if isinstance(prompt, str) else (message("assistant", value),)
     if isinstance(prompt, str):
         raise RowFault("not_text", f"--text keeps plain text, and {what} is a chat")
     return (answer_turn(chat_turns(value, what), prompt, what),)
-
-
-def count_object(text: str, note: str) -> None:
-    """Counts a text that is the source of an object: a log may hold the text in a field of it."""
-    if (text[:1] == "{" or text[:1].isspace()) and text.lstrip()[:1] == "{" and isinstance(structure_of(text), dict):
-        count(note)
 
 
 def answer_in_text(text: str, prompt: Text, what: str) -> list[Turn] | None:
@@ -157,6 +178,7 @@ def pair(values: dict[str, Any], origin: str, as_text: bool, split: str | None =
     tools = offered_tools(values)
     given, sides = turns_of(values.get("prompt"), [values.get("chosen"), values.get("rejected")])
     prompt = offering(tools, prompt_of(shared_prompt(*sides) if given is None else given, as_text))
+    prompt = behind_system(prompt, values)
     chosen, worse = (answer_of(value, prompt, name) for name, value in zip(("chosen", "rejected"), sides, strict=True))
     if chosen == worse:
         raise RowFault("answers_identical", "chosen and rejected are the same; one text would be in both classes")
@@ -178,6 +200,7 @@ def labelled(values: dict[str, Any], origin: str, as_text: bool, split: str | No
         given, [answer] = turns_of(values.get("prompt"), [values.get("completion")])
         prompt = offering(tools, prompt_of(given, as_text))
         completion = answer_of(answer, prompt, "completion")
+    prompt = behind_system(prompt, values)
     if isinstance(label, bool):
         return Output(prompt, completion, label, origin, root(prompt), split)
     return Scored(prompt, completion, label, origin, root(prompt), split, by_label=True)

@@ -8,8 +8,8 @@ https://huggingface.co/docs/trl/dataset_formats (`messages` with a label is an a
 rejected and completion is a text or a list of chat messages {role, content}. An answer in messages may repeat the
 prompt before it. In a pair of chats without `prompt`, the messages that chosen and rejected share are the prompt.
 Chats are read as they happen (chats.py); the message that was rated may be named by `message_id` or `meta.message_id`.
-A text prompt is one user turn and its answer one assistant turn, unless --text is given. Other columns are ignored,
-with a note that names them.
+A text prompt is one user turn and its answer one assistant turn, unless --text is given. A column `system` has the
+system message of the prompt. Other columns are ignored, with a note that names them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = {
     "messages": ("messages", "label"),
 }
 WANTED = (
-    *("prompt", "chosen", "rejected", "completion", "label", "messages"),
+    *("prompt", "chosen", "rejected", "completion", "label", "messages", "system"),
     *MORE_THAN_TEXT,
     *("message_id", "meta"),  # which message of a chat was rated (chats.py)
 )
@@ -117,10 +117,10 @@ def refuse_texts_without_prompt(name: str, columns: Sequence[str], records: Iter
     raise BadInput(f"{what}.", step)
 
 
-def column_notes(kind: str, columns: Sequence[str]) -> list[str]:
-    """Note on the ignored columns, if there are any."""
-    read = WANTED if kind != "paired" else (*KINDS[kind], "prompt", *MORE_THAN_TEXT)
-    return ignored_columns(columns, read)
+def column_notes(kind: str, columns: Sequence[str], as_text: bool) -> list[str]:
+    """Note on the ignored columns, if there are any; plain text has no system message."""
+    read = WANTED if kind != "paired" else (*KINDS[kind], "prompt", "system", *MORE_THAN_TEXT)
+    return ignored_columns(columns, [name for name in read if not (as_text and name == "system")])
 
 
 def first_records(raw_file: RawFile) -> list[Record]:
@@ -142,7 +142,7 @@ def check(columns: Sequence[str], raw_file: RawFile, config: BinarizeConfig) -> 
     first = first_records(raw_file)
     if kind == "paired":
         refuse_texts_without_prompt(name, columns, first)
-    notes = column_notes(kind, columns)
+    notes = column_notes(kind, columns, config.text)
     prompts = [record.values.get("prompt") for record in first if record.values]
     if not config.text and any(isinstance(prompt, str) and not holds_chat(prompt) for prompt in prompts):
         notes.append(f"{name}: each text prompt is read as one user turn (--text keeps plain text).")

@@ -39,17 +39,15 @@ from kto_cli.data.formats.records import (
     Scored,
     Text,
     check_text,
-    message,
     root,
 )
-from kto_cli.data.formats.rows import answer_of, chat_and_answer, offering, prompt_of, shared_prompt
+from kto_cli.data.formats.rows import answer_of, chat_and_answer, offering, prompt_of, shared_prompt, with_system
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.formats.tool_calls import tools_json
 from kto_cli.data.log.cell_path import NotApplicable, cell_of
 from kto_cli.data.log.columns import notes, parts_of_prompt, resolve_columns, with_known_columns
 from kto_cli.data.log.labels import NoFeedback, Values, label_or_score
 from kto_cli.data.readers.jsonl import Record
-from kto_cli.data.texts import tools_of, with_tools, without_tools
 
 DIFY_ANSWER, DIFY_RATING, DIFY_LENGTH = "ai_response", "feedback_rating_raw", 500
 """Columns of Dify's export of feedback, and how many characters of an answer it writes before three points."""
@@ -143,22 +141,6 @@ def system_message(values: Values, config: BinarizeConfig) -> str | None:
     """System message of the row, if its column has one."""
     cell = text_cell(values, config.system_column)
     return None if is_blank(cell) else check_text(cell, config.system_column or "")
-
-
-def with_system(prompt: Text, system: str | None) -> Text:
-    """Prompt with a system message, unless it has that very one.
-
-    Raises:
-        RowFault: `two_system_messages` if it has another one.
-    """
-    if system is None or isinstance(prompt, str):
-        return prompt
-    asked = without_tools(prompt)
-    if asked[0]["role"] != "system":
-        return with_tools(tools_of(prompt), (message("system", system), *asked))
-    if asked[0]["content"].strip() != system.strip():
-        raise RowFault("two_system_messages", "the chat has a system message that differs from the system column's")
-    return prompt
 
 
 def conversation(values: Values, config: BinarizeConfig) -> str | None:
