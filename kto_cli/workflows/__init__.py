@@ -11,5 +11,6 @@ evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
 demo.py           kto demo
 theory.py         kto theory
+theory_loss.py    kto theory --loss
 theory_figure.py  its picture, Figure 2 of the paper
 """

@@ -105,10 +105,23 @@ def test_a_command_can_be_typed(path, words, monkeypatch):
         list_sources,
         precompute,
         theory,
+        theory_loss,
         train,
     )
 
-    for module in (binarize, compare, demo, device_memory, dry_run, evaluate, list_sources, precompute, theory, train):
+    for module in (
+        binarize,
+        compare,
+        demo,
+        device_memory,
+        dry_run,
+        evaluate,
+        list_sources,
+        precompute,
+        theory,
+        theory_loss,
+        train,
+    ):
         monkeypatch.setattr(module, "run", lambda *given, **named: {})
     monkeypatch.setattr(evaluate, "report_only", lambda *given, **named: {})
     ran = call(*words)

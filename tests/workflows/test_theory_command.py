@@ -57,3 +57,46 @@ def test_the_figure_is_a_picture_of_the_functions(workplace):
 def test_a_folder_that_cannot_be_made_is_one_line(workplace):
     Path("taken").write_text("a file")
     assert "taken" in error_line(call("theory", "--out", "taken"))
+
+
+OWN = """
+import torch
+
+def hinge(values, settings):
+    return torch.relu(1 - settings.beta * values.signs * values.log_ratios)
+
+def likelihood(values, settings):
+    return -values.logps
+
+def first_row(values, settings):
+    return -values.logps[:1]
+
+def wrong_gradient(values, settings):
+    return -values.log_ratios + values.logps.detach()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("hinge", ("gradient", "order", "shift", "raised", "lowered")),
+        ("likelihood", ("gradient", "order", "raised")),
+        ("first_row", ("gradient", "raised", "lowered")),
+        ("wrong_gradient", ("order", "raised")),
+    ],
+)
+def test_a_loss_of_ones_own(workplace, name, held):
+    module = f"own_{name}"
+    Path(f"{module}.py").write_text(OWN)
+    ran = call("theory", "--json", "--loss", f"{module}:{name}")
+    found = ran.json
+    assert "Running code of" in ran.err
+    holds = {key for key in ("gradient", "order", "shift") if found[key] < 1e-6}
+    holds |= {key for key in ("raised", "lowered") if found[key] == 1}
+    assert holds == set(held)
+
+
+def test_a_loss_that_is_none_is_one_line(workplace):
+    assert "MODULE:FUNCTION" in error_line(call("theory", "--loss", "dpo"))
+    assert "cannot be imported" in error_line(call("theory", "--loss", "nowhere:f"))
+    assert "--out" in error_line(call("theory", "--loss", "a:b", "--out", "x"))

@@ -6,4 +6,5 @@ theorems.py       Theorems 4.2 and 4.3, both versions
 worlds.py         random worlds in which it is known what people want
 optima.py         the policy that each loss leads to in them
 comparison.py     KTO or DPO, when?
+own_loss.py       a loss of the user's: gradient, invariances, directions
 """
