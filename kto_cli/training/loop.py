@@ -245,10 +245,12 @@ def _distance_at_start(run: Run, output: StepOutput) -> dict[str, float]:
     """How far the policy is from the reference before the first update."""
     if run.starts_at_reference:
         return {"noise_floor": check_noise_floor(output, run.engine.scorer, run.screen)}
-    kl = output.mismatched_log_ratios.mean().item()
+    others = output.mismatched_log_ratios
+    ratios, what = (others, "mismatched completion") if len(others) else (output.log_ratios, "row")
+    kl = ratios.mean().item()
     run.screen.note(
         f"Before training, the KL from the reference is estimated at {kl:.3g} nats per completion (mean log-ratio of "
-        f"the first step's {plural(len(output.mismatched_log_ratios), 'mismatched completion')}; it can be below 0)."
+        f"the first step's {plural(len(ratios), what)}; it can be below 0)."
     )
     return {"kl_at_start": kl}
 

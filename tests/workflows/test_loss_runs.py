@@ -156,3 +156,19 @@ def test_without_a_reference(given, workplace):
     assert call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4).code == 0
     for words in (("--loss", "dpo"), ("--reference-point", "zero")):
         assert "--reference none" in one_error(call("train", *given, "--reference", "none", *words, "--out", "other"))
+
+
+@pytest.mark.parametrize("adapters", [(), ("--lora-r", 4)], ids=["whole weights", "adapters"])
+def test_sft_then_kto(adapters, given, pico_data, workplace):
+    """The second run's reference is the first's result: its log-probs are computed anew, and it starts there."""
+    shared = ["--cache", "cache", "--max-steps", 2, "--learning-rate", 1e-2, "--batch-size", 8, *adapters]
+    assert call("train", *given, *shared, "--loss", "sft", "--out", "sft").code == 0
+    chained = call("train", "--data", pico_data, "--model", "sft", *shared, "--out", "kto")
+    assert chained.code == 0, chained.err
+    assert ", 0 cached" in chained.err, "not the base model's"
+    assert lines_of(Path("kto"))[0]["noise_floor"] < 1e-3
+    assert call("eval", "kto", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4).code == 0
+    again = call("train", *given, *shared, "--loss", "dpo", "--reference", "sft", "--out", "other")
+    if not adapters:
+        assert again.code == 0, again.err
+        assert "kl_at_start" in lines_of(Path("other"))[0]
