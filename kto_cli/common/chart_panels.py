@@ -35,7 +35,7 @@ PANELS = (
         "loss",
         "Loss",
         "loss",
-        "The KTO loss, which training minimizes. It starts near 0.5 x the mean class weight and falls slowly.",
+        "The loss, which training minimizes. KTO's starts near 0.5 x the mean class weight and falls slowly.",
         (("training", "loss"),),
         (("validation", "loss"),),
     ),

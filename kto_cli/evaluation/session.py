@@ -31,6 +31,7 @@ from kto_cli.evaluation.weights import answer_dtype, cast_weights
 from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.logprobs.prepare import Prepared, prepare
+from kto_cli.training.loss_flags import loss_words
 
 
 @dataclass
@@ -204,7 +205,10 @@ def facts_of(session: Session, weights: LossSettings, metrics: dict[str, Any]) -
         "data": {"folder": str(data.folder), "fingerprint": data.fingerprint},
         "dtype": session.prepared.precision.name,
         "answer_dtype": str(session.answering.dtype).removeprefix("torch."),
-        **weights._asdict(),
+        "loss": loss_words(weights),
+        "beta": weights.beta,
+        "lambda_d": weights.lambda_d,
+        "lambda_u": weights.lambda_u,
         "metrics": metrics,
     }
 

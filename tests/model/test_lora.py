@@ -84,7 +84,9 @@ def test_a_step_equals_the_one_computed_by_hand():
         torch.tensor([row.label for row in rows]),
         naive_logps(hand, mismatched).detach(),
         references.mismatched,
-        **SETTINGS._asdict(),
+        beta=SETTINGS.beta,
+        lambda_d=SETTINGS.lambda_d,
+        lambda_u=SETTINGS.lambda_u,
     )
     loss.backward()
 

@@ -33,7 +33,7 @@ HEADLINES = (("auc",), ("margin_nats", "margin"), ("reward_desirable",), ("kl", 
 """Groups of keys; of each the first that is known."""
 OUTSIDE_SECTIONS = (
     *("checkpoint", "weights", "of", "reference", "data", "dtype", "answer_dtype"),
-    *("beta", "lambda_d", "lambda_u", "metrics"),
+    *("loss", "beta", "lambda_d", "lambda_u", "metrics"),
 )
 """Keys of metrics.json that are shown elsewhere on the page."""
 OPEN_ANSWERS = 12
@@ -180,7 +180,7 @@ def _inputs(evidence: Evidence) -> list[list[str]]:
         about = {**part(evidence.settings, name), **part(evidence.results, name)}
         rows += [[name, shown(about[key])]] if key in about else []
         rows += [[f"fingerprint of the {name}", shown(about["fingerprint"])]] if "fingerprint" in about else []
-    for name in ("dtype", "answer_dtype", "beta", "lambda_d", "lambda_u"):
+    for name in ("dtype", "answer_dtype", "loss", "beta", "lambda_d", "lambda_u"):
         rows += [[name, shown(evidence.results[name])]] if name in evidence.results else []
     return rows
 

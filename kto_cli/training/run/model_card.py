@@ -12,6 +12,7 @@ from kto_cli.common.tables import LABELS, span
 from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.training.loss_flags import loss_words
 
+KTO_LINK = "[KTO](https://arxiv.org/abs/2402.01306)"
 _CARD = """---
 library_name: {{ "peft" if adapters else "transformers" }}
 {%- if base_model %}
@@ -20,9 +21,9 @@ base_model: {{ base_model }}
 tags: [kto, alignment{{ ", lora" if settings.config.adapters }}]
 ---
 
-# {{ start.name }}, aligned with KTO
+# {{ start.name }}, aligned with {{ loss_name }}
 
-Trained with [KTO](https://arxiv.org/abs/2402.01306) by `kto` {{ version }}.
+Trained with {{ loss_link }} by `kto` {{ version }}.
 
 {{ verdict.sentence }}
 {% for warning in verdict.warnings %}
@@ -81,6 +82,8 @@ def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, 
     return environment.from_string(_CARD).render(
         settings=settings,
         loss=loss_words(settings.loss),
+        loss_name="KTO" if settings.config.loss == "kto" else settings.config.loss,
+        loss_link=KTO_LINK if settings.config.loss == "kto" else f"the loss {settings.config.loss}",
         start=prepared.source,
         reference=prepared.reference,
         base_model=below.name if below.on_hub else None,
