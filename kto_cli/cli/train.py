@@ -59,18 +59,18 @@ class TrainFlags(ModelFlags):
         ),
     ] = None
 
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help=f"{', '.join(LOSSES)}, or MODULE:FUNCTION: see docs/losses.md.", rich_help_panel=KTO
+        ),
+    ]
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
             help="The reference, if it is not --model: a folder or Hub id, with the same tokens; or none.",
             rich_help_panel=KTO,
-        ),
-    ]
-    loss: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help=f"{', '.join(LOSSES)}, or MODULE:FUNCTION: see docs/losses.md.", rich_help_panel=KTO
         ),
     ]
     beta: Annotated[

@@ -26,6 +26,7 @@ from kto_cli.cli.app import app
 from kto_cli.common.model_config import DTYPES
 from kto_cli.common.train_config import OPTIMIZERS, SCHEDULES, SWITCH, TRACKERS, TrainConfig
 from kto_cli.core.statistics import curves, verdict
+from kto_cli.training.loss_flags import loss_kind
 from kto_cli.training.settings import default_learning_rate
 
 DOCS = REPOSITORY / "docs"
@@ -315,7 +316,13 @@ def test_the_run_directory_of_the_page_is_the_real_one(run_files):
 
 
 def test_the_example_configs_are_those_that_the_pages_name():
-    assert {path.name for path in CONFIGS} == {"lora-1b.yaml", "qlora-8b.yaml", "full-finetune.yaml", "fsdp2.yaml"}
+    pages = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert not [path.name for path in CONFIGS if f"examples/{path.name}" not in pages]
+
+
+@pytest.mark.parametrize("name", ["sft-then-kto-1", "sft-then-kto-2", "dpo-pairs", "product-log-1-to-10"])
+def test_the_flags_of_a_recipe_go_with_its_loss(name):
+    loss_kind(settings_of(f"{name}.yaml"))
 
 
 def settings_of(name: str) -> TrainConfig:
