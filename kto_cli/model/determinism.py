@@ -53,7 +53,7 @@ def require_determinism(scorer: Any, sequences: Sequence[TokenSequence], screen:
 @contextlib.contextmanager
 def required_if_preferred() -> Iterator[None]:
     """Requires deterministic algorithms while operations run that have them, where they are only preferred."""
-    if not torch.is_deterministic_algorithms_warn_only_enabled() or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not torch.is_deterministic_algorithms_warn_only_enabled():
         yield
         return
     torch.use_deterministic_algorithms(True)
