@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -224,8 +225,18 @@ def test_adapters_under_fsdp2(runs, state):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launched", ["DDP", "FSDP2"])
-@pytest.mark.parametrize("way", ["stacked", "continued", "whole", "other"])
+@pytest.mark.parametrize(
+    ("launched", "way"),
+    [
+        ("DDP", "stacked"),
+        ("FSDP2", "other"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in itertools.product(("DDP", "FSDP2"), ("stacked", "continued", "whole", "other"))
+            if each not in (("DDP", "stacked"), ("FSDP2", "other"))
+        ),
+    ],
+)
 def test_chains_of_two_processes(runs, launched, way, pico):
     """A run from an adapter, or with another reference, trains as one process does; its reference is computed anew."""
     home = runs.home / f"chain-{launched}-{way}"

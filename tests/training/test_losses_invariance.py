@@ -67,7 +67,7 @@ def references_near(model: Any = None) -> ReferenceLogps:
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("budget", [1, 120, 10_000], ids=["one row", "a few rows", "all rows"])
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("packed", [pytest.param(False, marks=pytest.mark.slow), True], ids=["padded", "packed"])
 def test_the_step_is_the_naive_one(name, budget, packed):
     """Micro-batches of one row tear every pair apart, those of a few rows some pairs; a point of all rows needs all."""
     references = references_near()
