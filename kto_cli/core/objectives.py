@@ -15,8 +15,9 @@ from torch import Tensor
 
 from kto_cli.core.custom_loss import custom_loss
 from kto_cli.core.loss_kinds import LossSettings, is_custom
+from kto_cli.core.losses import reference_point
 from kto_cli.core.pair_losses import PAIR_LOSSES, Pairs
-from kto_cli.core.value_functions import STEEPEST, VALUE_FUNCTIONS
+from kto_cli.core.value_functions import VALUE_FUNCTIONS, slope_shares
 
 
 class Values(NamedTuple):
@@ -102,9 +103,8 @@ def context(
     point, mean, after = torch.zeros((), dtype=values.logps.dtype), 0.0, before
     if kind.is_unpaired and settings.point == "mismatched":
         assert mismatched is not None
-        middle = mismatched.detach().mean()
-        # Clamped once, after the mean over everything: per process or micro-batch would bias it upwards.
-        point, mean = (middle.clamp(min=0) if settings.reference else middle), middle.item()
+        found = reference_point(mismatched)
+        point, mean = (found.value if settings.reference else mismatched.detach().mean()), found.mean
     elif needs_own_first(settings):
         ratios = values.ratios(settings).detach()
         if settings.point == "mean-reward":
@@ -112,15 +112,15 @@ def context(
             mean = after.total / after.rows
             point = torch.tensor(mean, dtype=ratios.dtype)
         else:
-            up, down = (_mean(ratios[side]).clamp(min=0) for side in (~desirable, desirable))
-            point, mean = torch.where(desirable, up, down), ratios.mean().item()
+            point, mean = opposite_points(ratios, desirable), ratios.mean().item()
     tokens = float(values.lengths[desirable].sum())
     return Context(point, mean, units, tokens, after)
 
 
-def _mean(values: Tensor) -> Tensor:
-    """0 for none."""
-    return values.sum() / max(1, len(values))
+def opposite_points(ratios: Tensor, desirable: Tensor) -> Tensor:
+    """[rows] the mean log-ratio of the other class, not below 0; 0 where it has no row."""
+    up, down = (ratios[side].sum() / max(1, int(side.sum())) for side in (~desirable, desirable))
+    return torch.where(desirable, up, down).clamp(min=0)
 
 
 def unit_losses(settings: LossSettings, values: Values, given: Context) -> Tensor:
@@ -167,12 +167,8 @@ def coefficients(settings: LossSettings, values: Values, given: Context) -> Tens
 def gradient_shares(settings: LossSettings, values: Values, given: Context) -> Tensor | None:
     """[units] each unit's gradient as a share of the largest it can have (Prop. 4.1 for KTO's 4 v (1 - v)); None for
     losses whose gradient has no bound, or never varies."""
-    if settings.kind.is_unpaired and settings.value in STEEPEST:
-        margins = settings.beta * values.signs * (values.ratios(settings) - given.point)
-        margins = margins.detach().requires_grad_()
-        with torch.enable_grad():
-            slopes = torch.autograd.grad(VALUE_FUNCTIONS[settings.value](margins).sum(), margins)[0]
-        return slopes.abs() / STEEPEST[settings.value]
+    if settings.kind.is_unpaired:
+        return slope_shares(settings.value, settings.beta * values.signs * (values.ratios(settings) - given.point))
     if settings.loss == "dpo" and not settings.label_smoothing:
         ratios = values.logps - values.references
         return torch.sigmoid(-settings.beta * (ratios[values.winners] - ratios[values.losers])).detach()

@@ -52,3 +52,14 @@ VALUE_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """Name -> L(u), to be minimised."""
 STEEPEST = {"logistic": 0.25, "concave": 1.0}
 """The largest |dL/du|; linear has the same everywhere, kahneman-tversky its largest within the rounding of the kink."""
+
+
+def slope_shares(value: str, margins: Tensor) -> Tensor | None:
+    """|dL/du| as a share of the largest it can be, of the margins' shape: 4 v (1 - v) of the logistic one (Prop. 4.1).
+    None where it has no largest value, or is the same everywhere."""
+    if value not in STEEPEST:
+        return None
+    held = margins.detach().requires_grad_()
+    with torch.enable_grad():
+        slopes = torch.autograd.grad(VALUE_FUNCTIONS[value](held).sum(), held)[0]
+    return slopes.abs() / STEEPEST[value]

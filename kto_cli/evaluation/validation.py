@@ -10,6 +10,7 @@ import torch
 
 from kto_cli.common import files
 from kto_cli.core.loss_kinds import LossSettings
+from kto_cli.core.objectives import opposite_points
 from kto_cli.core.statistics.breakdown import (
     RowValues,
     biggest_movers,
@@ -58,17 +59,19 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSett
     Returns:
         metrics: the keys of `validation_metrics`, and by_class, by_source, calibration (see core/);
         likely_mislabelled, a list of rows (`_row`), and biggest_movers, such lists by class and direction. Without a
-        reference point there is no calibration, accuracy or saturation.
+        reference point there is no calibration or accuracy, without a largest gradient no saturation.
     """
     places = places_of(data)
     metrics: dict[str, Any] = validation_metrics(scores, weights)
-    values = row_values(scores, z_ref=metrics.get("z_ref", 0.0), beta=weights.beta)
     pointed = weights.kind.is_unpaired and weights.reference
+    z_ref = (
+        opposite_points(scores.log_ratios.double(), scores.desirable)
+        if weights.point == "opposite-class"
+        else metrics.get("z_ref", 0.0)
+    )
+    values = row_values(scores, z_ref=z_ref, beta=weights.beta, value=weights.value if pointed else "")
     if not pointed:
-        unknown = torch.full_like(values.rewards, float("nan"))
-        values = values._replace(
-            probabilities=unknown, gradient_weights=unknown, saturated=torch.zeros_like(values.saturated)
-        )
+        values = values._replace(probabilities=torch.full_like(values.rewards, float("nan")))
     ids = rows.ids
 
     def listed(chosen: Sequence[int]) -> list[dict[str, Any]]:
@@ -79,15 +82,22 @@ def find_out(scores: Scores, rows: EncodedRows, data: DataDir, weights: LossSett
     if pointed:
         metrics["calibration"] = calibration(values.probabilities, scores.desirable)
     else:
-        for one in (*metrics["by_class"].values(), *metrics["by_source"].values()):
-            for name in [name for name in one if name.startswith(("accuracy", "saturated"))]:
-                del one[name]
+        _leave_out("accuracy", metrics)
+    if values.gradient_weights.isnan().any():
+        _leave_out("saturated", metrics)
     metrics["likely_mislabelled"] = listed(likely_mislabelled(values)[:MISLABELLED])
     metrics["biggest_movers"] = {
         name: {direction: listed(chosen) for direction, chosen in moved.items()}
         for name, moved in biggest_movers(scores, MOVERS).items()
     }
     return Findings(metrics, values, places)
+
+
+def _leave_out(prefix: str, metrics: dict[str, Any]) -> None:
+    """Removes from each class and source what the loss does not define."""
+    for one in (*metrics["by_class"].values(), *metrics["by_source"].values()):
+        for name in [name for name in one if name.startswith(prefix)]:
+            del one[name]
 
 
 def _row(

@@ -172,3 +172,33 @@ def test_sft_then_kto(adapters, given, pico_data, workplace):
     if not adapters:
         assert again.code == 0, again.err
         assert "kl_at_start" in lines_of(Path("other"))[0]
+
+
+@pytest.mark.parametrize(("value", "point"), [("concave", "opposite-class"), ("linear", "zero")])
+def test_rows_are_told_by_the_runs_own_value_and_point(value, point, given, workplace):
+    """rows.parquet by hand: concave has the gradient share sigmoid(-u), linear none; a desirable row is compared with
+    the mean of the undesirable ones, not below 0, and the reverse."""
+    import pyarrow.parquet
+
+    words = [*given, "--cache", "cache", "--max-steps", 3, "--learning-rate", 1e-2, "--beta", 0.5, "--out", "run"]
+    assert call("train", *words, "--value", value, "--reference-point", point).code == 0
+    assert call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4).code == 0
+    rows = pyarrow.parquet.read_table("run/eval/rows.parquet").to_pylist()
+    means = {
+        label: max(0.0, sum(ratios) / len(ratios))
+        for label in (True, False)
+        for ratios in [[row["log_ratio"] for row in rows if row["label"] == label]]
+    }
+    assert point == "zero" or means[True] != means[False]
+    for row in rows:
+        z = 0.0 if point == "zero" else means[not row["label"]]
+        u = 0.5 * (row["log_ratio"] - z) * (1 if row["label"] else -1)
+        assert row["right_side"] == (u > 0)
+        if value == "concave":
+            assert row["gradient_weight"] == pytest.approx(1 / (1 + math.exp(u)), abs=1e-9)
+        else:
+            assert math.isnan(row["gradient_weight"])
+    metrics = json.loads(Path("run/eval/metrics.json").read_text())["metrics"]
+    right = sum(row["right_side"] for row in rows) / len(rows)
+    assert metrics["accuracy"] == pytest.approx(right)
+    assert ("saturated_right" in metrics["by_class"]["desirable"]) == (value == "concave")

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, sigmoid
 
-from kto_cli.core.losses import label_signs, saturation
+from kto_cli.core.losses import label_signs
 from kto_cli.core.statistics.auc import auc_share, rank_scores, ranked_auc
 from kto_cli.core.statistics.estimates import resamples_for
 from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights, wilson
 from kto_cli.core.statistics.metrics import SATURATED_BELOW
 from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.value_functions import slope_shares
 
 CLASSES = ("desirable", "undesirable")
 
@@ -28,20 +29,26 @@ class RowValues(NamedTuple):
     margins: Tensor
     """beta * sign * (log-ratio - z_ref): above 0 on the side of the label."""
     gradient_weights: Tensor
-    """Gradient weight as a share of its maximum, 4 v (1 - v) in [0, 1] (Prop. 4.1)."""
+    """Gradient weight as a share of its maximum, in [0, 1] (Prop. 4.1); NaN where it has none."""
     saturated: Tensor
     """bool: below `SATURATED_BELOW`."""
 
 
-def row_values(scores: Scores, *, z_ref: float, beta: float) -> RowValues:
-    """Values of each row, float64."""
+def row_values(scores: Scores, *, z_ref: Tensor | float, beta: float, value: str = "logistic") -> RowValues:
+    """Values of each row, float64.
+
+    Args:
+        z_ref: of all rows, or [rows]. value: the value function; a name that has no largest slope has NaN for weights.
+    """
     log_ratios = scores.log_ratios.double()
-    signs = label_signs(scores.desirable, dtype=torch.float64)
-    weights = saturation(log_ratios, signs, z_ref, beta=beta)
+    margins = beta * label_signs(scores.desirable, dtype=torch.float64) * (log_ratios - z_ref)
+    weights = slope_shares(value, margins)
+    if weights is None:
+        weights = torch.full_like(margins, float("nan"))
     return RowValues(
         rewards=beta * log_ratios,
         probabilities=sigmoid(beta * (log_ratios - z_ref)),
-        margins=beta * signs * (log_ratios - z_ref),
+        margins=margins,
         gradient_weights=weights,
         saturated=weights < SATURATED_BELOW,
     )
