@@ -8,7 +8,8 @@ seals.py             JSON objects that carry their own checksum
 cache.py             the cache folder and its append-only files
 template_kwargs.py   arguments of a chat template: read, checked, spelled
 model_config.py      settings shared by `kto precompute`, `kto train` and `kto eval`
-train_config.py      settings of `kto train`; config files
+train_config.py      settings of `kto train`
+config_file.py       settings from a config file or a run's kto_config.json
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
 install.py           pip commands for optional packages

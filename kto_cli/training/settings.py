@@ -1,33 +1,23 @@
-"""Settings of a training run: options resolved, defaults filled in, reported, compared when a run is resumed."""
+"""Settings of a training run: options resolved, defaults filled in, reported."""
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from kto_cli import __version__
+from kto_cli.common.config_file import read_config_file, train_config
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import text_hash, weights_sha256
 from kto_cli.common.model_config import AUTO_TOKENS
-from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
-from kto_cli.common.train_config import TrainConfig, read_config_file, train_config
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.loss_kinds import LossKind, LossSettings, kind_of
-from kto_cli.core.plan import VERSION as PLAN_VERSION
 from kto_cli.core.plan import batch_sizes, pairs_in_batch, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
-from kto_cli.model import lora
-from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
-from kto_cli.model.source import ModelSource
 from kto_cli.training.loss_flags import loss_kind, loss_settings, loss_words, setting_in_force
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.training.trackers import refuse_missing_trackers
@@ -35,10 +25,6 @@ from kto_cli.training.units import units_in
 
 MAY_DIFFER = ("data", "model", "reference", "out", "cache", "micro_batch_tokens", "track")
 """Settings that may change when a run is resumed: paths (contents are compared by hash), memory, trackers."""
-
-
-COMPUTING = ("torch", "transformers", "peft")
-"""Libraries whose code computes a step; another version gives other bits."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +93,6 @@ def _resumed(config: TrainConfig, given: Mapping[str, Any], directory: RunDir) -
     if earlier.chat_template and directory.chat_template.is_file():
         resumed = replace(resumed, chat_template=str(directory.chat_template))
     return resumed, stored
-
-
-def warn_if_not_repeated(config_file: str, described: Mapping[str, Any], screen: Screen) -> None:
-    """Warns if the data or the reference is not that of the run whose kto_config.json is used as --config."""
-    run = read_yaml(Path(config_file), "the config file")
-    for name, what in (("data", "dataset"), ("reference", "reference model")):
-        part = run.get(name)
-        before = part.get("fingerprint") if isinstance(part, dict) else None
-        if before not in (None, described[name]["fingerprint"]):
-            screen.warn(f"The {what} is not the one of {config_file}: this run is not the same.")
 
 
 def run_settings(config: TrainConfig, prepared: Prepared, screen: Screen) -> RunSettings:
@@ -222,109 +198,3 @@ def step_rows(rows: int, batch_size: int, *, paired: bool = False) -> str:
         return plural(batch_size, "row")
     either = f"{min(sizes):,} or " if min(sizes) < max(sizes) else ""
     return f"{either}{plural(max(sizes), 'row')} (at most {batch_size:,}, all steps alike)"
-
-
-def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[str, Any]:
-    """Contents of kto_config.json: settings as given, as chosen, and the data and model they apply to."""
-    from importlib.metadata import version
-
-    return {
-        "train": asdict(settings.config),
-        "chosen": {
-            "loss": settings.loss._asdict(),
-            "lambda_d": settings.weights.lambda_d,
-            "lambda_u": settings.weights.lambda_u,
-            "learning_rate": settings.learning_rate,
-            "total_steps": settings.total_steps,
-            "max_length": prepared.max_length,
-            "dtype": prepared.precision.name,
-            "micro_batch_tokens": prepared.token_budget,
-            "processes": processes,
-            "launch": launch_kind(processes),
-            "plan": PLAN_VERSION,
-        },
-        "data": {
-            "folder": str(prepared.data.folder.resolve()),
-            "fingerprint": prepared.data.fingerprint,
-            "train_rows": len(prepared.train),
-            "validation_rows": len(prepared.validation),
-        },
-        **_described_models(settings.config, prepared),
-        "chat_template": text_hash(json.dumps(prepared.tokenizer.chat_template, sort_keys=True)),
-        "versions": {
-            "kto": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: version(name) for name in ("transformers", "accelerate", "peft")},
-        },
-    }
-
-
-def _described_models(config: TrainConfig, prepared: Prepared) -> dict[str, Any]:
-    """The reference; where they are others, the model that training starts from and the one below saved adapters."""
-    source, reference = prepared.source, prepared.reference
-    found: dict[str, Any] = {"reference": _described_model(reference)}
-    if reference.adapters:
-        found["reference_adapter"] = {
-            "path": str(reference.folder.resolve()),
-            "sha256": weights_sha256(reference.folder / lora.WEIGHTS),
-        }
-    if source is not reference:
-        found["start"] = _described_model(source)
-    below = prepared.below(config)
-    if config.adapters and not config.merge and below is not reference:
-        found["base"] = _described_model(below)
-    return found
-
-
-def _described_model(source: ModelSource) -> dict[str, Any]:
-    merged = {"merged": True} if source.merged else {}
-    return {
-        "name": source.name,
-        "folder": str(source.folder.resolve()),
-        "fingerprint": source.fingerprint,
-        **merged,
-    }
-
-
-def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Screen) -> None:
-    """Resuming needs the same rows and the same reference, by content.
-
-    Raises:
-        BadInput: names what differs.
-    """
-    if stored["chosen"].get("plan", 1) != PLAN_VERSION:
-        raise BadInput(
-            "This run was started by an earlier kto, whose steps took the rows in another order: some would be trained "
-            "twice and others never.",
-            "Resume it with that version, or start a new run with --out.",
-        )
-    parts = {
-        "data": "rows",
-        "reference": "weights of the reference model",
-        "start": "weights of the model it starts from",
-    }
-    for part, what in parts.items():
-        before, found = stored.get(part, {}), now.get(part, {})
-        if before.get("fingerprint") != found.get("fingerprint"):
-            folder = found.get("folder", now["reference"]["folder"])
-            raise BadInput(
-                f"The {what} in {folder} are not those this run was started with.",
-                "Restore them, or start a new run with --out.",
-            )
-    if stored.get("chat_template", now["chat_template"]) != now["chat_template"]:
-        raise BadInput(
-            "The chat template is not the one this run was started with.",
-            "Restore it, or start a new run with --out.",
-        )
-    names = [name for name, value in now["chosen"].items() if stored["chosen"].get(name, value) != value]
-    names += [
-        f"{name} ({stored['versions'].get(name)}, now {value})"
-        for name, value in now["versions"].items()
-        if name in COMPUTING and stored["versions"].get(name, value) != value
-    ]
-    if names:
-        screen.warn(
-            f"Changed since the run was started: {', '.join(names)}. "
-            "The result will be equal up to rounding, not bit for bit."
-        )

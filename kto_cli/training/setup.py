@@ -65,10 +65,7 @@ def set_up(
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
-    token_budget = prepared.token_budget
-    if config.micro_batch_tokens == AUTO_TOKENS:
-        token_budget = choose_token_budget(scorer, prepared.train, accelerator, config.optimizer)
-        screen.note(f"Micro-batches of {token_budget:,} tokens (larger ones were not faster, or did not fit)")
+    token_budget = _token_budget(prepared, scorer, config, accelerator, screen)
     optimizer = make_optimizer(
         config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
     )
@@ -93,6 +90,17 @@ def set_up(
         counters=Counters(),
         starts_at_reference=other is None,
     )
+
+
+def _token_budget(
+    prepared: Prepared, scorer: CompletionScorer, config: TrainConfig, accelerator: Any, screen: Screen
+) -> int:
+    """Tokens of a micro-batch, tried if asked for."""
+    if config.micro_batch_tokens != AUTO_TOKENS:
+        return prepared.token_budget
+    token_budget = choose_token_budget(scorer, prepared.train, accelerator, config.optimizer)
+    screen.note(f"Micro-batches of {token_budget:,} tokens (larger ones were not faster, or did not fit)")
+    return token_budget
 
 
 def _own_logps(

@@ -89,17 +89,12 @@ class TrainingEngine(DistributedScorer):
         rounds = list(self.rounds(own, shares))
         # A loss that is no sum over the micro-batches needs all log-probs for each row's gradient.
         coupled = is_custom(settings.loss) or (partners is not None and bool(parted(shares, partners)))
-        first = coupled or needs_own_first(settings)
         mismatched_rows = [row.mismatched for row in rows] if needs_mismatched(settings) else []
-        begun = None
-        if self.packs and max(map(len, shares)) == 1:
-            begun, mismatched = self._begin(own, mismatched_rows, rounds)
-            if first:
-                batch = batch._replace(logps=self._gathered(begun, rounds, len(rows)))
-        else:
-            mismatched = self.log_probs(mismatched_rows) if mismatched_rows else self.zeros(0).cpu()
-            if first:
-                batch = batch._replace(logps=self.log_probs(own))
+        one_pass = self.packs and max(map(len, shares)) == 1
+        begun, mismatched, logps = self._context_passes(
+            own, mismatched_rows, rounds, one_pass=one_pass, own_first=coupled or needs_own_first(settings)
+        )
+        batch = batch if logps is None else batch._replace(logps=logps)
         mismatched_ratios = mismatched - references.mismatched if mismatched_rows else mismatched
         compared = mismatched_ratios if settings.reference else mismatched / _lengths(mismatched_rows, self.dtype)
         given = context(settings, batch, compared, running)
@@ -129,6 +124,27 @@ class TrainingEngine(DistributedScorer):
         # An infinite mismatched log-ratio would hide in z_ref's clamp and leave the loss finite.
         norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched_ratios.isfinite().all()))
         return StepOutput(values[:-1], mismatched_ratios, norm, bool(values[-1] > 0), given)
+
+    def _context_passes(
+        self,
+        own: Sequence[TokenSequence],
+        mismatched: Sequence[TokenSequence],
+        rounds: Sequence[tuple[list[int], bool]],
+        *,
+        one_pass: bool,
+        own_first: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """What the loss takes as given, from all rows.
+
+        Returns:
+            (this process's log-probs with gradient, if the gradient pass has begun; mismatched log-probs on the CPU,
+            [0] without any; the rows' own on the CPU, if they are needed first).
+        """
+        if one_pass:
+            begun, others = self._begin(own, mismatched, rounds)
+            return begun, others, self._gathered(begun, rounds, len(own)) if own_first else None
+        others = self.log_probs(mismatched) if mismatched else self.zeros(0).cpu()
+        return None, others, self.log_probs(own) if own_first else None
 
     def _begin(
         self,

@@ -29,17 +29,11 @@ from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
 from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
+from kto_cli.training.record import describe, refuse_other_inputs, warn_if_not_repeated
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
-from kto_cli.training.settings import (
-    RunSettings,
-    describe,
-    refuse_other_inputs,
-    resolve_options,
-    run_settings,
-    warn_if_not_repeated,
-)
+from kto_cli.training.settings import RunSettings, resolve_options, run_settings
 from kto_cli.training.setup import set_up
 from kto_cli.training.trackers import tracking
 from kto_cli.training.units import trained_rows

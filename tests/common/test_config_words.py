@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kto_cli.common.config_file import read_config_file, train_config
 from kto_cli.common.errors import BadInput
-from kto_cli.common.train_config import read_config_file, train_config
 
 
 def read(tmp_path, text):

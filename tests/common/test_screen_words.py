@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import kto_cli
 from kto_cli.common import install
 from kto_cli.common.column_widths import column_widths
+from kto_cli.common.config_file import read_config_file
 from kto_cli.common.screen import Screen, visible
 from kto_cli.common.tables import show_step
-from kto_cli.common.train_config import read_config_file
 from kto_cli.common.words import plural
 
 PACKAGE = Path(kto_cli.__file__).parent

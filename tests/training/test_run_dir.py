@@ -233,7 +233,7 @@ def test_resuming_with_other_rows_or_another_model_is_refused(kto, broken, given
 
 def test_a_run_of_another_plan_is_not_resumed(kto, broken, monkeypatch):
     """Steps that take the rows in another order would train some twice and others never."""
-    monkeypatch.setattr("kto_cli.training.settings.PLAN_VERSION", 0)
+    monkeypatch.setattr("kto_cli.training.record.PLAN_VERSION", 0)
     assert "in another order" in one_error(kto("train", "--resume", "--out", broken))
 
 

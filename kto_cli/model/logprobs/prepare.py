@@ -30,6 +30,7 @@ from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.source import Loaded, ModelSource, load_source, open_source
 from kto_cli.model.tokens.cached import tokenized_rows
 from kto_cli.model.tokens.encoder import Encoder
+from kto_cli.model.tokens.encoding_report import EncodingReport
 from kto_cli.model.tokens.pair_ids import crowded_notes
 from kto_cli.model.tokens.store import EncodedRows
 
@@ -120,27 +121,18 @@ def prepare(
         date=date,
         template_kwargs=config.chat_template_kwargs,
     )
-    cache = cache_folder(config)
     loaded, chats = [], 0
     for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
-        wanted = needs_train or file != TRAIN
         rows = EncodedRows()
-        if wanted:
-            rows, report = tokenized_rows(cache, data, file, encoder, source.tokenizer_folder, accelerator, screen)
-            for sentence in report.notes(what):
-                screen.note(sentence)
-            for sentence in crowded_notes(rows, what):
-                screen.warn(sentence)
+        if needs_train or file != TRAIN:
+            rows, report = tokenized_rows(
+                cache_folder(config), data, file, encoder, source.tokenizer_folder, accelerator, screen
+            )
+            _say_of_rows(rows, report, what, screen)
             refuse_unknown_tokens(rows, tokenizer, model)
             chats += report.chats
         loaded.append(rows)
-    if encoder.template_kwargs:
-        given = spelled_kwargs(encoder.template_kwargs)
-        screen.note(f"The chat template is given {given}: inference must pass the same.")
-    for sentence in encoder.warnings():
-        screen.warn(sentence)
-    for sentence in encoder.notes() if chats and not fallback else ():
-        screen.note(sentence)
+    _say_of_template(encoder, screen, chats=bool(chats) and not fallback)
     return Prepared(
         data=data,
         source=source,
@@ -159,6 +151,25 @@ def prepare(
         validation=loaded[1],
         template_date=encoder.date.isoformat() if encoder.date else None,
     )
+
+
+def _say_of_rows(rows: EncodedRows, report: EncodingReport, what: str, screen: Screen) -> None:
+    """What became of a split's rows."""
+    for sentence in report.notes(what):
+        screen.note(sentence)
+    for sentence in crowded_notes(rows, what):
+        screen.warn(sentence)
+
+
+def _say_of_template(encoder: Encoder, screen: Screen, *, chats: bool) -> None:
+    """What the chat template is given, warns of and, where there are `chats`, does."""
+    if encoder.template_kwargs:
+        given = spelled_kwargs(encoder.template_kwargs)
+        screen.note(f"The chat template is given {given}: inference must pass the same.")
+    for sentence in encoder.warnings():
+        screen.warn(sentence)
+    for sentence in encoder.notes() if chats else ():
+        screen.note(sentence)
 
 
 def _opened(config: ModelConfig, merged: bool) -> tuple[ModelSource, ModelSource]:
