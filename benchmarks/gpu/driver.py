@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PHASES: tuple[tuple[tuple[str, int], ...], ...] = (
     (("facts", 90),),
     # Side by side: other load changes none of their results.
-    (("equality", 150), ("memory", 90), ("determinism", 100), ("command_line", 140), ("draws", 70)),
+    (("equality", 150), ("losses", 90), ("memory", 90), ("determinism", 100), ("command_line", 140), ("draws", 70)),
     # One at a time: these are timed. The most useful first.
     (("speed", 150),),
     (("kernels", 45),),

@@ -60,7 +60,7 @@ def llama(name: str, dtype: torch.dtype = torch.float32, where: torch.device | s
 
 
 def rows_of(count: int, seed: int, *, prompt: int = 75, completion: int = 65, most: int = 512) -> list[EncodedRow]:
-    """`count` rows, two to a prompt, lengths spread as those of chats (log-normal)."""
+    """`count` rows, a pair to a prompt, lengths spread as those of chats (log-normal)."""
     draw = random.Random(seed)
 
     def tokens(mean: int) -> tuple[int, ...]:
@@ -75,6 +75,7 @@ def rows_of(count: int, seed: int, *, prompt: int = 75, completion: int = 65, mo
             index % 2 == 0,
             TokenSequence(prompts[index // 2], completions[index]),
             TokenSequence(prompts[index // 2], completions[(index + 7) % count]),
+            str(index // 2),
             str(index // 2),
         )
         for index in range(count)
@@ -138,15 +139,22 @@ def make_engine(model: Any, way: Way, rows: list[EncodedRow]) -> Made:
 
 
 def step(
-    engine: TrainingEngine, rows: list[EncodedRow], references: ReferenceLogps | None = None, rate: float = 0.0
+    engine: TrainingEngine,
+    rows: list[EncodedRow],
+    references: ReferenceLogps | None = None,
+    rate: float = 0.0,
+    loss: LossSettings = LOSS,
 ) -> StepOutput:
     """One step; at a rate of 0 the weights stay."""
     zeros = torch.zeros(len(rows))
-    return engine.step(rows, references or ReferenceLogps(zeros, zeros), LOSS, learning_rate=rate)
+    return engine.step(rows, references or ReferenceLogps(zeros, zeros), loss, learning_rate=rate)
 
 
 def step_with_gradient(
-    engine: TrainingEngine, rows: list[EncodedRow], references: ReferenceLogps | None = None
+    engine: TrainingEngine,
+    rows: list[EncodedRow],
+    references: ReferenceLogps | None = None,
+    loss: LossSettings = LOSS,
 ) -> tuple[StepOutput, Tensor]:
     """A step, and its gradient before clipping as one float32 vector on the CPU."""
     caught: list[Tensor] = []
@@ -158,7 +166,7 @@ def step_with_gradient(
 
     hook = inner.register_step_pre_hook(catch)
     try:
-        output = step(engine, rows, references)
+        output = step(engine, rows, references, loss=loss)
     finally:
         hook.remove()
     return output, caught[0] * max(1.0, output.gradient_norm)

@@ -1,0 +1,6 @@
+"""The study: what `kto train` does at settings of interest, cell by cell, on data and a model that the caller names.
+
+__main__  the command line
+cells     a cell is one `kto train`, and `kto eval` where asked: run several at a time, resumable by key, as JSON lines
+tables    which cells answer which question
+"""
