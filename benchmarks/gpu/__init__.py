@@ -7,6 +7,7 @@ models.py         random models, rows, and a step as `kto train` takes it
 timing.py         seconds of a call, measured on the device
 facts.py          versions, ceilings, which attention kernel torch takes, and what a cuDNN plan costs
 equality.py       every way of computing a step, against one row at a time in float64
+losses.py         a step of every loss, against one row at a time in float64
 memory.py         micro-batch sizes, and steps that run out of memory
 determinism.py    whether equal steps give equal bits
 command_line.py   kto as typed: train, kill, resume, eval
