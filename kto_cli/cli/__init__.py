@@ -6,6 +6,7 @@ binarize.py     flags of kto binarize
 precompute.py   flags of kto precompute
 train.py        flags of kto train
 evaluate.py     flags of kto eval
+label.py        flags of kto label
 demo.py         flags of kto demo
 theory.py       flags of kto theory
 launch.py       several processes on a machine without a GPU

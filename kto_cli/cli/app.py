@@ -19,6 +19,7 @@ from kto_cli import __version__
 from kto_cli.cli.binarize import binarize
 from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
+from kto_cli.cli.label import label
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.theory import theory
 from kto_cli.cli.train import train
@@ -130,6 +131,7 @@ app.command()(binarize)
 app.command()(precompute)
 app.command()(train)
 app.command(name="eval")(evaluate)
+app.command()(label)
 app.command()(demo)
 app.command()(theory)
 

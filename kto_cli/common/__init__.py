@@ -12,6 +12,7 @@ train_config.py      settings of `kto train`
 config_file.py       settings from a config file or a run's kto_config.json
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
+label_config.py      settings of `kto label`
 install.py           pip commands for optional packages
 secrets.py           API keys removed from text, however they are encoded
 screen.py            the only module that prints: results to stdout, progress and messages to stderr

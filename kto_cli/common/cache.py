@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import make_folder, saying_disk_full, sync_folder
+from kto_cli.common.files import append_synced, make_folder, saying_disk_full, sync_folder
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.owner import Occupied, owning
 from kto_cli.common.read import parse_json, read_bytes
@@ -38,15 +38,8 @@ class AppendFile:
         if path is None:
             make_cache_folder(self.folder)
             path = self._path = new_path(self.folder, self._ending)
-        with naming_the_cache(), saying_disk_full(self.folder), path.open("ab") as file:
-            start = file.tell()
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(start)
-                raise
+        with naming_the_cache(), saying_disk_full(self.folder):
+            append_synced(path, data)
         if created:
             sync_folder(self.folder)
         return path

@@ -94,6 +94,19 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def append_synced(path: Path, data: bytes) -> None:
+    """Appends all the bytes or none; once it returns they survive a power cut."""
+    with path.open("ab") as file:
+        start = file.tell()
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(start)
+            raise
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Context manager that yields a temporary path; on success it atomically replaces `path`.

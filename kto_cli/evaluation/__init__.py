@@ -12,4 +12,5 @@ judge/          which of two answers is better
 benchmarks/     lm-eval
 server/         an OpenAI-compatible server over HTTP
 report/         report.html
+labelling/      people label answers on a page
 """

@@ -9,6 +9,7 @@ dry_run.py        kto train --dry-run
 device_memory.py  kto train --dry-run --device-memory
 evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
+label.py          kto label
 demo.py           kto demo
 theory.py         kto theory
 theory_loss.py    kto theory --loss

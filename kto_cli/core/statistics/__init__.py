@@ -6,6 +6,7 @@ estimates.py     estimates of many resamples at once, and the interval of each
 auc.py           AUC: plain, weighted, adjusted for length, between rows of similar length
 shares.py        score intervals of shares and AUCs, without torch
 intervals.py     bootstrap over prompts, Student's t, Wilson's interval
+kappa.py         Cohen's kappa of two people, without torch
 permutation.py   permutation test of an AUC
 robust.py        means without outliers
 equal_length.py  margin between answers of equal length

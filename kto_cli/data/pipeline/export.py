@@ -87,13 +87,17 @@ def trl_form(split: str, has_tools: bool) -> Form:
     """TRL's unpaired preference, conversational for chats and standard for texts."""
 
     def form(row: Row) -> dict[str, Any]:
-        if isinstance(row.prompt, str):
-            return {"prompt": row.prompt, "completion": row.completion, "label": row.label}
-        prompt, completion = messages(row.prompt, "user"), messages(row.completion, "assistant")
-        tools = {TOOLS: tools_of(row.prompt) or None} if has_tools else {}
-        return {"prompt": prompt, "completion": completion, "label": row.label, **tools}
+        tools = {TOOLS: tools_of(row.prompt) or None} if has_tools and not isinstance(row.prompt, str) else {}
+        return {**trl_texts(row.prompt, row.completion), "label": row.label, **tools}
 
     return form
+
+
+def trl_texts(prompt: Text, completion: Text) -> dict[str, Any]:
+    """Prompt and completion as TRL has them: both texts, or both lists of messages; tools are a column of their own."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt, "completion": completion}
+    return {"prompt": messages(prompt, "user"), "completion": messages(completion, "assistant")}
 
 
 def halos_form(split: str, has_tools: bool) -> Form:

@@ -1,0 +1,200 @@
+"""The file of labels: JSON lines in TRL's columns, one answer with its label each, saved before the page goes on.
+
+    {"prompt": ..., "completion": ..., "label": true, "reason": "", "rater": "ana", "choice": "better", "model": "a",
+     "item": "0123456789abcdef", "of": 2, "shown": 1, "origin": "answers.jsonl:7", "at": "2026-11-28T09:30:00+00:00"}
+
+`kto binarize FILE` reads it; `tools` and `row` (the id of a validation row) are there where they are known. `choice` is
+good or bad of a single answer; better, worse, both good or both bad of one of two, `shown` its position on the page.
+`of` is how many rows the label of one item has: they are written at once, and a label that lacks some is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kto_cli.common.errors import BadInput
+from kto_cli.common.files import append_synced, json_lines, replacing, saying_disk_full
+from kto_cli.common.read import parse_json, reading
+from kto_cli.common.words import plural, printable
+from kto_cli.data.pipeline.export import trl_texts
+from kto_cli.data.texts import TOOLS, tools_of
+from kto_cli.evaluation.labelling.items import Item
+
+WHAT = "labels of kto label"
+CHOICES: dict[int, dict[str, tuple[str, ...]]] = {
+    1: {"good": ("good",), "bad": ("bad",)},
+    2: {
+        "first": ("better", "worse"),
+        "second": ("worse", "better"),
+        "both": ("both good", "both good"),
+        "neither": ("both bad", "both bad"),
+    },
+}
+"""Number of answers -> what may be pressed -> the choice of each answer in the order shown."""
+DESIRABLE = {"good": True, "bad": False, "better": True, "worse": False, "both good": True, "both bad": False}
+"""The label that a choice is: of two answers the better one is desirable and the worse one is not."""
+STARTS = b'{"prompt": '
+"""How each line begins, and what is left of one."""
+
+
+class Given(NamedTuple):
+    """A person's label of an item."""
+
+    item: str
+    rater: str
+    rows: list[dict[str, Any]]
+
+    @property
+    def value(self) -> tuple[str, ...]:
+        """The choices of the item's answers, whatever the order in which they were shown."""
+        ordered = sorted(self.rows, key=lambda row: json.dumps(row["completion"], sort_keys=True))
+        return tuple(row["choice"] for row in ordered)
+
+
+def given(item: Item, order: Sequence[int], choice: str, *, rater: str, reason: str) -> Given:
+    """A label with its rows.
+
+    Args:
+        order: index of each answer in the order shown. choice: one of `CHOICES`.
+    """
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    rows = []
+    for position, (index, one) in enumerate(zip(order, CHOICES[len(order)][choice], strict=True), start=1):
+        answer = item.answers[index]
+        rows.append(
+            {
+                **trl_texts(item.prompt, answer.completion),
+                "label": DESIRABLE[one],
+                "reason": reason,
+                "rater": rater,
+                "choice": one,
+                **({"model": answer.model} if answer.model else {}),
+                **({"row": item.row} if item.row else {}),
+                **({TOOLS: tools_of(item.prompt)} if tools_of(item.prompt) else {}),
+                "item": item.id,
+                "of": len(order),
+                "shown": position,
+                "origin": item.origin,
+                "at": at,
+            }
+        )
+    return Given(item.id, rater, rows)
+
+
+class LabelFile:
+    """The labels in a file, in the order they were given; every change is on the disk when a method returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads what is there; what a kill left half-written is removed.
+
+        Raises:
+            BadInput: the file is no file of labels, or damaged elsewhere than at its end.
+        """
+        self.path = path
+        self.labels: list[Given] = []
+        self.notes: list[str] = []
+        if path.exists() or path.is_symlink():
+            self._read()
+
+    def add(self, label: Given) -> None:
+        """Appends the rows of a label, all or none.
+
+        Raises:
+            DiskFull: no space left. BadInput: the file cannot be written.
+        """
+        with saying_disk_full(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_synced(self.path, json_lines(label.rows).encode())
+        self.labels.append(label)
+
+    def remove(self, label: Given) -> None:
+        """Removes a label; the others are as they were, also if that fails.
+
+        Raises:
+            DiskFull: no space left. BadInput: the file cannot be written.
+        """
+        kept = [each for each in self.labels if each is not label]
+        self._write(kept)
+        self.labels = kept
+
+    def _write(self, labels: list[Given]) -> None:
+        with replacing(self.path) as temporary:
+            temporary.write_text(json_lines(row for label in labels for row in label.rows), encoding="utf-8")
+
+    def _read(self) -> None:
+        with reading(self.path, WHAT):
+            *lines, last = self.path.read_bytes().split(b"\n")
+        rows = [_row(self.path, number, line) for number, line in enumerate(lines, start=1)]
+        torn = False
+        if last:
+            torn = last.startswith(STARTS[: len(last)]) and not _is_json(last)
+            rows += [] if torn else [_row(self.path, len(lines) + 1, last)]
+        self.labels, rest = _grouped(self.path, rows)
+        if torn or rest:
+            self.notes.append(
+                f"{printable(self.path)} ends in a label that was not saved completely: it was removed, and its answer "
+                "is shown again."
+            )
+        if last or rest:
+            self._write(self.labels)
+        if self.labels:
+            self.notes.append(f"{plural(len(self.labels), 'label')} in {printable(self.path)} from before.")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        parse_json(line.decode("utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+def _grouped(path: Path, rows: list[dict[str, Any]]) -> tuple[list[Given], list[dict[str, Any]]]:
+    """Rows as labels, and those at the end whose label is not complete.
+
+    Raises:
+        BadInput: a label that is not the last lacks rows, or a person has two labels of one item.
+    """
+    found: dict[tuple[str, str], Given] = {}
+    at = 0
+    while at < len(rows):
+        first = rows[at]
+        key, some = (first["item"], first["rater"]), rows[at : at + first["of"]]
+        if any((row["item"], row["rater"]) != key for row in some):
+            raise BadInput(f"Line {at + 1} of {printable(path)} is a label that lacks a row.", "Remove the line.")
+        if key in found:
+            who = printable(first["rater"])
+            raise BadInput(f"Line {at + 1} of {printable(path)} is a second label of {who}.", "Remove one of them.")
+        if len(some) < first["of"]:
+            return list(found.values()), some
+        found[key] = Given(*key, some)
+        at += len(some)
+    return list(found.values()), []
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """A row of a label.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        row = parse_json(line.decode("utf-8"))
+    except ValueError as error:
+        raise BadInput(f"Line {number} of {printable(path)} is damaged: {error}.", "Remove the line.") from error
+    texts = ("item", "rater", "choice", "reason")
+    sound = (
+        isinstance(row, dict)
+        and all(isinstance(row.get(name), str) for name in texts)
+        and row.get("of") in CHOICES
+        and DESIRABLE.get(row["choice"]) is row.get("label")
+        and "completion" in row
+    )
+    if not sound:
+        step = "Give another file with --out." if number == 1 else "Remove the line, or give another file with --out."
+        raise BadInput(f"Line {number} of {printable(path)} is not a label of kto label.", step)
+    return dict(row)
