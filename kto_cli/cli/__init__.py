@@ -2,11 +2,13 @@
 
 app.py          the command itself, and its commands in the order of use
 shared.py       what the commands share: exit status, flags of several commands
+log_flags.py    flags for columns and rules of a log
 binarize.py     flags of kto binarize
 precompute.py   flags of kto precompute
 train.py        flags of kto train
 evaluate.py     flags of kto eval
 label.py        flags of kto label
+outcome.py      flags of kto outcome
 demo.py         flags of kto demo
 theory.py       flags of kto theory
 launch.py       several processes on a machine without a GPU

@@ -20,6 +20,7 @@ from kto_cli.cli.binarize import binarize
 from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.label import label
+from kto_cli.cli.outcome import outcome
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.theory import theory
 from kto_cli.cli.train import train
@@ -132,6 +133,7 @@ app.command()(precompute)
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(label)
+app.command()(outcome)
 app.command()(demo)
 app.command()(theory)
 

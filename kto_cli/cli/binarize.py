@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kto_cli.cli.log_flags import LogFlags
 from kto_cli.cli.shared import OTHER, Json, takes, values
 from kto_cli.common.binarize_config import FIXES, FORMATS, RANKED, THRESHOLDS, BinarizeConfig, Purpose, Reasoning, Way
 from kto_cli.common.errors import BadFlag
@@ -15,7 +16,6 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.template_kwargs import EXAMPLE, read_template_kwargs
 
 _files = partial(typer.Option, rich_help_panel="Sources and output")
-_log = partial(typer.Option, rich_help_panel="Your own log")
 _labels = partial(typer.Option, rich_help_panel="Scores and rankings")
 _rows = partial(typer.Option, rich_help_panel="Split and sample")
 _doctor = partial(typer.Option, rich_help_panel="Doctor")
@@ -33,8 +33,8 @@ def _completer(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-class BinarizeFlags:
-    """Flags of `kto binarize`, in the order of its --help."""
+class SourceFlags:
+    """Flags of `kto binarize`: what is read and what is written."""
 
     sources: Annotated[
         list[str] | None,
@@ -80,42 +80,9 @@ class BinarizeFlags:
         _files(metavar="keep|drop", help="Reasoning in answers (reasoning_content, <think>): keep it or drop it."),
     ]
 
-    desirable: Annotated[
-        str | None, _log(metavar="RULE", help="Rule for desirable rows, such as 'resolved == true' or 'stars >= 4'.")
-    ]
-    undesirable: Annotated[
-        str | None,
-        _log(metavar="RULE", help="Rule such as 'stars <= 2', or else: all rows for which the other rule is false."),
-    ]
-    label_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with true / false or 1 / 0, instead of rules.")
-    ]
-    score_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with numbers, instead of rules; needs --threshold.")
-    ]
-    prompt_column: Annotated[
-        str | None,
-        _log(metavar="COLUMN", help="Column with the prompt (several: a+b). Default: found by common names."),
-    ]
-    completion_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with the answer. Default: found by common names.")
-    ]
-    messages_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with a whole chat, whose last message is the answer.")
-    ]
-    system_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with the system message. Default: found by common names.")
-    ]
-    tools_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column with the tools that a prompt offers. Default: tools.")
-    ]
-    conversation_column: Annotated[
-        str | None, _log(metavar="COLUMN", help="Column whose rows with the same value stay in one split.")
-    ]
-    other_column: Annotated[
-        str | None,
-        _log(metavar="COLUMN", help="Column with a second answer; the rules decide whether the first is better."),
-    ]
+
+class RowFlags:
+    """Flags of `kto binarize`: labels from scores, the split, samples and the doctor."""
 
     threshold: Annotated[
         str | None,
@@ -189,6 +156,10 @@ class BinarizeFlags:
 
     workers: Annotated[int, typer.Option(help="Parsing processes; does not change results.", rich_help_panel=OTHER)]
     json: Json = False
+
+
+class BinarizeFlags(SourceFlags, LogFlags, RowFlags):
+    """Flags of `kto binarize`, in the order of its --help."""
 
 
 @takes(BinarizeFlags, BinarizeConfig)

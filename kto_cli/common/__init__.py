@@ -13,6 +13,7 @@ config_file.py       settings from a config file or a run's kto_config.json
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
 label_config.py      settings of `kto label`
+outcome_config.py    settings of `kto outcome`
 install.py           pip commands for optional packages
 secrets.py           API keys removed from text, however they are encoded
 screen.py            the only module that prints: results to stdout, progress and messages to stderr

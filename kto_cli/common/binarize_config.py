@@ -197,6 +197,11 @@ class BinarizeConfig:
         return tuple(flag(name) for name in OF_SOURCES if getattr(self, name) != defaults[name])
 
     @property
+    def beside(self) -> tuple[tuple[str, str], ...]:
+        """(flag, column) of the columns of a log that are read besides texts and labels."""
+        return ()
+
+    @property
     def fixes(self) -> frozenset[str]:
         """Findings to fix; `all` means every one."""
         return frozenset(FIXES if "all" in self.fix else self.fix)

@@ -10,6 +10,8 @@ device_memory.py  kto train --dry-run --device-memory
 evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
 label.py          kto label
+outcome.py        kto outcome
+outcome_tables.py  its tables and sentences
 demo.py           kto demo
 theory.py         kto theory
 theory_loss.py    kto theory --loss

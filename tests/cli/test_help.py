@@ -12,7 +12,7 @@ from conftest import REPOSITORY, call
 
 from kto_cli.cli.app import OLD_FLAGS, app
 
-COMMANDS = ("binarize", "precompute", "train", "eval", "label", "demo", "theory")
+COMMANDS = ("binarize", "precompute", "train", "eval", "label", "outcome", "demo", "theory")
 
 
 def parameters(command: str) -> dict[str, Any]:

@@ -4,8 +4,10 @@ scores.py        log-ratios of a set of rows
 metrics.py       metrics of a step and of the validation rows
 estimates.py     estimates of many resamples at once, and the interval of each
 auc.py           AUC: plain, weighted, adjusted for length, between rows of similar length
-shares.py        score intervals of shares and AUCs, without torch
-intervals.py     bootstrap over prompts, Student's t, Wilson's interval
+shares.py        score intervals of shares and AUCs, Student's t, without torch
+clustered.py     shares of rows in clusters, and their differences, without torch
+outcome.py       shares of desirable answers by version of a log, without torch
+intervals.py     bootstrap over prompts, Wilson's interval
 kappa.py         Cohen's kappa of two people, without torch
 permutation.py   permutation test of an AUC
 robust.py        means without outliers

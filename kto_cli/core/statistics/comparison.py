@@ -8,8 +8,9 @@ import torch
 
 from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.estimates import Estimator, resamples_for
-from kto_cli.core.statistics.intervals import FEWEST_COMPARED, cluster_numbers, mean_interval, resample_weights
+from kto_cli.core.statistics.intervals import cluster_numbers, mean_interval, resample_weights
 from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.statistics.shares import FEWEST_COMPARED
 
 COMPARED = (
     "auc",

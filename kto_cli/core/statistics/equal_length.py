@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.intervals import clustered_error, student
+from kto_cli.core.statistics.intervals import clustered_error
 from kto_cli.core.statistics.robust import within_fences
 from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.statistics.shares import student
 
 MOST_BENDS, ROWS_PER_BEND = 6, 15
 """Bends of the curve that describes how log-ratios go with length: enough for a favourite length, few enough for a bend

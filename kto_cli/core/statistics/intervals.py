@@ -14,11 +14,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kto_cli.core.statistics.shares import LEVEL, NORMAL, Share, share_of
+from kto_cli.core.statistics.shares import LEVEL, NORMAL, Share, share_of, student
 
 RESAMPLES = 1000
-FEWEST_COMPARED = 10
-"""Prompts of a comparison that may show a difference: of fewer, all resamples agree too often by chance."""
 BLOCK = 1 << 18
 """Numbers of a bootstrap held at once (2 MiB), of resamples times rows: memory does not grow with rows."""
 
@@ -38,27 +36,6 @@ def wilson(successes: float, trials: int) -> list[float]:
     middle = (share + squared / (2 * trials)) / (1 + squared / trials)
     reach = NORMAL * math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2)) / (1 + squared / trials)
     return [max(0.0, middle - reach), min(1.0, middle + reach)]
-
-
-def student(freedom: int) -> float:
-    """Half-width of an interval in standard errors that were themselves estimated with so many degrees of freedom.
-
-    Student's t; an expansion in 1 / freedom from 3 on (Abramowitz and Stegun 26.7.5): 2.353 at 3, 1.812 at 10.
-    """
-    if freedom < 1:
-        return math.nan
-    if freedom == 1:
-        return math.tan(math.pi * LEVEL / 2)
-    if freedom == 2:
-        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
-    z = NORMAL
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
 
 
 def mean_interval(estimate: float, drawn: Tensor, prompts: int) -> list[float]:

@@ -13,6 +13,8 @@ NORMAL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Half-width of an interval in standard errors of a normal estimate: 1.645."""
 FEW_PROMPTS = 10
 """Prompts whose rows say as much about how alike the rows of a prompt are as the assumption that they are copies."""
+FEWEST_COMPARED = 10
+"""Prompts of a comparison that may show a difference: of fewer, all resamples agree too often by chance."""
 
 
 class Share(NamedTuple):
@@ -49,20 +51,49 @@ class Share(NamedTuple):
         return 1 - NormalDist().cdf((self.value - 0.5) / math.sqrt(self.ratio * self.variance(0.5)))
 
 
-def share_of(value: float, found: float, variance: Callable[[float], float], *, prompts: int, copies: float) -> Share:
+def share_of(
+    value: float,
+    found: float,
+    variance: Callable[[float], float],
+    *,
+    prompts: int,
+    copies: float,
+    few: float = FEW_PROMPTS,
+) -> Share:
     """A share whose estimate has the variance `found`; NaN: not known.
 
     Near 0 and 1 and for few prompts a variance that was estimated says little: the ratio is a mean of the one it gives
     and of `copies`, what it is if all rows of a prompt are copies.
 
     Args:
-        variance: see `Share`. copies: rows for each independent one, if so.
+        variance: see `Share`. copies: rows for each independent one, if so. few: prompts that the assumption is worth.
     """
     knows = 4 * value * (1 - value) * prompts
     if math.isnan(found) or not knows > 0 or not variance(value) > 0:
         return Share(value, variance, copies)
     ratio = found / variance(value)
-    return Share(value, variance, (knows * ratio + FEW_PROMPTS * copies) / (knows + FEW_PROMPTS))
+    return Share(value, variance, (knows * ratio + few * copies) / (knows + few))
+
+
+def student(freedom: int) -> float:
+    """Half-width of an interval in standard errors that were themselves estimated with so many degrees of freedom.
+
+    Student's t; an expansion in 1 / freedom from 3 on (Abramowitz and Stegun 26.7.5): 2.353 at 3, 1.812 at 10.
+    """
+    if freedom < 1:
+        return math.nan
+    if freedom == 1:
+        return math.tan(math.pi * LEVEL / 2)
+    if freedom == 2:
+        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
+    z = NORMAL
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, start=1)))
 
 
 def share_variance(share: float, trials: int) -> float:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from kto_cli.core.statistics.auc import SIMILAR_WORDS
 from kto_cli.core.statistics.intervals import (
-    FEWEST_COMPARED,
     RESAMPLES,
     mean_interval,
     percentiles,
     resample_weights,
     wilson,
 )
+from kto_cli.core.statistics.shares import FEWEST_COMPARED
 
 _STEPS = 60
 """Upper limit on the steps of Newton's method."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from kto_cli.core.statistics.intervals import student
+from kto_cli.core.statistics.shares import student
 from kto_cli.core.theory.optima import LOSSES, STEPS, optimum
 from kto_cli.core.theory.worlds import CONDITIONS, Condition, best_gain, gain, make_worlds, together
 

@@ -51,7 +51,7 @@ def facets_of(values: Mapping[str, Any] | None) -> Facets:
         return NO_FACETS
     inner = [values[name] for name in WITHIN if isinstance(values.get(name), dict)]
     found = [_first((values, *inner), names) for names in (USER, MODEL, TIME)]
-    return Facets(_code(found[0]), _code(found[1]), _day(found[2]))
+    return Facets(_code(found[0]), _code(found[1]), day_of(found[2]))
 
 
 def _first(objects: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) -> Any:
@@ -62,7 +62,10 @@ def _code(value: Any) -> int:
     return (crc32(str(value).encode("utf-8", "replace")) or 1) if isinstance(value, (str, int)) else 0
 
 
-def _day(value: Any) -> int:
+def day_of(value: Any) -> int:
+    """The day of a date, a time or a number of seconds or milliseconds, as `date.toordinal` counts; 0 if it is none."""
+    if isinstance(value, date):
+        return value.toordinal()
     try:
         if isinstance(value, str) and (found := DAY.match(value)):
             return date(*map(int, found.groups())).toordinal()

@@ -129,7 +129,7 @@ def columns_in(config: BinarizeConfig, columns: Sequence[str]) -> list[tuple[str
             named += [(option_of(field), part) for part in parts]
     for option, rule in zip(("--desirable", "--undesirable"), rules_of(config), strict=True):
         named += [(option, column) for column in rule.columns] if rule else []
-    return named
+    return [*named, *config.beside]
 
 
 def check_known(columns: Sequence[str], shown: str, config: BinarizeConfig) -> None:

@@ -17,5 +17,6 @@ sample.py        samples of the training rows: class balance, source weights, li
 write.py         second pass: each row to its file
 export.py        a dataset in the file formats of TRL, LLaMA-Factory and HALOs
 export_pairs.py  pairs of a dataset as OpenAI's preference file
+logged_answers.py   answers of a log for kto outcome, unrated ones too
 summary.py       counts of a run, and its summary on the screen
 """

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from kto_cli.common.errors import BadInput
-from kto_cli.core.statistics.intervals import clustered_error, student
-from kto_cli.core.statistics.shares import NORMAL
+from kto_cli.core.statistics.intervals import clustered_error
+from kto_cli.core.statistics.shares import NORMAL, student
 from kto_cli.evaluation.benchmarks.results import is_mean
 
 SETTINGS = ("lm_eval_name", "shots", "chat_template", "metric", "version", "n")
