@@ -357,10 +357,10 @@ def test_the_recipe_of_the_readme_runs(workplace, pico):
     recipe = section(README.read_text(encoding="utf-8"), "## From a log to a served model")
     things = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern", "tent", "kite", "clock")
     lines = [
-        f"How do I clean a {thing} {n}?,{['Dry cloth', 'Go away'][n % 2]} {thing}.,{['up', 'down'][n % 2]}"
+        f"How do I clean a {thing} {n}?,{['Dry cloth', 'Go away'][n % 2]} {thing}.,{['up', 'down'][n % 2]},{['old', 'new'][n // 20]}"
         for n, thing in enumerate(4 * things)
     ]
-    Path("support.csv").write_text("\n".join(["user_msg,bot_reply,thumb", *lines]) + "\n", encoding="utf-8")
+    Path("support.csv").write_text("\n".join(["user_msg,bot_reply,thumb,model", *lines]) + "\n", encoding="utf-8")
     page = workplace / "recipe.md"
     page.write_text(recipe, encoding="utf-8")
     ran = []
@@ -370,7 +370,7 @@ def test_the_recipe_of_the_readme_runs(workplace, pico):
             done = call(*words, *(["--samples", "1", "--max-new-tokens", "4"] if words[0] == "eval" else []))
             assert done.code == 0, done.err
             ran.append(words[0])
-    assert ran == ["binarize", "train", "train", "eval"]
+    assert ran == ["binarize", "train", "train", "eval", "outcome"]
     assert Path("aligned/model.safetensors").is_file()
     assert Path("aligned/eval/report.html").is_file()
 
