@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from kto_cli.cli.shared import Data, Model, ModelFlags, screen_of, takes, values
+from kto_cli.cli.shared import RUN, Data, Model, ModelFlags, screen_of, takes, values
 from kto_cli.common.model_config import ModelConfig
+from kto_cli.common.train_config import TrainConfig
+from kto_cli.training.loss_flags import loss_kind
 
 
 class PrecomputeFlags(ModelFlags):
-    """Flags of `kto precompute`, in the order of its --help."""
+    """Flags of `kto precompute`, in the order of its --help; `loss` is no setting of a model."""
 
     data: Data
     model: Model
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The loss of the run to come: ppo-offline needs more than others.", rich_help_panel=RUN
+        ),
+    ] = TrainConfig.loss
 
 
 @takes(PrecomputeFlags, ModelConfig)
 def precompute(context: typer.Context) -> None:
     """Compute the reference model's log-probs once, into a cache."""
-    config = ModelConfig(**values(context))
+    given = values(context)
+    loss = given.pop("loss")
+    config, kind = ModelConfig(**given), loss_kind(TrainConfig(loss=loss))
     from kto_cli.workflows import precompute as workflow
 
     screen = screen_of(context)
-    screen.json(workflow.run(config, screen))
+    screen.json(workflow.run(config, screen, loss=loss, per_token=kind.per_token))

@@ -123,6 +123,26 @@ class TrainFlags(ModelFlags):
         float | None,
         typer.Option(help="Of orpo: weight of the odds ratio. Default: 0.1.", rich_help_panel=OTHER_LOSSES),
     ]
+    ppo_gamma: Annotated[
+        float | None,
+        typer.Option(help="Of ppo-offline: discount a token. Default: 0.99.", rich_help_panel=OTHER_LOSSES),
+    ]
+    ppo_lambda: Annotated[
+        float | None,
+        typer.Option(help="Of ppo-offline: decay of advantages. Default: 0.95.", rich_help_panel=OTHER_LOSSES),
+    ]
+    ppo_clip: Annotated[
+        float | None,
+        typer.Option(help="Of ppo-offline: ratios are clipped to [1/N, N]. Default: 4.", rich_help_panel=OTHER_LOSSES),
+    ]
+    ppo_critic: Annotated[
+        float | None,
+        typer.Option(help="Of ppo-offline: weight of the value head. Default: 0.01.", rich_help_panel=OTHER_LOSSES),
+    ]
+    ppo_penalty: Annotated[
+        float | None,
+        typer.Option(help="Of ppo-offline: weight of the log-ratio. Default: 0.1.", rich_help_panel=OTHER_LOSSES),
+    ]
 
     learning_rate: Annotated[
         float | None,

@@ -53,6 +53,16 @@ class TrainConfig(ModelConfig):
     """simpo: margin of the rewards; default 1."""
     orpo_lambda: float | None = None
     """orpo: weight of the odds ratio; default 0.1."""
+    ppo_gamma: float | None = None
+    """ppo-offline: discount of a reward a token later; default 0.99."""
+    ppo_lambda: float | None = None
+    """ppo-offline: decay of the trace of generalized advantage estimation; default 0.95."""
+    ppo_clip: float | None = None
+    """ppo-offline: a token's ratio of policy to reference is clipped to [1 / clip, clip]; default 4."""
+    ppo_critic: float | None = None
+    """ppo-offline: weight of the value head's squared error; default 0.01."""
+    ppo_penalty: float | None = None
+    """ppo-offline: weight of the mean log-ratio of a token; default 0.1."""
     batch_size: int = 32
     """Rows of one optimizer step, over all processes. Affects results: z_ref is estimated from them."""
     group_prompts: bool = True
@@ -145,11 +155,15 @@ class TrainConfig(ModelConfig):
         require(0 <= self.sft_weight < math.inf, "--sft-weight", self.sft_weight, "0 or above, and finite")
         smoothing = self.label_smoothing
         require(smoothing is None or 0 <= smoothing < 0.5, "--label-smoothing", smoothing, "0 or above, below 0.5")
-        for name in ("ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda"):
+        for name in ("ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda", "ppo_critic", "ppo_penalty"):
             number, flag = getattr(self, name), "--" + name.replace("_", "-")
             positive = name in ("ipo_tau", "orpo_lambda")
             fits = number is None or (0 < number < math.inf if positive else 0 <= number < math.inf)
             require(fits, flag, number, "above 0, and finite" if positive else "0 or above, and finite")
+        for flag, share in (("--ppo-gamma", self.ppo_gamma), ("--ppo-lambda", self.ppo_lambda)):
+            require(share is None or 0 <= share <= 1, flag, share, "from 0 to 1")
+        clip = self.ppo_clip
+        require(clip is None or 1 < clip < math.inf, "--ppo-clip", clip, "above 1, and finite")
 
     @property
     def reference_model(self) -> str | None:

@@ -7,6 +7,8 @@ halos.py            a check of human-aware losses (Definition 3.4)
 value_functions.py  L(u) of the unpaired losses: logistic, concave, linear, kahneman-tversky
 custom_loss.py      --loss MODULE:FUNCTION
 pair_losses.py      dpo, ipo, slic, simpo, orpo, apo, nca
+offline_ppo.py      offline PPO: advantages, and the loss of single tokens
+ragged.py           numbers of rows of unequal length
 objectives.py       the loss of an effective batch, in parts, and its reference point
 mismatch.py         mismatched completion of each row
 weights.py          lambda_d and lambda_u from class counts (Eq. 8)

@@ -40,6 +40,16 @@ class LossSettings(NamedTuple):
     slic_lambda: float = 0.1
     simpo_gamma: float = 1.0
     orpo_lambda: float = 0.1
+    ppo_gamma: float = 0.99
+    """ppo-offline: discount of a reward a token later."""
+    ppo_lambda: float = 0.95
+    """ppo-offline: decay of the trace of generalized advantage estimation."""
+    ppo_clip: float = 4.0
+    """ppo-offline: ratios outside [1 / clip, clip] have no gradient that leads further out."""
+    ppo_critic: float = 0.01
+    """ppo-offline: weight of the value head's squared error."""
+    ppo_penalty: float = 0.1
+    """ppo-offline: weight of the mean log-ratio of a token."""
 
     @property
     def kind(self) -> LossKind:
@@ -70,6 +80,8 @@ class LossKind(NamedTuple):
     """Factor of the default learning rate."""
     tokens: bool = False
     """The mean is over completion tokens; else over units."""
+    per_token: bool = False
+    """It reads log-probs of single tokens, the policy's and the reference's; else their sums."""
 
     @property
     def is_unpaired(self) -> bool:
@@ -130,6 +142,12 @@ LOSSES: dict[str, LossKind] = {
     "nca": LossKind(
         r"-\log\sigma(\beta q_w) - \tfrac12 \log\sigma(-\beta q_w) - \tfrac12 \log\sigma(-\beta q_l)",
         "pair", "both", "arXiv 2402.05369", settings=("beta",), beta=BETA, rate=0.1,
+    ),
+    "ppo-offline": LossKind(
+        r"\max\big(-A_t p_t, -A_t\,\mathrm{clip}(p_t, \tfrac1c, c)\big) + \tfrac{c_V}{2} (V_t - R_t)^2 + c_q \log p_t,"
+        r"\ p_t = e^{l_t - l_{\mathrm{ref},t}}",
+        "row", "both", "arXiv 2402.01306v1, section 3.3 and appendix B",
+        settings=("ppo_gamma", "ppo_lambda", "ppo_clip", "ppo_critic", "ppo_penalty"), tokens=True, per_token=True,
     ),
 }  # fmt: skip
 """Name -> loss, in the order of --help."""

@@ -19,6 +19,7 @@ from kto_cli.model.attention import PackedAttention
 from kto_cli.model.layer_attention import BY_SEGMENT, CannotPack
 from kto_cli.model.packed_pass import PackedPass, Past
 from kto_cli.model.text_part import refuse_no_text_model
+from kto_cli.model.value_head import ValueHead
 from kto_cli.model.varlen_attention import KERNELS
 
 
@@ -55,6 +56,7 @@ class CompletionScorer(nn.Module):
         self.packing: PackedAttention | None = None
         self.narrow = False
         """Weights that are float32 at rest are gathered in `dtype` for each pass (FSDP2)."""
+        self.value_head: ValueHead | None = None
 
     @property
     def packs(self) -> bool:
@@ -71,12 +73,22 @@ class CompletionScorer(nn.Module):
         size: int,
         layout: PackedLayout | None = None,
         past: Past | None = None,
-    ) -> Tensor:
+        per_token: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """Fields of a `Batch` -> [size] summed log-probs in nats, float64.
 
         Args:
             past: written by a packed batch and read by its continuation.
+            per_token: gives ([predicted] log-probs of single tokens, [predicted] the value head's values or None).
+
+        Raises:
+            BadModel: `per_token`, and the model's head is not a plain linear one.
         """
+        if per_token and self.plain:
+            raise BadModel(
+                "--loss ppo-offline reads hidden states, and this model's output head is not one kto can use directly.",
+                "Use another loss, such as kto, or another model.",
+            )
         batch = Batch(input_ids, position_ids, output_positions, rows, targets, size, layout)
         with self._autocast(input_ids.device):
             if self.plain:
@@ -85,7 +97,10 @@ class CompletionScorer(nn.Module):
         hidden = hidden if self.dtype == torch.float32 else hidden.to(self.dtype)
         head = find_head(self.model)
         assert head is not None
-        return sequence_logps(token_logps(hidden, targets, head), rows, size)
+        logps = token_logps(hidden, targets, head)
+        if per_token:
+            return logps, None if self.value_head is None else self.value_head(hidden)
+        return sequence_logps(logps, rows, size)
 
     def _body(self, batch: Batch, past: Past | None) -> Tensor:
         """[predicted, hidden] outputs of the body at the batch's output positions."""
@@ -110,7 +125,8 @@ class CompletionScorer(nn.Module):
         """[sequences] summed completion log-probs of a few sequences in one batch, without gradient."""
         batch = pack(sequences)[0] if self.packs else pad(sequences)
         with torch.no_grad():
-            return self(*batch.to(next(self.parameters()).device))
+            logps: Tensor = self(*batch.to(next(self.parameters()).device))
+        return logps
 
     def trust_or_fall_back(self, sequences: Sequence[TokenSequence]) -> ScorerCheck:
         """Compares fast head and packed batches with simpler computations, and falls back where results differ.

@@ -8,6 +8,7 @@ units.py       rows that a loss learns from: all, desirable ones, pairs
 setup.py       a run made ready: reference log-probs, adapters, optimizer, processes
 optimizer.py   the optimizer of --optimizer
 step.py        one optimizer step: context passes, gradient pass, update
+offline_ppo_step.py  the same of offline PPO, a loss of single tokens
 loop.py        which rows, which learning rate, what is recorded, when to save
 memory.py      the token budget found by trying; out-of-memory recovery
 live.py        curves in the terminal during training

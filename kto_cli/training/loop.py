@@ -199,6 +199,7 @@ def _metrics(run: Run, output: StepOutput, rows: Sequence[EncodedRow], reference
         prompts,
         values=values._replace(logps=values.references + output.log_ratios),
         given=output.given,
+        measured=output.measured,
     )
 
 

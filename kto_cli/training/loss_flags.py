@@ -11,7 +11,8 @@ from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossKind, LossSettin
 
 _FIELDS = {"value": "value", "reference_point": "point"}
 """Settings whose field of `LossSettings` has another name."""
-NUMBERS = ("label_smoothing", "ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda")
+PPO = ("ppo_gamma", "ppo_lambda", "ppo_clip", "ppo_critic", "ppo_penalty")
+NUMBERS = ("label_smoothing", "ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda", *PPO)
 
 
 def loss_kind(config: TrainConfig) -> LossKind:
@@ -39,6 +40,13 @@ def loss_kind(config: TrainConfig) -> LossKind:
         )
     if config.sft_weight and config.loss == "sft":
         raise BadFlag("--sft-weight does nothing with --loss sft, which is that term alone.", "Leave it out.")
+    for flag, fits in (("--dtype", config.dtype != "bfloat16-pure"), ("--optimizer", config.optimizer == "adamw")):
+        if kind.per_token and not fits:
+            raise BadFlag(
+                f"{flag} {getattr(config, flag[2:])} is not for --loss {config.loss}, whose value head learns in "
+                "float32 with adamw.",
+                "Leave it out.",
+            )
     if kind.unit == "pair" and config.batch_size < 2:
         raise BadFlag(f"--batch-size 1 has no room for a pair, the unit of --loss {config.loss}.", "Take 2 or more.")
     return kind

@@ -23,6 +23,7 @@ from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts, left_out
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.memory import choose_token_budget
+from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
@@ -53,14 +54,14 @@ def set_up(
     rows = prepared.train + prepared.validation
     other = None
     if prepared.reference is not prepared.source:  # before the policy is on its device
-        other = logps_of_other_reference(prepared, rows, config, accelerator, screen)
+        other = logps_of_other_reference(prepared, rows, config, accelerator, screen, per_token=settings.kind.per_token)
     model = _adapted(prepared, config, screen) if config.adapters else prepared.model
     writer = ModelWriter(prepared.source.base, prepared.tokenizer, stored_dtypes(prepared.source.base))
     if accelerator.is_main_process:
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     require_determinism(scorer, check_sequences(rows)[:3], screen)
-    references, use = other or _own_logps(prepared, model, scorer, config, accelerator, screen)
+    references, use = other or _own_logps(prepared, model, scorer, settings, accelerator, screen)
     screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
@@ -69,14 +70,17 @@ def set_up(
     optimizer = make_optimizer(
         config.optimizer, scorer.parameters(), learning_rate=settings.learning_rate, device=accelerator.device
     )
+    if settings.kind.per_token:
+        add_value_head(scorer, optimizer, seed=config.seed)
     wrapped, optimizer = wrap(accelerator, scorer, optimizer)
+    engine_class = OfflinePPOEngine if settings.kind.per_token else TrainingEngine
     return Run(
         settings=settings,
         rows=prepared.train,
         references=references.take(slice(count)),
         validation=prepared.validation,
-        validation_references=references.take(slice(count, None)),
-        engine=TrainingEngine(
+        validation_references=references._replace(tokens=None).take(slice(count, None)),
+        engine=engine_class(
             accelerator,
             wrapped,
             optimizer,
@@ -104,13 +108,15 @@ def _token_budget(
 
 
 def _own_logps(
-    prepared: Prepared, model: Any, scorer: CompletionScorer, config: TrainConfig, accelerator: Any, screen: Screen
+    prepared: Prepared, model: Any, scorer: CompletionScorer, settings: RunSettings, accelerator: Any, screen: Screen
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Log-probs of the model as it starts; an adapter that goes on learning has not been changed yet, also where the
     run is resumed."""
-    rows = prepared.train + prepared.validation
+    rows, config = prepared.train + prepared.validation, settings.config
     with contextlib.nullcontext() if config.continue_adapter else lora.as_reference(model):
-        return reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen)
+        return reference_logps(
+            prepared, rows, lambda: scorer, config, accelerator, screen, per_token=settings.kind.per_token
+        )
 
 
 def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:

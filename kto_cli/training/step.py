@@ -51,6 +51,8 @@ class StepOutput(NamedTuple):
     """Some process was asked to stop."""
     given: Context
     """What the loss took as given."""
+    measured: dict[str, float] | None = None
+    """Loss and other numbers of a loss of single tokens; None: they follow from the fields above."""
 
 
 class TrainingEngine(DistributedScorer):
@@ -179,13 +181,17 @@ class TrainingEngine(DistributedScorer):
 
     def _update(self, learning_rate: float, finite: bool) -> float:
         """Clips, checks and applies the gradient; returns its norm before clipping."""
-        norm = clip(self.accelerator, self.scorer, self.optimizer, self.max_grad_norm or float("inf"))
+        norm = self._clip()
         if finite and norm == norm and norm != float("inf"):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _clip(self) -> float:
+        """Clips the gradient; returns its norm before that."""
+        return clip(self.accelerator, self.scorer, self.optimizer, self.max_grad_norm or float("inf"))
 
     @contextlib.contextmanager
     def _gradients_synced(self, last: bool) -> Iterator[None]:

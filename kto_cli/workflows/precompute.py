@@ -1,4 +1,5 @@
-"""`kto precompute`: reference log-probs of every row and of its mismatched completion, into the cache."""
+"""`kto precompute`: reference log-probs of every row and of its mismatched completion, into the cache; for a loss that
+reads single tokens, those of the training rows' too."""
 
 from __future__ import annotations
 
@@ -16,8 +17,11 @@ from kto_cli.model.logprobs.prepare import check_sequences, make_scorer, prepare
 from kto_cli.model.logprobs.reference import reference_logps
 
 
-def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
+def run(config: ModelConfig, screen: Screen, *, loss: str = "kto", per_token: bool = False) -> dict[str, Any]:
     """Computes and stores what is missing from the cache.
+
+    Args:
+        loss: of the run to come. per_token: whether it reads log-probs of single tokens.
 
     Returns:
         `sequences` (distinct ones needed), `computed`, `cached`, `seconds`.
@@ -34,18 +38,18 @@ def run(config: ModelConfig, screen: Screen) -> dict[str, Any]:
     rows = prepared.train + prepared.validation
     with torch.no_grad():  # as the pass that follows
         require_determinism(scorer, check_sequences(rows)[:3], screen)
-    _, use = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen)
+    _, use = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, per_token=per_token)
     seconds = time.perf_counter() - began
     screen.table(
         f"Reference log-probs of {prepared.source.words}",
         ["", "sequences"],
         [
-            ["needed (rows and their mismatched completions)", use.sequences],
+            [f"needed (rows and their mismatched completions{'; tokens of training rows' * per_token})", use.sequences],
             ["from the cache", use.cached],
             ["computed", use.computed],
         ],
     )
     if prepared.source.adapters:
         screen.note("kto train uses them with --lora-r or --continue-adapter; without, it merges the adapter first.")
-    screen.say(f"{seconds:.1f} s.   Next: kto train --beta 0.1")
+    screen.say(f"{seconds:.1f} s.   Next: kto train {f'--loss {loss}' if loss != 'kto' else '--beta 0.1'}")
     return {**asdict(use), "seconds": seconds}

@@ -23,11 +23,12 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.model.distributed.gathering import full
-from kto_cli.model.distributed.processes import is_sharded, to_devices, wrap
+from kto_cli.model.distributed.processes import is_sharded, to_devices, unwrapped, wrap
 from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.lora import add_adapters
 from kto_cli.model.scorer import CompletionScorer
+from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
 from kto_cli.training.step import TrainingEngine
 
 VOCABULARY = 50
@@ -147,8 +148,9 @@ def make_engine(
     packed: bool = False,
     checkpointing: bool = False,
     lora: bool = False,
+    loss: LossSettings = SETTINGS,
 ) -> tuple[Any, Any, TrainingEngine]:
-    """The pico model, its optimizer, and an engine that drives them."""
+    """The pico model, its optimizer, and an engine that drives them; of offline PPO a value head too."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     model = pico_model(tied=tied)
     if lora:
@@ -160,8 +162,12 @@ def make_engine(
     if checkpointing:
         assert checkpoint_layers(scorer) == 2
     optimizer = torch.optim.AdamW(learning(scorer).values(), lr=1.0, weight_decay=0.0)
+    if loss.kind.per_token:
+        add_value_head(scorer, optimizer, seed=0)
+        scorer.value_head.double()
     wrapped, prepared = wrap(accelerator, scorer, optimizer)
-    engine = TrainingEngine(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
+    engine_class = OfflinePPOEngine if loss.kind.per_token else TrainingEngine
+    engine = engine_class(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
     return model, optimizer, engine
 
 
@@ -174,16 +180,22 @@ def take_step(
     **switches: Any,
 ) -> dict[str, torch.Tensor]:
     """The optimizer's first moment after one step is (1 - beta1) times the (clipped) gradient."""
-    model, optimizer, engine = make_engine(token_budget, **switches)
+    model, optimizer, engine = make_engine(token_budget, loss=loss, **switches)
     output = engine.step(rows, references, loss, learning_rate=LEARNING_RATE)
+    head = unwrapped(engine.scorer).value_head
+    learned = learning(model) | ({f"value_head.{at}": each for at, each in learning(head).items()} if head else {})
     named = {f"weight.{name}": full(value.detach()).clone() for name, value in learning(model).items()}
     named["sharded"] = torch.tensor(is_sharded(engine.scorer))
     named |= {
         f"gradient.{name}": full(optimizer.state[parameter]["exp_avg"]).clone() / (1 - 0.9)
-        for name, parameter in learning(model).items()
+        for name, parameter in learned.items()
     }
     return {
         **named,
+        **{
+            f"measured.{name}": torch.tensor(number, dtype=torch.float64)
+            for name, number in (output.measured or {}).items()
+        },
         "log_ratios": output.log_ratios,
         "mismatched": output.mismatched_log_ratios,
         "norm": torch.tensor(output.gradient_norm, dtype=torch.float64),

@@ -11,11 +11,14 @@ import pytest
 import torch
 from conftest import REPOSITORY, call
 from naive_losses import naive_loss
+from naive_ppo import naive_given, naive_measures, naive_ppo
 from test_invariance import TORCHRUN, launch, naive_logp
 
 from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossSettings
 from kto_cli.core.objectives import needs_mismatched
+from kto_cli.core.ragged import Ragged
 from kto_cli.model.logprobs.reference import ReferenceLogps
+from kto_cli.model.value_head import ValueHead
 from kto_cli.training.step import values_of
 
 ROWS = 24
@@ -40,6 +43,8 @@ SETTINGS = {
 def naive(name: str) -> dict[str, torch.Tensor]:
     """Log-probs one row at a time, the loss as its paper writes it, torch's own gradient."""
     model, settings = one_step.pico_model(), SETTINGS[name]
+    if settings.kind.per_token:
+        return naive_of_tokens(model, settings)
     rows, references = one_step.paired_rows(ROWS), references_near(model)
     with torch.no_grad():
         others = torch.stack([naive_logp(model, row.mismatched) for row in rows]) - references.mismatched
@@ -53,6 +58,36 @@ def naive(name: str) -> dict[str, torch.Tensor]:
     return {**found, "loss": loss.detach()}
 
 
+def naive_of_tokens(model: Any, settings: LossSettings) -> dict[str, torch.Tensor]:
+    """The same of offline PPO: one row at a time, then one token at a time."""
+    rows, references, head = one_step.paired_rows(ROWS), references_near(), ValueHead(16, seed=0).double()
+    logps, values = zip(*(naive_tokens(model, head, row.own) for row in rows), strict=True)
+    labels, each = [row.label for row in rows], [references.tokens.take([row]).values.tolist() for row in range(ROWS)]
+    numbers, valued = ([row.tolist() for row in part] for part in (logps, values))
+    given = naive_given(settings, valued, labels)
+    loss = naive_ppo(settings, logps, each, values, labels, given)
+    loss.backward()
+    norm = torch.cat([value.grad.flatten() for value in head.parameters()]).norm()
+    named = {at: value.grad.clone() for at, value in one_step.learning(model).items()}
+    named |= {f"value_head.{at}": value.grad * min(1.0, 0.1 / (norm + 1e-6)) for at, value in head.named_parameters()}
+    found = naive_measures(settings, numbers, each, valued, given)
+    measured = {f"measured.{at}": torch.tensor(number, dtype=torch.float64) for at, number in found.items()}
+    ratios = torch.stack([row.detach().sum() - sum(other) for row, other in zip(logps, each, strict=True)])
+    return (
+        {f"gradient.{at}": value for at, value in named.items()}
+        | measured
+        | {"measured.loss": loss.detach(), "log_ratios": ratios}
+    )
+
+
+def naive_tokens(model: Any, head: Any, sequence: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """([T] log-probs, [T] values) of one sequence's completion."""
+    ids, first = torch.tensor([sequence.prompt + sequence.completion]), len(sequence.prompt)
+    logps = model(input_ids=ids).logits[0].log_softmax(-1)[first - 1 : -1]
+    hidden = model.base_model(input_ids=ids).last_hidden_state[0, first - 1 : -1]
+    return logps.gather(-1, torch.tensor(sequence.completion)[:, None])[:, 0], head(hidden)
+
+
 @functools.cache
 def references_near(model: Any = None) -> ReferenceLogps:
     """Reference log-probs within some nats of the policy's, so that no loss is saturated; z is above 0."""
@@ -62,7 +97,13 @@ def references_near(model: Any = None) -> ReferenceLogps:
         found = [
             torch.stack([naive_logp(model, getattr(row, which)) for row in rows]) for which in ("own", "mismatched")
         ]
-    return ReferenceLogps(*(each + 4 * torch.randn(ROWS, generator=generator).double() - 1.0 for each in found))
+        tokens = [naive_tokens(model, lambda hidden: hidden, row.own)[0] for row in rows]
+    lengths = torch.tensor([len(row) for row in tokens])
+    near = (
+        torch.cat(tokens) + 1.5 * torch.randn(int(lengths.sum()), generator=torch.Generator().manual_seed(8)).double()
+    )
+    sums = (each + 4 * torch.randn(ROWS, generator=generator).double() - 1.0 for each in found)
+    return ReferenceLogps(*sums, Ragged.of(near, lengths))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -120,12 +161,12 @@ def test_without_a_reference_log_probs_a_token_are_compared(budget, packed):
     agree(one_step.take_step(rows, references_near(), token_budget=budget, packed=packed, loss=settings), expected)
 
 
-@pytest.mark.parametrize("name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class"])
+@pytest.mark.parametrize("name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class", "ppo-offline"])
 def test_row_order_changes_nothing(name):
     settings = SETTINGS.get(name, LossSettings(0.1, loss="bco", value="concave", point="mean-reward"))
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3)).tolist()
     rows, references = one_step.paired_rows(ROWS), references_near()
-    shuffled = ReferenceLogps(references.own[order], references.mismatched[order])
+    shuffled = references.take(order)
     results = [
         one_step.take_step(rows, references, token_budget=120, packed=True, loss=settings),
         one_step.take_step([rows[at] for at in order], shuffled, token_budget=120, packed=True, loss=settings),
@@ -138,7 +179,15 @@ def test_row_order_changes_nothing(name):
 @pytest.mark.parametrize("budget", [1, 120])
 def test_two_processes_change_nothing(tmp_path, budget):
     """A pair's rows may lie on two processes; each process's own rows are part of a mean over all."""
-    chosen = ["dpo", "sft", "orpo", "kto-concave-mean-reward", "kto-logistic-opposite-class", "kto-linear-zero"]
+    chosen = [
+        "dpo",
+        "sft",
+        "orpo",
+        "ppo-offline",
+        "kto-concave-mean-reward",
+        "kto-logistic-opposite-class",
+        "kto-linear-zero",
+    ]
     asked = {name: SETTINGS[name]._asdict() for name in chosen}
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     torch.save(references_near(), tmp_path / "references.pt")
@@ -149,9 +198,9 @@ def test_two_processes_change_nothing(tmp_path, budget):
             agree(results[name], naive(name))
 
 
-@pytest.mark.parametrize("loss", ["bco", "dpo"])
+@pytest.mark.parametrize("loss", ["bco", "dpo", "ppo-offline"])
 def test_a_resumed_run_has_the_same_bits(loss, pico, pico_data, tmp_path):
-    """Stopped behind its second checkpoint; the running mean of bco travels with it."""
+    """Stopped behind its second checkpoint; the running mean of bco and the value head of PPO travel with it."""
     words = ["train", "--data", pico_data, "--model", pico, "--loss", loss, "--batch-size", 6, "--save-every", 1]
     words += ["--max-steps", 4, "--cache", tmp_path / "cache", "--learning-rate", 1e-3]
     assert call(*words, "--out", tmp_path / "whole").code == 0

@@ -45,6 +45,8 @@ def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
         assert ("margin" in line) == (kind.classes == "both")
         assert ("paired_accuracy" in line) == (kind.unit == "pair")
         assert line["logp_per_token_desirable"] < 0
+        of_tokens = {"clip_fraction", "mean_ratio", "critic_loss", "explained_variance"}
+        assert of_tokens & set(line) == (of_tokens if kind.per_token else set())
     config = json.loads(Path("run/kto_config.json").read_text())
     assert config["chosen"]["loss"]["loss"] == loss
     assert config["chosen"]["loss"]["point"] == kind.point
@@ -52,7 +54,8 @@ def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
     found = call("eval", "run", "--cache", "cache", "--samples", 2, "--max-new-tokens", 4)
     assert found.code == 0, found.err
     metrics = json.loads(Path("run/eval/metrics.json").read_text())["metrics"]
-    assert {"auc", "kl", "margin", "loss"} <= set(metrics)
+    assert {"auc", "kl", "margin"} <= set(metrics)
+    assert ("loss" in metrics) != kind.per_token
     assert ("calibration" in metrics) == kind.is_unpaired == ("accuracy" in metrics)
     said = " ".join(found.err.split() + found.out.split())
     assert ("This loss has no reference point" in said) == (not kind.is_unpaired)
@@ -75,6 +78,14 @@ def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
         (("--reference-point", "none"), "--reference-point none is not known", "mismatched"),
         (("--loss", "dpo", "--label-smoothing", 0.5), "--label-smoothing", "below 0.5"),
         (("--loss", "ipo", "--ipo-tau", 0), "--ipo-tau", "above 0"),
+        (("--ppo-clip", 2), "--ppo-clip does nothing with --loss kto", "--loss ppo-offline"),
+        (("--loss", "ppo-offline", "--beta", 0.2), "--beta does nothing with --loss ppo-offline", "kto"),
+        (("--loss", "ppo-offline", "--reference", "none"), "--reference none does nothing", "Leave it out"),
+        (("--loss", "ppo-offline", "--ppo-clip", 1), "--ppo-clip", "above 1"),
+        (("--loss", "ppo-offline", "--ppo-gamma", 1.5), "--ppo-gamma", "from 0 to 1"),
+        (("--loss", "ppo-offline", "--ppo-penalty", -1), "--ppo-penalty", "0 or above"),
+        (("--loss", "ppo-offline", "--dtype", "bfloat16-pure"), "--dtype bfloat16-pure", "Leave it out"),
+        (("--loss", "ppo-offline", "--optimizer", "adamw-8bit"), "--optimizer adamw-8bit", "Leave it out"),
     ],
 )
 def test_a_flag_that_means_nothing_is_refused_by_name(flags, named, hint, given, workplace):

@@ -102,8 +102,9 @@ class Estimator:
         """
         settings, kl = self.settings, (weights @ self.mismatched) / weights.sum(1)
         found = {"kl": kl}
-        if not settings.reference or is_custom(settings.loss):
-            return found  # compares log-probs a token; is defined on whole batches, by code that is not run here
+        if not settings.reference or is_custom(settings.loss) or settings.kind.per_token:
+            # compares log-probs a token; is defined on whole batches, by code that is not run here; has a value head
+            return found
         if settings.kind.is_unpaired:
             point = self._point(weights, kl)
             signs, row_weights = signs_and_weights(self.desirable, settings, dtype=torch.float64)

@@ -33,6 +33,7 @@ def step_metrics(
     *,
     values: Values | None = None,
     given: Context | None = None,
+    measured: dict[str, float] | None = None,
 ) -> dict[str, float]:
     """Metrics of one effective batch, as shown and recorded, from its per-row values of shape [rows].
 
@@ -41,6 +42,7 @@ def step_metrics(
         prompts: [pairs] equal values mark mismatched pairs of one prompt, which are not independent.
         values: log-probs, lengths and pairs; losses of log-ratios alone do without.
         given: the step's reference point; else that of these rows.
+        measured: the loss, and what else was measured with it, of a loss that sums do not define.
 
     Returns:
         loss; reward_desirable, reward_undesirable, margin (beta * nats; nats where the loss has no beta). With a
@@ -58,7 +60,7 @@ def step_metrics(
     else:
         per_token = _logps_per_token(values)
     given = given or context(settings, values, mismatched)
-    found = {"loss": batch_loss(settings, values, given).item()}
+    found = {"loss": batch_loss(settings, values, given).item()} if measured is None else dict(measured)
     if kind.is_unpaired and settings.point != "zero":
         found |= {"z_ref": given.point.mean().item(), "z_ref_mean": given.mean}
         if settings.point == "mismatched":

@@ -167,6 +167,7 @@ ALIKE = {
     "apo-zero-unpaired": "kto with z = 0",
     "apo-zero": "kto with z = 0, of each completion",
     "bco": "concave with another z",
+    "ppo-offline": "ppo-clip, its policy term of each token",
 }
 """Losses whose construction is that of another one."""
 WITHOUT = ("sft", "csft", "orpo", "apo-down")

@@ -180,6 +180,7 @@ def refuse_untested_combinations(processes: int, config: TrainConfig) -> None:
         ("--merge", config.merge),
         ("--compile", config.compile),
         ("--load-in-4bit", config.load_in_4bit),
+        ("--loss ppo-offline", config.loss == "ppo-offline"),
         (f"--optimizer {config.optimizer}", config.optimizer != "adamw"),
         ("--micro-batch-tokens auto", config.micro_batch_tokens == AUTO_TOKENS),
     ):

@@ -6,6 +6,8 @@ out_of_memory.py      work repeated in smaller micro-batches when memory runs ou
 forward.py            log-probs of sequences, in micro-batches over processes
 reference.py          the reference's log-probs of a run's rows: cached, else computed
 reference_model.py    the reference where it is another model than the one trained
+reference_tokens.py   the reference's log-probs of single tokens: cached, else computed
 reference_cache.py    the content-addressed cache of reference log-probs
+segments.py           its files: checked frames of values
 validation.py         scores of validation rows
 """

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from kto_cli.core.batches import Batch, micro_batches, pack, pad
-from kto_cli.core.prefix_order import lengths_of
+from kto_cli.core.packing import missing_runs, padded_batches
+from kto_cli.core.prefix_order import lengths_of, prefix_order
+from kto_cli.core.ragged import Ragged, spans
 from kto_cli.core.rows import TokenSequence
 from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import unwrapped
+from kto_cli.model.tokens.store import Sequences
 
 
 class DistributedScorer:
@@ -43,19 +47,73 @@ class DistributedScorer:
             done: called by each process with what it has just computed.
         """
         values = self.zeros(len(sequences))
-        if batches is None:
-            shares = self.micro_batches(sequences)
-        else:
-            world = self.accelerator.num_processes
-            shares = [list(batches[rank::world]) for rank in range(world)]
         with torch.no_grad():
-            rounds = list(self.rounds(sequences, shares))
+            rounds = list(self.rounds(sequences, self._shares(sequences, batches)))
             for (positions, counts), index in zip(rounds, self.indices(rounds), strict=True):
                 logps = self.scorer(*self.batch([sequences[position] for position in positions]))
                 if counts:
                     values[index] = logps
                     done(positions, logps)
         return self.sum(values)
+
+    def token_log_probs(
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        batches: Sequence[list[int]] | None = None,
+        done: Callable[[list[int], Ragged], None] = lambda positions, logps: None,
+    ) -> Ragged:
+        """Log-probs of single completion tokens without gradient, on the CPU, equal on all processes.
+
+        Args:
+            batches, done: as of `log_probs`.
+        """
+        found = self.ragged_zeros(sequences)
+        with torch.no_grad():
+            for positions, counts in self.rounds(sequences, self._shares(sequences, batches)):
+                some = [sequences[position] for position in positions]
+                batch = self.batch(some)
+                logps, _ = self.scorer(*batch, per_token=True)
+                if counts:
+                    here = self.ragged_zeros(some)
+                    here.values[self.token_places(batch, range(len(some)), here.starts)] = logps.to(self.dtype)
+                    index = spans(found.starts[positions], here.lengths)
+                    found.values[to_device(index, here.values.device)] = here.values
+                    done(positions, here._replace(values=here.values.cpu()))
+        return found._replace(values=self.sum(found.values))
+
+    def token_places(self, batch: Batch, positions: Sequence[int], starts: Tensor) -> Tensor:
+        """[predicted] where each completion token of a micro-batch is among those of all sequences.
+
+        Args:
+            positions: of its sequences. starts: as of a `Ragged` of all sequences.
+        """
+        rows, counts = batch.rows.unique_consecutive(return_counts=True)
+        return spans(to_device(starts[list(positions)], batch.rows.device)[rows], counts)
+
+    def ragged_zeros(self, sequences: Sequence[TokenSequence]) -> Ragged:
+        """A zero for each completion token, on the device; its `starts` on the CPU."""
+        lengths = torch.tensor([len(sequence.completion) for sequence in sequences], dtype=torch.int64)
+        return Ragged.of(self.zeros(int(lengths.sum())), lengths)
+
+    def _shares(self, sequences: Sequence[TokenSequence], batches: Sequence[list[int]] | None) -> list[list[list[int]]]:
+        """For each process its micro-batches; `batches` as of `log_probs`."""
+        if batches is None:
+            return self.micro_batches(sequences)
+        world = self.accelerator.num_processes
+        return [list(batches[rank::world]) for rank in range(world)]
+
+    def repeatable_batches(self, sequences: Sequences, missing: Tensor) -> list[list[int]]:
+        """Micro-batches of the sequences that are missing, [missing] indices.
+
+        They depend on the sequences alone, so an interrupted pass is resumed with the same ones and ends with the same
+        bits.
+        """
+        if self.packs:
+            wanted = numpy.isin(numpy.arange(len(sequences)), missing.numpy()).tolist()
+            return missing_runs(prefix_order(sequences), self.token_budget, wanted)
+        parts = padded_batches((sequences.take(missing.numpy()).lengths - 1).tolist(), self.token_budget)
+        return [missing[part].tolist() for part in parts]
 
     def micro_batches(
         self, sequences: Sequence[TokenSequence], partners: Sequence[int] | None = None

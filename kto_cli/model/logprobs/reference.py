@@ -15,14 +15,14 @@ from kto_cli.common.errors import Diverged
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
-from kto_cli.core.packing import missing_runs, padded_batches
-from kto_cli.core.prefix_order import prefix_order
+from kto_cli.core.ragged import Ragged
 from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.prepare import Prepared
-from kto_cli.model.logprobs.reference_cache import ReferenceCache
+from kto_cli.model.logprobs.reference_cache import ReferenceCache, TokenCache
+from kto_cli.model.logprobs.reference_tokens import reference_token_logps, warn_of_damage
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 
@@ -34,15 +34,18 @@ class ReferenceLogps(NamedTuple):
     """[rows] of the rows' own completions."""
     mismatched: Tensor
     """[rows] of their mismatched completions."""
+    tokens: Ragged | None = None
+    """Of the single tokens of the rows' own completions, float32; None where the loss does not read them."""
 
     def take(self, rows: Sequence[int] | slice) -> ReferenceLogps:
         """Those of some rows, in this order."""
-        return ReferenceLogps(self.own[rows], self.mismatched[rows])
+        tokens = None if self.tokens is None else self.tokens.take(rows)
+        return ReferenceLogps(self.own[rows], self.mismatched[rows], tokens)
 
 
 @dataclass
 class CacheUse:
-    """Counts of distinct sequences: needed, computed, cached."""
+    """Counts of distinct sequences: needed, computed, cached; those whose tokens are needed too count twice."""
 
     sequences: int = 0
     computed: int = 0
@@ -56,11 +59,16 @@ def reference_logps(
     config: ModelConfig,
     accelerator: Any,
     screen: Screen,
+    *,
+    per_token: bool = False,
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored.
 
     `scorer` gives one with the reference's weights; it is asked for if anything is missing. Each process computes and
     stores its share.
+
+    Args:
+        per_token: also of the single tokens of the own completions of the training rows, which are the first of `rows`.
 
     Raises:
         Diverged: the reference gives a log-prob that is not a number. OutOfMemory: not even a row fits.
@@ -80,11 +88,7 @@ def reference_logps(
 
     with freed_memory_returned(accelerator.device):
         values = stored()
-    for name in cache.fixed:
-        screen.warn(
-            f"The reference cache had a truncated or damaged file ({cache.folder / name}); "
-            "its values are computed again."
-        )
+    warn_of_damage(cache, screen)
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         distributed = DistributedScorer(accelerator, scorer(), token_budget=prepared.token_budget)
@@ -100,14 +104,33 @@ def reference_logps(
         values = torch.where(values.isnan(), computed, values)
     both = values[torch.from_numpy(inverse)]
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
-    return ReferenceLogps(both[: len(rows)], both[len(rows) :]), use
+    found = ReferenceLogps(both[: len(rows)], both[len(rows) :])
+    if per_token:
+        tokens, needed, computed_now = reference_token_logps(
+            prepared.train,
+            found.own[: len(prepared.train)],
+            TokenCache(cache_folder(config), numbers=_numbers(prepared)),
+            scorer,
+            accelerator,
+            screen,
+            token_budget=prepared.token_budget,
+            exact=prepared.precision.compute == torch.float32,
+        )
+        use = CacheUse(use.sequences + needed, use.computed + computed_now, use.cached + needed - computed_now)
+        found = found._replace(tokens=tokens)
+    return found, use
 
 
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
     """The cache of this reference model's log-probs in this dtype."""
+    return ReferenceCache(cache_folder(config), numbers=_numbers(prepared))
+
+
+def _numbers(prepared: Prepared) -> str:
+    """Name of this reference model's log-probs in this dtype."""
     precision = prepared.precision
     dtype = str(precision.compute) if precision.weights == torch.float32 else precision.name
-    return ReferenceCache(cache_folder(config), numbers=numbers_identity(prepared.reference.fingerprint, dtype))
+    return numbers_identity(prepared.reference.fingerprint, dtype)
 
 
 def stored_logps(cache: ReferenceCache, keys: Any, completion_lengths: Any) -> torch.Tensor:
@@ -125,9 +148,6 @@ def _compute(
     screen: Screen,
 ) -> torch.Tensor:
     """Scores what is missing, a micro-batch at a time, each stored as soon as it is known; [sequences] float64.
-
-    Micro-batches depend on the sequences alone, so an interrupted pass is resumed with the same ones and ends with the
-    same bits.
 
     Args:
         keys: [sequences] ascending. missing: indices.
@@ -147,12 +167,7 @@ def _compute(
         screen.tick(len(positions))
 
     lengths = sequences.completion_lengths
-    if scorer.packs:
-        wanted = numpy.isin(numpy.arange(len(sequences)), missing.numpy()).tolist()
-        batches = missing_runs(prefix_order(sequences), scorer.token_budget, wanted)
-    else:
-        parts = padded_batches((sequences.take(missing.numpy()).lengths - 1).tolist(), scorer.token_budget)
-        batches = [missing[part].tolist() for part in parts]
+    batches = scorer.repeatable_batches(sequences, missing)
     accelerator = scorer.accelerator
     mine = sum(map(len, batches[accelerator.process_index :: accelerator.num_processes]))
     with screen.progress("reference log-probs", mine, keeps=STORED):

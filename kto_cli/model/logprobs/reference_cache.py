@@ -2,55 +2,40 @@
 
 A value's key is (model weights and config, dtype, prompt ids, completion ids); nothing about a run is in
 it, so beta, weights, learning rate, batch size, epochs and output folders never touch it. On disk, a
-folder per model holds segments of frames. A frame is one micro-batch of values behind a checksum that
-is keyed with the model, and is written whole or not at all:
+folder per model holds segments of frames (segments.py), of two kinds:
 
-    magic "KTO1" | count uint32 | count x (key 16 bytes, logp float64, tokens uint32) | checksum 16 bytes
-
-A frame that is torn (a killed run), damaged or of another model is never used: the sound frames of its
-segment are copied to a new segment, the old one is removed, and what is missing is computed again.
+    sums    .segment   magic "KTO1", count records of (key 16 bytes, logp float64, tokens uint32)
+    tokens  .tokens    magic "KTOT", count bytes: records of (key 16 bytes, tokens uint32, tokens x logp float32)
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
-from kto_cli.common.cache import AppendFile, make_cache_folder, new_path, owning_in_cache
-from kto_cli.common.errors import BadInput, DiskFull
-from kto_cli.common.files import remove, replacing
-from kto_cli.common.owner import LOCK, owning
-from kto_cli.common.read import read_bytes
+from kto_cli.model.logprobs.segments import Segments
 
 VERSION = 2
 """Increases when the arithmetic of a log-prob changes by more than rounding. 2: tokens are summed in float64."""
-_MAGIC = b"KTO1"
-_CHECKSUM = 16
-_READ_AT_ONCE = 1 << 17
-"""Bytes of records that are looked up at a time."""
 _RECORD = numpy.dtype([("key", "V16"), ("logp", "<f8"), ("tokens", "<u4")])
+_HEAD = 20
+"""Bytes of a record of `TokenCache` before its log-probs."""
 
 
-class ReferenceCache:
+class ReferenceCache(Segments):
     """The values of one model, as one dtype and one version of its code compute them."""
+
+    magic, ending, unit = b"KTO1", ".segment", _RECORD.itemsize
 
     def __init__(self, root: Path, *, numbers: str) -> None:
         """`numbers`: `identity.numbers_identity` of the model."""
-        self._seal = hashlib.blake2b(f"{numbers} {VERSION}".encode(), digest_size=32).digest()
-        self.folder = root / "reference" / self._seal.hex()[:32]
-        self._segment = AppendFile(self.folder, ".segment")
-        self._sizes: dict[str, int] = {}
-        """Bytes of each segment that were read or written."""
-        self._others: set[bytes] = set()
-        self.fixed: list[str] = []
-        """Segments in which a torn or damaged frame was found."""
+        seal = _seal(f"{numbers} {VERSION}")
+        super().__init__(_folder(root, seal), seal)
 
     def read(self, keys: NDArray[numpy.void]) -> tuple[NDArray[numpy.float64], NDArray[numpy.int64]]:
         """What is stored of some sequences.
@@ -62,16 +47,15 @@ class ReferenceCache:
             [sequences] summed logps in nats, NaN where there is none; [sequences] their completion tokens.
         """
         logps, tokens = numpy.full(len(keys), numpy.nan), numpy.zeros(len(keys), "i8")
-        if not self.folder.is_dir() or not len(keys):
+        if not len(keys):
             return logps, tokens
-        with self._lock_if_writable() as writable:
-            for path in sorted(self.folder.glob("*.segment")):
-                for records in self._records(path, fix=writable):
-                    places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
-                    # of several values of a sequence the first is the one that was used
-                    wanted = (keys[places] == records["key"]) & numpy.isnan(logps[places])
-                    logps[places[wanted][::-1]] = records["logp"][wanted][::-1]
-                    tokens[places[wanted][::-1]] = records["tokens"][wanted][::-1]
+        for payload in self._payloads():
+            records = numpy.frombuffer(payload, _RECORD)
+            places = numpy.searchsorted(keys, records["key"]).clip(max=len(keys) - 1)
+            # of several values of a sequence the first is the one that was used
+            wanted = (keys[places] == records["key"]) & numpy.isnan(logps[places])
+            logps[places[wanted][::-1]] = records["logp"][wanted][::-1]
+            tokens[places[wanted][::-1]] = records["tokens"][wanted][::-1]
         return logps, tokens
 
     def append(self, values: Sequence[tuple[bytes, float, int]]) -> None:
@@ -83,94 +67,75 @@ class ReferenceCache:
         Raises:
             DiskFull: no space left. BadInput: the cache folder cannot be written to.
         """
-        make_cache_folder(self.folder)
-        with owning_in_cache(self.folder / LOCK, self.folder, "", _say_nothing):
-            known = self._stored_since()
+
+        def payload(known: set[bytes]) -> bytes:
             new = [(numpy.void(key), logp, tokens) for key, logp, tokens in values if bytes(key) not in known]
-            if new:
-                path = self._segment.append(self._frame(numpy.array(new, _RECORD).tobytes()))
-                self._sizes[path.name] = path.stat().st_size
+            return numpy.array(new, _RECORD).tobytes() if new else b""
 
-    @contextmanager
-    def _lock_if_writable(self) -> Iterator[bool]:
-        """The lock of all writers; without it where nothing can be written, so that a read-only cache is read."""
-        with ExitStack() as held:
-            try:
-                held.enter_context(owning(self.folder / LOCK, self.folder, "", waiting=_say_nothing))
-                writable = True
-            except (BadInput, DiskFull):
-                writable = False
-            yield writable
+        self._append(payload)
 
-    def _records(self, path: Path, *, fix: bool) -> Iterator[NDArray[Any]]:
-        """The sound records of a segment, some frames at a time."""
-        try:
-            data = read_bytes(path, "reference log-probs")
-        except BadInput:
-            data = b"?"  # no frame, and not sound
-        frames, sound = self._frames(data)
-        self._sizes[path.name] = len(data)
-        del data
-        if not sound:
-            self.fixed.append(path.name)
-            if fix:
-                self._fix(path, frames)
-        frames.reverse()
-        while frames:
-            some = [frames.pop()]
-            while frames and sum(map(len, some)) < _READ_AT_ONCE:
-                some.append(frames.pop())
-            yield numpy.frombuffer(b"".join(some), _RECORD)
-
-    def _stored_since(self) -> set[bytes]:
-        """Keys that other processes have stored since the last `read` or `append`."""
-        for path in sorted(self.folder.glob("*.segment")):
-            seen = self._sizes.get(path.name, 0)
-            if path.is_file() and path.stat().st_size > seen:
-                data = read_bytes(path, "reference log-probs")
-                self._sizes[path.name] = len(data)
-                for payload in self._frames(data[seen:])[0]:
-                    self._others |= {record.tobytes() for record in numpy.frombuffer(payload, _RECORD)["key"]}
-        return self._others
-
-    def _frame(self, payload: bytes) -> bytes:
-        frame = _MAGIC + struct.pack("<I", len(payload) // _RECORD.itemsize) + payload
-        return frame + self._checksum(frame)
-
-    def _checksum(self, frame: bytes) -> bytes:
-        return hashlib.blake2b(frame, key=self._seal, digest_size=_CHECKSUM).digest()
-
-    def _frames(self, data: bytes) -> tuple[list[bytes], bool]:
-        """The payloads of the sound frames, and whether that is all there is."""
-        payloads, sound, start = [], True, 0
-        while start < len(data):
-            end = self._frame_end(data, start)
-            if end is None:
-                sound = False
-                start = data.find(_MAGIC, start + 1)
-                if start < 0:
-                    break
-                continue
-            payloads.append(data[start + 8 : end - _CHECKSUM])
-            start = end
-        return payloads, sound
-
-    def _frame_end(self, data: bytes, start: int) -> int | None:
-        """Where the frame that starts here ends, or None if there is no sound one."""
-        if data[start : start + 4] != _MAGIC or start + 8 > len(data):
-            return None
-        (count,) = struct.unpack_from("<I", data, start + 4)
-        end = start + 8 + count * _RECORD.itemsize + _CHECKSUM
-        sealed = data[end - _CHECKSUM : end]
-        return end if end <= len(data) and self._checksum(data[start : end - _CHECKSUM]) == sealed else None
-
-    def _fix(self, path: Path, payloads: list[bytes]) -> None:
-        """Copies a segment's sound frames to a new one and removes it."""
-        if payloads:
-            with replacing(new_path(path.parent, "-fixed.segment")) as temporary:
-                temporary.write_bytes(b"".join(self._frame(payload) for payload in payloads))
-        remove(path)
+    def _keys(self, payload: bytes) -> Iterable[bytes]:
+        return (record.tobytes() for record in numpy.frombuffer(payload, _RECORD)["key"])
 
 
-def _say_nothing(text: str) -> None:
-    """Another process has the lock for a moment only."""
+class TokenCache(Segments):
+    """Log-probs of the single tokens of completions, in the folder of their sums."""
+
+    magic, ending, unit = b"KTOT", ".tokens", 1
+
+    def __init__(self, root: Path, *, numbers: str) -> None:
+        """`numbers`: `identity.numbers_identity` of the model."""
+        super().__init__(_folder(root, _seal(f"{numbers} {VERSION}")), _seal(f"{numbers} {VERSION} tokens"))
+
+    def read(self, keys: NDArray[numpy.void], lengths: NDArray[numpy.int64]) -> NDArray[numpy.float32]:
+        """What is stored of some sequences.
+
+        Args:
+            keys: [sequences] as of `ReferenceCache.read`. lengths: [sequences] their completion tokens.
+
+        Returns:
+            [tokens] log-probs in nats, of one sequence after the other; NaN where there is none.
+        """
+        starts = numpy.cumsum(lengths) - lengths
+        logps = numpy.full(int(lengths.sum()), numpy.nan, "<f4")
+        places = {key.tobytes(): place for place, key in enumerate(keys)}
+        for payload in self._payloads():
+            for key, stored in _token_records(payload):
+                place = places.get(key)
+                # of several values of a sequence the first is the one that was used
+                if place is not None and lengths[place] == len(stored) and numpy.isnan(logps[starts[place]]):
+                    logps[starts[place] : starts[place] + len(stored)] = stored
+        return logps
+
+    def append(self, values: Sequence[tuple[bytes, NDArray[numpy.float32]]]) -> None:
+        """Stores one micro-batch of (key, log-probs), as `ReferenceCache.append` does.
+
+        Raises:
+            DiskFull: no space left. BadInput: the cache folder cannot be written to.
+        """
+
+        def payload(known: set[bytes]) -> bytes:
+            new = [(bytes(key), logps.astype("<f4").tobytes()) for key, logps in values if bytes(key) not in known]
+            return b"".join(key + struct.pack("<I", len(logps) // 4) + logps for key, logps in new)
+
+        self._append(payload)
+
+    def _keys(self, payload: bytes) -> Iterable[bytes]:
+        return (key for key, _ in _token_records(payload))
+
+
+def _token_records(payload: bytes) -> Iterator[tuple[bytes, NDArray[numpy.float32]]]:
+    start = 0
+    while start < len(payload):
+        (count,) = struct.unpack_from("<I", payload, start + 16)
+        stop = start + _HEAD + 4 * count
+        yield payload[start : start + 16], numpy.frombuffer(payload[start + _HEAD : stop], "<f4")
+        start = stop
+
+
+def _seal(of: str) -> bytes:
+    return hashlib.blake2b(of.encode(), digest_size=32).digest()
+
+
+def _folder(root: Path, seal: bytes) -> Path:
+    return root / "reference" / seal.hex()[:32]

@@ -16,9 +16,18 @@ from kto_cli.model.tokens.store import EncodedRows
 
 
 def logps_of_other_reference(
-    prepared: Prepared, rows: EncodedRows, config: ModelConfig, accelerator: Any, screen: Screen
+    prepared: Prepared,
+    rows: EncodedRows,
+    config: ModelConfig,
+    accelerator: Any,
+    screen: Screen,
+    *,
+    per_token: bool,
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Its log-probs, from the cache or computed; the model is in memory only while they are computed.
+
+    Args:
+        per_token: as of `reference_logps`.
 
     Raises:
         BadInput: it has other tokens than the model that is trained.
@@ -32,7 +41,7 @@ def logps_of_other_reference(
         refuse_unknown_tokens(rows, prepared.tokenizer, model)
         return make_scorer(prepared, accelerator, screen, model=model, sharded=True)
 
-    return reference_logps(prepared, rows, load, config, accelerator, screen)
+    return reference_logps(prepared, rows, load, config, accelerator, screen, per_token=per_token)
 
 
 def refuse_other_tokens(reference: ModelSource, tokenizer: Any, config: ModelConfig) -> None:

@@ -23,6 +23,9 @@ from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 
+VALUE_HEAD = "value_head.safetensors"
+"""Part of a checkpoint of offline PPO, and of no finished model."""
+
 
 def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
     """Writes a checkpoint, completely or not at all; all processes must call.
@@ -35,23 +38,23 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWrite
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, writer, optimizer, state)
     else:
-        _save_whole(directory, accelerator, model, writer, optimizer, state)
+        _save_whole(directory, engine, model, writer, state)
     accelerator.wait_for_everyone()
 
 
-def _save_whole(
-    directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, state: dict[str, Any]
-) -> None:
+def _save_whole(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
     """The main process writes everything; sharded tensors are gathered for it first."""
     from safetensors.torch import save_file
 
-    main = accelerator.is_main_process
+    main, head = engine.accelerator.is_main_process, processes.unwrapped(engine.scorer).value_head
     weights = gathering.gathered_weights(model, keep=main)
-    moments = gathering.gathered_moments(optimizer, keep=main)
+    moments = gathering.gathered_moments(processes.unwrapped_optimizer(engine.optimizer), keep=main)
     if main:
         with directory.writing_step(state["step"], state) as (folder, _):
             writer.write(folder, model, weights)
             save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
+            if head is not None:
+                save_file({name: value.cpu() for name, value in head.state_dict().items()}, folder / VALUE_HEAD)
 
 
 def _save_slices(
@@ -107,12 +110,14 @@ def latest_valid_step(directory: RunDir, accelerator: Any) -> tuple[Path | None,
 
 
 def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: bool) -> None:
-    """Loads weights and optimizer state of the checkpoint in `folder`.
+    """Loads weights, the value head's if the loss has one, and optimizer state of the checkpoint in `folder`.
 
     Raises:
         BadInput, BadModel: something in it cannot be read.
     """
-    optimizer = processes.unwrapped_optimizer(engine.optimizer)
+    optimizer, head = processes.unwrapped_optimizer(engine.optimizer), processes.unwrapped(engine.scorer).value_head
+    if head is not None:
+        head.load_state_dict(read_tensors(folder / VALUE_HEAD, "the value head"))
     slices = Slices(folder)
     if slices.names("model."):
         own = model.state_dict(keep_vars=True)
