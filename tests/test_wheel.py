@@ -55,6 +55,7 @@ def test_it_holds_every_module_and_nothing_else(wheel):
         held = set(archive.namelist())
     modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "kto_cli").rglob("*.py")}
     modules |= {"kto_cli/evaluation/report/report.html.j2", "kto_cli/evaluation/report/report.css", "kto_cli/py.typed"}
+    modules |= {f"kto_cli/evaluation/labelling/page.{kind}" for kind in ("html.j2", "css", "js")}
     assert modules <= held
     top = {name.split("/")[0] for name in held}
     assert top == {"kto_cli", next(name for name in top if name.endswith(".dist-info"))}

@@ -34,7 +34,7 @@ class Person:
         self.seed = str(seed)
         self.order = sorted(items, key=lambda item: (item.rank, text_hash(self.seed, name, item.id)))
         self.done: set[str] = set()
-        self.skipped: list[str] = []
+        self.skipped: set[str] = set()
         self.before: list[Given | str] = []
         """What can be undone: labels, and ids of skipped items."""
 
@@ -61,7 +61,9 @@ class Labelling:
                 self._note(self._person(label.rater), label)
 
     def _person(self, name: str) -> Person:
-        return self.people.setdefault(name, Person(name, self.items, self.seed))
+        if name not in self.people:
+            self.people[name] = Person(name, self.items, self.seed)
+        return self.people[name]
 
     @staticmethod
     def _note(person: Person, label: Given) -> None:
@@ -98,7 +100,7 @@ class Labelling:
         """
         with self.lock:
             person, _ = self._at(name, item)
-            person.skipped.append(item)
+            person.skipped.add(item)
             person.before.append(item)
 
     def again(self, name: str) -> None:
