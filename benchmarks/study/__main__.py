@@ -1,4 +1,4 @@
-"""python -m benchmarks.study TABLE: runs the cells that are missing in the file of results."""
+"""python -m benchmarks.study TABLE: runs cells that the file of results lacks; page: writes docs/study.md."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.study.cells import Place, run_cells
+from benchmarks.study.page import write_page
 from benchmarks.study.tables import TABLES
 
 
 def main() -> int:
     """Exit status 1 if a cell failed."""
+    if sys.argv[1:] == ["page"]:
+        write_page()
+        return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description="Cells of the study.")
     parser.add_argument("table", nargs="+", choices=TABLES)
     parser.add_argument("--model", required=True, help="folder of the model")

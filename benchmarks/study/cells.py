@@ -14,8 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-KEPT = ("step", "loss", "z_ref", "reward_desirable", "reward_undesirable", "margin", "auc")
+KEPT = ("rows", "loss", "auc", "auc_length_adjusted", "margin_nats", "kl", "moved_nats", "log_ratio_desirable",
+        "log_ratio_undesirable", "log_ratio_per_token_desirable", "log_ratio_per_token_undesirable")  # fmt: skip
+"""Of the validation at the end, with the intervals."""
+KEPT_OF_CURVE = ("loss", "z_ref", "reward_desirable", "reward_undesirable", "margin", "auc")
 """Of each validation during the run."""
+KEPT_OF_ANSWERS = ("answers", "tokens_mean", "ended", "repetition", "distinct_3")
+DIGITS = 5
+"""Significant, of numbers kept."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,14 @@ def measure(cell: Cell, place: Place, deadline: float) -> dict[str, Any]:
     shutil.rmtree(run, ignore_errors=True)
     data = ("--data", str(place.data / cell.data), "--cache", str(place.work / "cache"))
     train = ("train", *data, "--model", place.model, "--out", str(run), "--seed", str(cell.seed), *cell.flags)
-    found = kto(train)
-    found["seconds"] = time.monotonic() - began
-    if "error" not in found:
-        found["curve"] = curve(run)
-        if cell.samples and time.monotonic() < deadline:
-            answers = kto(("eval", str(run), *data, "--samples", str(cell.samples), "--temperature", "0"))
-            found["answers"] = answers.get("answers") or answers
+    trained = kto(train)
+    found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1)}
+    if "error" in trained:
+        return found | trained
+    found |= compact(trained) | {"curve": curve(run)}
+    if cell.samples and time.monotonic() < deadline:
+        asked = ("--samples", str(cell.samples), "--temperature", "0")
+        found |= compact_answers(kto(("eval", str(run), *data, *asked)))
     shutil.rmtree(run, ignore_errors=True)
     return found
 
@@ -101,14 +108,46 @@ def kto(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def compact(trained: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the output of `kto train`: numbers and the verdict, no texts of rows."""
+    kept = {name for key in KEPT for name in (key, f"{key}_interval")}
+    validation = {name: rounded(value) for name, value in trained["validation"].items() if name in kept}
+    return {
+        "steps": trained["steps"],
+        "rows_seen": trained["rows"],
+        "verdict": trained["verdict"],
+        "validation": validation,
+    }
+
+
+def compact_answers(evaluated: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of the output of `kto eval`: what the checkpoint's and the reference's answers are like."""
+    if "error" in evaluated:
+        return evaluated
+    return {
+        "answers": {
+            side: {name: rounded(value) for name, value in evaluated["generations"]["models"][side].items()
+                   if name in KEPT_OF_ANSWERS}
+            for side in ("reference", "policy")
+        }
+    }  # fmt: skip
+
+
 def curve(run: Path) -> list[dict[str, Any]]:
-    """Validations during the run, and the last steps' mean of training loss and of both rewards."""
+    """Validations during the run, by step."""
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
-        {key: value for key, value in ({"step": one["step"]} | one["validation"]).items() if key in KEPT}
+        {"step": one["step"]} | {name: rounded(one["validation"].get(name)) for name in KEPT_OF_CURVE}
         for one in steps
         if "validation" in one
     ]
+
+
+def rounded(value: Any) -> Any:
+    """Numbers, and those of a list, to `DIGITS` significant digits."""
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

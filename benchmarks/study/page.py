@@ -1,0 +1,87 @@
+"""The page of the study: tables of docs/study.md, computed from the committed results."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.cells import read_results
+from benchmarks.study.paper import paper_tables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs/study.md"
+RESULTS = Path(__file__).with_name("results.jsonl")
+MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+HEADER = (
+    "weights", "rate", "verdict (seeds)", "margin, nats", "nats a token: desirable", "undesirable", "AUC",
+    "loss", "answers: tokens", "ended", "distinct trigrams",
+)  # fmt: skip
+
+
+def write_page() -> None:
+    """Writes the tables of the page anew, and leaves its text."""
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_tables(text: str) -> str:
+    """The text with every marked table computed anew."""
+    results = read_results(RESULTS)
+    tables = {name: make(results) for name, make in TABLES.items()} | paper_tables()
+    return MARKED.sub(lambda found: found[1] + tables[found["name"]] + "\n" + found[3], text)
+
+
+def learning_rates(data: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+    """Table of one dataset: a line for all weights or adapters at a rate, over its seeds."""
+
+    def make(results: Sequence[dict[str, Any]]) -> str:
+        groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        for one in results:
+            if one["table"] == "learning-rate" and one["data"] == data:
+                groups.setdefault((one["varied"]["weights"], one["varied"]["rate"]), []).append(one)
+        reference = next(one["answers"]["reference"] for group in groups.values() for one in group if "answers" in one)
+        rows = [("reference", "", "", "", "", "", "", "", *answer_cells(reference))]
+        rows += [line(weights, rate, groups[weights, rate]) for weights, rate in sorted(groups)]
+        return markdown(HEADER, rows)
+
+    return make
+
+
+def line(weights: str, rate: float, group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Medians over the seeds; answers of the first one."""
+    verdicts = [one["verdict"] for one in sorted(group, key=lambda one: one["seed"])]
+    named = [f"{verdict} ({verdicts.count(verdict)})" for verdict in dict.fromkeys(verdicts)]
+    found = [one["validation"] for one in group]
+    numbers = (
+        f"{median(found, 'margin_nats'):+.1f}",
+        f"{median(found, 'log_ratio_per_token_desirable'):+.2f}",
+        f"{median(found, 'log_ratio_per_token_undesirable'):+.2f}",
+        f"{median(found, 'auc'):.3f}",
+        f"{median(found, 'loss'):.3f}",
+    )
+    answers = next((one["answers"]["policy"] for one in group if "answers" in one), None)
+    where = "all" if weights == "all" else "LoRA"
+    return (where, f"{rate:.0e}".replace("e-0", "e-"), ", ".join(named), *numbers, *answer_cells(answers))
+
+
+def answer_cells(answers: dict[str, Any] | None) -> tuple[str, str, str]:
+    """Mean tokens, share that ended, and share of distinct trigrams over all answers."""
+    if answers is None:
+        return ("", "", "")
+    return (f"{answers['tokens_mean']:.0f}", f"{answers['ended']:.0%}", f"{answers['distinct_3']:.2f}")
+
+
+def median(found: Iterable[dict[str, Any]], name: str) -> float:
+    """Of one number over runs."""
+    return statistics.median(one[name] for one in found)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table, numbers on the right."""
+    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+TABLES = {f"learning-rate-{data}": learning_rates(data) for data in ("hh1600", "hh4k", "halu")}
