@@ -143,6 +143,22 @@ class TrainFlags(ModelFlags):
         float | None,
         typer.Option(help="Of ppo-offline: weight of the log-ratio. Default: 0.1.", rich_help_panel=OTHER_LOSSES),
     ]
+    control_good: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Of csft: ends the prompts of desirable rows, and of what is asked later. Default: <|good|>.",
+            rich_help_panel=OTHER_LOSSES,
+        ),
+    ]
+    control_bad: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Of csft: ends the prompts of undesirable rows. Default: <|bad|>.",
+            rich_help_panel=OTHER_LOSSES,
+        ),
+    ]
 
     learning_rate: Annotated[
         float | None,

@@ -63,6 +63,11 @@ class TrainConfig(ModelConfig):
     """ppo-offline: weight of the value head's squared error; default 0.01."""
     ppo_penalty: float | None = None
     """ppo-offline: weight of the mean log-ratio of a token; default 0.1."""
+    control_good: str | None = None
+    """csft: text at the end of the prompts of desirable rows, and of all that the model answers later; default
+    <|good|>."""
+    control_bad: str | None = None
+    """csft: text at the end of the prompts of undesirable rows; default <|bad|>."""
     batch_size: int = 32
     """Rows of one optimizer step, over all processes. Affects results: z_ref is estimated from them."""
     group_prompts: bool = True

@@ -15,7 +15,7 @@ BETA = 0.1
 
 
 class LossSettings(NamedTuple):
-    """The numbers that a loss depends on besides its rows."""
+    """What a loss depends on besides its rows."""
 
     beta: float
     """1 / nats: a reward is beta * log-ratio. 1 where the loss has no beta."""
@@ -50,11 +50,20 @@ class LossSettings(NamedTuple):
     """ppo-offline: weight of the value head's squared error."""
     ppo_penalty: float = 0.1
     """ppo-offline: weight of the mean log-ratio of a token."""
+    control_good: str = "<|good|>"
+    """csft: text at the end of the prompt of a desirable row. The paper's, as the next."""
+    control_bad: str = "<|bad|>"
+    """csft: that of an undesirable row."""
 
     @property
     def kind(self) -> LossKind:
         """What is known of the loss."""
         return kind_of(self.loss)
+
+    @property
+    def control(self) -> tuple[str, str] | None:
+        """Texts at the end of the prompts of desirable and of undesirable rows, where the loss asks for some."""
+        return (self.control_good, self.control_bad) if self.kind.control else None
 
 
 class LossKind(NamedTuple):
@@ -82,6 +91,8 @@ class LossKind(NamedTuple):
     """The mean is over completion tokens; else over units."""
     per_token: bool = False
     """It reads log-probs of single tokens, the policy's and the reference's; else their sums."""
+    control: bool = False
+    """Prompts end with a text that says the row's class."""
 
     @property
     def is_unpaired(self) -> bool:
@@ -109,6 +120,10 @@ LOSSES: dict[str, LossKind] = {
     ),
     "sft": LossKind(
         r"-l_i \,/\, \mathrm{tokens}", "row", "desirable", "maximum likelihood", reference=False, tokens=True
+    ),
+    "csft": LossKind(
+        r"-\log \pi(y_i \mid x_i\,c_{s_i}) \,/\, \mathrm{tokens}", "row", "both", "arXiv 2402.01306v1, appendix B",
+        settings=("control_good", "control_bad"), reference=False, tokens=True, control=True,
     ),
     "dpo": LossKind(
         r"-\log\sigma\big(\beta (q_w - q_l)\big)", "pair", "both", "arXiv 2305.18290, Eq. 7; label smoothing: cDPO",

@@ -68,7 +68,7 @@ class Context(NamedTuple):
     """Before the clamp."""
     units: int
     tokens: float
-    """Completion tokens of desirable rows."""
+    """Completion tokens of the rows that a likelihood is of: the desirable ones, of csft all."""
     running: RunningMean
     """This batch included."""
 
@@ -113,7 +113,7 @@ def context(
             point = torch.tensor(mean, dtype=ratios.dtype)
         else:
             point, mean = opposite_points(ratios, desirable), ratios.mean().item()
-    tokens = float(values.lengths[desirable].sum())
+    tokens = float((values.lengths if kind.control else values.lengths[desirable]).sum())
     return Context(point, mean, units, tokens, after)
 
 
@@ -124,12 +124,14 @@ def opposite_points(ratios: Tensor, desirable: Tensor) -> Tensor:
 
 
 def unit_losses(settings: LossSettings, values: Values, given: Context) -> Tensor:
-    """The loss of each unit, [rows] or [pairs]; of `sft` a desirable row's negative log-likelihood."""
+    """The loss of each unit, [rows] or [pairs]; of `sft` and `csft` a row's negative log-likelihood."""
     if settings.kind.is_unpaired:
         margins = settings.beta * values.signs * (values.ratios(settings) - given.point)
         return values.weights * VALUE_FUNCTIONS[settings.value](margins)
     if is_custom(settings.loss):
         return custom_loss(settings.loss)(values, settings)
+    if settings.loss == "csft":
+        return -values.logps
     if settings.loss == "sft":
         return torch.where(values.signs > 0, -values.logps, 0.0)
     ratios = values.logps - values.references

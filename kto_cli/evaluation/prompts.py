@@ -9,7 +9,7 @@ from kto_cli.core.rows import EncodedRow
 from kto_cli.data.dataset import DataDir
 from kto_cli.data.texts import Text, last_turn, question
 from kto_cli.evaluation.validation import texts_of
-from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 
 NAMES_OF_COLUMNS = frozenset({"id", "prompt", "policy", "reference", "target"})
 """In samples.jsonl: no other model is called so."""
@@ -21,6 +21,8 @@ class ValidationPrompts:
 
     rows: list[EncodedRow]
     """One of each prompt, a desirable one where it has any: its tokens are those it is scored with."""
+    reference_rows: list[EncodedRow]
+    """The same rows as the reference is asked."""
     texts: list[Text]
     targets: list[str | None]
     """The desirable completion: what supervised fine-tuning would teach. None where all its rows are undesirable."""
@@ -29,10 +31,11 @@ class ValidationPrompts:
         return len(self.rows)
 
 
-def choose_prompts(validation: EncodedRows, data: DataDir, count: int) -> ValidationPrompts:
+def choose_prompts(validated: ValidationRows, data: DataDir, count: int) -> ValidationPrompts:
     """At most `count` different prompts, those with a desirable completion first, else in the order of their hashes:
     the same ones whatever the order of the rows, and fewer are the first of more."""
     first: dict[str, int] = {}
+    validation = validated.served
     labels = validation.labels.tolist()
     for index, name in enumerate(validation.prompt_ids):
         if name not in first or (labels[index] and not labels[first[name]]):
@@ -42,6 +45,7 @@ def choose_prompts(validation: EncodedRows, data: DataDir, count: int) -> Valida
     found = texts_of(data, [row.id for row in rows])
     return ValidationPrompts(
         rows,
+        [validated.reference[first[name]] for name in order],
         [found[row.id].prompt for row in rows],
         [last_turn(found[row.id].completion) if row.label else None for row in rows],
     )

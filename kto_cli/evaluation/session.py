@@ -94,13 +94,14 @@ def open_session(
     if config.prompts or tasks is not None:
         _say_dtype(dtype, screen)
     judge = win_rate.open_judge(config, accelerator.device, dtype, screen) if main else None
-    prepared = _prepared(config, accelerator, screen, merged=checkpoint.merged_reference and not asked_reference)
+    merged = checkpoint.merged_reference and not asked_reference
+    prepared = _prepared(config, accelerator, screen, merged=merged, control=None if loss is None else loss.control)
     for adapted in filter(None, (checkpoint, other)):
         adapted.refuse_other_vocabulary(prepared)
     eval_folder = checkpoint.eval_folder
     if (eval_folder / METRICS).exists():
         screen.note(f"Replacing the earlier results in {eval_folder}")
-    prompts = choose_prompts(prepared.validation, prepared.data, config.prompts)
+    prompts = choose_prompts(prepared.validated, prepared.data, config.prompts)
     if judge is not None:
         judge.check_prompts(prompts.texts)
     given = _given(config, prompts)
@@ -134,9 +135,11 @@ def _say_dtype(dtype: torch.dtype, screen: Screen) -> None:
         screen.note(f"Answers, benchmarks and a local judge use {name} weights (--dtype float32: full precision).")
 
 
-def _prepared(config: EvalConfig, accelerator: Any, screen: Screen, *, merged: bool) -> Prepared:
+def _prepared(
+    config: EvalConfig, accelerator: Any, screen: Screen, *, merged: bool, control: tuple[str, str] | None
+) -> Prepared:
     """Validation rows and the reference model."""
-    prepared = prepare(config, accelerator, screen, needs_train=False, merged=merged)
+    prepared = prepare(config, accelerator, screen, needs_train=False, merged=merged, control=control)
     if not prepared.validation:
         raise BadData(
             f"{prepared.data.folder} has no validation rows to evaluate on.",
@@ -233,8 +236,10 @@ def other_side(session: Session) -> NamedAnswers:
         return NamedAnswers(session.prepared.source.name, list(answering.texts(REFERENCE)))
     model = other.load(session.prepared, config, answering.dtype).to(session.accelerator.device)
     cast_weights(model, answering.dtype)  # an adapter's
+    # A copy of the run's template may write a control text that the other model does not know.
+    template = config.chat_template if session.prepared.served_tokenizer is session.prepared.tokenizer else None
     tokenizer, _ = load_tokenizer(
-        other.tokenizer_folder, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
+        other.tokenizer_folder, chat_template=template, trust_remote_code=config.trust_remote_code
     )
     weights_id = other.weights_id(session.prepared, config)
     answering.by(other.name, other.name, other.folder, weights_id, model, tokenizer)

@@ -33,6 +33,7 @@ from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import step_within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
@@ -60,7 +61,7 @@ class Run:
     settings: RunSettings
     rows: EncodedRows
     references: ReferenceLogps
-    validation: EncodedRows
+    validation: ValidationRows
     validation_references: ReferenceLogps
     engine: TrainingEngine
     model: Any

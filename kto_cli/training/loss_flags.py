@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 from typing import Any
 
 from kto_cli.common.errors import BadFlag
+from kto_cli.common.model_config import require
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES, LossKind, LossSettings, is_custom, kind_of
 
 _FIELDS = {"value": "value", "reference_point": "point"}
 """Settings whose field of `LossSettings` has another name."""
 PPO = ("ppo_gamma", "ppo_lambda", "ppo_clip", "ppo_critic", "ppo_penalty")
+TEXTS = ("control_good", "control_bad")
 NUMBERS = ("label_smoothing", "ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda", *PPO)
 
 
@@ -26,7 +29,7 @@ def loss_kind(config: TrainConfig) -> LossKind:
     kind = kind_of(config.loss)
     _refuse_unknown("--value", config.value, VALUES)
     _refuse_unknown("--reference-point", config.reference_point, POINTS)
-    for name in ("beta", "lambda_d", "lambda_u", *_FIELDS, *NUMBERS):
+    for name in ("beta", "lambda_d", "lambda_u", *_FIELDS, *NUMBERS, *TEXTS):
         if getattr(config, name) is not None and _FIELDS.get(name, name) not in kind.settings:
             flag = "--" + name.replace("_", "-")
             raise BadFlag(f"{flag} does nothing with --loss {config.loss}.", f"Leave it out, or take {_with(name)}.")
@@ -38,8 +41,12 @@ def loss_kind(config: TrainConfig) -> LossKind:
             f"{config.reference_point}.",
             "Leave one of them out.",
         )
-    if config.sft_weight and config.loss == "sft":
-        raise BadFlag("--sft-weight does nothing with --loss sft, which is that term alone.", "Leave it out.")
+    if config.sft_weight and kind.tokens and not kind.per_token:
+        raise BadFlag(
+            f"--sft-weight does nothing with --loss {config.loss}, which is that term alone.", "Leave it out."
+        )
+    if kind.control:
+        _refuse_equal_texts(config)
     for flag, fits in (("--dtype", config.dtype != "bfloat16-pure"), ("--optimizer", config.optimizer == "adamw")):
         if kind.per_token and not fits:
             raise BadFlag(
@@ -55,7 +62,7 @@ def loss_kind(config: TrainConfig) -> LossKind:
 def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> LossSettings:
     """The numbers of the loss, defaults filled in."""
     kind = loss_kind(config)
-    given = {name: getattr(config, name) for name in NUMBERS if getattr(config, name) is not None}
+    given = {name: getattr(config, name) for name in (*NUMBERS, *TEXTS) if getattr(config, name) is not None}
     return LossSettings(
         beta=config.beta or (1.0 if config.reference == "none" else kind.beta) or 1.0,
         lambda_d=lambda_d,
@@ -72,7 +79,7 @@ def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> L
 def setting_in_force(config: TrainConfig, name: str) -> Any:
     """A setting of the config; of the loss's own settings that are not given, its default; None for no arguments."""
     value = None if getattr(config, name) == {} else getattr(config, name)
-    if value is not None or name not in ("beta", *_FIELDS, *NUMBERS):
+    if value is not None or name not in ("beta", *_FIELDS, *NUMBERS, *TEXTS):
         return value
     kind = kind_of(config.loss)
     defaults = {**LossSettings._field_defaults, "beta": kind.beta, "value": kind.value, "point": kind.point}
@@ -88,9 +95,30 @@ def loss_words(settings: LossSettings) -> str:
         for name in ("beta", *NUMBERS)
         if name in kind.settings and (getattr(settings, name) or name != "label_smoothing")
     ]
+    parts += [f"texts {_quoted(settings.control_good)} and {_quoted(settings.control_bad)}"] if kind.control else []
     parts += [] if settings.reference else ["no reference"]
     parts += [f"sft weight {settings.sft_weight:g}"] if settings.sft_weight else []
     return f"{settings.loss} ({', '.join(parts)})" if parts else settings.loss
+
+
+def control_texts(config: TrainConfig) -> tuple[str, str] | None:
+    """Texts at the end of the prompts of desirable and of undesirable rows, where the loss asks for some."""
+    return loss_settings(config, lambda_d=1.0, lambda_u=1.0).control
+
+
+def _refuse_equal_texts(config: TrainConfig) -> None:
+    good, bad = (setting_in_force(config, name) for name in TEXTS)
+    for name, text in zip(TEXTS, (good, bad), strict=True):
+        require(bool(text), "--" + name.replace("_", "-"), "''", "a text that says the class, such as ' Good:'")
+    if good == bad:
+        raise BadFlag(
+            f"--control-good and --control-bad are both {_quoted(good)}: they say nothing of a row's class.",
+            "Give two different texts.",
+        )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _refuse_unknown(flag: str, value: Any, known: tuple[str, ...]) -> None:

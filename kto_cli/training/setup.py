@@ -51,16 +51,16 @@ def set_up(
         screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):
         screen.note(f"Only the model's text part is trained; the other {frozen:,} parameters (images, sound) stay.")
-    rows = prepared.train + prepared.validation
+    rows = prepared.reference_rows
     other = None
     if prepared.reference is not prepared.source:  # before the policy is on its device
         other = logps_of_other_reference(prepared, rows, config, accelerator, screen, per_token=settings.kind.per_token)
     model = _adapted(prepared, config, screen) if config.adapters else prepared.model
-    writer = ModelWriter(prepared.source.base, prepared.tokenizer, stored_dtypes(prepared.source.base))
+    writer = ModelWriter(prepared.source.base, prepared.served_tokenizer, stored_dtypes(prepared.source.base))
     if accelerator.is_main_process:
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
-    require_determinism(scorer, check_sequences(rows)[:3], screen)
+    require_determinism(scorer, check_sequences(prepared.train + prepared.validation)[:3], screen)
     references, use = other or _own_logps(prepared, model, scorer, settings, accelerator, screen)
     screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
@@ -78,7 +78,7 @@ def set_up(
         settings=settings,
         rows=prepared.train,
         references=references.take(slice(count)),
-        validation=prepared.validation,
+        validation=prepared.validated,
         validation_references=references._replace(tokens=None).take(slice(count, None)),
         engine=engine_class(
             accelerator,
@@ -112,7 +112,7 @@ def _own_logps(
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Log-probs of the model as it starts; an adapter that goes on learning has not been changed yet, also where the
     run is resumed."""
-    rows, config = prepared.train + prepared.validation, settings.config
+    rows, config = prepared.reference_rows, settings.config
     with contextlib.nullcontext() if config.continue_adapter else lora.as_reference(model):
         return reference_logps(
             prepared, rows, lambda: scorer, config, accelerator, screen, per_token=settings.kind.per_token

@@ -27,6 +27,7 @@ from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
 from kto_cli.training.dry_run.workload import missing_sequences, planned_work, run_tokens, unique_prompt_tokens
+from kto_cli.training.loss_flags import control_texts
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
 from kto_cli.training.units import trained_rows
@@ -45,7 +46,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     problems = _problems_of_out(RunDir(Path(config.out)))
-    prepared = prepare(config, accelerator, screen, merged=not config.adapters)
+    prepared = prepare(config, accelerator, screen, merged=not config.adapters, control=control_texts(config))
     warn_if_built_in(config, screen)
     prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)

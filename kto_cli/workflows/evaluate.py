@@ -123,11 +123,11 @@ def _work_of_reference(session: Session) -> tuple[ReferenceLogps, dict[str, Any]
     """Its log-probs, its answers, and its benchmarks where asked for."""
     prepared, config, accelerator, screen = session.prepared, session.config, session.accelerator, session.screen
     scorer = make_scorer(prepared, accelerator, screen)
-    references, _ = reference_logps(prepared, prepared.validation, lambda: scorer, config, accelerator, screen)
+    references, _ = reference_logps(prepared, prepared.validated.reference, lambda: scorer, config, accelerator, screen)
     source, tasks, model = prepared.source, {}, session.for_answers(prepared.model)
     session.answering.by(REFERENCE, source.name, source.folder, source.fingerprint, model)
     if session.tasks is not None:
-        tasks = examine(session.tasks, config, prepared, model, source.fingerprint, screen)
+        tasks = examine(session.tasks, config, prepared, model, prepared.tokenizer, source.fingerprint, screen)
     if model.dtype != prepared.precision.weights:
         prepared.model = None  # an adapter is scored on weights that were not cast
     return references, tasks
@@ -157,8 +157,8 @@ def _policy_scorer(session: Session) -> CompletionScorer:
 
 
 def _score(policy: CompletionScorer, session: Session, references: ReferenceLogps) -> Scores:
-    rows = session.prepared.validation
-    with session.screen.progress("validation rows", 2 * len(rows), keeps="Earlier results are as they were."):
+    rows = session.prepared.validated
+    with session.screen.progress("validation rows", len(rows.sequences), keeps="Earlier results are as they were."):
         scorer = DistributedScorer(session.accelerator, policy, token_budget=session.prepared.token_budget)
         return score_rows(scorer, rows, references, say=session.screen.warn, tick=session.screen.tick)
 
@@ -195,7 +195,8 @@ def _keep_answers(session: Session, *, show: bool) -> dict[str, Any]:
 def _benchmarks(session: Session, model: Any, reference: dict[str, Any]) -> dict[str, Any]:
     if session.tasks is None:
         return {}
-    policy = examine(session.tasks, session.config, session.prepared, model, session.weights_id, session.screen)
+    tokenizer, weights = session.prepared.served_tokenizer, session.weights_id
+    policy = examine(session.tasks, session.config, session.prepared, model, tokenizer, weights, session.screen)
     found = together(policy, reference)
     write_part(session.eval_folder, BENCHMARKS, session.evaluated_id, found)
     show_benchmarks(session.screen, session.checkpoint.name, found)

@@ -35,7 +35,7 @@ def run(config: ModelConfig, screen: Screen, *, loss: str = "kto", per_token: bo
     warn_if_built_in(config, screen)
     began = time.perf_counter()
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
-    rows = prepared.train + prepared.validation
+    rows = prepared.reference_rows
     with torch.no_grad():  # as the pass that follows
         require_determinism(scorer, check_sequences(rows)[:3], screen)
     _, use = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, per_token=per_token)

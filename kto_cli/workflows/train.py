@@ -29,6 +29,7 @@ from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
 from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
+from kto_cli.training.loss_flags import control_texts
 from kto_cli.training.record import describe, refuse_other_inputs, warn_if_not_repeated
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
@@ -87,7 +88,7 @@ def _train(
     config_file: str | None,
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
-    prepared = prepare(config, accelerator, screen, merged=not config.adapters)
+    prepared = prepare(config, accelerator, screen, merged=not config.adapters, control=control_texts(config))
     config = replace(config, template_date=prepared.template_date or config.template_date)
     if stored is not None and prepared.template_date:
         screen.note(f"Prompts hold the date {prepared.template_date}, as recorded in {directory.config}.")
@@ -209,7 +210,7 @@ def _validated(this_run: Run, directory: RunDir, screen: Screen) -> dict[str, An
     """Metrics of all validation rows."""
     engine, rows, references = this_run.engine, this_run.validation, this_run.validation_references
     with freed_memory_returned(engine.accelerator.device):
-        with screen.progress("validation rows", 2 * len(rows), keeps=_continues(directory)):
+        with screen.progress("validation rows", len(rows.sequences), keeps=_continues(directory)):
             scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
         return validation_metrics(scores, this_run.settings.loss)
 

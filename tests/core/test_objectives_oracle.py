@@ -24,8 +24,7 @@ from kto_cli.core.objectives import (
 )
 
 Case = dict[str, Any]
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json") if path.stem != "csft")
-"""csft is no loss of the product: sft with control texts in the prompts."""
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 PARAMETERS = {
     "ipo": {"tau": "ipo_tau"},
     "slic": {"delta": "slic_delta", "lam": "slic_lambda"},

@@ -35,5 +35,7 @@ def settings(kind: LossKind) -> list[str]:
         default = own.get(name, DEFAULTS.get(name))
         if name.startswith("lambda"):
             default = "by class counts" if kind.weighted else 1
+        if name.startswith("control"):
+            default = f"`{default}`".replace("|", r"\|")
         found.append(f"`{flags.get(name, '--' + name.replace('_', '-'))}` ({default})")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import SAMPLE
-from encoded import OneByOne, encode_rows
+from encoded import OneByOne, encode_rows, stored_rows
 from template_styles import STYLES
 from test_chat_templates import ONE, SEVERAL, answer, made
 
@@ -15,14 +15,17 @@ from kto_cli.data.dataset import Row
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.tokens.cached import store_name
 from kto_cli.model.tokens.chat_template import ChatTemplate, TemplateRefuses
-from kto_cli.model.tokens.control_text import CONTROL, control_text_of, with_control_text
+from kto_cli.model.tokens.control_text import ControlTexts, control_text_of, with_control_text
 from kto_cli.model.tokens.encoder import Encoder
+from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 
 
 def built_in() -> Any:
     return load_tokenizer(SAMPLE / "model", chat_template=None, trust_remote_code=False)[0]
 
 
+CONTROL = ControlTexts("<|good|>", "<|bad|>")
 TEXTS = [CONTROL.good, " Good: ", 'a "quote", \\n, {{ braces }} {% and %} 世界 🙂\n']
 
 
@@ -100,3 +103,27 @@ def test_a_prompt_that_the_template_refuses_stays_refused():
     encoder = OneByOne(made(style.template, style.eos), max_length=90, control=CONTROL)
     with pytest.raises(TemplateRefuses):
         encoder.prompt(({"role": "system", "content": "Be brief."}, *ONE))
+
+
+def test_rows_that_are_read_at_other_lengths_are_left_out():
+    """A completion that is cut earlier behind the text would be compared with a longer one."""
+    tokenizer = built_in()
+    texts = [(ONE, "It is 5."), (ONE, "It is five, " * 20), (SEVERAL, "Well."), (SEVERAL, "No, " * 30)]
+    made = [
+        Row(f"{number}", repr(prompt), None, "test", f"test:{number}", prompt, answer(text), number % 2 == 0)
+        for number, (prompt, text) in enumerate(texts)
+    ]
+
+    def read(most: int, control: tuple[str, str] | None) -> EncodedRows:
+        return stored_rows(made, Encoder(tokenizer, max_length=most, control=control))[0]
+
+    served, own = read(70, (CONTROL.good, CONTROL.good)), read(70, CONTROL)
+    longer = len(served[0].own.prompt) - len(read(70, None)[0].own.prompt)
+    for most, left in ((70, 2), (70 - longer, 0)):
+        found, count = ValidationRows.matched(served, read(most, None), own)
+        assert (count, len(found)) == (left, 4 - left)
+        for part in (found.reference, found.own):
+            assert part.ids == found.served.ids
+        assert found.take([1]).own.ids == [found.served.ids[1]]
+        assert found.read_otherwise.tolist() == [at for at, label in enumerate(found.served.labels) if not label]
+        assert len(found.sequences) == 2 * len(found) + len(found.read_otherwise)

@@ -21,6 +21,8 @@ def naive_loss(
     one = torch.ones((), dtype=l.dtype)
     beta = settings.beta
     total = 0 * l.sum()
+    if settings.loss == "csft":
+        return -sum(l) / sum(lengths)
     if settings.loss == "sft":
         for row, label in enumerate(labels):
             total = total - (l[row] if label else 0)

@@ -182,6 +182,7 @@ def test_two_processes_change_nothing(tmp_path, budget):
     chosen = [
         "dpo",
         "sft",
+        "csft",
         "orpo",
         "ppo-offline",
         "kto-concave-mean-reward",
@@ -198,7 +199,7 @@ def test_two_processes_change_nothing(tmp_path, budget):
             agree(results[name], naive(name))
 
 
-@pytest.mark.parametrize("loss", ["bco", "dpo", "ppo-offline"])
+@pytest.mark.parametrize("loss", ["bco", "dpo", "csft", "ppo-offline"])
 def test_a_resumed_run_has_the_same_bits(loss, pico, pico_data, tmp_path):
     """Stopped behind its second checkpoint; the running mean of bco and the value head of PPO travel with it."""
     words = ["train", "--data", pico_data, "--model", pico, "--loss", loss, "--batch-size", 6, "--save-every", 1]

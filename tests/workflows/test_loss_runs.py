@@ -42,7 +42,7 @@ def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
         assert not [name for name, value in line.items() if value is None], "what is undefined is absent"
         assert ("z_ref" in line) == (kind.is_unpaired and kind.point != "zero")
         assert ("z_ref_se" in line) == (kind.point == "mismatched")
-        assert ("margin" in line) == (kind.classes == "both")
+        assert ("margin" in line) == (kind.classes == "both" and not kind.control)
         assert ("paired_accuracy" in line) == (kind.unit == "pair")
         assert line["logp_per_token_desirable"] < 0
         of_tokens = {"clip_fraction", "mean_ratio", "critic_loss", "explained_variance"}
@@ -74,6 +74,10 @@ def test_every_loss_trains_and_is_evaluated(loss, given, workplace):
             "--loss dpo",
         ),
         (("--loss", "sft", "--sft-weight", 0.1), "--sft-weight does nothing with --loss sft", "Leave it out"),
+        (("--loss", "csft", "--sft-weight", 0.1), "--sft-weight does nothing with --loss csft", "Leave it out"),
+        (("--loss", "sft", "--control-bad", "x"), "--control-bad does nothing with --loss sft", "--loss csft"),
+        (("--loss", "csft", "--control-good", ""), "--control-good ''", "a text that says the class"),
+        (("--loss", "csft", "--control-bad", "<|good|>"), 'are both "<|good|>"', "two different texts"),
         (("--loss", "dpoo"), "--loss dpoo is not known", "dpo"),
         (("--reference-point", "none"), "--reference-point none is not known", "mismatched"),
         (("--loss", "dpo", "--label-smoothing", 0.5), "--label-smoothing", "below 0.5"),

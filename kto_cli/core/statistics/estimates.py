@@ -116,7 +116,7 @@ class Estimator:
             if settings.point != "zero":
                 found["z_ref"] = (weights * point).sum(1) / weights.sum(1) if point.shape[1] > 1 else point[:, 0]
         elif self.values is not None:
-            members = self.values.winners if settings.kind.unit == "pair" else self.desirable.nonzero()[:, 0]
+            members = self._learned()
             if not len(members):
                 return found
             each = weights[:, members].double()
@@ -130,6 +130,13 @@ class Estimator:
             likelihood = (each @ self.values.logps[self.desirable]) / (each @ self.lengths[self.desirable].double())
             found["loss"] = found["loss"] - settings.sft_weight * likelihood
         return found
+
+    def _learned(self) -> Tensor:
+        """Indices of the rows that the loss is of, one of each pair."""
+        if self.settings.kind.unit == "pair":
+            assert self.values is not None
+            return self.values.winners
+        return torch.arange(len(self.desirable)) if self.settings.kind.control else self.desirable.nonzero()[:, 0]
 
     def _point(self, weights: Tensor, kl: Tensor) -> Tensor:
         """[resamples, 1 or rows] the reference point."""

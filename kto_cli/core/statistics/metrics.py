@@ -72,7 +72,7 @@ def step_metrics(
     for name, members in zip(("desirable", "undesirable"), (desirable, ~desirable), strict=True):
         if kind.classes == "both" or members.any():
             found[f"reward_{name}"] = rewards[members].mean().item()
-    if kind.classes == "both":
+    if kind.classes == "both" and not kind.control:  # behind texts of their own both classes shall rise
         found["margin"] = found["reward_desirable"] - found["reward_undesirable"]
     shares = gradient_shares(settings, values, given)
     if shares is not None:

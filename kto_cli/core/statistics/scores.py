@@ -23,7 +23,7 @@ class Scores(NamedTuple):
     prompt_ids: Sequence[str]
     pair_ids: Sequence[str | None]
     logps: Tensor | None = None
-    """[rows] log-probs of own completions, nats; losses without a reference need them."""
+    """[rows] log-probs of own completions, nats, as the loss reads them (of csft behind the row's own control text)."""
 
     def take(self, rows: Sequence[int]) -> Scores:
         """Some of the rows, in this order."""

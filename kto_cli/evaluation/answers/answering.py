@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from kto_cli.common.cache import cache_folder
-from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
+from kto_cli.core.rows import EncodedRow
 from kto_cli.data.texts import api_messages, offered
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
@@ -72,7 +73,8 @@ class Answering:
         if not self.prompts:
             return
         prepared, accelerator, screen = self.prepared, self.accelerator, self.screen
-        own = tokenizer or prepared.tokenizer
+        is_reference = name == REFERENCE
+        own = tokenizer or (prepared.tokenizer if is_reference else prepared.served_tokenizer)
         ends = tuple(sorted({*end_ids(model), own.eos_token_id}))
         self.ends = self.ends or ends
         subject = AnsweringModel(
@@ -88,7 +90,8 @@ class Answering:
             trust_remote_code=self.config.trust_remote_code,
             template_kwargs=self.config.chat_template_kwargs or {},
         )
-        questions = self._questions(tokenizer, subject)
+        rows = self.prompts.reference_rows if is_reference else self.prompts.rows
+        questions = self._questions(rows, tokenizer, subject)
         engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
         store = AnswerStore(
             cache_folder(self.config),
@@ -102,9 +105,9 @@ class Answering:
             found = answer_all(engine, [questions[index] for index in mine], self.decoding, store, tick=screen.tick)
         self.answers[name] = self._gathered(dict(zip(mine, found, strict=True)))
 
-    def _questions(self, tokenizer: Any, subject: AnsweringModel) -> list[Question]:
+    def _questions(self, rows: list[EncodedRow], tokenizer: Any, subject: AnsweringModel) -> list[Question]:
         """The prompts in the tokens they are scored with; for a model with another tokenizer, in its tokens."""
-        rows, texts = self.prompts.rows, self.prompts.texts
+        texts = self.prompts.texts
         if tokenizer is None:
             tokens = [list(row.own.prompt) for row in rows]
         else:

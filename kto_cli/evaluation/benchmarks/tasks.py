@@ -28,13 +28,13 @@ def planned(config: EvalConfig) -> Plan | None:
 
 
 def examine(
-    plan: Plan, config: EvalConfig, prepared: Prepared, model: Any, weights: str, screen: Screen
+    plan: Plan, config: EvalConfig, prepared: Prepared, model: Any, tokenizer: Any, weights: str, screen: Screen
 ) -> dict[str, Any]:
-    """Runs the tasks on one model."""
+    """Runs the tasks on one model, asked by its tokenizer's chat template."""
     subject = TestedModel(
         f"{weights} {prepared.dtype}",
         model,
-        prepared.tokenizer,
+        tokenizer,
         prepared.own_template,
         config.chat_template_kwargs or {},
     )

@@ -1,6 +1,7 @@
 """Log-probs of many sequences over processes: the policy's computed, the reference's cached.
 
 prepare.py            data, tokenizer, model and scorer of a run
+encoding.py           the rows in tokens, as each part of a run reads them
 micro_batch_size.py   the default token budget of a micro-batch
 out_of_memory.py      work repeated in smaller micro-batches when memory runs out
 forward.py            log-probs of sequences, in micro-batches over processes

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from kto_cli.common.cache import cache_folder
-from kto_cli.common.errors import BadData, BadInput, BadModel
+from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
-from kto_cli.common.template_kwargs import spelled_kwargs
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.loss_kinds import Classes
 from kto_cli.core.rows import TokenSequence
-from kto_cli.data.dataset import TRAIN, VALIDATION, DataDir, load_data_dir
+from kto_cli.data.dataset import DataDir, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import refuse_uneven_rounds, shards, to_devices
 from kto_cli.model.identity import plain
 from kto_cli.model.lengths import greatest_length
-from kto_cli.model.load import end_ids, load_tokenizer
+from kto_cli.model.load import load_tokenizer
+from kto_cli.model.logprobs.encoding import RowEncoding, encode_rows
 from kto_cli.model.logprobs.micro_batch_size import default_token_budget
 from kto_cli.model.precision import Precision, choose_precision, emulates_bfloat16
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.source import Loaded, ModelSource, load_source, open_source
-from kto_cli.model.tokens.cached import tokenized_rows
-from kto_cli.model.tokens.encoder import Encoder
-from kto_cli.model.tokens.encoding_report import EncodingReport
-from kto_cli.model.tokens.pair_ids import crowded_notes
 from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 
 
 @dataclass
@@ -45,6 +40,9 @@ class Prepared:
     reference: ModelSource
     """Whose log-probs are the reference's: `source`, unless --reference names another model."""
     tokenizer: Any
+    """The reference's."""
+    served_tokenizer: Any
+    """That of the trained model: with control texts its chat template writes the desirable one."""
     own_template: bool
     """The tokenizer's chat template is the model's or the user's, not our fallback."""
     model: Any
@@ -55,9 +53,19 @@ class Prepared:
     token_budget: int
     """Tokens, padding included, of a micro-batch."""
     train: EncodedRows
-    validation: EncodedRows
+    validated: ValidationRows
     template_date: str | None
     """The date that the chat template writes, YYYY-MM-DD; None if it writes none."""
+
+    @property
+    def validation(self) -> EncodedRows:
+        """Validation rows as the trained model is asked."""
+        return self.validated.served
+
+    @property
+    def reference_rows(self) -> EncodedRows:
+        """Rows as the reference is asked: those trained on, then the validation rows."""
+        return self.train + self.validated.reference
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,12 +90,19 @@ def warn_if_built_in(config: ModelConfig, screen: Screen) -> None:
 
 
 def prepare(
-    config: ModelConfig, accelerator: Any, screen: Screen, *, needs_train: bool = True, merged: bool = False
+    config: ModelConfig,
+    accelerator: Any,
+    screen: Screen,
+    *,
+    needs_train: bool = True,
+    merged: bool = False,
+    control: tuple[str, str] | None = None,
 ) -> Prepared:
     """Loads data, tokenizer and model, and encodes the rows.
 
     Args:
         merged: the adapters of the model, if it has some, are merged into its weights.
+        control: texts at the end of the prompts of desirable and of undesirable rows.
 
     Raises:
         BadInput, BadData, BadModel: see what each part asks for.
@@ -113,31 +128,14 @@ def prepare(
     with screen.progress("loading the model", None):
         model, adapted = load_with(config, source, precision)
     max_length = greatest_length(config.max_length, model.config)
-    date = datetime.date.fromisoformat(config.template_date) if config.template_date else None
-    encoder = Encoder(
-        tokenizer,
-        max_length=max_length,
-        end_ids=end_ids(model),
-        date=date,
-        template_kwargs=config.chat_template_kwargs,
-    )
-    loaded, chats = [], 0
-    for file, what in ((TRAIN, "training"), (VALIDATION, "validation")):
-        rows = EncodedRows()
-        if needs_train or file != TRAIN:
-            rows, report = tokenized_rows(
-                cache_folder(config), data, file, encoder, source.tokenizer_folder, accelerator, screen
-            )
-            _say_of_rows(rows, report, what, screen)
-            refuse_unknown_tokens(rows, tokenizer, model)
-            chats += report.chats
-        loaded.append(rows)
-    _say_of_template(encoder, screen, chats=bool(chats) and not fallback)
+    encoding = RowEncoding(config, data, source.tokenizer_folder, model, max_length, accelerator, screen)
+    rows = encode_rows(encoding, tokenizer, needs_train=needs_train, fallback=fallback, control=control)
     return Prepared(
         data=data,
         source=source,
         reference=reference,
-        tokenizer=tokenizer,
+        tokenizer=rows.tokenizer,
+        served_tokenizer=rows.served_tokenizer,
         own_template=not fallback,
         model=model,
         adapted=adapted,
@@ -147,29 +145,10 @@ def prepare(
         or default_token_budget(
             model, sized(config, source, model), precision, accelerator.device, cards=shards(accelerator.num_processes)
         ),
-        train=loaded[0],
-        validation=loaded[1],
-        template_date=encoder.date.isoformat() if encoder.date else None,
+        train=rows.train,
+        validated=rows.validated,
+        template_date=rows.date.isoformat() if rows.date else None,
     )
-
-
-def _say_of_rows(rows: EncodedRows, report: EncodingReport, what: str, screen: Screen) -> None:
-    """What became of a split's rows."""
-    for sentence in report.notes(what):
-        screen.note(sentence)
-    for sentence in crowded_notes(rows, what):
-        screen.warn(sentence)
-
-
-def _say_of_template(encoder: Encoder, screen: Screen, *, chats: bool) -> None:
-    """What the chat template is given, warns of and, where there are `chats`, does."""
-    if encoder.template_kwargs:
-        given = spelled_kwargs(encoder.template_kwargs)
-        screen.note(f"The chat template is given {given}: inference must pass the same.")
-    for sentence in encoder.warnings():
-        screen.warn(sentence)
-    for sentence in encoder.notes() if chats else ():
-        screen.note(sentence)
 
 
 def _opened(config: ModelConfig, merged: bool) -> tuple[ModelSource, ModelSource]:
@@ -209,26 +188,6 @@ def sized(config: ModelConfig, source: ModelSource, model: Any) -> ModelConfig:
     if isinstance(config, TrainConfig) and config.continue_adapter:
         return lora.as_new(config, source.folder, model)
     return config
-
-
-def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None:
-    """Rows may use no token that the model has no embedding of, as when tokens were added to the tokenizer alone.
-
-    Raises:
-        BadModel: some do; names the tokens.
-    """
-    known = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) <= known:
-        return
-    unknown = [{token for token in (*row.own.prompt, *row.own.completion) if token >= known} for row in rows]
-    if count := sum(map(bool, unknown)):
-        names = tokenizer.convert_ids_to_tokens(sorted(set().union(*unknown))[:5])
-        raise BadModel(
-            f"The tokenizer has {len(tokenizer):,} tokens and the model embeddings of {known:,}: "
-            f"{plural(count, 'row')} with tokens that the model does not know ({', '.join(names)}).",
-            "Give a model that was resized to its tokenizer (resize_token_embeddings), or the tokenizer it was trained "
-            "with.",
-        )
 
 
 def class_counts(rows: EncodedRows, needs: Classes = "both") -> tuple[int, int]:

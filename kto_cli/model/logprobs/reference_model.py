@@ -8,7 +8,8 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.model.load import load_tokenizer
-from kto_cli.model.logprobs.prepare import Prepared, load_with, make_scorer, refuse_unknown_tokens
+from kto_cli.model.logprobs.encoding import refuse_unknown_tokens
+from kto_cli.model.logprobs.prepare import Prepared, load_with, make_scorer
 from kto_cli.model.logprobs.reference import CacheUse, ReferenceLogps, reference_logps
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.source import ModelSource

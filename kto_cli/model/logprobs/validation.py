@@ -14,7 +14,7 @@ from kto_cli.core.statistics.scores import Scores, class_means
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.reference import ReferenceLogps
-from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 
 QUICK_ROWS = 256
 """Most rows of a validation during training; the end of a run and `kto eval` use all."""
@@ -29,13 +29,13 @@ def quick_rows(count: int, seed: int) -> list[int]:
 
 def score_rows(
     scorer: DistributedScorer,
-    rows: EncodedRows,
+    rows: ValidationRows,
     references: ReferenceLogps,
     *,
     say: Callable[[str], None],
     tick: Callable[[int], None] = lambda _: None,
 ) -> Scores:
-    """Log-ratios of rows and of their mismatched completions; equal on all processes.
+    """Log-ratios of rows and of their mismatched completions, as they are served; equal on all processes.
 
     Args:
         say: told if memory ran out and smaller micro-batches are tried.
@@ -44,6 +44,7 @@ def score_rows(
         OutOfMemory: not even a row fits.
     """
     seen: set[int] = set()
+    sequences, served = rows.sequences, rows.served
 
     def done(positions: list[int], _: Any) -> None:
         tick(len(set(positions) - seen))  # a pass that ran out of memory begins anew
@@ -51,20 +52,22 @@ def score_rows(
 
     logps = within_memory(
         scorer,
-        lambda: scorer.log_probs(rows.sequences, done=done),
+        lambda: scorer.log_probs(sequences, done=done),
         what="the validation",
-        longest=int(rows.sequences.lengths.max()),
+        longest=int(sequences.lengths.max()),
         say=say,
     )
-    own, mismatched = logps[: len(rows)], logps[len(rows) :]
+    own, mismatched, others = logps.split([len(rows), len(rows), len(rows.read_otherwise)])
+    as_read = own.clone()
+    as_read[torch.from_numpy(rows.read_otherwise)] = others
     return Scores(
         log_ratios=own - references.own,
         mismatched_log_ratios=mismatched - references.mismatched,
-        desirable=torch.from_numpy(rows.labels),
-        lengths=torch.from_numpy(rows.own.completion_lengths),
-        prompt_ids=rows.prompt_ids,
-        pair_ids=rows.pair_ids,
-        logps=own,
+        desirable=torch.from_numpy(served.labels),
+        lengths=torch.from_numpy(served.own.completion_lengths),
+        prompt_ids=served.prompt_ids,
+        pair_ids=served.pair_ids,
+        logps=as_read,
     )
 
 

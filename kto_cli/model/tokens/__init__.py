@@ -7,6 +7,7 @@ template_variables.py   variables that a chat template reads
 chat_template.py   chats -> text, by the tokenizer's chat template
 answer_text.py     what the model writes behind a generation prompt for a given answer
 control_text.py   texts at the end of prompts that say the label (conditional SFT)
+validation_rows.py   validation rows as the policy, its loss and the reference read them
 pair_ids.py         pair ids that too many rows hold
 row_keys.py        rows -> ids, labels and hashes
 partners.py        the row that lends each row its mismatched completion

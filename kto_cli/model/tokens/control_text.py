@@ -6,8 +6,10 @@ later is asked with the desirable one, which the saved chat template writes.
 
 from __future__ import annotations
 
+import copy
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class ControlTexts(NamedTuple):
@@ -20,10 +22,6 @@ class ControlTexts(NamedTuple):
     def of(self, label: bool) -> str:
         """The text of a row."""
         return self.good if label else self.bad
-
-
-CONTROL = ControlTexts("<|good|>", "<|bad|>")
-"""Those of the KTO paper (arXiv 2402.01306v1, appendix B)."""
 
 
 WRITTEN = re.compile(r"""\{\{ "((?:[^"\\]|\\.)*)" if add_generation_prompt else "" \}\}\Z""")
@@ -39,6 +37,19 @@ def with_control_text(template: str, text: str) -> str:
             break
     literal = text.encode("unicode-escape").decode("ascii").replace('"', '\\"')
     return f'{template}{{{{ "{literal}" if add_generation_prompt else "" }}}}'
+
+
+def without_control_text(template: str) -> str:
+    """A chat template without the text that `with_control_text` added."""
+    return WRITTEN.sub("", template)
+
+
+def retemplated(tokenizer: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a tokenizer with its chat template changed, each of them where it has several by name."""
+    changed, template = copy.copy(tokenizer), tokenizer.chat_template
+    is_one = isinstance(template, str)
+    changed.chat_template = change(template) if is_one else {name: change(text) for name, text in template.items()}
+    return changed
 
 
 def control_text_of(template: str) -> str:

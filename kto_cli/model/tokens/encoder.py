@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kto_cli.common.errors import BadModel
+from kto_cli.common.errors import BadFlag, BadModel
 from kto_cli.common.template_kwargs import FLAG
 from kto_cli.data.texts import TOOLS, Message, Text, kinds
 from kto_cli.model.tokens.answer_text import AnswerText
@@ -67,7 +67,7 @@ class Encoder:
             control: texts at the end of the prompts of desirable and of undesirable rows.
 
         Raises:
-            BadFlag: one of those is a special token.
+            BadFlag: one of those holds a special token.
             BadModel: the tokenizer has no end-of-sequence token, or its chat template cannot be used.
         """
         self.tokenizer = tokenizer
@@ -82,6 +82,7 @@ class Encoder:
         self.control = ControlTexts(*control or ("", ""))
         self._unused = unused_kwargs(tokenizer, self.template_kwargs)
         self._tokens = TextTokens(tokenizer)
+        self._refuse_special_texts()
         self._template = ChatTemplate(tokenizer, date, self.template_kwargs)
         self.date = self._template.date
         self.left_out = self._template.left_out()
@@ -89,6 +90,11 @@ class Encoder:
         self._answers = AnswerText(self._template, [*ends, tokenizer.eos_token], tokenizer.eos_token)
         prompt = self._answers.prompt
         self._anchor = prompt[prompt.rfind(PROBE) + len(PROBE) :] + self._template.control + self.control.good
+
+    def _refuse_special_texts(self) -> None:
+        for flag, text in zip(("--control-good", "--control-bad"), self.control, strict=True):
+            if name := next((name for name in sorted(self._tokens.special) if name in text), None):
+                raise BadFlag(f"{flag} {text} holds {name}, a special token of this model.", "Give plain text.")
 
     def notes(self) -> list[str]:
         """Sentences on how the chat template is used."""

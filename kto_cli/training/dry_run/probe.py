@@ -17,6 +17,7 @@ from kto_cli.core.logps import GPU_TILE, TILE
 from kto_cli.model.distributed.processes import unwrapped_optimizer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.store import EncodedRows
+from kto_cli.model.tokens.validation_rows import ValidationRows
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.workload import repeated_batches, step_tokens
 from kto_cli.training.loop import Run, refuse_nonfinite
@@ -50,7 +51,7 @@ def take_probe(
     """The measurements, or the problems that prevent them."""
     longest, typical = _batches_to_probe(prepared, settings)
     chosen = [row for batch in (longest, *typical) for row in batch]
-    few = replace(prepared, train=prepared.train.take(chosen), validation=EncodedRows())
+    few = replace(prepared, train=prepared.train.take(chosen), validated=ValidationRows.alike(EncodedRows()))
     try:
         this_run = set_up(
             few, settings, RunDir(Path(settings.config.out)), accelerator, screen, what="of the few steps timed now"

@@ -39,7 +39,7 @@ def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[
 
 def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, *, packed: bool) -> TokenWork:
     """The tokens that the whole run computes; `missing` as `missing_sequences` gives it."""
-    validation, budget = prepared.validation, prepared.token_budget
+    validation, budget = prepared.validated, prepared.token_budget
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
         both = step_tokens(prepared.train.take(batch), budget, packed=packed)
@@ -56,7 +56,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, 
 
 def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
     """The distinct sequences that the reference cache lacks."""
-    both = (prepared.train + prepared.validation).sequences
+    both = prepared.reference_rows.sequences
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
     return both.take(first[stored.isnan().numpy()])
