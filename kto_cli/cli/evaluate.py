@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kto_cli.cli.shared import REQUIRED, RUN, Data, ModelFlags, screen_of, takes, values
-from kto_cli.common.eval_config import ENGINES, JUDGED, SAMPLES, EvalConfig
+from kto_cli.common.eval_config import ENGINES, JUDGED, PAIRS, SAMPLES, EvalConfig
 
 ANSWERS, JUDGE, TASKS = "Answers to validation prompts", "Win rate", "Benchmarks (extra: tasks)"
 
@@ -87,6 +87,22 @@ class EvalFlags(ModelFlags):
     judge_for: Annotated[str, typer.Option(help="Criterion for the better answer.", rich_help_panel=JUDGE)]
     judge_calls: Annotated[
         int, typer.Option(help="Most requests to the judge, retries included.", rich_help_panel=JUDGE)
+    ]
+    judge_pairs: Annotated[
+        int | None,
+        typer.Option(
+            help="Validation prompts with answers of both labels on which the judge is compared with people; the win "
+            f"rate is corrected for its errors. Default: {PAIRS}; with --judge-url 0, as each is two requests.",
+            rich_help_panel=JUDGE,
+        ),
+    ]
+    judge_labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare the judge with the people who labelled pairs with kto label, instead.",
+            rich_help_panel=JUDGE,
+        ),
     ]
     judge_workers: Annotated[int, typer.Option(help="Concurrent requests.", rich_help_panel=JUDGE)]
 

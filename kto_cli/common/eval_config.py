@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.model_config import ModelConfig, require
 
-SAMPLES, JUDGED = 16, 128
-"""Number of validation prompts to answer, without and with a judge."""
+SAMPLES, JUDGED, PAIRS = 16, 128, 128
+"""Number of validation prompts to answer, without and with a judge; pairs on which a local judge is compared with
+people."""
 TARGET, REFERENCE = "target", "reference"
 """Values of `against` besides checkpoints: the data's desirable completions, the reference model's answers."""
 ENGINES = ("auto", "continuous", "padded", "vllm")
@@ -54,6 +55,12 @@ class EvalConfig(ModelConfig):
     judge_workers: int = 8
     """Concurrent requests to the judge."""
 
+    judge_pairs: int | None = None
+    """Validation prompts with rows of both labels on which the judge is compared with people; default: `PAIRS` for a
+    judge on this machine, 0 for a server, as each takes two requests."""
+    judge_labels: str | None = None
+    """A file of `kto label` with pairs, on which the judge is compared with people instead."""
+
     tasks: str | None = None
     """Benchmarks of lm-eval, separated by commas."""
     task_folder: str | None = None
@@ -89,6 +96,12 @@ class EvalConfig(ModelConfig):
         require(self.judge_calls >= 1, "--judge-calls", self.judge_calls, "1 or above")
         require(self.judge_workers >= 1, "--judge-workers", self.judge_workers, "1 or above")
         require(self.judge_model != "", "--judge-model", "''", "a name on the server, or the folder of a reward model")
+        require(self.judge_pairs is None or self.judge_pairs >= 0, "--judge-pairs", self.judge_pairs, "0 or above")
+        people = "--judge-pairs" if self.judge_pairs is not None else "--judge-labels" if self.judge_labels else ""
+        if people and self.judge_model is None:
+            raise BadFlag(f"{people} needs --judge-model.", "Name the judge that is compared with people.")
+        if self.judge_pairs is not None and self.judge_labels is not None:
+            raise BadFlag("--judge-pairs are validation rows, --judge-labels are a file.", "Leave out one of them.")
         if url is not None and self.judge_model is None:
             raise BadFlag("--judge-url needs --judge-model.", "Name the model to ask, as the server calls it.")
         if self.judge_model is not None and self.samples == 0:
@@ -129,6 +142,13 @@ class EvalConfig(ModelConfig):
     def prompts(self) -> int:
         """Number of validation prompts to answer."""
         return self.samples if self.samples is not None else JUDGED if self.judge_model else SAMPLES
+
+    @property
+    def pairs(self) -> int:
+        """Number of validation pairs on which the judge is compared with people."""
+        if self.judge_pairs is not None:
+            return self.judge_pairs
+        return PAIRS if self.judge_model is not None and self.judge_url is None and self.judge_labels is None else 0
 
     @property
     def task_names(self) -> list[str]:

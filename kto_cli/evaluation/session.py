@@ -16,6 +16,7 @@ from kto_cli.common.files import text_hash
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.loss_kinds import LossSettings
+from kto_cli.data.texts import spelled
 from kto_cli.evaluation.answers.answering import Answering
 from kto_cli.evaluation.benchmarks.plan import Plan
 from kto_cli.evaluation.benchmarks.tasks import planned
@@ -23,6 +24,7 @@ from kto_cli.evaluation.checkpoint import Checkpoint
 from kto_cli.evaluation.files import METRICS
 from kto_cli.evaluation.judge import win_rate
 from kto_cli.evaluation.judge.judge import Judge
+from kto_cli.evaluation.judge.people import Preference, preferences_in_file, preferences_of_rows
 from kto_cli.evaluation.judge.win_rate import NamedAnswers
 from kto_cli.evaluation.prompts import ValidationPrompts, choose_prompts, free_name
 from kto_cli.evaluation.report.page import write_report
@@ -53,6 +55,8 @@ class Session:
     given: NamedAnswers | None
     """The baseline, if its answers exist already: the data's or a file's."""
     answering: Answering
+    preferences: list[Preference]
+    """Pairs on which the judge is compared with people."""
 
     def for_answers(self, model: Any) -> Any:
         """A scored model, in the dtype that answers, if anything remains to be asked of it; it is scored no more."""
@@ -83,6 +87,7 @@ def open_session(
     asked_dtype, asked_reference = config.dtype, config.model is not None
     config, loss = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
+    labelled = preferences_in_file(Path(config.judge_labels)) if config.judge_labels is not None else []
     if is_url(config.engine):
         base_url(config.engine)
     accelerator = start_accelerator()
@@ -102,10 +107,12 @@ def open_session(
     if (eval_folder / METRICS).exists():
         screen.note(f"Replacing the earlier results in {eval_folder}")
     prompts = choose_prompts(prepared.validated, prepared.data, config.prompts)
+    preferences = labelled or preferences_of_rows(prepared.data, config.pairs)
     if judge is not None:
-        judge.check_prompts(prompts.texts)
+        shown = [*prompts.texts, *(each.comparison.prompt for each in preferences)]
+        judge.check_prompts([*{spelled(text): text for text in shown}.values()])
     given = _given(config, prompts)
-    _warn_of_calls(config, len(prompts), screen)
+    _warn_of_calls(config, len(prompts) + len(preferences), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen, dtype)
     if given is not None and given.name != TARGET:
         answering.beside[given.name] = given.answers
@@ -125,6 +132,7 @@ def open_session(
         other,
         given,
         answering,
+        preferences,
     )
     return session, loss
 
@@ -148,11 +156,11 @@ def _prepared(
     return prepared
 
 
-def _warn_of_calls(config: EvalConfig, prompts: int, screen: Screen) -> None:
+def _warn_of_calls(config: EvalConfig, pairs: int, screen: Screen) -> None:
     """That a limit may be too low is known before the answers are there; by how much, only then."""
-    if config.judge_url is not None and 2 * prompts > config.judge_calls:
+    if config.judge_url is not None and 2 * pairs > config.judge_calls:
         screen.warn(
-            f"Judging {plural(prompts, 'prompt')} in both orders takes up to {2 * prompts:,} calls, and --judge-calls "
+            f"Judging {plural(pairs, 'pair')} in both orders takes up to {2 * pairs:,} calls, and --judge-calls "
             f"allows {config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
         )
 

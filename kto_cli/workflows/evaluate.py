@@ -31,7 +31,8 @@ from kto_cli.evaluation.files import (
     remove_partial_files,
     write_part,
 )
-from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, show_win_rate, write_comparisons
+from kto_cli.evaluation.judge.show import show_win_rate
+from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, write_comparisons
 from kto_cli.evaluation.report.evidence import steps_of
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
@@ -211,7 +212,13 @@ def _judge(session: Session, comparisons: list[JudgedComparison]) -> dict[str, A
         return parts
     model = NamedAnswers(session.checkpoint.name, list(session.answering.texts("policy")))
     found, held, verdicts = judge_answers(
-        session.judge, session.config, session.answering.prompts, model, baseline, session.screen
+        session.judge,
+        session.config,
+        session.answering.prompts,
+        model,
+        baseline,
+        session.preferences,
+        session.screen,
     )
     write_comparisons(session.eval_folder, session.evaluated_id, found, held, verdicts)
     show_win_rate(session.screen, found)

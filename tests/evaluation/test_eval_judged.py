@@ -24,6 +24,7 @@ from test_invariance import launch
 from test_judge_served import MODEL, url
 from test_reward_judge import made as save_reward_model
 
+from kto_cli.data.dataset import load_data_dir
 from kto_cli.evaluation import session
 from kto_cli.evaluation.report.evidence import gather
 
@@ -109,6 +110,26 @@ def test_a_judge_of_nonsense_is_said_to_be_one(kto: Command, place):
     assert "nan" not in ran.out
     assert part("a", "win_rate.json")["comparisons"] == 0
     assert (place / "a/eval/report.html").is_file()
+
+
+def test_a_judge_is_compared_with_people_on_validation_pairs(kto: Command, place):
+    """By hand: the judge is for the answer with the higher hash; people for the desirable one."""
+    rows = load_data_dir(Path("set")).validation
+    with serving(fair) as server:
+        found = kto("eval", "a", *judged(server, "--judge-pairs", 5, "--json")).json["win_rate"]
+        assert len(server.asked) == 8 + 10
+        shown = kto("eval", "a", *judged(server, "--judge-pairs", 5)).out
+    people = found["people"]
+    prompts = sorted({row.prompt_id for row in rows})[:5]
+    digest = {
+        (row.prompt_id, row.label): hashlib.sha256(row.completion[0]["content"].encode()).hexdigest() for row in rows
+    }
+    right = sum(digest[name, True] > digest[name, False] for name in prompts)
+    assert (people["pairs"], people["unreadable"], people["agreement"]) == (5, 0, right / 5)
+    assert (people["known"], people["why"]) == (False, "few")
+    assert people["sentence"] in " ".join(shown.split())
+    assert people["sentence"].split(" (")[0] in (place / "a/eval/report.html").read_text()
+    assert part("a", "win_rate.json")["people"]["sentence"] == people["sentence"]
 
 
 @pytest.mark.parametrize("other", ["reference", "b"])

@@ -15,6 +15,7 @@ equal_length.py  margin between answers of equal length
 breakdown.py     rows one by one, by class, by source
 calibration.py   rewards as probabilities
 comparison.py    two checkpoints on the same rows, paired
+judge_errors.py  win rate corrected for the errors of a judge, without torch
 win_rates.py     win rates of judged answers: ties, position bias, length control
 verdict.py       the verdict on a run, in words
 curves.py        warnings, and signs of overfitting

@@ -10,7 +10,7 @@ import torch
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
-from kto_cli.common.eval_config import TARGET, EvalConfig
+from kto_cli.common.eval_config import EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
@@ -21,15 +21,14 @@ from kto_cli.evaluation.files import ALPACA_EVAL, JUDGED_ANSWERS, WIN_RATE, writ
 from kto_cli.evaluation.judge.comparisons import Comparison, Verdicts
 from kto_cli.evaluation.judge.export import export, instruction
 from kto_cli.evaluation.judge.judge import Estimate, Judge, estimate, judge_all
+from kto_cli.evaluation.judge.people import VALIDATION_PAIRS, Preference, against_people
 from kto_cli.evaluation.judge.server_judge import ServerJudge
+from kto_cli.evaluation.judge.show import BY_SCORE, sentence
 from kto_cli.evaluation.judge.store import VerdictStore
 from kto_cli.evaluation.prompts import ValidationPrompts, free_name
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
 from kto_cli.evaluation.server.keys import key_for
 from kto_cli.model.locate import locate_model
-
-BY_SCORE = "its score"
-"""The criterion of a reward model."""
 
 
 class NamedAnswers(NamedTuple):
@@ -93,9 +92,13 @@ def judge_answers(
     prompts: ValidationPrompts,
     model: NamedAnswers,
     baseline: NamedAnswers,
+    preferences: Sequence[Preference],
     screen: Screen,
 ) -> tuple[dict[str, Any], list[Comparison], list[Verdicts]]:
     """Asks the judge, within its limit of calls; prints their number first.
+
+    Args:
+        preferences: pairs on which it is compared with people.
 
     Returns:
         (the contents of win_rate.json, the comparisons, their verdicts).
@@ -116,12 +119,23 @@ def judge_answers(
             f"{baseline.name} has no answer."
         )
     store = VerdictStore(cache_folder(config), judge.identity)
-    needed = estimate(judge, comparisons, store)
+    asked = [*comparisons, *(each.comparison for each in preferences)]
+    needed = estimate(judge, asked, store)
     _say_what_it_takes(needed, store, config, screen)
     needed.refuse_above(config.judge_calls)
-    with screen.progress(f"verdicts on {model.name}", needed.calls or 2 * len(comparisons), keeps=STORED):
-        verdicts = judge_all(judge, comparisons, store, workers=config.judge_workers, tick=screen.tick)
-    found = win_rates(judgements(comparisons, verdicts))
+    with screen.progress(f"verdicts on {model.name}", needed.calls or 2 * len(asked), keeps=STORED):
+        everything = judge_all(judge, asked, store, workers=config.judge_workers, tick=screen.tick)
+    verdicts = everything[: len(comparisons)]
+    held = judgements(comparisons, verdicts)
+    found = win_rates(held)
+    if preferences:
+        found["people"] = against_people(
+            [one.outcome for one in held if one.outcome is not None],
+            preferences,
+            judgements(asked[len(comparisons) :], everything[len(comparisons) :]),
+            sides=(model.name, baseline.name),
+            source=config.judge_labels or VALIDATION_PAIRS,
+        )
     facts = {
         "judge": config.judge_model,
         "for": config.judge_for if config.judge_url else BY_SCORE,
@@ -153,29 +167,6 @@ def judgements(comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]) 
     ]
 
 
-def sentence(found: dict[str, Any]) -> str:
-    """The win rate as a sentence."""
-    (low, high), whom = found["interval"], found["baseline"]
-    whom = "the desirable completions of the data" if whom == TARGET else whom
-    if not found["comparisons"]:
-        return "No verdict could be read: the judge does not answer in the required form. Try a larger one."
-    better = "better" if low > 0.5 else "worse" if high < 0.5 else "not shown to be better or worse"
-    said = (
-        f"{found['win_rate']:.1%} [{low:.1%}, {high:.1%}] against {whom}: {better} "
-        f"({plural(found['wins'], 'win')}, {plural(found['ties'], 'tie')}, "
-        f"{plural(found['losses'], 'loss', 'losses')})."
-    )
-    length = found["length"]
-    said += f" Words an answer: {length['model_words']:.0f} against {length['baseline_words']:.0f}."
-    if found["unreadable"]:
-        said += f" {plural(found['unreadable'], 'comparison')} dropped: no verdict could be read."
-    if found["consistency"] < 0.6:
-        said += (
-            f" The judge agrees with itself in {found['consistency']:.0%} of the comparisons: it mostly goes by order."
-        )
-    return said
-
-
 def write_comparisons(
     out: Path, of: str, found: dict[str, Any], comparisons: Sequence[Comparison], verdicts: Sequence[Verdicts]
 ) -> None:
@@ -195,44 +186,3 @@ def write_comparisons(
     write_lines(out, JUDGED_ANSWERS, lines)
     export(out / ALPACA_EVAL, comparisons, verdicts, **names)
     write_part(out, WIN_RATE, of, found, beside=[JUDGED_ANSWERS])
-
-
-def show_win_rate(screen: Screen, found: dict[str, Any]) -> None:
-    """Prints win rates by length, and the judge's biases."""
-    if not found["comparisons"]:
-        screen.say(found["sentence"])
-        return
-    rows: list[list[Any]] = [_rate("all comparisons", found)]
-    rows += [
-        _rate(f"model's answer {name}" if name != "like" else "of similar length", one)
-        for name, one in found["by_length"].items()
-    ]
-    controlled = found["length_controlled"]
-    rows.append(["at equal length", "", f"{controlled['win_rate']:.1%}", _interval(controlled)])
-    screen.table(
-        f"Win rate of {found['model']} against {found['baseline']}, judged by {found['judge']}",
-        ["", "comparisons", "win rate", "90 % interval"],
-        rows,
-    )
-    bias = found["position_bias"]
-    screen.say(f"Win rate {found['sentence']}")
-    if found["for"] == BY_SCORE:  # it is shown one answer at a time
-        return
-    screen.say(
-        f"The answer shown first was preferred in {bias['first']:.0%}; both orders were asked, so that cancels. "
-        f"They agree in {found['consistency']:.0%}."
-    )
-
-
-def _rate(name: str, one: dict[str, Any]) -> list[Any]:
-    return [
-        name,
-        one["comparisons"],
-        f"{one['win_rate']:.1%}" if one["comparisons"] else "-",
-        _interval(one) if one["comparisons"] else "",
-    ]
-
-
-def _interval(one: dict[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{low:.1%} to {high:.1%}"

@@ -88,13 +88,13 @@ def given(item: Item, order: Sequence[int], choice: str, *, rater: str, reason: 
 class LabelFile:
     """The labels in a file, in the order they were given; every change is on the disk when a method returns."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads what is there; what a kill left half-written is removed.
+    def __init__(self, path: Path, *, change: bool = True) -> None:
+        """Reads what is there; what a kill left half-written is removed, from the file too unless not to `change` it.
 
         Raises:
             BadInput: the file is no file of labels, or damaged elsewhere than at its end.
         """
-        self.path = path
+        self.path, self._change = path, change
         self.labels: list[Given] = []
         self.notes: list[str] = []
         if path.exists() or path.is_symlink():
@@ -139,7 +139,7 @@ class LabelFile:
                 f"{printable(self.path)} ends in a label that was not saved completely: it was removed, and its answer "
                 "is shown again."
             )
-        if last or rest:
+        if (last or rest) and self._change:
             self._write(self.labels)
         if self.labels:
             self.notes.append(f"{plural(len(self.labels), 'label')} in {printable(self.path)} from before.")

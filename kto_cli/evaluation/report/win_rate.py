@@ -38,6 +38,8 @@ def win_rate_section(evidence: Evidence) -> WinRateSection | None:
     known = [("all comparisons", found)]
     known += [(LENGTHS.get(name, name), one) for name, one in part(found, "by_length").items() if isinstance(one, dict)]
     known.append(("at equal length (logistic regression)", part(found, "length_controlled")))
+    if part(found, "people").get("known"):
+        known.append(("corrected for the judge's errors", part(found, "people")))
     rows = [
         Measured(name, float(one["win_rate"]), one["interval"])
         for name, one in known
@@ -51,9 +53,10 @@ def win_rate_section(evidence: Evidence) -> WinRateSection | None:
         rows,
         line=0.5,
         axis="0.5: no better, no worse",
-        source=f"{where}: win_rate, by_length, length_controlled",
+        source=f"{where}: win_rate, by_length, length_controlled, people",
     )
-    return WinRateSection(shown(found.get("sentence", "")), chart, Grid(["", ""], _facts(found), where))
+    said = [shown(one["sentence"]) for one in (found, part(found, "people")) if "sentence" in one]
+    return WinRateSection(" ".join(said), chart, Grid(["", ""], _facts(found), where))
 
 
 def _against(found: dict[str, Any]) -> str:
@@ -64,8 +67,7 @@ def _against(found: dict[str, Any]) -> str:
 
 def _facts(found: dict[str, Any]) -> list[list[str]]:
     """The judge, its question, and its consistency and biases."""
-    bias, length = part(found, "position_bias"), part(found, "length")
-    low, high = bias["interval"] if is_known_interval(bias.get("interval")) else (None, None)
+    bias, length, people = (part(found, name) for name in ("position_bias", "length", "people"))
     facts = [
         ("judge", found.get("judge")),
         ("asked for", found.get("for")),
@@ -74,7 +76,14 @@ def _facts(found: dict[str, Any]) -> list[list[str]]:
         ("both orders say the same", _share(found.get("consistency"))),
         (
             "for the answer shown first (both orders are asked, so it cancels)",
-            f"{_share(bias.get('first'))} (90 % interval {_share(low)} to {_share(high)})",
+            f"{_share(bias.get('first'))} ({_interval(bias.get('interval'))})",
+        ),
+        ("pairs on which the judge was compared with people", people.get("pairs")),
+        (
+            "it prefers what they prefer (a tie counts half)",
+            f"{_share(people['agreement'])} ({_interval(people.get('agreement_interval'))})"
+            if "agreement" in people
+            else None,
         ),
         ("words of an answer, model and baseline", _two(length, "words")),
         ("characters of an answer, model and baseline", _two(length, "characters")),
@@ -86,6 +95,11 @@ def _two(length: dict[str, Any], unit: str) -> str:
     return " and ".join(
         f"{length[f'{side}_{unit}']:.0f}" for side in ("model", "baseline") if f"{side}_{unit}" in length
     )
+
+
+def _interval(value: Any) -> str:
+    low, high = value if is_known_interval(value) else (None, None)
+    return f"90 % interval {_share(low)} to {_share(high)}"
 
 
 def _share(value: Any) -> str:
