@@ -20,7 +20,7 @@ class PrecomputeFlags(ModelFlags):
     loss: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="The loss of the run to come: ppo-offline needs more than others.", rich_help_panel=RUN
+            metavar="NAME", help="The loss of the run to come, which decides what is needed.", rich_help_panel=RUN
         ),
     ] = TrainConfig.loss
 
@@ -30,8 +30,9 @@ def precompute(context: typer.Context) -> None:
     """Compute the reference model's log-probs once, into a cache."""
     given = values(context)
     loss = given.pop("loss")
-    config, kind = ModelConfig(**given), loss_kind(TrainConfig(loss=loss))
+    config, run = ModelConfig(**given), TrainConfig(loss=loss)
+    loss_kind(run)  # a wrong name is reported before anything heavy is loaded
     from kto_cli.workflows import precompute as workflow
 
     screen = screen_of(context)
-    screen.json(workflow.run(config, screen, loss=loss, per_token=kind.per_token))
+    screen.json(workflow.run(config, screen, loss=run))

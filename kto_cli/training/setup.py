@@ -14,6 +14,7 @@ from kto_cli.model.determinism import require_determinism
 from kto_cli.model.distributed.processes import wrap
 from kto_cli.model.folder import read_config
 from kto_cli.model.layers import checkpoint_layers, compile_layers
+from kto_cli.model.logprobs.needed import Needed
 from kto_cli.model.logprobs.prepare import Prepared, check_sequences, make_scorer
 from kto_cli.model.logprobs.reference import CacheUse, ReferenceLogps, reference_logps
 from kto_cli.model.logprobs.reference_model import logps_of_other_reference
@@ -38,15 +39,15 @@ def set_up(
     accelerator: Any,
     screen: Screen,
     *,
-    what: str = "rows and mismatched completions",
+    what: str = "",
 ) -> Run:
     """A run with its reference log-probs computed or cached, adapters added, and model and optimizer wrapped.
 
     The micro-batch size is tried last (`--micro-batch-tokens auto`), with the model as it will be trained.
 
-    `what` names its rows on the screen.
+    `what` names its rows on the screen; default: what is needed of the reference.
     """
-    config = settings.config
+    config, needed = settings.config, Needed.by(settings.loss)
     if lost := left_out(prepared.model, read_config(prepared.source.base).get("architectures") or ()):
         screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):
@@ -54,7 +55,7 @@ def set_up(
     rows = prepared.reference_rows
     other = None
     if prepared.reference is not prepared.source:  # before the policy is on its device
-        other = logps_of_other_reference(prepared, rows, config, accelerator, screen, per_token=settings.kind.per_token)
+        other = logps_of_other_reference(prepared, rows, config, accelerator, screen, needed)
     model = _adapted(prepared, config, screen) if config.adapters else prepared.model
     writer = ModelWriter(prepared.source.base, prepared.served_tokenizer, stored_dtypes(prepared.source.base))
     if accelerator.is_main_process:
@@ -62,7 +63,7 @@ def set_up(
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     require_determinism(scorer, check_sequences(prepared.train + prepared.validation)[:3], screen)
     references, use = other or _own_logps(prepared, model, scorer, settings, accelerator, screen)
-    screen.note(f"Reference log-probs ({what}): {use.computed:,} computed, {use.cached:,} cached")
+    screen.note(f"Reference log-probs ({what or needed.words}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
@@ -114,9 +115,7 @@ def _own_logps(
     run is resumed."""
     rows, config = prepared.reference_rows, settings.config
     with contextlib.nullcontext() if config.continue_adapter else lora.as_reference(model):
-        return reference_logps(
-            prepared, rows, lambda: scorer, config, accelerator, screen, per_token=settings.kind.per_token
-        )
+        return reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, Needed.by(settings.loss))
 
 
 def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:

@@ -17,6 +17,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
+from kto_cli.core.objectives import needs_mismatched
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, warn_if_built_in
@@ -117,7 +118,7 @@ def _result(
     rows, out = prepared.train, Path(settings.config.out)
     desirable, undesirable = class_counts(rows, settings.kind.classes)
     parameters = list(prepared.model.parameters())
-    epoch = int(rows.own.lengths.sum()), int(rows.mismatched.lengths.sum())
+    epoch = int(rows.own.lengths.sum()), int(rows.mismatched.lengths.sum()) * needs_mismatched(settings.loss)
     dropped = count_rows(prepared.data.folder / TRAIN) - len(rows)
     eta = estimate.eta_seconds(work, probed_cost=probe.cost, probed_seconds=probe.seconds) if probe else None
     return {

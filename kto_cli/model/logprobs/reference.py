@@ -19,6 +19,7 @@ from kto_cli.core.ragged import Ragged
 from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.identity import numbers_identity
 from kto_cli.model.logprobs.forward import DistributedScorer
+from kto_cli.model.logprobs.needed import EVERYTHING, Needed
 from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache, TokenCache
@@ -33,7 +34,7 @@ class ReferenceLogps(NamedTuple):
     own: Tensor
     """[rows] of the rows' own completions."""
     mismatched: Tensor
-    """[rows] of their mismatched completions."""
+    """[rows] of their mismatched completions; NaN where they are not needed."""
     tokens: Ragged | None = None
     """Of the single tokens of the rows' own completions, float32; None where the loss does not read them."""
 
@@ -59,29 +60,30 @@ def reference_logps(
     config: ModelConfig,
     accelerator: Any,
     screen: Screen,
-    *,
-    per_token: bool = False,
+    needed: Needed = EVERYTHING,
 ) -> tuple[ReferenceLogps, CacheUse]:
-    """Reference log-probs of rows and of their mismatched completions: from the cache, else computed and stored.
+    """Reference log-probs of rows and of what else is needed: from the cache, else computed and stored.
 
     `scorer` gives one with the reference's weights; it is asked for if anything is missing. Each process computes and
     stores its share.
 
     Args:
-        per_token: also of the single tokens of the own completions of the training rows, which are the first of `rows`.
+        rows: the first of them are the training rows, all others validation rows.
 
     Raises:
         Diverged: the reference gives a log-prob that is not a number. OutOfMemory: not even a row fits.
     """
     cache = open_cache(prepared, config)
+    trained = len(prepared.train)
+    every = needed.sequences(rows, trained)
     with freed_memory_returned(accelerator.device):
-        keys, first, inverse = numpy.unique(rows.sequences.keys, return_index=True, return_inverse=True)
+        keys, first, inverse = numpy.unique(every.keys, return_index=True, return_inverse=True)
 
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     def stored() -> Tensor:
         values = torch.zeros(len(keys), dtype=torch.float64)
         if accelerator.is_main_process:
-            values = stored_logps(cache, keys, rows.sequences.completion_lengths[first])
+            values = stored_logps(cache, keys, every.completion_lengths[first])
         if accelerator.num_processes > 1:
             values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
         return values
@@ -92,7 +94,7 @@ def reference_logps(
     missing = values.isnan().nonzero()[:, 0]
     if len(missing):
         distributed = DistributedScorer(accelerator, scorer(), token_budget=prepared.token_budget)
-        sequences = rows.sequences.take(first)
+        sequences = every.take(first)
 
         def compute() -> Tensor:  # a second time if memory ran out: what was stored until then is not missing any more
             return _compute(keys, sequences, stored().isnan().nonzero()[:, 0], distributed, cache, screen)
@@ -102,13 +104,15 @@ def reference_logps(
         # what is stored counts, so that a resumed run reads the same: another process may have stored it first
         values = stored()
         values = torch.where(values.isnan(), computed, values)
-    both = values[torch.from_numpy(inverse)]
+    of_all = values[torch.from_numpy(inverse)]
+    mismatched = torch.full((len(rows),), torch.nan, dtype=values.dtype)
+    mismatched[0 if needed.mismatched else trained :] = of_all[len(rows) :]
     use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
-    found = ReferenceLogps(both[: len(rows)], both[len(rows) :])
-    if per_token:
-        tokens, needed, computed_now = reference_token_logps(
+    found = ReferenceLogps(of_all[: len(rows)], mismatched)
+    if needed.tokens:
+        tokens, asked, computed_now = reference_token_logps(
             prepared.train,
-            found.own[: len(prepared.train)],
+            found.own[:trained],
             TokenCache(cache_folder(config), numbers=_numbers(prepared)),
             scorer,
             accelerator,
@@ -116,7 +120,7 @@ def reference_logps(
             token_budget=prepared.token_budget,
             exact=prepared.precision.compute == torch.float32,
         )
-        use = CacheUse(use.sequences + needed, use.computed + computed_now, use.cached + needed - computed_now)
+        use = CacheUse(use.sequences + asked, use.computed + computed_now, use.cached + asked - computed_now)
         found = found._replace(tokens=tokens)
     return found, use
 

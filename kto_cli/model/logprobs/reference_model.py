@@ -9,6 +9,7 @@ from kto_cli.common.model_config import ModelConfig
 from kto_cli.common.screen import Screen
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.logprobs.encoding import refuse_unknown_tokens
+from kto_cli.model.logprobs.needed import Needed
 from kto_cli.model.logprobs.prepare import Prepared, load_with, make_scorer
 from kto_cli.model.logprobs.reference import CacheUse, ReferenceLogps, reference_logps
 from kto_cli.model.scorer import CompletionScorer
@@ -22,13 +23,9 @@ def logps_of_other_reference(
     config: ModelConfig,
     accelerator: Any,
     screen: Screen,
-    *,
-    per_token: bool,
+    needed: Needed,
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Its log-probs, from the cache or computed; the model is in memory only while they are computed.
-
-    Args:
-        per_token: as of `reference_logps`.
 
     Raises:
         BadInput: it has other tokens than the model that is trained.
@@ -42,7 +39,7 @@ def logps_of_other_reference(
         refuse_unknown_tokens(rows, prepared.tokenizer, model)
         return make_scorer(prepared, accelerator, screen, model=model, sharded=True)
 
-    return reference_logps(prepared, rows, load, config, accelerator, screen, per_token=per_token)
+    return reference_logps(prepared, rows, load, config, accelerator, screen, needed)
 
 
 def refuse_other_tokens(reference: ModelSource, tokenizer: Any, config: ModelConfig) -> None:

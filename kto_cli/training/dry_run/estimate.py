@@ -59,8 +59,13 @@ def step_tokens(
 
     Packed, a shared prefix counts once a micro-batch; and prompts not again for the mismatched completions, where the
     rows fit into one.
+
+    Args:
+        mismatched: none where the loss does not read them.
     """
     first = forward_tokens(own, token_budget=token_budget, packed=packed)
+    if not mismatched:
+        return first, 0
     if not packed or (first > token_budget and len(own) > 1):
         return first, forward_tokens(mismatched, token_budget=token_budget, packed=packed)
     pairs = prefix_order(mismatched)

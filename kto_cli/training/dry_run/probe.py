@@ -19,7 +19,7 @@ from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.validation_rows import ValidationRows
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.workload import repeated_batches, step_tokens
+from kto_cli.training.dry_run.workload import repeated_batches, row_tokens, step_tokens
 from kto_cli.training.loop import Run, refuse_nonfinite
 from kto_cli.training.run.model_folder import belonging_files
 from kto_cli.training.run.run_dir import RunDir
@@ -72,7 +72,7 @@ def take_probe(
         return None, [error.what.removesuffix(".")]
     packed = this_run.engine.packs
     costs = [
-        estimate.step_cost(*step_tokens(prepared.train.take(batch), prepared.token_budget, packed=packed))
+        estimate.step_cost(*step_tokens(prepared.train.take(batch), settings, prepared.token_budget, packed=packed))
         for batch in typical
     ]
     noise_floor = noise if this_run.starts_at_reference else None
@@ -81,7 +81,7 @@ def take_probe(
 
 def _batches_to_probe(prepared: Prepared, settings: RunSettings) -> tuple[list[int], list[list[int]]]:
     """The rows of the step with the most tokens, and those of the steps in the middle."""
-    tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
+    tokens = row_tokens(prepared.train, settings)
     batches = [batch for _, batch in repeated_batches(prepared, settings)]
     batches.sort(key=lambda batch: int(tokens[batch].sum()))
     middle = max(0, (len(batches) - TYPICAL_STEPS) // 2)

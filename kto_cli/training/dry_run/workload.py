@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy
 import torch
+from numpy.typing import NDArray
 
+from kto_cli.core.objectives import needs_mismatched
 from kto_cli.core.plan import steps_in_epoch
+from kto_cli.model.logprobs.needed import Needed
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, stored_logps
 from kto_cli.model.logprobs.validation import QUICK_ROWS
@@ -32,9 +35,15 @@ def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[in
     return list(planned)
 
 
-def step_tokens(rows: EncodedRows, token_budget: int, *, packed: bool) -> tuple[int, int]:
+def step_tokens(rows: EncodedRows, settings: RunSettings, token_budget: int, *, packed: bool) -> tuple[int, int]:
     """Tokens that a step over these rows computes: (forward and backward, forward only)."""
-    return estimate.step_tokens(rows.own, rows.mismatched, token_budget=token_budget, packed=packed)
+    mismatched = rows.mismatched if needs_mismatched(settings.loss) else []
+    return estimate.step_tokens(rows.own, mismatched, token_budget=token_budget, packed=packed)
+
+
+def row_tokens(rows: EncodedRows, settings: RunSettings) -> NDArray[numpy.int64]:
+    """[rows] tokens of a row and, where the loss reads it, of its mismatched completion behind its prompt."""
+    return rows.own.lengths + (rows.mismatched.lengths if needs_mismatched(settings.loss) else 0)
 
 
 def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, *, packed: bool) -> TokenWork:
@@ -42,7 +51,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, 
     validation, budget = prepared.validated, prepared.token_budget
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
-        both = step_tokens(prepared.train.take(batch), budget, packed=packed)
+        both = step_tokens(prepared.train.take(batch), settings, budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
     looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
     share = min(1.0, QUICK_ROWS / max(1, len(validation)))
@@ -56,7 +65,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, 
 
 def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
     """The distinct sequences that the reference cache lacks."""
-    both = prepared.reference_rows.sequences
+    both = Needed.by(settings.loss).sequences(prepared.reference_rows, len(prepared.train))
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
     return both.take(first[stored.isnan().numpy()])
@@ -64,7 +73,7 @@ def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
 
 def run_tokens(prepared: Prepared, settings: RunSettings) -> int:
     """Of all rows and mismatched pairs of all steps, as metrics.jsonl counts them."""
-    tokens = prepared.train.sequences.lengths.reshape(2, -1).sum(0)
+    tokens = row_tokens(prepared.train, settings)
     return sum(times * int(tokens[batch].sum()) for times, batch in repeated_batches(prepared, settings))
 
 
