@@ -193,6 +193,36 @@ def test_a_persons_order_is_made_once_whatever_the_labels_in_the_file(pairs, tmp
     assert made == ["ana"]
 
 
+def test_people_are_compared_with_the_labels_of_before_which_nobody_sees(tmp_path):
+    """Of four answers with a label ana contradicts one; of two pairs she chooses the rejected answer of one."""
+    rows = [{"prompt": f"q {index}", "completion": f"a {index}", "label": index < 2} for index in range(4)]
+    rows += [{"prompt": f"p {index}", "chosen": f"b {index}", "rejected": f"c {index}"} for index in range(2)]
+    rows += [{"prompt": "r", "completion": "d", "label": 1}, {"prompt": "s", "completions": ["e", "f"], "label": True}]
+    out = tmp_path / "l.jsonl"
+    with served(write_lines(tmp_path / "a.jsonl", rows), out) as page:
+        while item := page.state("ana")["item"]:
+            assert set(item) == {"id", "prompt", "answers"}
+            first, number = (item["answers"][0][0]["text"] + " 0").split()[:2]
+            if len(item["answers"]) == 1:
+                page.label("ana", "good" if first == "a" and number == "0" else "bad")
+            else:
+                page.label("ana", "first" if (first == "b") == (number == "0") else "second")
+        [found] = page.state("ana")["agreement"]
+    assert (found["people"], found["items"], found["agree"]) == (["ana", "the labels of before"], 6, 4)
+    before = {row["completion"]: row.get("before") for row in rows_of(out)}
+    expected = {
+        "a 0": True,
+        "a 1": True,
+        "a 2": False,
+        "a 3": False,
+        "b 0": True,
+        "b 1": True,
+        "c 0": False,
+        "c 1": False,
+    }
+    assert before == {**expected, "d": None, "e": None, "f": None}
+
+
 # --- going on ----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""How far people agree: Cohen's kappa of every two who labelled the same items."""
+"""How far people agree: Cohen's kappa of every two with items in common, and of each with the labels of before."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from kto_cli.common.words import plural, printable
 from kto_cli.core.statistics.kappa import cohen
 from kto_cli.evaluation.labelling.label_file import Given
 
+BEFORE = "the labels of before"
+"""In place of a person: labels that answers had already."""
+
 
 def agreements(labels: Sequence[Given]) -> list[dict[str, Any]]:
     """For every two people with items in common, most items first: `people`, `items`, `agree`, `kappa`, `interval`.
@@ -22,10 +25,12 @@ def agreements(labels: Sequence[Given]) -> list[dict[str, Any]]:
     for label in labels:
         people.setdefault(label.rater, {})[label.item] = label.value
     found = []
-    for one, other in combinations(people, 2):
-        shared = people[one].keys() & people[other].keys()
+    before = {label.item: label.before for label in labels if label.before}
+    pairs = [*combinations(people.items(), 2), *((each, (BEFORE, before)) for each in people.items())]
+    for (one, first), (other, second) in pairs:
+        shared = first.keys() & second.keys()
         if shared:
-            kappa = cohen(Counter((people[one][item], people[other][item]) for item in shared))
+            kappa = cohen(Counter((first[item], second[item]) for item in shared))
             found.append({"people": [one, other], **kappa._asdict()})
     return sorted(found, key=lambda each: -each["items"])
 

@@ -102,7 +102,7 @@ def items_of_answers(checkpoints: list[Evaluated], data: str | None, *, one_at_a
 
 
 def items_of_rows(checkpoint: Evaluated, data: str | None) -> Items:
-    """The validation rows that a checkpoint was evaluated on; the labels that they have are not shown.
+    """The validation rows that a checkpoint was evaluated on; the labels that they have are not shown, but compared.
 
     Raises:
         BadInput: their dataset is not there.
@@ -110,7 +110,7 @@ def items_of_rows(checkpoint: Evaluated, data: str | None) -> Items:
     ranks = _ranks(checkpoint)
     rows = _rows(_dataset([checkpoint], data), ranks.by_row)
     found = [
-        Answers(row.prompt, (Answer(row.completion),), row.origin, row.id, ranks.by_row[row.id])
+        Answers(row.prompt, (Answer(row.completion, before=row.label),), row.origin, row.id, ranks.by_row[row.id])
         for row in rows.values()
     ]
     return as_items(found, one_at_a_time=True)

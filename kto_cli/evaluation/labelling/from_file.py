@@ -6,7 +6,7 @@
     messages                      a whole chat; its last message is the answer
 
 Prompts and answers are texts or chats, with `tools` and `system` beside them, as kto binarize reads them. A label that
-is there already is neither shown nor used.
+is there already (true or false, or which answer was chosen) is not shown; at the end people are compared with it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def _answers(path: Path, faults: Counter[str]) -> Iterator[Answers]:
             continue
         model = record.values.get("model")
         by = model if isinstance(model, str) else ""
-        yield Answers(prompt, tuple(Answer(completion, by) for completion in completions), record.origin)
+        before = _before(record.values, len(completions))
+        answers = (Answer(completion, by, label) for completion, label in zip(completions, before, strict=True))
+        yield Answers(prompt, tuple(answers), record.origin)
 
 
 def _texts(values: dict[str, Any]) -> tuple[Text, list[Text]]:
@@ -96,6 +98,14 @@ def _cells(values: dict[str, Any]) -> list[Any] | None:
     return (
         None if values.get("completion") is None and values.get("messages") is not None else [values.get("completion")]
     )
+
+
+def _before(values: dict[str, Any], answers: int) -> list[bool | None]:
+    """The labels that a record has already."""
+    if values.get("completions") is None and "chosen" in values and "rejected" in values:
+        return [True, False]
+    label = values.get("label")
+    return [label if isinstance(label, bool) and answers == 1 else None] * answers
 
 
 def _is_plain(value: Any) -> bool:

@@ -22,6 +22,8 @@ class Answer(NamedTuple):
     completion: Text
     model: str = ""
     """Who gave it, as far as that is known; never shown."""
+    before: bool | None = None
+    """The label that it had already; never shown."""
 
 
 @dataclass(frozen=True)

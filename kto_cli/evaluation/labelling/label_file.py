@@ -3,7 +3,8 @@
     {"prompt": ..., "completion": ..., "label": true, "reason": "", "rater": "ana", "choice": "better", "model": "a",
      "item": "0123456789abcdef", "of": 2, "shown": 1, "origin": "answers.jsonl:7", "at": "2026-11-28T09:30:00+00:00"}
 
-`kto binarize FILE` reads it; `tools` and `row` (the id of a validation row) are there where they are known. `choice` is
+`kto binarize FILE` reads it; `tools`, `row` (the id of a validation row) and `before` (the label that an answer had
+already) are there where they are known. `choice` is
 good or bad of a single answer; better, worse, both good or both bad of one of two, `shown` its position on the page.
 `of` is how many rows the label of one item has: they are written at once, and a label that lacks some is dropped.
 """
@@ -51,8 +52,20 @@ class Given(NamedTuple):
     @property
     def value(self) -> tuple[str, ...]:
         """The choices of the item's answers, whatever the order in which they were shown."""
-        ordered = sorted(self.rows, key=lambda row: json.dumps(row["completion"], sort_keys=True))
-        return tuple(row["choice"] for row in ordered)
+        return tuple(row["choice"] for row in self._ordered)
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        """The choices that the labels of before are; empty if an answer had none."""
+        labels = tuple(row.get("before") for row in self._ordered)
+        choices = [
+            shown for shown in CHOICES[len(labels)].values() if tuple(DESIRABLE[each] for each in shown) == labels
+        ]
+        return choices[0] if choices else ()
+
+    @property
+    def _ordered(self) -> list[dict[str, Any]]:
+        return sorted(self.rows, key=lambda row: json.dumps(row["completion"], sort_keys=True))
 
 
 def given(item: Item, order: Sequence[int], choice: str, *, rater: str, reason: str) -> Given:
@@ -74,6 +87,7 @@ def given(item: Item, order: Sequence[int], choice: str, *, rater: str, reason: 
                 "choice": one,
                 **({"model": answer.model} if answer.model else {}),
                 **({"row": item.row} if item.row else {}),
+                **({"before": answer.before} if answer.before is not None else {}),
                 **({TOOLS: tools_of(item.prompt)} if tools_of(item.prompt) else {}),
                 "item": item.id,
                 "of": len(order),
