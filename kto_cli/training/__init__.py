@@ -1,6 +1,7 @@
 """Rows and a model become an aligned model.
 
 settings.py    what the config leaves open: resolved, filled in, reported
+hints.py       what is known of the start model and bears on the loss
 record.py      what kto_config.json records, and compares when a run is resumed
 loss_flags.py  the loss of --loss; flags that mean nothing with it
 custom.py      a loss of the user's, announced and tried

@@ -18,6 +18,7 @@ from kto_cli.core.loss_kinds import LossKind, LossSettings, kind_of
 from kto_cli.core.plan import batch_sizes, pairs_in_batch, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
+from kto_cli.training.hints import hint_at_zero_point
 from kto_cli.training.loss_flags import loss_kind, loss_settings, loss_words, setting_in_force
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.training.trackers import refuse_missing_trackers
@@ -106,6 +107,7 @@ def run_settings(config: TrainConfig, prepared: Prepared, screen: Screen) -> Run
     weights = run_weights(config, kind, *counts)
     settings = fill_defaults(config, weights, rows=len(prepared.train), parameters=prepared.model.num_parameters())
     _report(screen, settings, *counts)
+    hint_at_zero_point(settings.loss, prepared, screen)
     return settings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import call, write_lines
+from conftest import call, make_dataset, write_lines
 
 from kto_cli.core.loss_kinds import LOSSES
 
@@ -187,6 +187,31 @@ def test_sft_then_kto(adapters, given, pico_data, workplace):
     if not adapters:
         assert again.code == 0, again.err
         assert "kl_at_start" in lines_of(Path("other"))[0]
+
+
+def test_after_sft_on_the_same_rows_z_ref_may_be_zero(given, pico_data, pico, workplace):
+    """Said where the run reads mismatched completions, and was fine-tuned on these rows; no other run."""
+    words = "z_ref may be set to 0 (paper v5, section 4.1): --reference-point zero"
+    fast = ["--cache", "cache", "--max-steps", 1, "--batch-size", 8]
+    for loss in ("sft", "dpo"):
+        assert call("train", *given, *fast, "--loss", loss, "--out", loss).code == 0
+    other = make_dataset(Path.cwd(), 12, validation=0.2)
+
+    def says(model: object, data: object, *more: object) -> bool:
+        done = call("train", "--data", data, "--model", model, *fast, *more, "--dry-run")
+        assert done.code == 0, done.err
+        return words in " ".join(done.err.split())
+
+    assert says("sft", pico_data)
+    assert says("sft", pico_data, "--lora-r", 2)
+    for model, data, *more in (
+        ("sft", other),
+        ("dpo", pico_data),
+        (pico, pico_data),
+        ("sft", pico_data, "--reference-point", "zero"),
+        ("sft", pico_data, "--loss", "dpo"),
+    ):
+        assert not says(model, data, *more)
 
 
 @pytest.mark.parametrize(("value", "point"), [("concave", "opposite-class"), ("linear", "zero")])

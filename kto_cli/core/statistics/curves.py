@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ OUTSIDE = 1.5
 """How many times the distance of that interval's lower edge it must be: the best of ten looks is high by chance too."""
 LEAST_STEPS = 4
 """Steps of which a curve is made."""
+LEAST_RISE = 0.1
+"""Share of the loss that it rose by, for a warning."""
+BEYOND_NOISE = 3.0
+"""Standard errors that a rise is above, too: each step has other rows, and a few steps give a rough standard error."""
 LEAST_GAP = 2.0
 """Margin of training rows, in nats, that a model which learned them by heart has at least."""
 
@@ -82,9 +87,20 @@ def curve_warnings(
     first, end = _mean(list(steps[:fifth]), "loss"), _mean(last, "loss")
     if not validation and abs(end - first) < 0.002 * abs(first) and abs(_mean(last, "margin")) / beta < 0.1:
         warnings.append("The loss has hardly moved: try a learning rate 3 to 10 times higher, or more steps.")
-    if end > 1.1 * first:
+    if end - first > max(LEAST_RISE * abs(first), BEYOND_NOISE * _noise_of_means(steps, fifth)):
         warnings.append(f"The loss rose from {first:.3f} to {end:.3f}: try a lower learning rate.")
     return warnings
+
+
+def _noise_of_means(steps: Sequence[dict[str, Any]], count: int) -> float:
+    """Standard error of the difference of two means over `count` steps each, of a loss that only varies by its batches.
+
+    A step's variance is half the mean squared difference of consecutive steps (von Neumann), which a trend hardly
+    moves.
+    """
+    losses = _known(steps, "loss")
+    squares = [(after - before) ** 2 for before, after in itertools.pairwise(losses)]
+    return math.sqrt(statistics.fmean(squares) / count) if squares else 0.0
 
 
 def overfitting(steps: Sequence[dict[str, Any]], found: dict[str, Any], *, beta: float, sure: bool) -> str | None:
