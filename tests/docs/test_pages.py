@@ -301,9 +301,30 @@ def test_the_example_configs_are_those_that_the_pages_name():
     assert not [path.name for path in CONFIGS if f"examples/{path.name}" not in pages]
 
 
-@pytest.mark.parametrize("name", ["sft-then-kto-1", "sft-then-kto-2", "dpo-pairs", "product-log-1-to-10"])
+RECIPES = sorted(path.stem for path in CONFIGS if path.stem != "fsdp2")
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_flags_of_a_recipe_go_with_its_loss(name):
     loss_kind(settings_of(f"{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("qlora")])
+def test_a_recipe_passes_the_dry_run(name, workplace, pico, pico_data):
+    """With a model that is at hand in place of its own."""
+    words = ["--config", REPOSITORY / "examples" / f"{name}.yaml", "--model", pico, "--data", pico_data]
+    ran = call("train", *words, "--max-length", 128, "--dry-run", "--cache", "cache")
+    assert ran.code == 0, ran.err
+    assert "No problems found" in ran.err + ran.out
+
+
+def test_each_number_of_a_recipe_has_its_source():
+    """A learning rate and a beta have a comment on their line, or on the next."""
+    for name in RECIPES:
+        lines = (REPOSITORY / "examples" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            if re.match("(learning_rate|beta):", line):
+                assert "#" in line or "#" in after, (name, line)
 
 
 def settings_of(name: str) -> TrainConfig:
