@@ -19,7 +19,9 @@ from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.layers import checkpoint_layers, compile_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.precision import keep_float32_gradients
+from kto_cli.model.rounded_weights import RoundedWeights, rounded_weights
 from kto_cli.model.scorer import CompletionScorer, ScorerCheck
+from kto_cli.model.stored_dtypes import StoredDtypes
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.step import StepOutput, TrainingEngine
 
@@ -94,6 +96,8 @@ class Way(NamedTuple):
     """One attention call a segment, as on a CPU, in place of one a layer."""
     checkpointed: bool = False
     compiled: bool = False
+    rounded: bool = False
+    """The model's weights are those of a bfloat16 model: products take them rounded at random."""
 
 
 class Made(NamedTuple):
@@ -134,8 +138,20 @@ def make_engine(model: Any, way: Way, rows: list[EncodedRow]) -> Made:
     keep_float32_gradients(scorer)
     optimizer = make_optimizer("adamw", scorer.parameters(), learning_rate=0.0, device=where.device)
     wrapped, optimizer = wrap(where, scorer, optimizer)
-    engine = TrainingEngine(where, wrapped, optimizer, token_budget=way.budget, max_grad_norm=1.0)
+    engine = TrainingEngine(
+        where, wrapped, optimizer, token_budget=way.budget, max_grad_norm=1.0, rounded=rounded_of(model, way)
+    )
     return Made(engine, scorer, checked)
+
+
+def rounded_of(model: Any, way: Way) -> RoundedWeights:
+    """The model's linear layers, its weights made such as bfloat16 holds; or none."""
+    if not way.rounded:
+        return RoundedWeights()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    return rounded_weights(model, way.dtype, StoredDtypes(torch.bfloat16, {}), seed=0)
 
 
 def step(

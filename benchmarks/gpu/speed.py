@@ -21,6 +21,7 @@ LONG = {"prompt": 250, "completion": 250, "most": 1024}
 """Rows of 500 tokens."""
 WAYS: tuple[tuple[str, Way, dict[str, int]], ...] = (
     ("one call a layer", Way(), {}),
+    ("one call a layer, weights rounded at random", Way(rounded=True), {}),
     ("one call a segment", Way(walk=True), {}),
     ("micro-batches of 4,096", Way(budget=4096), {}),
     ("padded", Way(packed=False), {}),

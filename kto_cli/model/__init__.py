@@ -11,6 +11,7 @@ linear_layers.py  the linear layers that adapters go onto
 lora.py        LoRA and DoRA adapters: added, saved, attached
 base_weights.py  weights below adapters: held narrow, merged
 precision.py   dtypes of weights and arithmetic; 4-bit base weights
+rounded_weights.py  weights as bfloat16 products take them, rounded at random
 stored_dtypes.py  dtypes of a model's weights on disk
 model_sizes.py  sizes of a model, and settings that decide its memory
 activation_memory.py  bytes of activations for a token, from sizes alone

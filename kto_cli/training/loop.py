@@ -208,7 +208,7 @@ def _validate(run: Run) -> dict[str, Any]:
     """Metrics of (some) validation rows during training."""
     chosen = quick_rows(len(run.validation), run.settings.config.seed)
     rows = run.validation.take(chosen)
-    with freed_memory_returned(run.engine.accelerator.device):
+    with freed_memory_returned(run.engine.accelerator.device), run.engine.rounded:
         scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
         return quick_metrics(scores, validation_loss(scores, run.settings.loss), beta=run.settings.loss.beta)
 

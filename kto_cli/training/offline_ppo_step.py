@@ -38,17 +38,16 @@ class _Pass(NamedTuple):
 class OfflinePPOEngine(TrainingEngine):
     """An engine whose scorer has a value head."""
 
-    def step(
+    def passes(
         self,
         rows: Sequence[EncodedRow],
         references: ReferenceLogps,
         settings: LossSettings,
         *,
-        learning_rate: float,
-        running: RunningMean | None = None,
-        stop_asked: Callable[[], bool] = lambda: False,
-    ) -> StepOutput:
-        """Values, advantages, gradient pass, update; as `TrainingEngine.step`.
+        running: RunningMean | None,
+        stop_asked: Callable[[], bool],
+    ) -> tuple[StepOutput, bool]:
+        """Values, advantages, gradient pass; as `TrainingEngine.passes`.
 
         Where a process's rows fit into one micro-batch, its gradient pass gives the values.
         """
@@ -79,11 +78,10 @@ class OfflinePPOEngine(TrainingEngine):
         logps = self.sum(logps)
         batch = batch._replace(logps=logps[:-1])
         ratios = Ragged(batch.logps - batch.references, starts).sums().to(self.dtype)
-        norm = self._update(learning_rate, bool(logps.isfinite().all() and values.isfinite().all()))
+        finite = bool(logps.isfinite().all() and values.isfinite().all())
         given = Context(torch.zeros((), dtype=self.dtype), 0.0, len(rows), float(counts.desirable), RunningMean())
-        return StepOutput(
-            ratios, self.zeros(0).cpu(), norm, bool(logps[-1] > 0), given, measures(settings, batch, counts)
-        )
+        measured = measures(settings, batch, counts)
+        return StepOutput(ratios, self.zeros(0).cpu(), 0.0, bool(logps[-1] > 0), given, measured), finite
 
     def _pass(self, own: Sequence[TokenSequence], positions: Sequence[int], starts: Tensor) -> _Pass:
         """A forward pass over a micro-batch."""

@@ -19,6 +19,7 @@ from kto_cli.model.logprobs.prepare import Prepared, check_sequences, make_score
 from kto_cli.model.logprobs.reference import CacheUse, ReferenceLogps, reference_logps
 from kto_cli.model.logprobs.reference_model import logps_of_other_reference
 from kto_cli.model.precision import keep_float32_gradients
+from kto_cli.model.rounded_weights import rounded_weights
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts, left_out
@@ -74,6 +75,9 @@ def set_up(
     if settings.kind.per_token:
         add_value_head(scorer, optimizer, seed=config.seed)
     wrapped, optimizer = wrap(accelerator, scorer, optimizer)
+    rounded = rounded_weights(model, prepared.precision.compute, writer.stored, config.seed)
+    if rounded.parts:
+        screen.note("Products in bfloat16 take weights rounded at random, so that changes below its spacing count")
     engine_class = OfflinePPOEngine if settings.kind.per_token else TrainingEngine
     return Run(
         settings=settings,
@@ -87,6 +91,7 @@ def set_up(
             optimizer,
             token_budget=token_budget,
             max_grad_norm=config.max_grad_norm,
+            rounded=rounded,
         ),
         model=model,
         writer=writer,

@@ -36,6 +36,7 @@ from kto_cli.model.distributed.processes import backward, clip, is_sharded
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.packed_pass import Past
+from kto_cli.model.rounded_weights import RoundedWeights
 
 
 class StepOutput(NamedTuple):
@@ -59,11 +60,19 @@ class TrainingEngine(DistributedScorer):
     """A scorer over all processes that also takes optimizer steps; independent of files, configs and the screen."""
 
     def __init__(
-        self, accelerator: Any, scorer: Any, optimizer: Any, *, token_budget: int, max_grad_norm: float
+        self,
+        accelerator: Any,
+        scorer: Any,
+        optimizer: Any,
+        *,
+        token_budget: int,
+        max_grad_norm: float,
+        rounded: RoundedWeights | None = None,
     ) -> None:
         super().__init__(accelerator, scorer, token_budget=token_budget)
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
+        self.rounded = rounded or RoundedWeights()
 
     def step(
         self,
@@ -77,12 +86,30 @@ class TrainingEngine(DistributedScorer):
     ) -> StepOutput:
         """Context passes, gradient pass, update. Nothing is updated if any number is not finite; the caller checks.
 
+        Args:
+            running: of the steps before, for the reference point `mean-reward`.
+        """
+        with self.rounded:
+            output, finite = self.passes(rows, references, settings, running=running, stop_asked=stop_asked)
+        return output._replace(gradient_norm=self._update(learning_rate, finite))
+
+    def passes(
+        self,
+        rows: Sequence[EncodedRow],
+        references: ReferenceLogps,
+        settings: LossSettings,
+        *,
+        running: RunningMean | None,
+        stop_asked: Callable[[], bool],
+    ) -> tuple[StepOutput, bool]:
+        """Context passes and gradient pass.
+
         Where a process's rows fit into one packed micro-batch, the gradient pass starts first: it gives the rows' own
         log-probs, and the mismatched completions continue the prompts it has just computed. Else each pass computes
         them itself.
 
-        Args:
-            running: of the steps before, for the reference point `mean-reward`.
+        Returns:
+            (the step's output, its gradient norm left 0; whether all its numbers are finite).
         """
         own, device = [row.own for row in rows], self.accelerator.device
         batch = values_of(rows, references, settings, dtype=self.dtype)
@@ -124,8 +151,8 @@ class TrainingEngine(DistributedScorer):
         values[-1] = float(stop_asked())
         values = self.sum(values)
         # An infinite mismatched log-ratio would hide in z_ref's clamp and leave the loss finite.
-        norm = self._update(learning_rate, bool(values.isfinite().all() and mismatched_ratios.isfinite().all()))
-        return StepOutput(values[:-1], mismatched_ratios, norm, bool(values[-1] > 0), given)
+        finite = bool(values.isfinite().all() and mismatched_ratios.isfinite().all())
+        return StepOutput(values[:-1], mismatched_ratios, 0.0, bool(values[-1] > 0), given), finite
 
     def _context_passes(
         self,

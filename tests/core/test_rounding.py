@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kto_cli.core import rounding
 from kto_cli.core.rounding import rounded_at_random
 
 BOTH = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -67,3 +68,79 @@ def test_parts_are_rounded_as_the_whole(monkeypatch):
     monkeypatch.setattr("kto_cli.core.rounding._CHUNK", 7)
     assert torch.equal(rounded_at_random(values, torch.bfloat16, seed=5), whole)
     assert not torch.equal(rounded_at_random(values, torch.bfloat16, seed=6), whole)
+
+
+# --- rounded, with the rest kept ----------------------------------------------------------------
+
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 1 + 2.0**-23, -(2 - 2.0**-23), 2.0**-126, -(2.0**-149), 3.0e38]
+
+
+def weights(count: int = 5_000) -> torch.Tensor:
+    return torch.cat([torch.tensor(SPECIAL), some(count, 0.05)])
+
+
+def test_a_rounded_weight_reads_as_bfloat16_rounds_it():
+    """`to(bfloat16)` of what is kept is a neighbour of the value, and what is written of it."""
+    values, held = weights(), weights()
+    rounding.round_and_keep_rest(held, seed=7)
+    assert torch.equal(held.to(torch.bfloat16), rounded_at_random(values, torch.bfloat16, seed=7))
+    below, above = values.to(torch.bfloat16), held.to(torch.bfloat16)
+    assert ((above.float() - values).abs() <= 2.0**-7 * values.abs() + 2.0**-133).all()
+    assert (above != below).float().mean() > 0.2, "not only the nearest"
+
+
+def test_the_rest_comes_back():
+    """22 of 24 significant bits; a second time all of them, so that weights do not wander while nothing is learned."""
+    values, held = weights(), weights()
+    rounding.round_and_keep_rest(held, seed=7)
+    rounding.put_rest_back(held)
+    assert ((held - values).abs() <= 2.0**-22 * values.abs() + 2.0**-148).all()
+    again = held.clone()
+    rounding.round_and_keep_rest(again, seed=8)
+    rounding.put_rest_back(again)
+    assert torch.equal(again, held)
+
+
+def test_what_bfloat16_holds_is_untouched():
+    held = weights().to(torch.bfloat16).float()
+    kept = held.clone()
+    rounding.round_and_keep_rest(kept, seed=1)
+    assert torch.equal(kept, held)
+
+
+def test_a_weight_that_moves_goes_over_once():
+    """From one neighbour to the next in a thousand steps, one seed: the rounded value never turns back."""
+    path = torch.linspace(1.0, 1 + 2.0**-7, 1_000).repeat(50, 1).T  # [steps, weights]
+    read = []
+    for now in path:
+        held = now.clone()
+        rounding.round_and_keep_rest(held, seed=2)
+        read.append(held.to(torch.bfloat16).float())
+    seen = torch.stack(read)
+    assert ((seen[1:] - seen[:-1]) >= 0).all()
+    crossed = (seen == 1).float().mean(0)
+    assert 0.4 < crossed.mean() < 0.6
+    assert crossed.std() > 0.2, "each weight has its own threshold"
+
+
+def test_parts_keep_the_rest_of_the_whole(monkeypatch):
+    whole, parts = weights(), weights()
+    rounding.round_and_keep_rest(whole, seed=3)
+    monkeypatch.setattr(rounding, "_CHUNK", 100)
+    rounding.round_and_keep_rest(parts[:777], seed=3)
+    rounding.round_and_keep_rest(parts[777:], seed=3, first=777)
+    assert torch.equal(parts, whole)
+
+
+@pytest.mark.slow
+def test_fused_it_gives_the_same_bits():
+    """As on a GPU, where it is compiled into one kernel."""
+    plain, fused = weights(), weights()
+    bits, offset = fused.view(torch.int32), rounding._offset(5, 0, fused)
+    rounding.round_and_keep_rest(plain, seed=5)
+    rounding._fused(rounding._encode)(bits, offset)
+    assert rounding._FUSED[rounding._encode] is not rounding._encode, "it compiled"
+    assert torch.equal(fused, plain)
+    rounding.put_rest_back(plain)
+    rounding._fused(rounding._decode)(bits, offset)
+    assert torch.equal(fused, plain)

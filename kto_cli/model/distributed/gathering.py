@@ -90,12 +90,17 @@ def put_weights(tensors: Mapping[str, Tensor], read: ReadRows) -> None:
         put_rows(tensor, name, read)
 
 
+def rounding_seed(seed: int, name: str) -> int:
+    """Which values of a weight are rounded up."""
+    return int(text_hash(str(seed), name), 16)
+
+
 @torch.no_grad()
 def round_weights(tensors: Mapping[str, Tensor], dtype_of: Callable[[str, Tensor], torch.dtype], seed: int) -> None:
     """Rounds tensors, sharded or not, to the dtypes they will be stored in, at random (core.rounding); all processes
     must call. Sharding changes no bit."""
     for name, tensor in tensors.items():
-        salt = int(text_hash(str(seed), name), 16)
+        salt = rounding_seed(seed, name)
         dtype = dtype_of(name, tensor)
         if dtype == tensor.dtype:
             continue
