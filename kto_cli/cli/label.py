@@ -19,8 +19,8 @@ class LabelFlags:
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="A file with prompts and answers, or a checkpoint that kto eval has evaluated; of two checkpoints the "
-            "answers to the same prompts are compared."
+            help="A file with prompts and answers, or a checkpoint that kto eval has evaluated. Two checkpoints, or "
+            "one and reference or target (as with --against): their answers to the same prompts side by side."
         ),
     ] = REQUIRED
     out: Annotated[

@@ -16,7 +16,8 @@ class LabelConfig:
     """Settings of `kto label`."""
 
     sources: tuple[str, ...]
-    """A file of answers, or a checkpoint that kto eval has evaluated, or two of them."""
+    """A file of answers, or a checkpoint that kto eval has evaluated, or two of them; `reference` or `target` as the
+    second are the answers that were saved beside."""
     rows: bool = False
     """Show the validation rows of a checkpoint's data instead of its answers."""
     one_at_a_time: bool = False

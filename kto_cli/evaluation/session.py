@@ -14,7 +14,6 @@ from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig, is_url
 from kto_cli.common.files import text_hash
 from kto_cli.common.screen import Screen
-from kto_cli.common.words import plural
 from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.data.texts import spelled
 from kto_cli.evaluation.answers.answering import Answering
@@ -112,7 +111,7 @@ def open_session(
         shown = [*prompts.texts, *(each.comparison.prompt for each in preferences)]
         judge.check_prompts([*{spelled(text): text for text in shown}.values()])
     given = _given(config, prompts)
-    _warn_of_calls(config, len(prompts) + len(preferences), screen)
+    win_rate.warn_of_calls(config, len(prompts) + len(preferences), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen, dtype)
     if given is not None and given.name != TARGET:
         answering.beside[given.name] = given.answers
@@ -154,15 +153,6 @@ def _prepared(
             "Binarize again with a larger --validation.",
         )
     return prepared
-
-
-def _warn_of_calls(config: EvalConfig, pairs: int, screen: Screen) -> None:
-    """That a limit may be too low is known before the answers are there; by how much, only then."""
-    if config.judge_url is not None and 2 * pairs > config.judge_calls:
-        screen.warn(
-            f"Judging {plural(pairs, 'pair')} in both orders takes up to {2 * pairs:,} calls, and --judge-calls "
-            f"allows {config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
-        )
 
 
 def _other_checkpoint(config: EvalConfig) -> Checkpoint | None:

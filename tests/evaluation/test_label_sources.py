@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import call, error_line, make_dataset, save_pico_llama
 from evaluated import copy_of, here, leave_drawings_out, samples
-from labelling import rows_of, served, served_items, write_lines
+from labelling import rows_of, running, served, served_items, write_lines
 from pyarrow import parquet
 
 from kto_cli.common.errors import BadInput
@@ -222,6 +222,26 @@ def test_answers_of_one_and_of_two_checkpoints(place):
             *dict.fromkeys((one["policy"], other["policy"]))
         ]
         assert ", ".join(each.model for each in item.answers) == "a, b/eval"
+
+
+@pytest.mark.parametrize("beside", ["reference", "target"])
+def test_answers_beside_those_of_the_reference_or_the_data(place, beside):
+    found = items_of_answers([evaluated("a/")], None, beside=beside, one_at_a_time=False).items
+    expected = {(one["policy"], one[beside]) for one in samples("a") if beside in one}
+    shown = {tuple(each.completion[0]["content"] for each in item.answers) for item in found if len(item.answers) == 2}
+    assert shown == {pair for pair in expected if pair[0] != pair[1]}
+    assert len(shown) > 2
+    assert {tuple(each.model for each in item.answers) for item in found if len(item.answers) == 2} == {("a", beside)}
+
+
+def test_the_command_shows_what_kto_eval_saved(place):
+    with running("a", "reference", cwd=place.absolute()) as page:
+        assert "pairs side by side" in page.said
+        assert "The most informative first:" in page.said
+        state = page.client.label("ana", "both")
+        assert state["done"] == 1
+        assert page.end()[0] == 0
+    assert {row["model"] for row in rows_of(Path("a-reference.labels.jsonl"))} <= {"a", "reference", "a, reference"}
 
 
 def test_validation_rows_most_informative_first(place):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from conftest import spawn
 
 from kto_cli.evaluation.labelling.from_file import items_of_file
 from kto_cli.evaluation.labelling.label_file import LabelFile
@@ -33,7 +38,7 @@ class Reply(NamedTuple):
 class Client:
     """Sends requests as the page's script does, unless other headers are given."""
 
-    def __init__(self, server: LabelServer) -> None:
+    def __init__(self, server: LabelServer | Running) -> None:
         self.server = server
 
     def request(self, method: str, path: str, body: str | None = None, **headers: str | None) -> Reply:
@@ -66,6 +71,42 @@ class Client:
         """Labels what a person is shown; returns what is shown next."""
         item = self.state(name)["item"]["id"]
         return self.post("label", name=name, item=item, choice=choice, reason=reason).json
+
+
+class Running:
+    """A running `kto label` and its link."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.said = process, ""
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.said += line
+            if found := re.search(r"http://[\d.]+:(\d+)/\?token=(\w+)", line):
+                self.url, self.port, self.token = found[0], int(found[1]), found[2]
+                return
+        raise AssertionError(self.said)
+
+    @property
+    def client(self) -> Client:
+        """Requests to it."""
+        return Client(self)
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
+        """Exit status, stdout and the rest of stderr."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@contextmanager
+def running(*words: object, cwd: Path) -> Iterator[Running]:
+    """`kto label WORDS`, killed at the end if it still runs."""
+    process = spawn("label", *words, "--port", 0, cwd=cwd)
+    try:
+        yield Running(process)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @contextmanager

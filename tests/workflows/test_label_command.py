@@ -6,49 +6,18 @@ import json
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import BINARY, Page, browsing
-from conftest import call, error_line, spawn
-from labelling import Client, rows_of, write_lines
+from conftest import call, error_line
+from labelling import rows_of, running, write_lines
 
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script></body><b>\u202egnp"
 LONG = "\n".join(f"Line {number} of a long answer that needs to be scrolled." for number in range(200))
-
-
-class Running:
-    """A running `kto label` and its link."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process, self.said = process, ""
-        assert process.stderr is not None
-        for line in process.stderr:
-            self.said += line
-            if found := re.search(r"http://[\d.]+:(\d+)/\?token=(\w+)", line):
-                self.url, self.port, self.token = found[0], int(found[1]), found[2]
-                return
-        raise AssertionError(self.said)
-
-    def end(self, number: int = signal.SIGINT) -> tuple[int, str, str]:
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
-
-
-@contextmanager
-def running(*words: object, cwd: Path) -> Iterator[Running]:
-    process = spawn("label", *words, "--port", 0, cwd=cwd)
-    try:
-        yield Running(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -57,28 +26,21 @@ def answers(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "answers.jsonl", rows)
 
 
-def client(page: Running) -> Client:
-    class Server:
-        port, token = page.port, page.token
-
-    return Client(Server())  # type: ignore[arg-type]
-
-
 def test_a_kill_loses_nothing_and_ctrl_c_ends_with_one_line(answers, tmp_path):
     out = tmp_path / "answers.labels.jsonl"
     with running("answers.jsonl", cwd=tmp_path) as page:
         assert "To label: 4 answers one at a time, 0 pairs side by side." in page.said
-        client(page).label("ana", "good")
-        client(page).label("ana", "bad")
+        page.client.label("ana", "good")
+        page.client.label("ana", "bad")
         page.process.kill()
     with running("answers.jsonl", cwd=tmp_path) as page:
         assert "2 labels in answers.labels.jsonl from before." in page.said
         refused = error_line(call("label", answers, "--out", out, "--port", 0))
         assert "Another process is labelling into" in refused
         for choice in ("bad", "good"):
-            client(page).label("ana", choice)
+            page.client.label("ana", choice)
         for _ in range(4):
-            client(page).label("ben", "good")
+            page.client.label("ben", "good")
         code, said, err = page.end()
     assert code == 0
     assert re.fullmatch(

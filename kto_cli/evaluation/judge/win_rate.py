@@ -10,7 +10,7 @@ import torch
 
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadInput
-from kto_cli.common.eval_config import EvalConfig
+from kto_cli.common.eval_config import REFERENCE, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.read import read_json
 from kto_cli.common.screen import Screen
@@ -56,6 +56,15 @@ def open_judge(config: EvalConfig, device: torch.device, dtype: torch.dtype, scr
     server = ChatServer(config.judge_url, key=key_for(config.judge_url), calls=budget, say=screen.note)
     server.reach()
     return ServerJudge(server, config.judge_model, for_what=config.judge_for, say=screen.note)
+
+
+def warn_of_calls(config: EvalConfig, pairs: int, screen: Screen) -> None:
+    """That a limit may be too low is known before the answers are there; by how much, only then."""
+    if config.judge_url is not None and 2 * pairs > config.judge_calls:
+        screen.warn(
+            f"Judging {plural(pairs, 'pair')} in both orders takes up to {2 * pairs:,} calls, and --judge-calls "
+            f"allows {config.judge_calls:,}: unless enough verdicts are known from before, nothing will be asked."
+        )
 
 
 def answers_in_file(path: Path, prompts: ValidationPrompts) -> NamedAnswers:
@@ -133,7 +142,7 @@ def judge_answers(
             [one.outcome for one in held if one.outcome is not None],
             preferences,
             judgements(asked[len(comparisons) :], everything[len(comparisons) :]),
-            sides=(model.name, baseline.name),
+            sides=(model.name, REFERENCE if config.against == REFERENCE else baseline.name),
             source=config.judge_labels or VALIDATION_PAIRS,
         )
     facts = {

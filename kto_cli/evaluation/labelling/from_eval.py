@@ -66,22 +66,29 @@ def evaluated(name: str) -> Evaluated:
     found = read_result(folder / METRICS)
     try:
         data = {key: str(found["data"][key]) for key in ("folder", "fingerprint")}
-        return Evaluated(name, folder, str(found["of"]), data)
+        return Evaluated(str(Path(name)) if Path(name).exists() else name, folder, str(found["of"]), data)
     except (KeyError, TypeError) as error:
         raise BadInput(f"{folder / METRICS} does not say what was evaluated.", f"Run kto eval {name} again.") from error
 
 
-def items_of_answers(checkpoints: list[Evaluated], data: str | None, *, one_at_a_time: bool) -> Items:
+def items_of_answers(
+    checkpoints: list[Evaluated], data: str | None, *, beside: str | None = None, one_at_a_time: bool
+) -> Items:
     """The answers of one checkpoint, or of two to the prompts that both answered.
+
+    Args:
+        beside: of one checkpoint, answers that were saved beside its own: REFERENCE or TARGET.
 
     Raises:
         BadInput: there are no answers, the two were evaluated on different rows, or their dataset is not there.
     """
-    answers = [_samples(each) for each in checkpoints]
-    shared = [name for name in answers[0] if all(name in each for each in answers)]
+    answers = {each.name: _samples(each, POLICY) for each in checkpoints}
+    answers |= {beside: _samples(checkpoints[0], beside)} if beside is not None else {}
+    first, *others = answers.values()
+    shared = [name for name in first if all(name in each for each in others)]
     if not shared:
         raise BadInput(
-            f"{checkpoints[0].name} and {checkpoints[-1].name} answered no prompt that the other did.",
+            f"{' and '.join(answers)} have no answers to the same prompt.",
             "Evaluate both on the same data: kto eval A --data DIR",
         )
     rows = _rows(_dataset(checkpoints, data), shared)
@@ -89,10 +96,7 @@ def items_of_answers(checkpoints: list[Evaluated], data: str | None, *, one_at_a
     found = [
         Answers(
             rows[name].prompt,
-            tuple(
-                Answer(_as_answer(each[name], rows[name].prompt), checkpoint.name)
-                for checkpoint, each in zip(checkpoints, answers, strict=True)
-            ),
+            tuple(Answer(_as_answer(each[name], rows[name].prompt), model) for model, each in answers.items()),
             rows[name].origin,
             rank=ranks.by_prompt.get(rows[name].prompt_id, ()),
         )
@@ -116,16 +120,16 @@ def items_of_rows(checkpoint: Evaluated, data: str | None) -> Items:
     return as_items(found, one_at_a_time=True)
 
 
-def _samples(checkpoint: Evaluated) -> dict[str, str]:
-    """Id of a validation row -> the checkpoint's answer to its prompt."""
+def _samples(checkpoint: Evaluated, column: str) -> dict[str, str]:
+    """Id of a validation row -> an answer to its prompt; without the prompts to which there is none."""
     again = f"Run: kto eval {printable(checkpoint.name)} --samples 64"
     path = checkpoint.folder / SAMPLES
     if read_result(checkpoint.folder / GENERATIONS).get("of") != checkpoint.of or not path.is_file():
         raise BadInput(f"kto eval saved no answers of {printable(checkpoint.name)}.", again)
     try:
         lines = [parse_json(line) for line in read_text(path, WHAT).splitlines() if line.strip()]
-        return {line["id"]: line[POLICY] for line in lines if isinstance(line[POLICY], str)}
-    except (ValueError, KeyError, TypeError) as error:
+        return {line["id"]: line[column] for line in lines if isinstance(line.get(column), str)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is damaged ({WHAT}).", again) from error
 
 

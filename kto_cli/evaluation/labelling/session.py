@@ -87,7 +87,7 @@ class Labelling:
         with self.lock:
             person, shown = self._at(name, item)
             if choice not in CHOICES[len(shown.order)]:
-                raise NotNow(f"{printable(choice)} is no choice here")
+                raise NotNow(f"Not saved: {printable(choice)} is no choice here.")
             label = given(shown.item, shown.order, choice, rater=name, reason=reason)
             self.file.add(label)
             self._note(person, label)
@@ -119,7 +119,7 @@ class Labelling:
         with self.lock:
             person = self._person(name)
             if not person.before:
-                raise NotNow("there is nothing to undo")
+                raise NotNow("There is nothing to undo.")
             last = person.before[-1]
             if isinstance(last, Given):
                 self.file.remove(last)
@@ -133,7 +133,7 @@ class Labelling:
         person = self._person(name)
         shown = person.next()
         if shown is None or shown.item.id != item:
-            raise NotNow("this answer is not the one that is shown now")
+            raise NotNow("Not saved: another answer is shown now, as this page was out of date.")
         return person, shown
 
     def state(self, name: str) -> dict[str, Any]:
