@@ -143,6 +143,9 @@ class RowFlags:
             help=f"Fix a finding: {', '.join(FIXES)}, or all. Repeatable.",
         ),
     ] = None
+    scrub: Annotated[
+        bool, _doctor("--scrub", help="Replace personal data and keys by their kind, such as <EMAIL>, in all files.")
+    ]
     model: Annotated[str | None, _doctor(help="Model folder or Hub id, to find rows that are too long for it.")]
     max_length: Annotated[int | None, _doctor(help="With --model: maximum tokens of prompt and completion.")]
     chat_template_kwargs: Annotated[

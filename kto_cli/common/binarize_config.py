@@ -131,6 +131,8 @@ class BinarizeConfig:
     """Maximum of training rows."""
 
     # doctor
+    scrub: bool = False
+    """Replace personal data and keys by their kind, such as <EMAIL>."""
     fix: tuple[str, ...] = ()
     """Findings to fix, not only to report."""
     check: bool = False

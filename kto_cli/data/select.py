@@ -14,6 +14,7 @@ from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.files import sample_data
 from kto_cli.common.words import plural
 from kto_cli.data import hub
+from kto_cli.data.audit.scrub import Finds, scrub
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
 from kto_cli.data.dataset_folder import is_ours
@@ -58,7 +59,8 @@ def choose(config: BinarizeConfig) -> list[Chosen]:
         raise BadInput("No source is given.", "Give one, as in kto binarize hh-rlhf. To list all: kto binarize --list")
     if all(map(_is_source, config.sources)):
         refuse_other_flags([split_name(text)[0] or "trl" for text in config.sources], config)  # before any download
-    return with_unique_names([_choose(text, config) for text in config.sources])
+    chosen = with_unique_names([_choose(text, config) for text in config.sources])
+    return [replace(one, name=scrub(one.name, Finds())) for one in chosen] if config.scrub else chosen
 
 
 def _is_source(text: str) -> bool:

@@ -17,6 +17,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.data.audit.agreement import rater_agreement
 from kto_cli.data.audit.findings import as_json
+from kto_cli.data.audit.scrub import scrub_strings
 from kto_cli.data.columns import Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS
 from kto_cli.data.dataset_folder import check_out
@@ -31,6 +32,7 @@ from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
 from kto_cli.data.pipeline.parse import blocks, parsed_blocks
 from kto_cli.data.pipeline.row_spool import Spool
+from kto_cli.data.pipeline.scrub_rows import replaced_values
 from kto_cli.data.pipeline.summary import account, by_reason, per_class, show
 from kto_cli.data.pipeline.write import write_rows
 from kto_cli.data.select import Chosen, choose, default_name
@@ -98,7 +100,9 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         result["exports_left_out"] = rows_left_out(result["exports"], rows)
         result["decisions"] = unused.notes()
         result["options"] = asdict(config)
-        manifest = finish(writer, result)
+        if config.scrub:
+            result["scrubbed"] = replaced_values(unused.decisions.values())
+        manifest = finish(writer, scrub_strings(result) if config.scrub else result)
     result |= {"out": None if config.check else str(out), "files": manifest["files"]}
     show(result, screen)
     return result

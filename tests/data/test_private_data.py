@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.data.audit.account_numbers import IBAN_LENGTH
 from kto_cli.data.audit.found import ABOUT, Found
-from kto_cli.data.audit.private_data import IBAN_LENGTH, private_data
+from kto_cli.data.audit.private_data import private_data
 from kto_cli.data.audit.text_checks import look
 
 KINDS = Found.EMAIL | Found.PHONE | Found.CARD | Found.IBAN | Found.SECRET | Found.ADDRESS

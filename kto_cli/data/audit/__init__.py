@@ -12,7 +12,10 @@ encoding.py          text decoded with the wrong encoding, restored
 exporter_damage.py   JSON as text, escaped newlines, half of the reasoning
 repetition.py        answers that repeat themselves
 languages.py         the language of a text; answers in another one than their prompt
-private_data.py      personal data and keys
+private_data.py      personal data: e-mail and IP addresses, phones; all kinds together
+account_numbers.py   numbers of cards and bank accounts
+secret_keys.py       keys, tokens, passwords in addresses
+scrub.py             personal data and keys replaced by their kind
 refusals.py          answers that only refuse
 refusal_languages.py   the same in other languages than English
 plain_refusals.py      the same without an apology

@@ -32,6 +32,8 @@ class Found(IntFlag):
     IBAN = 1 << 20
     SECRET = 1 << 21
     ADDRESS = 1 << 22
+    LOGIN = 1 << 23
+    SCRUBBED = 1 << 24
 
 
 class About(NamedTuple):
@@ -50,7 +52,12 @@ class About(NamedTuple):
 
 def _private(name: str, what: str) -> About:
     """Words of a finding of personal data or keys."""
-    return About(name, f"the prompt or the answer holds {what}", "take it out before you train or publish", True)
+    return About(
+        name,
+        f"the prompt or the answer holds {what}",
+        "take it out before you train or publish: --scrub replaces it",
+        True,
+    )
 
 
 ABOUT: dict[Found, About] = {
@@ -136,6 +143,10 @@ ABOUT: dict[Found, About] = {
     Found.IBAN: _private("bank_accounts", "the number of a bank account (IBAN)"),
     Found.SECRET: _private("secret_keys", "a password of a service: an API key, a token or a private key"),
     Found.ADDRESS: _private("ip_addresses", "a public IP address"),
+    Found.LOGIN: _private("url_passwords", "a name and a password in the address of a server"),
+    Found.SCRUBBED: About(
+        "scrubbed", "personal data or keys of the row were replaced by their kind, such as <EMAIL>", "", False
+    ),
 }
 
 (
@@ -162,5 +173,7 @@ ABOUT: dict[Found, About] = {
     IBAN,
     SECRET,
     ADDRESS,
+    LOGIN,
+    SCRUBBED,
 ) = map(int, Found)
 """The bits as plain numbers: arithmetic on an IntFlag costs a microsecond."""

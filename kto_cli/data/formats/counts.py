@@ -48,6 +48,8 @@ class Counts:
     """Notes on the record that is being read; they count if it gives rows."""
     labels: Counter[LabelCell] = field(default_factory=Counter)
     ratings: Counter[Ratings] = field(default_factory=Counter)
+    scrubbed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(finding, "values" or "rows") -> what --scrub replaced."""
 
     def end_record(self, *, is_used: bool) -> None:
         """Counts the notes on a record, each once."""
@@ -60,6 +62,7 @@ class Counts:
         self.notes.update(other.notes)
         self.labels.update(other.labels)
         self.ratings.update(other.ratings)
+        self.scrubbed.update(other.scrubbed)
         if len(self.labels) > 2 * MOST_VALUES:
             for cell, rows in self.labels.most_common()[MOST_VALUES:]:
                 del self.labels[cell]

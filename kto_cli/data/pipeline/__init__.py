@@ -10,6 +10,7 @@ label.py         labels for rows that have scores
 label_values.py  values of label columns with their counts, and rules for them
 thresholds.py    labels from scores, in the paper's three ways
 rankings.py      pairs from ranked lists
+scrub_rows.py    rows and rejects without personal data
 pair_rows.py     pairs made of single rows of one prompt
 openings.py      openings that many conversations share
 split.py         the validation split

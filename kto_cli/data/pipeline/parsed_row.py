@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kto_cli.data.audit.exporter_damage import shape_of
 from kto_cli.data.audit.facets import NO_FACETS, Facets
+from kto_cli.data.audit.found import SCRUBBED
 from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt
 from kto_cli.data.texts import Text, contents, last_turn, spelled
@@ -33,6 +34,8 @@ class ParsedRow(NamedTuple):
     remark: str | None = None
     """JSON of what the rater wrote."""
     facets: Facets = NO_FACETS
+    scrubbed: bool = False
+    """--scrub replaced something in it."""
 
 
 def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]]:
@@ -62,8 +65,13 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
         "completion_chars": numpy.array([characters(row.completion) for row in rows], "i4"),
         "shapes": numpy.array([shape_of(last_turn(row.completion)) for row in rows], "u1"),
         "facets": _facets(rows),
-        "findings": numpy.array(answers, "u4") | numpy.array(bits, "u4").repeat(times),
+        "findings": numpy.array(answers, "u4") | numpy.array(bits, "u4").repeat(times) | _marks(rows),
     }
+
+
+def _marks(rows: Sequence[ParsedRow]) -> NDArray[numpy.uint32]:
+    """[rows] SCRUBBED of the rows in which something was replaced."""
+    return numpy.array([row.scrubbed for row in rows], "u4") * numpy.uint32(SCRUBBED)
 
 
 def _facets(rows: Sequence[ParsedRow]) -> NDArray[numpy.uint32]:

@@ -79,6 +79,9 @@ def show(result: dict[str, Any], screen: Screen) -> None:
     unused += [("dropped: " + reason, count) for reason, count in result["dropped_reasons"].items()]
     if unused:
         screen.table("Not used", ("reason", "rows"), unused)
+    if (replaced := result.get("scrubbed")) is not None:
+        kinds = [(kind, each["values"], each["rows"]) for kind, each in replaced.items()]
+        screen.table("Replaced (--scrub)", ("finding", "values", "rows"), kinds or [("nothing was found", 0, 0)])
     show_findings(result["findings"], screen)
     screen.say(counts_sentence(result))
     one_class = result["lambda_interval"] is None

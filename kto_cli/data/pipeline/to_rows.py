@@ -30,6 +30,7 @@ from kto_cli.data.formats.records import (
 from kto_cli.data.formats.source import RawFile, Source
 from kto_cli.data.pipeline.parsed_row import ParsedRow, numbers_of
 from kto_cli.data.pipeline.rankings import paired
+from kto_cli.data.pipeline.scrub_rows import scrubbed_results, scrubbed_rows
 from kto_cli.data.readers.any_file import parsed
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.reasoning import has_reasoning, without_reasoning
@@ -79,7 +80,10 @@ def parse_block(block: Block) -> ParsedRows:
         for record in block.records:
             before = len(rows.rows)
             read = parsed(record, block.source.wanted)
-            is_used = rows.add(block.source.parse(read, block.file, block.config))
+            results = [*block.source.parse(read, block.file, block.config)]
+            if block.config.scrub:
+                results = scrubbed_results(results, read, block.source, block.file, block.config)
+            is_used = rows.add(results)
             if is_used and (facets := facets_of(read.values)) is not NO_FACETS:
                 rows.give_facets(before, facets)
             counts.end_record(is_used=is_used)
@@ -154,6 +158,9 @@ class _BlockRows:
     def finish(self, source: int, counts: Counts) -> ParsedRows:
         """Collected rows as columns."""
         rows = self._fixed() if "encoding" in self.config.fixes else self.rows
+        if self.config.scrub:
+            rows, rejects = scrubbed_rows(rows, counts)
+            self.unused += rejects
         texts, has_more = texts_in_arrow(rows, self.config.text)
         return ParsedRows(texts, has_more, numbers_of(rows, source), self.unused, self.pairs, counts)
 
