@@ -167,24 +167,21 @@ def addresses(text: str, wide: bool) -> Iterator[Span]:
 
 def is_address(parts: Sequence[str], least: int) -> bool:
     """Whether four numbers are a public address, and not that of a manual; `least` of them are no small numbers."""
-    octets = [*map(int, parts)]
-    if max(octets) > 255 or sum(octet > LEAST_OCTET for octet in octets) < least or not is_public(octets):
+    a, b, c, d = map(int, parts)
+    if a > 223 or b > 255 or c > 255 or d > 255 or not is_public(a, b, c):
         return False
-    return len(set(octets)) > 1 and ".".join(parts) not in EXAMPLE_ADDRESSES
+    if (a > LEAST_OCTET) + (b > LEAST_OCTET) + (c > LEAST_OCTET) + (d > LEAST_OCTET) < least:
+        return False
+    return not a == b == c == d and ".".join(parts) not in EXAMPLE_ADDRESSES
 
 
-def is_public(octets: Sequence[int]) -> bool:
-    """Whether an IPv4 address is of no reserved block (IANA's special-purpose registry)."""
-    first, second, third, _ = octets
-    if first in (0, 10, 127) or first >= 224 or (first, second) in ((169, 254), (192, 168)):
+def is_public(a: int, b: int, c: int) -> bool:
+    """Whether an IPv4 address is of no reserved block (IANA's special-purpose registry), by its first three numbers."""
+    if a in (0, 10, 127) or (a == 192 and b == 168) or (a == 172 and 16 <= b < 32) or (a == 100 and 64 <= b < 128):
         return False
-    if (
-        (first == 172 and 16 <= second < 32)
-        or (first == 100 and 64 <= second < 128)
-        or (first == 198 and second in (18, 19))
-    ):
+    if (a == 169 and b == 254) or (a == 198 and 18 <= b < 20):
         return False
-    return (first, second, third) not in ((192, 0, 0), (192, 0, 2), (198, 51, 100), (203, 0, 113))
+    return (a, b, c) not in ((192, 0, 0), (192, 0, 2), (198, 51, 100), (203, 0, 113))
 
 
 def is_long_address(text: str) -> bool:
