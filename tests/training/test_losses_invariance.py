@@ -81,11 +81,11 @@ def naive_of_tokens(model: Any, settings: LossSettings) -> dict[str, torch.Tenso
 
 
 def naive_tokens(model: Any, head: Any, sequence: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """([T] log-probs, [T] values) of one sequence's completion."""
+    """([T] log-probs, [T] values) of one sequence's completion; no gradient reaches the model through the values."""
     ids, first = torch.tensor([sequence.prompt + sequence.completion]), len(sequence.prompt)
     logps = model(input_ids=ids).logits[0].log_softmax(-1)[first - 1 : -1]
     hidden = model.base_model(input_ids=ids).last_hidden_state[0, first - 1 : -1]
-    return logps.gather(-1, torch.tensor(sequence.completion)[:, None])[:, 0], head(hidden)
+    return logps.gather(-1, torch.tensor(sequence.completion)[:, None])[:, 0], head(hidden.detach())
 
 
 @functools.cache
@@ -173,6 +173,26 @@ def test_row_order_changes_nothing(name):
     ]
     gradients = {at: value for at, value in results[0].items() if at.startswith("gradient.")}
     agree(results[1], gradients)
+
+
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_the_value_heads_gradient_is_clipped_apart_from_the_models(budget):
+    """To 0.1 whatever the model's limit is, and without a part in the model's norm."""
+    settings = SETTINGS["ppo-offline"]._replace(ppo_critic=30.0)
+    expected = naive_of_tokens(one_step.pico_model(), settings)
+    gradients = {at: value for at, value in expected.items() if at.startswith("gradient.")}
+    of_model = torch.cat([value.flatten() for at, value in gradients.items() if ".value_head." not in at]).norm()
+    of_head = torch.cat([value.flatten() for at, value in gradients.items() if ".value_head." in at]).norm()
+    assert of_model > 0.05
+    assert of_head == pytest.approx(0.1, rel=1e-4)
+    result = one_step.take_step(
+        one_step.paired_rows(ROWS), references_near(), token_budget=budget, loss=settings, max_grad_norm=0.05
+    )
+    for at in gradients:
+        if ".value_head." not in at:
+            gradients[at] = gradients[at] * 0.05 / (of_model + 1e-6)
+    agree(result, gradients)
+    assert result["norm"] == pytest.approx(of_model.item())
 
 
 @pytest.mark.slow
