@@ -23,12 +23,14 @@ def run() -> None:
     values = weights()[1]
     rows = rows_of(8 if TINY else 16, 1, prompt=40, completion=35)
     exact = make_engine(with_weights(values, torch.float64), EXACT, rows).engine
+    tokens = exact.token_log_probs([row.own for row in rows])
     noise = torch.Generator().manual_seed(6)
     references = ReferenceLogps(
         *(
             exact.log_probs([getattr(row, which) for row in rows]) + 4 * torch.randn(len(rows), generator=noise) - 1
             for which in ("own", "mismatched")
-        )
+        ),
+        tokens._replace(values=tokens.values + torch.randn(len(tokens.values), generator=noise)),
     )
     settings = {
         name: LossSettings(beta=kind.beta or 1.0, loss=name, value=kind.value, point=kind.point)
@@ -41,10 +43,11 @@ def run() -> None:
     }
     for name, loss in settings.items():
         with check(f"step: {name}") as found:
-            right = step_with_gradient(exact, rows, references, loss)[1].double()
+            alone = make_engine(with_weights(values, torch.float64), EXACT, rows, loss).engine
+            right = step_with_gradient(alone, rows, references, loss)[1].double()
             found["norm"] = right.norm().item()
             for way_name, way in WAYS.items():
-                engine = make_engine(with_weights(values, torch.float32), way, rows).engine
+                engine = make_engine(with_weights(values, torch.float32), way, rows, loss).engine
                 gradient = step_with_gradient(engine, rows, references, loss)[1].double()
                 found[way_name] = ((gradient - right).norm() / right.norm()).item()
             found["ok"] = all(found[way_name] < LIMITS[way.dtype] for way_name, way in WAYS.items())

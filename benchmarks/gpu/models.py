@@ -22,6 +22,7 @@ from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.rounded_weights import RoundedWeights, rounded_weights
 from kto_cli.model.scorer import CompletionScorer, ScorerCheck
 from kto_cli.model.stored_dtypes import StoredDtypes
+from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
 from kto_cli.training.optimizer import make_optimizer
 from kto_cli.training.step import StepOutput, TrainingEngine
 
@@ -120,8 +121,8 @@ def accelerator() -> Any:
     return start_accelerator()
 
 
-def make_engine(model: Any, way: Way, rows: list[EncodedRow]) -> Made:
-    """As `kto train` makes it: scorer checked, layers changed, optimizer, accelerate's wrapping."""
+def make_engine(model: Any, way: Way, rows: list[EncodedRow], loss: LossSettings = LOSS) -> Made:
+    """As `kto train` makes it: scorer checked, layers changed, optimizer, value head, accelerate's wrapping."""
     where = accelerator()
     where.free_memory()  # it keeps what it has wrapped
     scorer = CompletionScorer(model, way.dtype).to(where.device)
@@ -137,8 +138,12 @@ def make_engine(model: Any, way: Way, rows: list[EncodedRow]) -> Made:
         checkpoint_layers(scorer)
     keep_float32_gradients(scorer)
     optimizer = make_optimizer("adamw", scorer.parameters(), learning_rate=0.0, device=where.device)
+    if loss.kind.per_token:
+        add_value_head(scorer, optimizer, seed=0)
+        scorer.value_head.to(torch.promote_types(way.dtype, torch.float32))
     wrapped, optimizer = wrap(where, scorer, optimizer)
-    engine = TrainingEngine(
+    engine_class = OfflinePPOEngine if loss.kind.per_token else TrainingEngine
+    engine = engine_class(
         where, wrapped, optimizer, token_budget=way.budget, max_grad_norm=1.0, rounded=rounded_of(model, way)
     )
     return Made(engine, scorer, checked)
