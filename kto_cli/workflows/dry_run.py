@@ -27,7 +27,13 @@ from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork
 from kto_cli.training.dry_run.probe import Probe, bytes_of, learning, take_probe, tokenizer_bytes
-from kto_cli.training.dry_run.workload import missing_sequences, planned_work, run_tokens, unique_prompt_tokens
+from kto_cli.training.dry_run.workload import (
+    missing_sequences,
+    missing_tokens,
+    planned_work,
+    run_tokens,
+    unique_prompt_tokens,
+)
 from kto_cli.training.loss_flags import control_texts
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
@@ -53,9 +59,10 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     settings = run_settings(config, prepared, screen)
     announce_custom_loss(settings.loss, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
-    missing = missing_sequences(prepared, settings)  # after the probe, whose log-probs are in the cache now
-    work = planned_work(prepared, settings, missing, packed=probe is not None and probe.packed)
-    disk = _disk(prepared, settings, missing, probe)
+    # after the probe, whose log-probs are in the cache now
+    missing, of_tokens = missing_sequences(prepared, settings), missing_tokens(prepared, settings)
+    work = planned_work(prepared, settings, (missing, of_tokens), packed=probe is not None and probe.packed)
+    disk = _disk(prepared, settings, missing, of_tokens, probe)
     problems += found + _problems_of_disk(disk, config)
     result = _result(prepared, settings, work, probe, disk) | {"problems": problems}
     _show(screen, result)
@@ -76,20 +83,23 @@ def _problems_of_out(directory: RunDir) -> list[str]:
 # --- disk -------------------------------------------------------------------------------------
 
 
-def _disk(prepared: Prepared, settings: RunSettings, missing: Sequences, probe: Probe | None) -> DiskNeed:
-    """`missing`: those whose log-probs go into the cache."""
+def _disk(
+    prepared: Prepared, settings: RunSettings, missing: Sequences, of_tokens: Sequences, probe: Probe | None
+) -> DiskNeed:
+    """`missing`: those whose log-probs go into the cache; `of_tokens`: whose single tokens' do."""
     config, model = settings.config, prepared.model
     weights = bytes_of(learning(model) if config.adapters else model.parameters())
     finished = weights
     if not config.adapters or config.merge:
         finished = stored_dtypes(prepared.source.base).bytes_of(model)
-    frames = -(-int(missing.lengths.sum()) // prepared.token_budget)
+    frames, more = (-(-int(some.lengths.sum()) // prepared.token_budget) for some in (missing, of_tokens))
+    tokens = estimate.token_bytes(len(of_tokens), int(of_tokens.completion_lengths.sum()), more)
     return estimate.disk_need(
         weights=weights,
         finished=finished,
         optimizer=probe.memory["optimizer"] if probe else 2 * weights,
         tokenizer=tokenizer_bytes(prepared.source.base),
-        reference=estimate.reference_bytes(len(missing), frames),
+        reference=estimate.reference_bytes(len(missing), frames) + tokens,
         total_steps=settings.total_steps,
         save_every=settings.save_every,
         kept=KEPT_STEPS,

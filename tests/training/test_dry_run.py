@@ -46,15 +46,29 @@ def test_what_is_said_is_what_happens(kto, workplace, given, more):
     assert said["noise_floor"] < 1e-3
 
 
-def test_the_reference_cache_is_foreseen(kto, workplace, given, pico_data):
+@pytest.mark.parametrize("loss", ["kto", "ppo-offline"])
+def test_the_reference_cache_is_foreseen(kto, workplace, given, pico_data, loss):
     """The first dry run leaves the values of the probed rows; the second foretells the rest, all but a frame or two."""
-    words = ("train", *given, *SHORT, "--cache", "cache", "--dry-run", "--json")
+    words = ("train", *given, *SHORT, "--loss", loss, "--cache", "cache", "--dry-run", "--json")
     kto(*words)
     before = size_of(workplace / "cache/reference")
     said = kto(*words).json
-    assert kto("precompute", *given, "--cache", "cache").code == 0
+    assert kto("precompute", *given, "--loss", loss, "--cache", "cache").code == 0
     written = size_of(workplace / "cache/reference") - before
     assert said["disk"]["reference_cache"] == pytest.approx(written, rel=0.1)
+
+
+@pytest.mark.parametrize(("loss", "again"), [("dpo", False), ("ppo-offline", True), ("bco", True)])
+def test_a_loss_that_reads_no_mismatched_completions_is_not_charged_for_them(kto, workplace, given, loss, again):
+    """Where the rows make several micro-batches, some losses need a pass over the rows themselves."""
+    words = ("train", *given, "--loss", loss, "--batch-size", 8, "--max-steps", 4, "--micro-batch-tokens", 60)
+    said = kto(*words, "--dry-run", "--json").json
+    own = said["passes"]["forward_backward_tokens"]
+    quick = kto(*words[:-2], "--micro-batch-tokens", 5000, "--dry-run", "--json").json
+    assert (said["passes"]["forward_tokens"] - quick["passes"]["forward_tokens"] > own / 2) == again
+    assert kto(*words).code == 0
+    lines = (workplace / "checkpoint/metrics.jsonl").read_text().splitlines()
+    assert said["tokens"]["run"] == json.loads(lines[-1])["tokens"]
 
 
 def test_time_is_foreseen_within_a_factor_of_two(kto, workplace, given):

@@ -113,7 +113,7 @@ def reference_logps(
         tokens, asked, computed_now = reference_token_logps(
             prepared.train,
             found.own[:trained],
-            TokenCache(cache_folder(config), numbers=_numbers(prepared)),
+            open_token_cache(prepared, config),
             scorer,
             accelerator,
             screen,
@@ -128,6 +128,11 @@ def reference_logps(
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
     """The cache of this reference model's log-probs in this dtype."""
     return ReferenceCache(cache_folder(config), numbers=_numbers(prepared))
+
+
+def open_token_cache(prepared: Prepared, config: ModelConfig) -> TokenCache:
+    """The same of single tokens."""
+    return TokenCache(cache_folder(config), numbers=_numbers(prepared))
 
 
 def _numbers(prepared: Prepared) -> str:

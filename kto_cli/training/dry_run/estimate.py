@@ -19,6 +19,8 @@ from kto_cli.core.rows import TokenSequence
 FORWARD, FORWARD_BACKWARD = 1, 3
 RECORD_BYTES, FRAME_BYTES = 28, 24
 """Bytes in the reference cache: of a value, and of the frame around the values of a micro-batch."""
+TOKENS_BYTES, TOKEN_BYTES = 20, 4
+"""The same of the log-probs of single tokens: of a completion, and of each of its tokens."""
 METRICS_BYTES = 900
 """Bytes of a line of metrics.jsonl, about."""
 
@@ -53,7 +55,12 @@ def step_cost(own: int, mismatched: int) -> int:
 
 
 def step_tokens(
-    own: Sequence[TokenSequence], mismatched: Sequence[TokenSequence], *, token_budget: int, packed: bool
+    own: Sequence[TokenSequence],
+    mismatched: Sequence[TokenSequence],
+    *,
+    token_budget: int,
+    packed: bool,
+    own_first: bool = False,
 ) -> tuple[int, int]:
     """Tokens that one step of one process computes: (forward and backward, forward only).
 
@@ -62,11 +69,13 @@ def step_tokens(
 
     Args:
         mismatched: none where the loss does not read them.
+        own_first: the loss needs the rows' own numbers first, which costs a pass unless they fit into one micro-batch.
     """
     first = forward_tokens(own, token_budget=token_budget, packed=packed)
+    one_pass = packed and (first <= token_budget or len(own) == 1)
     if not mismatched:
-        return first, 0
-    if not packed or (first > token_budget and len(own) > 1):
+        return first, first * (own_first and not one_pass)
+    if not one_pass:
         return first, forward_tokens(mismatched, token_budget=token_budget, packed=packed)
     pairs = prefix_order(mismatched)
     prompts = [len(mismatched[index].prompt) for index in pairs.indices]
@@ -115,6 +124,11 @@ def planned_batches(
 def reference_bytes(sequences: int, micro_batches: int) -> int:
     """Bytes of new values in the reference cache."""
     return RECORD_BYTES * sequences + FRAME_BYTES * micro_batches
+
+
+def token_bytes(sequences: int, tokens: int, micro_batches: int) -> int:
+    """Bytes of new log-probs of single tokens there; `tokens` of the completions."""
+    return TOKENS_BYTES * sequences + TOKEN_BYTES * tokens + FRAME_BYTES * micro_batches
 
 
 @dataclass(frozen=True)

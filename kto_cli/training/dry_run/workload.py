@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy
 import torch
 from numpy.typing import NDArray
 
-from kto_cli.core.objectives import needs_mismatched
+from kto_cli.core.objectives import needs_mismatched, needs_own_first
 from kto_cli.core.plan import steps_in_epoch
 from kto_cli.model.logprobs.needed import Needed
 from kto_cli.model.logprobs.prepare import Prepared
-from kto_cli.model.logprobs.reference import open_cache, stored_logps
+from kto_cli.model.logprobs.reference import open_cache, open_token_cache, stored_logps
 from kto_cli.model.logprobs.validation import QUICK_ROWS
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 from kto_cli.training.dry_run import estimate
@@ -37,8 +39,13 @@ def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[in
 
 def step_tokens(rows: EncodedRows, settings: RunSettings, token_budget: int, *, packed: bool) -> tuple[int, int]:
     """Tokens that a step over these rows computes: (forward and backward, forward only)."""
-    mismatched = rows.mismatched if needs_mismatched(settings.loss) else []
-    return estimate.step_tokens(rows.own, mismatched, token_budget=token_budget, packed=packed)
+    return estimate.step_tokens(
+        rows.own,
+        rows.mismatched if needs_mismatched(settings.loss) else (),
+        token_budget=token_budget,
+        packed=packed,
+        own_first=settings.kind.per_token or needs_own_first(settings.loss),
+    )
 
 
 def row_tokens(rows: EncodedRows, settings: RunSettings) -> NDArray[numpy.int64]:
@@ -46,8 +53,8 @@ def row_tokens(rows: EncodedRows, settings: RunSettings) -> NDArray[numpy.int64]
     return rows.own.lengths + (rows.mismatched.lengths if needs_mismatched(settings.loss) else 0)
 
 
-def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, *, packed: bool) -> TokenWork:
-    """The tokens that the whole run computes; `missing` as `missing_sequences` gives it."""
+def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequence[Sequences], *, packed: bool) -> TokenWork:
+    """The tokens that the whole run computes; `missing`: what reference passes will score."""
     validation, budget = prepared.validated, prepared.token_budget
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
@@ -58,7 +65,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequences, 
     return TokenWork(
         own=own,
         mismatched=mismatched,
-        reference=forward_tokens(missing, token_budget=budget, packed=packed),
+        reference=sum(forward_tokens(some, token_budget=budget, packed=packed) for some in missing),
         validation=int(forward_tokens(validation.sequences, token_budget=budget, packed=packed) * (1 + looks * share)),
     )
 
@@ -69,6 +76,17 @@ def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
     return both.take(first[stored.isnan().numpy()])
+
+
+def missing_tokens(prepared: Prepared, settings: RunSettings) -> Sequences:
+    """The distinct completions whose single tokens' log-probs the cache lacks and the loss reads."""
+    own = prepared.train.own
+    if not settings.kind.per_token:
+        return own.take(numpy.zeros(0, "i8"))
+    keys, first = numpy.unique(own.keys, return_index=True)
+    lengths = own.completion_lengths[first]
+    stored = open_token_cache(prepared, settings.config).read(keys, lengths)
+    return own.take(first[numpy.isnan(stored[numpy.cumsum(lengths) - lengths])])
 
 
 def run_tokens(prepared: Prepared, settings: RunSettings) -> int:
