@@ -77,10 +77,13 @@ def test_only_a_loss_of_tokens_computes_them(given, tmp_path):
     """`kto precompute` computes all that the run will read; other losses neither read nor write tokens."""
     kto = call("precompute", *words(given, tmp_path, "kto"), "--json").json
     assert not list((tmp_path / "cache").rglob("*.tokens"))
+    dpo = call("precompute", *words(given, tmp_path, "dpo"), "--json").json
+    assert not list((tmp_path / "cache").rglob("*.tokens"))
     ppo = call("precompute", *words(given, tmp_path, "ppo-offline"), "--json").json
     assert list((tmp_path / "cache").rglob("*.tokens"))
-    assert ppo["cached"] == kto["sequences"]
-    assert 0 < ppo["computed"] == ppo["sequences"] - kto["sequences"]
+    assert dpo["computed"] == 0
+    assert ppo["cached"] == dpo["sequences"], "it reads the sums of the same sequences"
+    assert 0 < ppo["computed"] == ppo["sequences"] - dpo["sequences"]
     run = ["train", "--max-steps", 1, "--out"]
     said = call(*run, tmp_path / "run", *words(given, tmp_path, "ppo-offline")).err
     assert f"0 computed, {ppo['sequences']} cached" in said
@@ -110,6 +113,7 @@ def test_the_stored_tokens_are_the_models_own(given, pico, tmp_path, budget):
     from kto_cli.common.screen import Screen
     from kto_cli.common.train_config import TrainConfig
     from kto_cli.model.distributed.start import start_accelerator
+    from kto_cli.model.logprobs.needed import Needed
     from kto_cli.model.logprobs.prepare import make_scorer, prepare
     from kto_cli.model.logprobs.reference import reference_logps
 
@@ -118,7 +122,7 @@ def test_the_stored_tokens_are_the_models_own(given, pico, tmp_path, budget):
     prepared = prepare(config, accelerator, screen)
     rows = prepared.train + prepared.validation
     scorer = make_scorer(prepared, accelerator, screen)
-    found, _ = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, per_token=True)
+    found, _ = reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, Needed(tokens=True))
     model = AutoModelForCausalLM.from_pretrained(pico)
     assert len(found.tokens.starts) == len(prepared.train) + 1
     for at in range(0, len(prepared.train), 5):
