@@ -7,6 +7,7 @@ binarize.py     flags of kto binarize
 precompute.py   flags of kto precompute
 train.py        flags of kto train
 evaluate.py     flags of kto eval
+export.py       flags of kto export
 label.py        flags of kto label
 outcome.py      flags of kto outcome
 demo.py         flags of kto demo

@@ -19,6 +19,7 @@ from kto_cli import __version__
 from kto_cli.cli.binarize import binarize
 from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
+from kto_cli.cli.export import export
 from kto_cli.cli.label import label
 from kto_cli.cli.outcome import outcome
 from kto_cli.cli.precompute import precompute
@@ -132,6 +133,7 @@ app.command()(binarize)
 app.command()(precompute)
 app.command()(train)
 app.command(name="eval")(evaluate)
+app.command()(export)
 app.command()(label)
 app.command()(outcome)
 app.command()(demo)

@@ -97,6 +97,11 @@ def snapshot(hub_id: str, files: Sequence[str], subsets: Sequence[str]) -> Path:
     return folder
 
 
+def is_network(error: BaseException) -> bool:
+    """Whether an exception comes of the network, by the libraries that speak to the Hub."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore")
+
+
 def words_of(error: BaseException) -> str:
     """The Hub's own words in an error, without a full stop."""
     from huggingface_hub.errors import HfHubHTTPError

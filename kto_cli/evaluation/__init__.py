@@ -11,6 +11,7 @@ answers/        prompts answered by models
 judge/          which of two answers is better
 benchmarks/     lm-eval
 server/         an OpenAI-compatible server over HTTP
+export/         a checkpoint exported to be served; what is served compared with it
 report/         report.html
 labelling/      people label answers on a page
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kto_cli.common import files
 from kto_cli.common.errors import BadModel, first_line
-from kto_cli.data.hub import GIVE_TOKEN, why_unreachable, words_of
+from kto_cli.data.hub import GIVE_TOKEN, is_network, why_unreachable, words_of
 
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.spm", "*.py")
 """Files of a Hub model that are downloaded. Its Python code belongs to it; it is run with --trust-remote-code alone."""
@@ -57,8 +57,7 @@ def _downloaded(name: str, patterns: list[str]) -> Path:
     except HfHubHTTPError as error:
         raise _refused(name, error) from error
     except Exception as error:
-        network = isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore")
-        if not network:
+        if not is_network(error):
             raise
         raise _unreachable(name, error) from error
 

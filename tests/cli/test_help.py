@@ -12,7 +12,7 @@ from conftest import REPOSITORY, call
 
 from kto_cli.cli.app import OLD_FLAGS, app
 
-COMMANDS = ("binarize", "precompute", "train", "eval", "label", "outcome", "demo", "theory")
+COMMANDS = ("binarize", "precompute", "train", "eval", "export", "label", "outcome", "demo", "theory")
 
 
 def parameters(command: str) -> dict[str, Any]:
@@ -130,8 +130,9 @@ def test_a_renamed_flag_still_works_and_is_not_shown(old, new, workplace, monkey
     assert by_old["validation"] == by_new["validation"]
 
 
-OTHER_PROGRAMS = ("launch.py", "hub.py", "charts.py", "trackers.py")
-"""Modules whose texts name flags of accelerate and torchrun, of hf and TensorBoard, or variables of a style sheet."""
+OTHER_PROGRAMS = ("launch.py", "hub.py", "charts.py", "trackers.py", "gguf.py", "commands.py")
+"""Modules whose texts name flags of accelerate and torchrun, of hf and TensorBoard, of git, llama.cpp and vLLM, or
+variables of a style sheet."""
 
 
 def test_messages_name_flags_that_exist():

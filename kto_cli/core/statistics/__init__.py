@@ -18,5 +18,6 @@ comparison.py    two checkpoints on the same rows, paired
 judge_errors.py  win rate corrected for the errors of a judge, without torch
 win_rates.py     win rates of judged answers: ties, position bias, length control
 verdict.py       the verdict on a run, in words
+served.py        whether a server serves what was trained
 curves.py        warnings, and signs of overfitting
 """

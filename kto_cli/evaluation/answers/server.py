@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from kto_cli.common.errors import BadInput
@@ -54,7 +55,7 @@ class Server:
         self._in_flight = in_flight
         self.name = client.url
         self.family = f"server {client.url}"
-        self.model = _served(subject, client)
+        self.model = served_model(subject.name, subject.folder, client)
 
     def answers(self, questions: Sequence[Question], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
         """Answers as the server finishes them. After a failure no new request is sent.
@@ -113,7 +114,7 @@ class Server:
         return len(ids)
 
 
-def _served(subject: AnsweringModel, client: Client) -> str:
+def served_model(name: str, folder: Path, client: Client) -> str:
     """The server's id of a model: the full name, else the one id with the same last part; on a server that loads models
     on demand (`transformers serve`) the folder. A server that accepts any name is not asked for a folder: it would
     answer with another model.
@@ -127,15 +128,15 @@ def _served(subject: AnsweringModel, client: Client) -> str:
         if fault.status is not None and fault.status < 500:
             raise
         listed = []
-    name, folder = subject.name, str(subject.folder.resolve())
     if name in listed:
         return name
     last = name.rstrip("/").rpartition("/")[2]
     alike = [model for model in listed if model.rstrip("/").rpartition("/")[2] == last]
     if len(alike) == 1:
         return alike[0]
-    if not alike and not client.has(NO_MODEL) and client.has(folder):
-        return folder
+    path = str(folder.resolve())
+    if not alike and not client.has(NO_MODEL) and client.has(path):
+        return path
     found = ", ".join(listed[:10]) or "no model"
     problem = "several models of that name" if alike else "no such model"
     raise BadInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput, BadModel, first_line
@@ -83,7 +84,10 @@ class Vllm:
         if subject.context is not None:
             settings["max_model_len"] = subject.context
         if subject.base is not None:
-            settings |= {"enable_lora": True, "max_lora_rank": _rank_for_vllm(subject)}
+            if subject.stacked:
+                what = f"vLLM serves one adapter at a time; {subject.name} is on top of another."
+                raise BadModel(what, "Use --engine auto, or --merge.")
+            settings |= {"enable_lora": True, "max_lora_rank": rank_for_vllm(subject.folder, subject.name)}
         try:
             self._model = self._vllm.LLM(**settings | self._options)
         except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
@@ -98,21 +102,17 @@ class Vllm:
         return LoRARequest(self._subject.name, 1, str(self._subject.folder))
 
 
-def _rank_for_vllm(subject: AnsweringModel) -> int:
-    """The adapter's rank, rounded up to one that vLLM takes.
+def rank_for_vllm(folder: Path, name: str) -> int:
+    """The rank of the adapter in `folder`, rounded up to one that vLLM takes.
 
     Raises:
         BadModel: vLLM cannot serve this adapter.
     """
-    if subject.stacked:
-        raise BadModel(
-            f"vLLM serves one adapter at a time; {subject.name} is on top of another.", "Use --engine auto, or --merge."
-        )
-    settings = read_json(subject.folder / "adapter_config.json", "the adapter's config", constants=True)
+    settings = read_json(folder / "adapter_config.json", "the adapter's config", constants=True)
     kind, rank = settings.get("peft_type", "LORA"), int(settings.get("r", 16))
     if kind != "LORA" or settings.get("use_dora"):
-        raise BadModel(f"vLLM serves plain LoRA adapters; {subject.name} is another kind.", "Use --engine auto.")
+        raise BadModel(f"vLLM serves plain LoRA adapters; {name} is another kind.", "Use --engine auto.")
     fitting = [allowed for allowed in (1, 8, 16, 32, 64, 128, 256, 320, 512) if allowed >= rank]
     if not fitting:
-        raise BadModel(f"vLLM serves adapters of rank 512 at most; {subject.name} has {rank}.", "Use --engine auto.")
+        raise BadModel(f"vLLM serves adapters of rank 512 at most; {name} has {rank}.", "Use --engine auto.")
     return fitting[0]

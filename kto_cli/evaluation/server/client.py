@@ -1,6 +1,7 @@
 """HTTP client of an OpenAI-compatible server: requests are counted, retried where that may help, and limited.
 
-    POST BASE/chat/completions   GET BASE/models      (https://platform.openai.com/docs/api-reference/chat)
+    POST BASE/chat/completions   POST BASE/completions   GET BASE/models
+    (https://platform.openai.com/docs/api-reference/chat)
 
 Retried, with exponential backoff and jitter: 408, 409, 429, 5xx, time-outs, dropped connections, truncated or unusable
 bodies. Other errors are raised at once with the server's message. Redirects are reported, not followed: the key goes
@@ -21,7 +22,7 @@ import httpx2 as httpx
 from kto_cli.common.errors import BadInput, KtoError
 from kto_cli.common.words import plural
 from kto_cli.evaluation.server.keys import ENDPOINT, JUDGE_KEY, Key, base_url, travels_open
-from kto_cli.evaluation.server.replies import complaint, is_completion, is_list, json_object, retry_after
+from kto_cli.evaluation.server.replies import complaint, has_choices, is_completion, is_list, json_object, retry_after
 
 TRIES = 6
 TIMEOUT = 120.0
@@ -150,6 +151,14 @@ class ChatServer:
             ServerFault: refused, or no usable answer in all tries. OutOfCalls: see `CallBudget`. Stopped: see `stop`.
         """
         return self._retried("POST", ENDPOINT, payload, is_completion, tries=self._tries)
+
+    def continued(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """One completion of a raw prompt: the request's JSON, the answer's.
+
+        Raises:
+            ServerFault, OutOfCalls, Stopped: see `complete`.
+        """
+        return self._retried("POST", "/completions", payload, has_choices, tries=self._tries)
 
     def models(self) -> list[str]:
         """Ids of the models the server lists (a server that loads on demand may list more or fewer).

@@ -21,12 +21,15 @@ def json_object(body: str) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
+def has_choices(answer: dict[str, Any]) -> bool:
+    """Whether it has a completion, of whatever kind."""
+    choices = answer.get("choices")
+    return isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict)
+
+
 def is_completion(answer: dict[str, Any]) -> bool:
     """Whether it has a message (which may be empty)."""
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return False
-    return isinstance(choices[0].get("message"), dict)
+    return has_choices(answer) and isinstance(answer["choices"][0].get("message"), dict)
 
 
 def is_list(answer: dict[str, Any]) -> bool:
