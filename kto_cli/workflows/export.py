@@ -123,4 +123,5 @@ def _facts(checked: Checked, config: ExportConfig) -> dict[str, Any]:
         "sentence": checked.verdict.sentence,
         "logps": checked.logps and checked.logps._asdict(),
         "answers": checked.answers._asdict(),
+        "answered": checked.answered and checked.answered._asdict(),
     }

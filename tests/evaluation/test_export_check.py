@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_wrong_chat_template_is_caught(place, echo):
         ran = checked(server, "whole")
     assert "chat template" in error_line(ran)
     assert "4 of 4 prompts" in error_line(ran)
+
+
+def test_log_probs_of_answers_tell_a_short_run_from_its_base(place):
+    """Where base and checkpoint answer alike and the server gives no log-probs of prompts, as llama.cpp."""
+    words = ("--data", "set", "--model", BASE, "--max-steps", 1, "--learning-rate", 1e-5)
+    assert call("train", *words, "--out", "bit").code == 0
+    for name, word in (("bit", "trained"), (BASE, "base")):
+        with serving(ServedModel(*loaded(name), echo=False, spoken=True)) as server:
+            server.models = ["bit"]
+            ran = call("export", "bit", "--check", server.url, "--rows", 4, "--json")
+        found = json.loads(ran.out)["check"]
+        assert (found["verdict"], found["logps"]) == (word, None), found
+        assert found["answered"]["share"] == pytest.approx(float(word == "trained"), abs=0.02)
 
 
 def test_an_export_without_its_run_has_no_base(place):
@@ -215,6 +229,14 @@ def test_another_model_is_neither():
 def test_verdicts_by_answers_alone(same, base_same, regret, base, differ, word):
     """By regret; where that is alike, by answers that are all of one of the two."""
     assert served_verdict(None, Fit(10, same, base_same, regret, base, differ)).word == word
+
+
+def test_log_probs_of_answers_decide_only_where_answers_do_not():
+    trained, base = rows_of()
+    alike, apart = Fit(10, 5, 5, 0.001, 0.001, 0), Fit(10, 5, 2, 0.0, 0.3, 0)
+    for served, word in ((trained, "trained"), (base, "base"), ([row - 3 for row in base], "unsure")):
+        assert served_verdict(None, alike, agreement(served, trained, base)).word == word
+    assert served_verdict(None, apart, agreement(base, trained, base)).word == "trained"
 
 
 def test_right_weights_with_answers_of_another_kind_mean_the_template():

@@ -21,15 +21,19 @@ class ServedModel:
         noise: float = 0.0,
         strip: bool = False,
         counts: bool = True,
+        spoken: bool = False,
     ) -> None:
         """`template`: another chat template. `echo`: log-probs of prompts are given. `noise`: nats a token, as rounding
-        gives. `strip`: white space around answers is removed. `counts`: tokens of prompts are counted."""
+        gives. `strip`: white space around answers is removed. `counts`: tokens of prompts are counted. `spoken`:
+        log-probs of an answer's tokens are given; else that is refused."""
         self.model, self.tokenizer, self.template = model, tokenizer, template
-        self.echo, self.noise, self.strip, self.counts = echo, noise, strip, counts
+        self.echo, self.noise, self.strip, self.counts, self.spoken = echo, noise, strip, counts, spoken
         self._random = torch.Generator().manual_seed(0)
 
     def __call__(self, handler: Handler, asked: dict[str, Any]) -> None:
-        if handler.path.endswith("/chat/completions"):
+        if asked.get("logprobs") is True and not self.spoken:
+            handler.reply(400, {"detail": "logprobs is not supported."})
+        elif handler.path.endswith("/chat/completions"):
             ids = self.tokenizer.apply_chat_template(
                 asked["messages"], add_generation_prompt=True, chat_template=self.template, return_dict=True
             )["input_ids"]
@@ -58,6 +62,11 @@ class ServedModel:
         choice = {"finish_reason": "stop" if ended else "length"}
         text = text.strip() if self.strip else text
         choice |= {"message": {"role": "assistant", "content": text}} if "messages" in asked else {"text": text}
+        if self.spoken:
+            logps = self._logps([*ids, *made])["token_logprobs"][len(ids) : len(ids) + len(made)]
+            texts = [self.tokenizer.decode([one]) for one in made]
+            pairs = [{"token": text, "logprob": logp} for text, logp in zip(texts, logps, strict=True)]
+            choice |= {"logprobs": {"content": pairs}}
         usage = {"usage": {"prompt_tokens": len(ids)}} if self.counts else {}
         handler.reply(200, {"choices": [choice], **usage})
 

@@ -110,10 +110,19 @@ def fit(
     return Fit(len(regrets), same, base_same, mean, of_base, prompts_differ)
 
 
-def served_verdict(logps: Agreement | None, answers: Fit) -> ServedVerdict:
-    """The verdict; `logps` is None where the server gives no log-probs of a prompt's tokens."""
+def served_verdict(logps: Agreement | None, answers: Fit, answered: Agreement | None = None) -> ServedVerdict:
+    """The verdict.
+
+    Args:
+        logps: of the rows' tokens; None where the server gives none of a prompt. answered: of its answers' tokens; some
+            servers round or scale them, so they decide only between checkpoint and base, where the answers are alike.
+    """
     if logps is None:
-        return _by_answers(answers)
+        by_answers = _by_answers(answers)
+        if by_answers.word != "unsure" or answered is None:
+            return by_answers
+        by_answered = _by_logps(answered)
+        return by_answered if by_answered.word in ("trained", "base") else by_answers
     by_logps = _by_logps(logps)
     if by_logps.word not in ("trained", "unsure") or answers.regret <= REGRET:
         return by_logps

@@ -12,4 +12,5 @@ modelfile.py  Modelfile of Ollama, the chat template in its notation
 commands.py   lines to paste that serve it
 check.py      a server compared with the checkpoint
 requests.py   what the server is asked
+local.py      the same computed here
 """

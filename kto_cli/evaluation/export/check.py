@@ -6,13 +6,9 @@ In float32, one sequence at a time, with the model's own logits: nothing of kto'
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import NamedTuple
 
 from kto_cli.common.errors import BadData, BadInput
 from kto_cli.common.eval_config import EvalConfig
@@ -20,13 +16,10 @@ from kto_cli.common.export_config import ExportConfig
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.loss_kinds import LossSettings
-from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.served import Agreement, Fit, ServedVerdict, agreement, fit, served_verdict
-from kto_cli.data.texts import Text, turn_text
-from kto_cli.evaluation.answers.padded import Padded
-from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.server import served_model
 from kto_cli.evaluation.checkpoint import Checkpoint
+from kto_cli.evaluation.export.local import AskedRows, computed, spoken_answers
 from kto_cli.evaluation.export.requests import ServedAnswer, answer_to, logps_of
 from kto_cli.evaluation.prompts import choose_prompts
 from kto_cli.evaluation.server.client import CallBudget, ChatServer
@@ -50,28 +43,10 @@ class Checked(NamedTuple):
     served: str
     """The model's name on the server."""
     logps: Agreement | None
+    """Of the rows' completions."""
     answers: Fit
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What is compared: validation rows, and prompts as a server renders them today."""
-
-    rows: list[EncodedRow]
-    texts: list[Text]
-    """[rows] their prompts."""
-    tokens: list[list[int]]
-    """[rows] of whole prompts: a server drops no turns."""
-    encoder: Encoder
-    ends: tuple[int, ...]
-
-
-class _Computed(NamedTuple):
-    """What a model here makes of the rows and of the server's answers."""
-
-    logps: list[Tensor]
-    regrets: list[Tensor]
-    same: int
+    answered: Agreement | None
+    """Log-probs of the answers."""
 
 
 def check_served(config: ExportConfig, checkpoint: Checkpoint, exported: str | None, screen: Screen) -> Checked:
@@ -105,11 +80,12 @@ def check_served(config: ExportConfig, checkpoint: Checkpoint, exported: str | N
             served = logps_of(client, name, [row.own for row in rows.rows])
             screen.tick(len(rows.rows))
             answers = _answers(client, name, rows, screen)
+    spoken = spoken_answers(rows, answers)
     device = accelerator.device
     with screen.progress("computing the same here", None):
-        base = _computed(prepared.model.to(device), rows, answers) if has_base else None
+        base = computed(prepared.model.to(device), rows, answers, spoken) if has_base else None
         model = checkpoint.load_in_place_of_reference(prepared, asked) if has_base else prepared.model
-        trained = _computed(model.to(device), rows, answers)
+        trained = computed(model.to(device), rows, answers, spoken)
     if not sum(map(len, trained.regrets)):
         raise BadInput(f"{client.url} answered none of {plural(len(answers), 'prompt')}.", "Does it generate at all?")
     differ = sum(answer.prompt_tokens not in (None, len(ids)) for answer, ids in zip(answers, rows.tokens, strict=True))
@@ -121,7 +97,8 @@ def check_served(config: ExportConfig, checkpoint: Checkpoint, exported: str | N
         base_same=base.same if base else 0,
         prompts_differ=differ,
     )
-    return Checked(served_verdict(logps, found), name, logps, found)
+    answered = agreement([one.logps for one in spoken], trained.answered, base and base.answered) if spoken else None
+    return Checked(served_verdict(logps, found, answered), name, logps, found, answered)
 
 
 def _settings(config: ExportConfig, checkpoint: Checkpoint) -> tuple[EvalConfig, LossSettings | None]:
@@ -149,7 +126,7 @@ def _name_on(client: ChatServer, checkpoint: Checkpoint, exported: str | None) -
         raise BadInput(error.what, "Say which one it is with --served-as.") from error
 
 
-def _rows(prepared: Prepared, asked: EvalConfig, count: int) -> _Rows:
+def _rows(prepared: Prepared, asked: EvalConfig, count: int) -> AskedRows:
     """The rows to compare, with a prompt each.
 
     Raises:
@@ -173,71 +150,12 @@ def _rows(prepared: Prepared, asked: EvalConfig, count: int) -> _Rows:
     if not kept:
         raise BadData("No validation prompt leaves room for an answer in the model's context.", "Name other rows.")
     rows, texts = [prompts.rows[index] for index in kept], [prompts.texts[index] for index in kept]
-    return _Rows(rows, texts, [tokens[index] for index in kept], encoder, ends)
+    return AskedRows(rows, texts, [tokens[index] for index in kept], encoder, ends, MOST)
 
 
-def _answers(client: ChatServer, name: str, rows: _Rows, screen: Screen) -> list[ServedAnswer]:
+def _answers(client: ChatServer, name: str, rows: AskedRows, screen: Screen) -> list[ServedAnswer]:
     found = []
     for text in rows.texts:
         found.append(answer_to(client, name, text, most=MOST, template_kwargs=rows.encoder.template_kwargs))
         screen.tick()
     return found
-
-
-def _text(answer: ServedAnswer) -> str:
-    text = answer.completion if isinstance(answer.completion, str) else turn_text(answer.completion)
-    return text.strip()
-
-
-def _computed(model: Any, rows: _Rows, answers: Sequence[ServedAnswer]) -> _Computed:
-    """Log-probs of the rows' completions, and regrets of the served answers."""
-    own = _greedy(model, rows)
-    logps = [_scored(model, row.own.prompt, row.own.completion)[0] for row in rows.rows]
-    same = [one.text == _text(answer) for one, answer in zip(own, answers, strict=True)]
-    regrets = [
-        torch.zeros(one.tokens + one.ended) if equal else _regret(model, rows, ids, answer)
-        for one, equal, ids, answer in zip(own, same, rows.tokens, answers, strict=True)
-    ]
-    return _Computed(logps, regrets, sum(same))
-
-
-def _greedy(model: Any, rows: _Rows) -> list[Answer]:
-    """The model's own greedy answers."""
-    subject = AnsweringModel(
-        "the model", Path(), rows.encoder.tokenizer, rows.ends, independent_length(model.config), lambda: model
-    )
-    questions = [Question(str(index), ids, []) for index, ids in enumerate(rows.tokens)]
-    found = dict(Padded(subject).answers(questions, Decoding(max_new_tokens=MOST, temperature=0, top_p=1.0)))
-    return [found[index] for index in range(len(questions))]
-
-
-def _regret(model: Any, rows: _Rows, prompt: list[int], answer: ServedAnswer) -> Tensor:
-    """[tokens] the best token's log-prob less the answered token's. Some servers strip white space: both are tried."""
-    text = answer.completion
-    spellings = [text, " " + text] if isinstance(text, str) else [text, {**text, "content": " " + text["content"]}]
-    completions = [one if isinstance(one, str) else (one,) for one in spellings]
-    tried = []
-    for encoded in rows.encoder.encode_completions(completions):
-        ids = list(encoded.ids) if answer.ended else list(encoded.ids)[:-2]  # the end, and a token that may be a part
-        if ids:
-            _, left = _scored(model, prompt, ids, ends=rows.ends if answer.ended else ())
-            tried.append(left)
-    return min(tried, key=lambda left: left.sum().item()) if tried else torch.zeros(0)
-
-
-@torch.no_grad()
-def _scored(
-    model: Any, prompt: Sequence[int], completion: Sequence[int], *, ends: tuple[int, ...] = ()
-) -> tuple[Tensor, Tensor]:
-    """[tokens] log-probs of the completion, and how far each is below the best token's.
-
-    Args:
-        ends: any of these tokens may stand for the last one.
-    """
-    ids = torch.tensor([[*prompt, *completion]], device=model.device)
-    logps = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-    own = logps.gather(1, ids[0, len(prompt) :, None])[:, 0]
-    below = logps.max(-1).values - own
-    if ends:
-        below[-1] = logps[-1].max() - logps[-1, list(ends)].max()
-    return own.cpu(), below.cpu()

@@ -2,6 +2,7 @@
 
 POST /completions        prompt: token ids, echo, logprobs      vLLM, SGLang; others refuse or ignore it
 POST /chat/completions   temperature 0                          every server; prompts of plain text: /completions
+                         logprobs: of the answer's tokens       vLLM, SGLang, llama.cpp; others refuse or ignore it
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class ServedAnswer(NamedTuple):
     """The model ended it; else it was truncated."""
     prompt_tokens: int | None
     """Tokens of the prompt as the server renders it, where it says so."""
+    tokens: tuple[tuple[str, float], ...] = ()
+    """Text and log-prob of each token, where the server gives them."""
 
 
 def logps_of(client: ChatServer, model: str, sequences: Sequence[TokenSequence]) -> list[Tensor] | None:
@@ -80,14 +83,35 @@ def answer_to(
         asked |= {"messages": api_messages(prompt, arguments_as_text=True)}
         asked |= {"chat_template_kwargs": dict(template_kwargs)} if template_kwargs else {}
         asked |= {"tools": tools} if (tools := offered(prompt)) else {}
-        reply = client.complete(asked)
+        reply = _with_logps(client, asked)
     choice, usage = reply["choices"][0], reply.get("usage")
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return ServedAnswer(
         _completion(client, choice),
         choice.get("finish_reason") in ("stop", "tool_calls"),
         count if isinstance(count, int) else None,
+        _tokens(choice),
     )
+
+
+def _with_logps(client: ChatServer, asked: dict[str, Any]) -> dict[str, Any]:
+    """The reply, with log-probs of its tokens where the server takes that."""
+    try:
+        return client.complete({**asked, "logprobs": True})
+    except ServerFault as fault:
+        if fault.status is None or fault.status in REFUSED or fault.status >= 500:
+            raise
+        return client.complete(asked)
+
+
+def _tokens(choice: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Text and log-prob of each answered token; none where any is missing or no number."""
+    found = choice.get("logprobs")
+    content = found.get("content") if isinstance(found, dict) else None
+    tokens = [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+    pairs = [(one.get("token"), one.get("logprob")) for one in tokens]
+    good = all(isinstance(text, str) and isinstance(logp, (int, float)) for text, logp in pairs)
+    return tuple((str(text), float(logp or 0)) for text, logp in pairs) if good else ()
 
 
 def _completion(client: ChatServer, choice: Mapping[str, Any]) -> str | Message:
