@@ -28,7 +28,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if lora.is_adapter(folder):
         raise BadModel(
             f"{folder} holds an adapter for {lora.base_of(folder)}, not a whole model.",
-            "Here it takes a whole one: merge it first (kto train --merge, or peft's merge_and_unload).",
+            f"Here it takes a whole one: merge it first (kto export {folder} --merge --to FOLDER).",
         )
     if not path.is_file() and (folder / SETTINGS).is_file():
         raise BadModel(f"The run in {folder} is not finished.", f"Finish it: kto train --resume --out {folder}")

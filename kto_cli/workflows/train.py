@@ -261,7 +261,8 @@ def _show(
     screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")
     if what == "Adapters" and below.adapters:
         screen.say(
-            f"They belong on {below.words}: alone on its base they are another model. --merge writes all in one."
+            f"They belong on {below.words}: alone on its base they are another model. All in one: "
+            f"kto export {directory.folder} --merge --to FOLDER"
         )
     if config.chat_template_kwargs:
         given = spelled_kwargs(config.chat_template_kwargs)

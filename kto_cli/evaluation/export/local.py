@@ -65,7 +65,9 @@ def spoken_answers(rows: AskedRows, answers: Sequence[ServedAnswer]) -> list[Spo
         for ids in _spellings(rows, answer) if answer.tokens else ():
             own = [decode([one]) for one in ids]
             given = [text for text, _ in answer.tokens][: len(own)]
-            if len(given) == len(own) and all(a == b or "\ufffd" in a for a, b in zip(own, given, strict=True)):
+            if len(given) == len(own) and all(
+                a.strip() == b.strip() or "\ufffd" in a for a, b in zip(own, given, strict=True)
+            ):
                 logps = torch.tensor([logp for _, logp in answer.tokens][: len(own)], dtype=torch.float64)
                 found.append(SpokenAnswer(prompt, ids, logps))
                 break
