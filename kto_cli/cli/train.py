@@ -191,7 +191,7 @@ class TrainFlags(ModelFlags):
         Optimizer,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(OPTIMIZERS)} (8 bits: needs bitsandbytes).",
+            help=f"{', '.join(OPTIMIZERS)} (8 bits: bitsandbytes; rmsprop: the paper's first version).",
             rich_help_panel=OPTIMIZATION,
         ),
     ]

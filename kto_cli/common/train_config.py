@@ -11,7 +11,7 @@ from kto_cli.common.model_config import ModelConfig, require
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Switch: TypeAlias = Literal["auto", "on", "off"]
-Optimizer: TypeAlias = Literal["adamw", "adamw-8bit", "paged-adamw-8bit"]
+Optimizer: TypeAlias = Literal["adamw", "adamw-8bit", "paged-adamw-8bit", "rmsprop"]
 SCHEDULES, SWITCH, OPTIMIZERS = map(get_args, (Schedule, Switch, Optimizer))
 TRACKERS = ("trackio", "tensorboard", "wandb")
 ALL_LINEAR = "all-linear"
@@ -76,7 +76,8 @@ class TrainConfig(ModelConfig):
     learning_rate: float | None = None
     """Peak learning rate; default: by model size (5e-6 from 1B parameters up, more below; x10 for LoRA), printed."""
     optimizer: str = "adamw"
-    """adamw, or adamw-8bit and paged-adamw-8bit of bitsandbytes (8-bit moments; paged: moved out of a full GPU)."""
+    """adamw, or adamw-8bit and paged-adamw-8bit of bitsandbytes (8-bit moments; paged: moved out of a full GPU);
+    or rmsprop, with which the paper's first version was run at a tenth of AdamW's rate."""
     epochs: int = 1
     """Passes over the rows."""
     max_steps: int | None = None

@@ -13,7 +13,7 @@ from kto_cli.model.model_sizes import MemoryOptions, ModelSizes
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight: with a byte for each 64 of them, and a float32 number for each 256 of these."""
-STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2 + 2 * 4 / 256, "paged-adamw-8bit": 2 + 2 * 4 / 256}
+STATE_BYTES = {"adamw": 8.0, "adamw-8bit": 2 + 2 * 4 / 256, "paged-adamw-8bit": 2 + 2 * 4 / 256, "rmsprop": 4.0}
 """Bytes of optimizer state for a weight, as training/optimizer.py makes it."""
 SMALLEST, MOST = 1024, 16384
 """Tokens of a micro-batch that are chosen unasked on a GPU: at least and at most. A step of 32 rows of chat then mostly

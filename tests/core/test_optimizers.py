@@ -87,6 +87,7 @@ def test_split_adamw_wants_bfloat16():
         ("adamw", torch.bfloat16),
         ("adamw-8bit", torch.float32),
         ("paged-adamw-8bit", torch.float32),
+        ("rmsprop", torch.float32),
     ],
 )
 def test_state_goes_through_a_file_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path):
@@ -131,9 +132,23 @@ def test_missing_bitsandbytes_is_one_clear_line(monkeypatch):
         make_optimizer("adamw-8bit", [torch.zeros(1)], learning_rate=1e-3, device=torch.device("cpu"))
 
 
-def test_eight_bits_do_not_go_with_bfloat16_weights():
+@pytest.mark.parametrize("name", ["adamw-8bit", "rmsprop"])
+def test_other_optimizers_do_not_go_with_bfloat16_weights(name: str):
     with pytest.raises(BadInput, match="too small for bfloat16 weights"):
-        TrainConfig(dtype="bfloat16-pure", optimizer="adamw-8bit")
+        TrainConfig(dtype="bfloat16-pure", optimizer=name)
+
+
+def test_rmsprop_as_written():
+    """w - rate * g / (sqrt(v) + 1e-8), v a running mean of g^2 with weight 0.01 for the last."""
+    weight = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = make_optimizer("rmsprop", [weight], learning_rate=0.1, device=torch.device("cpu"))
+    expected, mean = weight.detach().double().clone(), torch.zeros(2).double()
+    for gradient in ([3.0, -4.0], [1.0, 0.5]):
+        weight.grad = torch.tensor(gradient)
+        mean = 0.99 * mean + 0.01 * torch.tensor(gradient).double() ** 2
+        expected -= 0.1 * torch.tensor(gradient).double() / (mean.sqrt() + 1e-8)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=1e-5, atol=0)
 
 
 def test_nothing_is_copied_between_host_and_device():

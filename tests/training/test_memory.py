@@ -185,24 +185,26 @@ def test_default_micro_batch_on_a_gpu(monkeypatch, settings: dict[str, Any] | No
 # --- the search ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw-8bit"])
+@pytest.mark.parametrize("name", ["adamw", "adamw-8bit", "rmsprop"])
 def test_state_of_the_optimizer_is_that_of_what_is_trained(name: str):
     """Two adapters of 4096 x 4 = 16,384 numbers and a norm of 100 that learn, over a frozen weight: 8 bytes each, or
-    two bytes and two float32 scales for each 256, small tensors as ever. In 8 bits measured by bitsandbytes itself."""
+    two bytes and two float32 scales for each 256, small tensors as ever; 4 bytes of RMSprop. In 8 bits measured by
+    bitsandbytes itself."""
     frozen = torch.zeros(4096, 4096, device="meta")
     learning = [torch.zeros(4096, 4), torch.zeros(4, 4096), torch.zeros(100)]
     for each in learning:
         each.requires_grad_()
-    expected = 8 * (2 * 16384 + 100) if name == "adamw" else 2 * 16384 * 2 + 8 * 16384 * 2 // 256 + 800
+    numbers = 2 * 16384 + 100
+    expected = {"adamw": 8 * numbers, "adamw-8bit": 2 * 32768 + 8 * 32768 // 256 + 800, "rmsprop": 4 * numbers}[name]
     assert state_bytes(name, [frozen, *learning]) == expected
-    if name != "adamw":
+    if "8bit" in name:
         pytest.importorskip("bitsandbytes")
     optimizer = make_optimizer(name, learning, learning_rate=1e-3, device=torch.device("cpu"))
     for each in learning:
         each.grad = torch.ones_like(each)
     optimizer.step()
     tensors = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    maps = 2 * 256 * 4 * 2 if name != "adamw" else 0  # tables of bitsandbytes' code, the same for all tensors
+    maps = 2 * 256 * 4 * 2 if "8bit" in name else 0  # tables of bitsandbytes' code, the same for all tensors
     assert sum(value.nbytes for value in tensors) == pytest.approx(expected + maps, abs=64)
 
 
