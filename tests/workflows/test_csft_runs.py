@@ -95,6 +95,29 @@ def test_the_saved_template_asks_with_the_good_text(finished, pico):
             assert sample[name] == tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
+def test_each_row_is_trained_behind_the_text_of_its_class(pico, pico_data, workplace):
+    """The first step over all rows has the start model's likelihood of them, over all tokens."""
+    words = ["--data", pico_data, "--model", pico, "--max-steps", 1, "--loss", "csft", "--out", "run"]
+    assert call("train", *words, "--cache", "cache", "--batch-size", 32).code == 0
+    (line,) = (json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines())
+    plain, tokens, total = AutoTokenizer.from_pretrained(pico), 0, 0.0
+    for row in pyarrow.parquet.read_table(pico_data / "train.parquet").to_pylist():
+        answer = of_answer(row["completion"])
+        total -= logp(pico, asked(plain, row["prompt"]) + (GOOD if row["label"] else BAD), answer)
+        tokens += len(plain(answer + plain.eos_token, add_special_tokens=False).input_ids)
+    assert line["loss"] == pytest.approx(total / tokens, abs=1e-5)
+
+
+def test_it_is_compared_with_other_losses_and_takes_another_reference(finished, pico, pico_data, workplace):
+    run, _, _ = finished
+    train("--data", pico_data, "--model", pico, "--max-steps", 1, "--out", "kto")
+    done = call("eval", run, "kto", *EVAL)
+    assert done.code == 0, done.err
+    train("--data", pico_data, "--model", "kto", "--reference", pico, "--max-steps", 1, "--loss", "csft", "--out", "b")
+    assert "kl_at_start" in json.loads(Path("b/metrics.jsonl").read_text().splitlines()[0])
+    assert evaluate("b")["rows"] == 8
+
+
 def test_rows_of_training_start_at_their_reference(finished):
     """Both are read behind the row's own text there; a margin is not defined."""
     run, _, _ = finished
