@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import one_step
 import pytest
 import torch
 
 from kto_cli.common.words import readable
+from kto_cli.core.loss_kinds import LOSSES, LossSettings
 from kto_cli.core.plan import plan_epoch
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.probe import SavedForBackward, bytes_of
@@ -168,6 +170,23 @@ def test_what_train_refuses_is_refused(kto, workplace, given, words, says):
 
 
 # --- the estimates ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [60, 10_000])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("loss", ["bco", "apo-zero-unpaired"])
+def test_a_pass_over_the_rows_before_the_gradient_is_counted(loss, packed, budget, monkeypatch):
+    """Of bco, whose reference point is the mean over the step; not where the step is one packed micro-batch."""
+    settings = LossSettings(0.1, loss=loss, value=LOSSES[loss].value, point=LOSSES[loss].point)
+    rows = one_step.paired_rows(12)
+    _, _, engine = one_step.make_engine(budget, packed=packed, loss=settings)
+    passes, as_ever = [], engine.log_probs
+    monkeypatch.setattr(engine, "log_probs", lambda sequences: passes.append(len(sequences)) or as_ever(sequences))
+    engine.step(rows, one_step.some_references(12), settings, learning_rate=0.0)
+    own = [row.own for row in rows]
+    first, before = estimate.step_tokens(own, [], token_budget=budget, packed=packed, own_first=loss == "bco")
+    assert before == (first if passes else 0)
+    assert bool(passes) == (loss == "bco" and (not packed or first > budget))
 
 
 def test_planned_batches_take_each_row_as_often_as_the_run_does():
