@@ -109,7 +109,7 @@ def _train(
     this_run = set_up(prepared, settings, directory, accelerator, screen)
     described["chosen"]["micro_batch_tokens"] = this_run.engine.token_budget
     recorded = max((line["step"] for line in directory.read_metrics()), default=0) if config.track else 0
-    _begin(this_run, described, stored, screen)
+    _begin(this_run, described, stored, prepared.tokenizer.chat_template, screen)
     trackers = config.trackers if accelerator.is_main_process else ()
     done = this_run.counters.step
     with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as log:
@@ -133,8 +133,10 @@ def _report_what_learns(prepared: Prepared, config: TrainConfig, screen: Screen)
     screen.note(f"{'DoRA' if config.dora else 'LoRA'} adapters of rank {config.lora_r} on {', '.join(layers)}")
 
 
-def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | None, screen: Screen) -> None:
-    """Writes kto_config.json: as `described`, or as `stored` by the run that is resumed."""
+def _begin(
+    this_run: Run, described: dict[str, Any], stored: dict[str, Any] | None, template: str, screen: Screen
+) -> None:
+    """Writes kto_config.json, as `described` or as `stored` by the run that is resumed, and the given chat template."""
     accelerator, directory = this_run.engine.accelerator, this_run.directory
     if stored is not None:
         _resume(this_run, stored, screen)
@@ -143,7 +145,7 @@ def _begin(this_run: Run, described: dict[str, Any], stored: dict[str, Any] | No
         directory.remove_partial_files()
         write_sealed(directory.config, described if stored is None else stored)
         if stored is None and this_run.settings.config.chat_template:
-            directory.keep_template(this_run.writer.tokenizer.chat_template)
+            directory.keep_template(template)
         if fault := directory.keep_metrics_up_to(this_run.counters.step):
             screen.warn(fault)
 

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from conftest import call, make_dataset, write_lines
+from test_losses_invariance import cut_after
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 GOOD, BAD = "<|good|>", "<|bad|>"
@@ -148,6 +149,21 @@ def test_texts_and_template_of_ones_own(given_template, pico, pico_data, workpla
     ratio = logp("run", prompt + " Good: ", answer) - logp(pico, prompt, answer)
     assert found[rows[0]["id"]]["log_ratio"] == pytest.approx(ratio, abs=1e-3)
     assert evaluate("run", "--chat-template", "run/chat_template.jinja")["auc"] == metrics["auc"]
+
+
+def test_a_run_with_a_given_template_resumes(pico, pico_data, workplace):
+    """The file may be gone: the run's own copy is the template as given, to the last byte, until it is finished."""
+    Path("own.jinja").write_text((pico / "chat_template.jinja").read_text() + "\n")
+    words = ["train", "--data", pico_data, "--model", pico, "--loss", "csft", "--chat-template", "own.jinja"]
+    words += ["--max-steps", 3, "--save-every", 1, "--batch-size", 8, "--cache", "cache"]
+    assert call(*words, "--out", "whole").code == 0
+    cut_after(words, Path("cut"), steps=1)
+    Path("own.jinja").unlink()
+    resumed = call("train", "--resume", "--out", "cut")
+    assert resumed.code == 0, resumed.err
+    for name in ("model.safetensors", "chat_template.jinja"):
+        assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
+    assert evaluate("cut")["loss"] == evaluate("whole")["loss"]
 
 
 def test_a_run_on_top_of_it_asks_with_the_text_once(finished, pico_data, workplace):
