@@ -61,7 +61,7 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     probe, found = take_probe(prepared, settings, accelerator, screen)
     # after the probe, whose log-probs are in the cache now
     missing, of_tokens = missing_sequences(prepared, settings), missing_tokens(prepared, settings)
-    work = planned_work(prepared, settings, (missing, of_tokens), packed=probe is not None and probe.packed)
+    work = planned_work(prepared, settings, missing, of_tokens, packed=probe is not None and probe.packed)
     disk = _disk(prepared, settings, missing, of_tokens, probe)
     problems += found + _problems_of_disk(disk, config)
     result = _result(prepared, settings, work, probe, disk) | {"problems": problems}

@@ -82,8 +82,10 @@ def test_only_a_loss_of_tokens_computes_them(given, tmp_path):
     ppo = call("precompute", *words(given, tmp_path, "ppo-offline"), "--json").json
     assert list((tmp_path / "cache").rglob("*.tokens"))
     assert dpo["computed"] == 0
-    assert ppo["cached"] == dpo["sequences"], "it reads the sums of the same sequences"
-    assert 0 < ppo["computed"] == ppo["sequences"] - dpo["sequences"]
+    assert ppo["sequences"] == dpo["sequences"], "those of the training rows are scored again, for their tokens"
+    assert 0 < ppo["computed"] < ppo["sequences"]
+    alone = call("precompute", *words(given, tmp_path / "alone", "ppo-offline"), "--json").json
+    assert (alone["computed"], alone["cached"]) == (alone["sequences"], 0), "one pass gives tokens and sums"
     run = ["train", "--max-steps", 1, "--out"]
     said = call(*run, tmp_path / "run", *words(given, tmp_path, "ppo-offline")).err
     assert f"0 computed, {ppo['sequences']} cached" in said

@@ -23,7 +23,7 @@ from kto_cli.model.logprobs.needed import EVERYTHING, Needed
 from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference_cache import ReferenceCache, TokenCache
-from kto_cli.model.logprobs.reference_tokens import reference_token_logps, warn_of_damage
+from kto_cli.model.logprobs.reference_tokens import reference_token_logps, refuse_other_sums, warn_of_damage
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 
@@ -46,7 +46,7 @@ class ReferenceLogps(NamedTuple):
 
 @dataclass
 class CacheUse:
-    """Counts of distinct sequences: needed, computed, cached; those whose tokens are needed too count twice."""
+    """Counts of distinct sequences: needed, computed, cached."""
 
     sequences: int = 0
     computed: int = 0
@@ -78,6 +78,13 @@ def reference_logps(
     every = needed.sequences(rows, trained)
     with freed_memory_returned(accelerator.device):
         keys, first, inverse = numpy.unique(every.keys, return_index=True, return_inverse=True)
+    tokens, scored = None, 0
+    if needed.tokens:
+        caches = open_token_cache(prepared, config), cache
+        budget = prepared.token_budget
+        tokens, scored = reference_token_logps(
+            prepared.train, *caches, scorer, accelerator, screen, token_budget=budget
+        )
 
     # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     def stored() -> Tensor:
@@ -107,22 +114,11 @@ def reference_logps(
     of_all = values[torch.from_numpy(inverse)]
     mismatched = torch.full((len(rows),), torch.nan, dtype=values.dtype)
     mismatched[0 if needed.mismatched else trained :] = of_all[len(rows) :]
-    use = CacheUse(len(keys), len(missing), len(keys) - len(missing))
-    found = ReferenceLogps(of_all[: len(rows)], mismatched)
-    if needed.tokens:
-        tokens, asked, computed_now = reference_token_logps(
-            prepared.train,
-            found.own[:trained],
-            open_token_cache(prepared, config),
-            scorer,
-            accelerator,
-            screen,
-            token_budget=prepared.token_budget,
-            exact=prepared.precision.compute == torch.float32,
-        )
-        use = CacheUse(use.sequences + asked, use.computed + computed_now, use.cached + asked - computed_now)
-        found = found._replace(tokens=tokens)
-    return found, use
+    found = ReferenceLogps(of_all[: len(rows)], mismatched, tokens)
+    if tokens is not None:
+        refuse_other_sums(tokens, found.own[:trained], cache, exact=prepared.precision.compute == torch.float32)
+    computed_of_all = len(missing) + scored
+    return found, CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
 
 
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:

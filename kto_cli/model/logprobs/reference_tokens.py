@@ -18,7 +18,7 @@ from kto_cli.core.ragged import Ragged
 from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.logprobs.forward import DistributedScorer
 from kto_cli.model.logprobs.out_of_memory import within_memory
-from kto_cli.model.logprobs.reference_cache import TokenCache
+from kto_cli.model.logprobs.reference_cache import ReferenceCache, TokenCache
 from kto_cli.model.logprobs.segments import Segments
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.tokens.store import EncodedRows, Sequences
@@ -26,24 +26,22 @@ from kto_cli.model.tokens.store import EncodedRows, Sequences
 
 def reference_token_logps(
     rows: EncodedRows,
-    sums: Tensor,
     cache: TokenCache,
+    sums: ReferenceCache,
     scorer: Callable[[], CompletionScorer],
     accelerator: Any,
     screen: Screen,
     *,
     token_budget: int,
-    exact: bool,
-) -> tuple[Ragged, int, int]:
-    """(log-probs of the tokens of the rows' own completions, float32; how many sequences; how many were computed).
+) -> tuple[Ragged, int]:
+    """(log-probs of the tokens of the rows' own completions, float32; how many distinct sequences were computed).
 
     Args:
-        sums: [rows] the reference's summed log-probs, which they must add up to.
+        sums: gets the sum of what is computed, where it has none, so that no sequence is scored twice.
         scorer: as of `reference_logps`.
-        exact: they are computed in float32, not in 16 bits.
 
     Raises:
-        BadInput: they do not add up. Diverged: a log-prob that is not a number. OutOfMemory: not even a row fits.
+        Diverged: a log-prob that is not a number. OutOfMemory: not even a row fits.
     """
     with freed_memory_returned(accelerator.device):
         keys, first, inverse = numpy.unique(rows.own.keys, return_index=True, return_inverse=True)
@@ -70,19 +68,23 @@ def reference_token_logps(
         sequences = rows.own.take(first)
 
         def compute() -> Ragged:
-            return _compute(keys, sequences, missing(stored()), distributed, cache, screen)
+            return _compute(keys, sequences, missing(stored()), distributed, cache, sums, screen)
 
         longest = int(sequences.lengths[lacking.numpy()].max())
         computed = within_memory(distributed, compute, what="the reference pass", longest=longest, say=screen.warn)
         found = stored()
         found = found._replace(values=torch.where(found.values.isnan(), computed.values.float(), found.values))
-    of_rows = found.take(inverse.tolist())
-    _refuse_other_sums(of_rows, sums, cache, exact=exact)
-    return of_rows, len(keys), len(lacking)
+    return found.take(inverse.tolist()), len(lacking)
 
 
 def _compute(
-    keys: Any, sequences: Sequences, missing: Tensor, scorer: DistributedScorer, cache: TokenCache, screen: Screen
+    keys: Any,
+    sequences: Sequences,
+    missing: Tensor,
+    scorer: DistributedScorer,
+    cache: TokenCache,
+    sums: ReferenceCache,
+    screen: Screen,
 ) -> Ragged:
     """Scores what is missing, each micro-batch stored as soon as it is known; zeros for what is not missing."""
 
@@ -94,7 +96,9 @@ def _compute(
             )
         each = logps.values.float().numpy()
         parts = (each[start:stop] for start, stop in pairwise(logps.starts.tolist()))
-        cache.append(list(zip(keys[positions].tolist(), parts, strict=True)))
+        names, counts = keys[positions].tolist(), logps.lengths.tolist()
+        sums.append(list(zip(names, logps.sums().tolist(), counts, strict=True)))
+        cache.append(list(zip(names, parts, strict=True)))
         screen.tick(len(positions))
 
     batches = scorer.repeatable_batches(sequences, missing)
@@ -113,9 +117,14 @@ def warn_of_damage(cache: Segments, screen: Screen) -> None:
         )
 
 
-def _refuse_other_sums(tokens: Ragged, sums: Tensor, cache: TokenCache, *, exact: bool) -> None:
-    """Two passes of one model differ by rounding alone: in float32 by 0.001 nats a token, in 16 bits by some hundredths
-    of a nat in either direction (as `CompletionScorer` allows).
+def refuse_other_sums(tokens: Ragged, sums: Tensor, cache: ReferenceCache, *, exact: bool) -> None:
+    """Compares log-probs of tokens with those stored as sums, maybe of another pass.
+
+    Two passes of one model differ by rounding alone: in float32 by 0.001 nats a token, in 16 bits by some hundredths of
+    a nat in either direction (as `CompletionScorer` allows).
+
+    Args:
+        sums: [rows]. exact: they are computed in float32, not in 16 bits.
 
     Raises:
         BadInput: they differ by more.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy
 import torch
 from numpy.typing import NDArray
@@ -53,8 +51,16 @@ def row_tokens(rows: EncodedRows, settings: RunSettings) -> NDArray[numpy.int64]
     return rows.own.lengths + (rows.mismatched.lengths if needs_mismatched(settings.loss) else 0)
 
 
-def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequence[Sequences], *, packed: bool) -> TokenWork:
-    """The tokens that the whole run computes; `missing`: what reference passes will score."""
+def planned_work(
+    prepared: Prepared, settings: RunSettings, missing: Sequences, of_tokens: Sequences, *, packed: bool
+) -> TokenWork:
+    """The tokens that the whole run computes.
+
+    Args:
+        missing, of_tokens: as `missing_sequences` and `missing_tokens` give them; the latter's sums come with them.
+    """
+    scored = {key.tobytes() for key in of_tokens.keys}
+    rest = missing.take(numpy.array([at for at, key in enumerate(missing.keys) if key.tobytes() not in scored], "i8"))
     validation, budget = prepared.validated, prepared.token_budget
     own = mismatched = 0
     for times, batch in repeated_batches(prepared, settings):
@@ -65,7 +71,7 @@ def planned_work(prepared: Prepared, settings: RunSettings, missing: Sequence[Se
     return TokenWork(
         own=own,
         mismatched=mismatched,
-        reference=sum(forward_tokens(some, token_budget=budget, packed=packed) for some in missing),
+        reference=sum(forward_tokens(some, token_budget=budget, packed=packed) for some in (rest, of_tokens)),
         validation=int(forward_tokens(validation.sequences, token_budget=budget, packed=packed) * (1 + looks * share)),
     )
 
