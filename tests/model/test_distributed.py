@@ -412,6 +412,8 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
         (FSDP2, {"lora_r": 2, "merge": True}, "--merge"),
         (FSDP2, {"lora_r": 2, "load_in_4bit": True}, "--load-in-4bit"),
         (FSDP2, {"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit"),
+        (FSDP2, {"loss": "ppo-offline"}, "--loss ppo-offline"),
+        (ZERO, {"loss": "ppo-offline"}, "--loss ppo-offline"),
         (FSDP2, {"micro_batch_tokens": 0}, "--micro-batch-tokens auto"),
         (ZERO, {"lora_r": 2}, "ZeRO-3"),
     ],

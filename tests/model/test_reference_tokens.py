@@ -133,3 +133,19 @@ def test_the_stored_tokens_are_the_models_own(given, pico, tmp_path, budget):
             logps = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
         naive = [logps[len(prompt) - 1 + place, token].item() for place, token in enumerate(completion)]
         assert found.tokens.take([at]).values.tolist() == pytest.approx(naive, abs=2e-5)
+
+
+def test_a_model_whose_head_is_not_plain_is_refused():
+    """Its own logits are read, and its hidden states are not at hand."""
+    import one_step
+
+    from kto_cli.common.errors import BadModel
+    from kto_cli.core.batches import pad
+    from kto_cli.model.scorer import CompletionScorer
+
+    scorer = CompletionScorer(one_step.pico_model())
+    batch = pad([row.own for row in one_step.some_rows(2)])
+    assert scorer(*batch, per_token=True)[0].shape == batch.targets.shape
+    scorer.plain = True
+    with pytest.raises(BadModel, match="--loss ppo-offline reads hidden states"):
+        scorer(*batch, per_token=True)
