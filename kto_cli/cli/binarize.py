@@ -146,6 +146,14 @@ class RowFlags:
     scrub: Annotated[
         bool, _doctor("--scrub", help="Replace personal data and keys by their kind, such as <EMAIL>, in all files.")
     ]
+    scrub_model: Annotated[
+        str | None,
+        _doctor(
+            metavar="DIR|presidio",
+            help="With --scrub, also names and more: a token classification model such as openai/privacy-filter, or "
+            "Presidio.",
+        ),
+    ]
     model: Annotated[str | None, _doctor(help="Model folder or Hub id, to find rows that are too long for it.")]
     max_length: Annotated[int | None, _doctor(help="With --model: maximum tokens of prompt and completion.")]
     chat_template_kwargs: Annotated[

@@ -133,6 +133,8 @@ class BinarizeConfig:
     # doctor
     scrub: bool = False
     """Replace personal data and keys by their kind, such as <EMAIL>."""
+    scrub_model: str | None = None
+    """With `scrub`, also what a token classification model sees (folder or Hub id), or Presidio (`presidio`)."""
     fix: tuple[str, ...] = ()
     """Findings to fix, not only to report."""
     check: bool = False
@@ -183,6 +185,9 @@ class BinarizeConfig:
             raise BadFlag(what, "Give one for each source, in their order.")
         if self.max_length is not None and self.model is None:
             raise BadFlag("--max-length counts tokens, which needs a tokenizer.", "Add --model FOLDER_OR_HUB_ID.")
+        if self.scrub_model is not None and (not self.scrub or self.workers > 1):
+            what = "needs --scrub" if not self.scrub else "works in one process"
+            raise BadFlag(f"--scrub-model {what}.", "Add it." if not self.scrub else "Remove --workers.")
         if self.chat_template_kwargs is not None:
             check_template_kwargs(self.chat_template_kwargs)
             if self.model is None:

@@ -14,7 +14,7 @@ from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.files import sample_data
 from kto_cli.common.words import plural
 from kto_cli.data import hub
-from kto_cli.data.audit.scrub import Finds, scrub
+from kto_cli.data.audit.scrub import Finds, scrub_forms
 from kto_cli.data.dataset import TRAIN, count_rows
 from kto_cli.data.dataset import VALIDATION as VALIDATION_FILE
 from kto_cli.data.dataset_folder import is_ours
@@ -60,7 +60,7 @@ def choose(config: BinarizeConfig) -> list[Chosen]:
     if all(map(_is_source, config.sources)):
         refuse_other_flags([split_name(text)[0] or "trl" for text in config.sources], config)  # before any download
     chosen = with_unique_names([_choose(text, config) for text in config.sources])
-    return [replace(one, name=scrub(one.name, Finds())) for one in chosen] if config.scrub else chosen
+    return [replace(one, name=scrub_forms(one.name, Finds())) for one in chosen] if config.scrub else chosen
 
 
 def _is_source(text: str) -> bool:

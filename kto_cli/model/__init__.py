@@ -28,6 +28,7 @@ tree_attention.py  a call a segment and a shared span, on CPUs, without masks or
 segment_attention.py  a call a segment behind a copy of its prefix
 determinism.py  deterministic algorithms: preferred, or required
 scorer.py      sequences -> completion log-probs: packed, padded or plain
+token_classes.py  values that a token classification model sees in a text
 value_head.py  the value head of offline PPO
 tokens/        rows -> token ids, stored on disk
 logprobs/      log-probs of many sequences over processes; the reference's, from the cache

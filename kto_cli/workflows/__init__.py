@@ -1,6 +1,7 @@
 """One module per command, step by step: a config and a screen in, a result out.
 
 binarize.py       kto binarize
+scrub_finders.py  what its --scrub-model names
 list_sources.py   kto binarize --list
 api.py            the public functions, which the command line calls
 precompute.py     kto precompute

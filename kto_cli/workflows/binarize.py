@@ -17,7 +17,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.data.audit.agreement import rater_agreement
 from kto_cli.data.audit.findings import as_json
-from kto_cli.data.audit.scrub import scrub_strings
+from kto_cli.data.audit.scrub import also_finding, scrub_strings
 from kto_cli.data.columns import Columns
 from kto_cli.data.dataset import FINDINGS, REJECTS
 from kto_cli.data.dataset_folder import check_out
@@ -36,6 +36,7 @@ from kto_cli.data.pipeline.scrub_rows import replaced_values
 from kto_cli.data.pipeline.summary import account, by_reason, per_class, show
 from kto_cli.data.pipeline.write import write_rows
 from kto_cli.data.select import Chosen, choose, default_name
+from kto_cli.workflows.scrub_finders import finders
 
 if TYPE_CHECKING:
     from kto_cli.model.tokens.encoder import Encoder
@@ -65,7 +66,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.note(text)
     encoder = None if config.model is None else encoder_for(config)  # a wrong --model fails before the sources are read
     with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
-        unused = read(sources, config, spool, writer, screen)
+        with also_finding(*finders(config.scrub_model)):
+            unused = read(sources, config, spool, writer, screen)
         if not spool.rows:
             raise unused.as_error(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), sources, config)
         columns = spool.columns()

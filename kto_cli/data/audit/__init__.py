@@ -16,6 +16,7 @@ private_data.py      personal data: e-mail and IP addresses, phones; all kinds t
 account_numbers.py   numbers of cards and bank accounts
 secret_keys.py       keys, tokens, passwords in addresses
 scrub.py             personal data and keys replaced by their kind
+presidio.py          what Presidio sees besides
 refusals.py          answers that only refuse
 refusal_languages.py   the same in other languages than English
 plain_refusals.py      the same without an apology

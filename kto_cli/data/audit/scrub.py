@@ -20,6 +20,7 @@ from kto_cli.data.texts import TOOLS, Message, Text
 CARD_PLACEHOLDER = next(kind.placeholder for kind in KINDS if kind.bit == CARD)
 LEAST_CARD = 10**12
 """Numbers above may be a card's."""
+PLACEHOLDER = re.compile(r"<[A-Z_]+>")
 ESCAPE = re.compile(r"\\u00([0-7][0-9A-Fa-f])")
 """An ASCII character as JSON may escape it."""
 WORDS = re.compile(r"_|(?<=[a-z])(?=[A-Z])")
@@ -67,11 +68,18 @@ def also_finding(*finders: Finder) -> Iterator[None]:
 
 def scrub(text: str, finds: Finds) -> str:
     """`text` with each value replaced by its kind; forms come first, then what finders see in what is left."""
+    text = scrub_forms(text, finds)
+    for finder in _finders.get():
+        named = [one for one in finder(text) if not PLACEHOLDER.fullmatch(text, *one.span)]
+        text = replaced(text, named, "", finds)
+    return text
+
+
+def scrub_forms(text: str, finds: Finds) -> str:
+    """`text` with each value of a known form replaced by its kind."""
     for kind in kinds_for(text, text.encode("utf-8", "surrogatepass")):
         spans = [Named(span, ABOUT[Found(kind.bit)].name) for span in kind.spans(text, True)]
         text = replaced(text, spans, kind.placeholder, finds) if spans else text
-    for finder in _finders.get():
-        text = replaced(text, finder(text), "", finds)
     return text
 
 
@@ -170,7 +178,7 @@ def _field(name: Any, value: Any, finds: Finds) -> Any:
 def scrub_strings(value: Any) -> Any:
     """A JSON value with its texts scrubbed, each by itself; names and numbers stay: for a manifest."""
     if isinstance(value, str):
-        return scrub(value, Finds())
+        return scrub_forms(value, Finds())
     if isinstance(value, dict):
         return {name: scrub_strings(item) for name, item in value.items()}
     return [scrub_strings(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kto_cli.common.binarize_config import BinarizeConfig
-from kto_cli.data.audit.scrub import Finds, scrub, scrub_json, scrub_raw, scrub_text, spread
+from kto_cli.data.audit.scrub import Finds, scrub, scrub_forms, scrub_json, scrub_raw, scrub_text, spread
 from kto_cli.data.formats.counts import Counts, counting
 from kto_cli.data.formats.fields import raw_text
 from kto_cli.data.formats.records import Dropped, Reject, Result
@@ -40,7 +40,7 @@ def scrubbed_rows(rows: Sequence[ParsedRow], counts: Counts) -> tuple[list[Parse
             finds.add(in_prompt)
         completion = scrub_text(row.completion, finds)
         remark = None if row.remark is None else scrub_raw(row.remark, finds)
-        origin = scrub(row.origin, Finds())
+        origin = scrub_forms(row.origin, Finds())
         if not finds.kinds:
             done.append(row if origin == row.origin else row._replace(origin=origin))
             continue
@@ -96,7 +96,7 @@ def _unused(result: Unused, clean: dict[tuple[str, str], Unused] | None, whole: 
     """
     same = None if clean is None else clean.get((result.reason, result.origin))
     detail = result.detail if clean is None else NOT_SHOWN if same is None else same.detail
-    origin = scrub(result.origin, Finds())
+    origin = scrub_forms(result.origin, Finds())
     if isinstance(result, Dropped):
         return replace(result, origin=origin, detail=scrub(detail, Finds()))
     raw = same.raw if isinstance(same, Reject) and result.raw == whole else scrub_raw(result.raw, Finds())
