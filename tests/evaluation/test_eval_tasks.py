@@ -77,6 +77,24 @@ def test_a_task_of_ones_own_is_run_on_both(kto: Command, place, monkeypatch):
     assert gather(place / "a/eval", place / "a").part("benchmarks.json")["tasks"], "it stays"
 
 
+@pytest.mark.usefixtures("_lm_eval")
+def test_a_conditional_model_is_asked_by_its_own_template(kto: Command, place, pico_data):
+    """Its template writes the text behind every question; the reference's does not."""
+    words = ["--data", pico_data, "--model", "pico", "--max-steps", 2, "--learning-rate", 1e-2, "--loss", "csft"]
+    assert kto("train", *words, "--out", "csft").code == 0
+    assert kto("eval", "csft", *asked()).code == 0
+    against = part("csft", "benchmarks.json")["against_reference"]["colours"]
+    asked_of = {}
+    for name, folder in (("policy", "csft"), ("reference", "pico")):
+        tokenizer, _ = load_tokenizer(Path(folder), chat_template=None, trust_remote_code=False)
+        asked_of[name] = tokenizer.chat_template
+        subject = running.TestedModel("x", load_model(Path(folder)), tokenizer, True)
+        alone = running.run_tasks(running_plan("tasks"), subject, running.BenchmarkSettings())["tasks"]["colours"]
+        assert against[name] == alone["value"], name
+    assert "<|good|>" in asked_of["policy"]
+    assert "<|good|>" not in asked_of["reference"]
+
+
 def running_plan(folder: str) -> Any:
     from kto_cli.evaluation.benchmarks.plan import plan_tasks
 

@@ -20,6 +20,7 @@ from kto_cli.evaluation.benchmarks.plan import Asked, Plan
 from kto_cli.evaluation.benchmarks.quiet import as_before, code_allowed, quiet
 from kto_cli.evaluation.benchmarks.results import read_results
 from kto_cli.model.lengths import rotation_switch
+from kto_cli.model.tokens.control_text import control_text_of
 
 Say = Callable[[str], None]
 LAYOUT = 1
@@ -65,8 +66,8 @@ def run_tasks(
     benchmark. lm-eval's own response cache does not distinguish models and is not used.
 
     Returns:
-        {"tasks": {name: `read_results` and lm_eval_name, chat_template, truncated}, "lm_eval": its version, "limit",
-        "seed"}.
+        {"tasks": {name: `read_results` and lm_eval_name, chat_template, truncated; control_text where the template ends
+        prompts with one}, "lm_eval": its version, "limit", "seed"}.
 
     Raises:
         BadInput: a dataset cannot be loaded, or the model's context is too short for a task's answers.
@@ -150,6 +151,9 @@ def _result(
         say(f"{asked.name}: some prompts are longer than the model's context; their beginnings were cut off.")
     result = read_results(found, ready.task, asked.benchmark.metric)
     result |= {"lm_eval_name": ready.task, "chat_template": subject.own_template, "truncated": truncated}
+    template = subject.tokenizer.chat_template
+    if subject.own_template and isinstance(template, str) and (text := control_text_of(template)):
+        result["control_text"] = text
     result = files.finite(result)
     if cached:
         write_sealed(cached, {"layout": LAYOUT, "result": result})
