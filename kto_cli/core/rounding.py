@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18
-"""Values rounded at once on a CPU: what a step reads of them stays in its cache."""
+_CHUNK, _GPU_CHUNK = 1 << 18, 1 << 24
+"""Values rounded at once: on a CPU they stay in its cache, on a GPU what is held beside them is small."""
 
 
 @torch.no_grad()
@@ -60,11 +60,10 @@ def put_rest_back(weights: Tensor) -> None:
 def _in_parts(change: Callable[[Tensor, Tensor], None], weights: Tensor, seed: int, first: int) -> None:
     """Calls `change` with the bits of parts of the weights, and the number that their hashes count from."""
     bits = weights.detach().view(-1).view(torch.int32)
-    if bits.is_cuda:
-        _fused(change)(bits, _offset(seed, first, bits))
-        return
-    for start in range(0, len(bits), _CHUNK):
-        change(bits[start : start + _CHUNK], _offset(seed, first + start, bits))
+    chunk = _GPU_CHUNK if bits.is_cuda else _CHUNK
+    for start in range(0, len(bits), chunk):
+        part, offset = bits[start : start + chunk], _offset(seed, first + start, bits)
+        (_fused(change) if bits.is_cuda else change)(part, offset)
 
 
 def _encode(bits: Tensor, offset: Tensor) -> None:
