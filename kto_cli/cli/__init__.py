@@ -8,6 +8,8 @@ precompute.py   flags of kto precompute
 train.py        flags of kto train
 evaluate.py     flags of kto eval
 export.py       flags of kto export
+answer_flags.py  flags of answers and their judge, of kto eval and kto sample
+sample.py       flags of kto sample
 label.py        flags of kto label
 outcome.py      flags of kto outcome
 demo.py         flags of kto demo

@@ -23,6 +23,7 @@ from kto_cli.cli.export import export
 from kto_cli.cli.label import label
 from kto_cli.cli.outcome import outcome
 from kto_cli.cli.precompute import precompute
+from kto_cli.cli.sample import sample
 from kto_cli.cli.theory import theory
 from kto_cli.cli.train import train
 from kto_cli.common.errors import BadFlag, Interrupted, KtoError, OutOfMemory, first_line, is_out_of_memory
@@ -134,6 +135,7 @@ app.command()(precompute)
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(export)
+app.command()(sample)
 app.command()(label)
 app.command()(outcome)
 app.command()(demo)

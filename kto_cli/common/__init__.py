@@ -13,6 +13,7 @@ config_file.py       settings from a config file or a run's kto_config.json
 binarize_config.py   settings of `kto binarize`
 eval_config.py       settings of `kto eval`
 export_config.py     settings of `kto export`
+sample_config.py     settings of `kto sample`
 label_config.py      settings of `kto label`
 outcome_config.py    settings of `kto outcome`
 install.py           pip commands for optional packages

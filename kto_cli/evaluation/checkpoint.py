@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from kto_cli.model.source import load_source, locate_base, locate_tokenizer, ope
 from kto_cli.model.written_files import check_files, is_model_folder
 from kto_cli.training.run.checkpoints import refuse_slices
 from kto_cli.training.run.run_dir import RunDir, read_settings
+
+Settings = TypeVar("Settings", bound=EvalConfig)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Checkpoint:
             return self.run / "eval" / self.folder.name
         return self.folder / "eval" if Path(self.name).is_dir() else Path("eval") / self.name.replace("/", "--")
 
-    def fill(self, config: EvalConfig) -> tuple[EvalConfig, LossSettings | None]:
+    def fill(self, config: Settings) -> tuple[Settings, LossSettings | None]:
         """The config with open settings (data, reference, beta, lengths) taken from the run, and the run's loss.
 
         Raises:

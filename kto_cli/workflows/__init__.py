@@ -11,6 +11,7 @@ device_memory.py  kto train --dry-run --device-memory
 evaluate.py       kto eval CHECKPOINT; kto eval --report-only
 compare.py        kto eval A B C
 export.py         kto export
+sample.py         kto sample
 label.py          kto label
 outcome.py        kto outcome
 outcome_tables.py  its tables and sentences

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import datetime
 import math
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kto_cli.common.cache import cache_folder
 from kto_cli.common.eval_config import REFERENCE, TARGET, EvalConfig
 from kto_cli.common.phase import STORED
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.rows import EncodedRow
-from kto_cli.data.texts import api_messages, offered
+from kto_cli.evaluation.answers.asking import (
+    answering_model,
+    as_questions,
+    connecting,
+    decoding_of,
+    fit_prompts,
+    store_of,
+)
 from kto_cli.evaluation.answers.choose import Lazy
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
 from kto_cli.evaluation.answers.statistics import describe
-from kto_cli.evaluation.answers.store import AnswerStore, answer_all
+from kto_cli.evaluation.answers.store import answer_all
 from kto_cli.evaluation.files import GENERATIONS, SAMPLES, write_lines, write_part
 from kto_cli.evaluation.prompts import ValidationPrompts, side_by_side
-from kto_cli.evaluation.server.client import CallBudget, ChatServer
-from kto_cli.evaluation.server.keys import ENGINE_KEY, key_for
-from kto_cli.model import lora
-from kto_cli.model.identity import numbers_identity, tokenizer_identity
-from kto_cli.model.lengths import independent_length
-from kto_cli.model.load import end_ids
 from kto_cli.model.logprobs.prepare import Prepared
-from kto_cli.model.source import locate_base, located_below
 from kto_cli.model.tokens.chat_template import TemplateRefuses
-from kto_cli.model.tokens.encoder import Encoder
 
 SHOWN = 4
 """Prompts whose answers are shown on the screen; the report shows more, samples.jsonl has all."""
@@ -60,8 +55,7 @@ class Answering:
     @property
     def decoding(self) -> Decoding:
         """The decoding of the config."""
-        config = self.config
-        return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
+        return decoding_of(self.config)
 
     def by(self, name: str, called: str, folder: Path, weights: str, model: Any, tokenizer: Any = None) -> None:
         """Generates a model's answers to all prompts, each process its share.
@@ -75,31 +69,12 @@ class Answering:
         prepared, accelerator, screen = self.prepared, self.accelerator, self.screen
         is_reference = name == REFERENCE
         own = tokenizer or (prepared.tokenizer if is_reference else prepared.served_tokenizer)
-        ends = tuple(sorted({*end_ids(model), own.eos_token_id}))
-        self.ends = self.ends or ends
-        subject = AnsweringModel(
-            name=called,
-            folder=folder,
-            tokenizer=own,
-            ends=ends,
-            context=independent_length(model.config),
-            model=lambda: model,
-            base=locate_base(folder) if lora.is_adapter(folder) else None,
-            stacked=lora.is_adapter(folder) and lora.is_adapter(located_below(folder)),
-            dtype=str(self.dtype).removeprefix("torch."),
-            trust_remote_code=self.config.trust_remote_code,
-            template_kwargs=self.config.chat_template_kwargs or {},
-        )
+        subject = answering_model(called, folder, own, model, self.dtype, self.config)
+        self.ends = self.ends or subject.ends
         rows = self.prompts.reference_rows if is_reference else self.prompts.rows
         questions = self._questions(rows, tokenizer, subject)
-        engine = Lazy(self.config.engine, subject, questions, screen.note, _connect(screen))
-        store = AnswerStore(
-            cache_folder(self.config),
-            fingerprint=numbers_identity(weights, str(self.dtype)),
-            reader=[list(ends), tokenizer_identity(Path(own.name_or_path), own)],
-            family=engine.family,
-            decoding=self.decoding,
-        )
+        engine = Lazy(self.config.engine, subject, questions, screen.note, connecting(screen))
+        store = store_of(subject, weights, self.dtype, engine.family, self.decoding, self.config)
         mine = range(accelerator.process_index, len(questions), accelerator.num_processes)
         with screen.progress(f"answers of {called}", len(mine), keeps=STORED):
             found = answer_all(engine, [questions[index] for index in mine], self.decoding, store, tick=screen.tick)
@@ -109,27 +84,15 @@ class Answering:
         """The prompts in the tokens they are scored with; for a model with another tokenizer, in its tokens."""
         texts = self.prompts.texts
         if tokenizer is None:
-            tokens = [list(row.own.prompt) for row in rows]
+            tokens = [row.own.prompt for row in rows]
         else:
-            named = self.prepared.template_date or self.config.template_date
-            date = datetime.date.fromisoformat(named) if named else None
-            encoder = Encoder(
-                tokenizer,
-                max_length=subject.context or self.prepared.max_length,
-                end_ids=subject.ends,
-                date=date,
-                template_kwargs=subject.template_kwargs,
-            )
-            room = [self.config.max_new_tokens] * len(rows)
-            found = encoder.fit_prompts(texts, room, range(len(rows)))
-            for fitted in found:
-                if fitted.refused:
-                    raise TemplateRefuses(fitted.refused)
-            tokens = [list(fitted.ids) for fitted in found]
-        return [
-            Question(row.id, ids, api_messages(text, arguments_as_text=True), offered(text))
-            for row, ids, text in zip(rows, tokens, texts, strict=True)
-        ]
+            date = self.prepared.template_date or self.config.template_date
+            longest = subject.context or self.prepared.max_length
+            fitted = fit_prompts(texts, subject, longest, date, self.config.max_new_tokens)
+            if refused := next((one.refused for one in fitted if one.refused), ""):
+                raise TemplateRefuses(refused)
+            tokens = [one.ids for one in fitted]
+        return as_questions([row.id for row in rows], tokens, texts)
 
     def _gathered(self, mine: dict[int, Answer]) -> list[Answer]:
         """The answers of all processes, in order."""
@@ -204,15 +167,3 @@ class Answering:
         )
         if found["generations"]["sentence"]:
             self.screen.say(found["generations"]["sentence"])
-
-
-def _connect(screen: Screen) -> Callable[[str], ChatServer]:
-    """Returns a function that opens connections to servers; only the number of prompts limits their calls."""
-
-    def connected(url: str) -> ChatServer:
-        key, calls = key_for(url, ENGINE_KEY), CallBudget(sys.maxsize)
-        server = ChatServer(url, key=key, key_name=ENGINE_KEY, calls=calls, say=screen.note)
-        server.reach()  # a server that is down is reported at once, not after all tries
-        return server
-
-    return connected

@@ -88,7 +88,7 @@ def _continuous(
 
 
 class Lazy:
-    """The engine of `--engine`, opened with the first question: if all answers are stored, it is never opened."""
+    """The engine of `--engine`, opened once, with the first question: if all answers are stored, it is never opened."""
 
     def __init__(
         self,
@@ -100,6 +100,7 @@ class Lazy:
     ) -> None:
         """As `choose`."""
         self._open = lambda decoding: choose(wanted, subject, questions, say, connect, decoding)
+        self._engine: Engine | None = None
         self.name = wanted
         self.family = wanted if wanted == "vllm" else f"server {wanted}" if is_url(wanted) else "transformers"
 
@@ -109,4 +110,5 @@ class Lazy:
         Raises:
             KtoError: as `choose` and the engine.
         """
-        yield from self._open(decoding).answers(questions, decoding)
+        self._engine = self._engine or self._open(decoding)
+        yield from self._engine.answers(questions, decoding)

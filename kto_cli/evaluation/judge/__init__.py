@@ -1,6 +1,7 @@
 """Which of two answers is better: a judge asked in both orders, the win rate.
 
 win_rate.py       a judge's answers to all prompts, and the win rate
+labels.py         labels and scores of single answers
 people.py         how far a judge agrees with people; the win rate corrected for its errors
 judge.py          what every judge can do; the estimate of calls; the run over all pairs
 comparisons.py    two answers to one prompt, in both orders
