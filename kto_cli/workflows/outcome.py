@@ -178,12 +178,18 @@ def answer_of(version: int, answer: LoggedAnswer, config: OutcomeConfig) -> Answ
 
 def strata(names: list[str], answers: list[Answer]) -> list[dict[str, Any]]:
     """Rated and desirable answers of each version by kind of prompt, the most frequent first."""
-    rated = [answer for answer in answers if answer.label is not None]
-    found = []
-    for stratum, count in Counter(answer.stratum for answer in rated).most_common():
-        of_versions = {}
-        for index, name in enumerate(names):
-            labels = [answer.label for answer in rated if (answer.stratum, answer.version) == (stratum, index)]
-            of_versions[name] = {"rated": len(labels), "desirable": sum(map(bool, labels))}
-        found.append({"stratum": stratum, "rated": count, "versions": of_versions})
-    return found
+    cells: dict[str, list[dict[str, int]]] = {}
+    for answer in answers:
+        if answer.label is not None:
+            of_versions = cells.setdefault(answer.stratum, [{"rated": 0, "desirable": 0} for _ in names])
+            of_versions[answer.version]["rated"] += 1
+            of_versions[answer.version]["desirable"] += answer.label
+    found = [
+        {
+            "stratum": stratum,
+            "rated": sum(cell["rated"] for cell in of_versions),
+            "versions": dict(zip(names, of_versions, strict=True)),
+        }
+        for stratum, of_versions in cells.items()
+    ]
+    return sorted(found, key=lambda one: -one["rated"])

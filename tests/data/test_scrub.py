@@ -244,6 +244,18 @@ def test_conversations_are_told_by_what_is_replaced(tmp_path):
         assert found["validation"] == 20, "five of ten conversations"
 
 
+@pytest.mark.slow
+def test_several_processes_replace_the_same(tmp_path):
+    rows = [
+        {"prompt": f"P{n}", "completion": f"A{n} {MAIL} " * (n % 3) or "None.", "label": n % 2 > 0} for n in range(1500)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one, two = (binarize(path, tmp_path / str(workers), scrub=True, workers=workers) for workers in (1, 2))
+    assert one["scrubbed"] == two["scrubbed"] == {"emails": {"values": 1500, "rows": 1000}}
+    assert one["files"]["train.parquet"] == two["files"]["train.parquet"]
+
+
 def test_two_answers_that_differ_in_what_is_replaced_alone_are_no_pair(tmp_path):
     path = tmp_path / "pairs.jsonl"
     pairs = [

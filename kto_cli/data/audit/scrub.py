@@ -1,4 +1,7 @@
-"""Personal data and keys replaced by their kind, such as <EMAIL>: in texts, chats, calls of tools and any JSON."""
+"""Personal data and keys replaced by their kind, such as <EMAIL>: in texts, chats, calls of tools and any JSON.
+
+They are told by their form alone; `common/secrets.py` removes this process's own keys, which it knows, in any encoding.
+"""
 
 from __future__ import annotations
 
