@@ -74,6 +74,12 @@ def test_scrubbed_text_stays_as_it_is(text):
     assert scrub(once, Finds()) == once
 
 
+def test_an_address_with_a_word_right_behind_it_is_replaced():
+    assert scrub(f"Ask {MAIL}A1 or {MAIL}.", Finds()) == "Ask <EMAIL> or <EMAIL>."
+    version = "node@18.2.0 kto@1.2.rc1 A@B.T"
+    assert scrub(version, Finds()) == version
+
+
 def test_values_in_json_keep_it_json():
     raw = json.dumps({"a": ["x\nmaria.keller@gmx.de"], "phone_number": "0170 8234567", "n": int(NAMES["visa"]), "b": 7})
     clean = json.loads(scrub_raw(raw, Finds()))

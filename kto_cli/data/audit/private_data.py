@@ -113,6 +113,8 @@ def is_email(name: str, host: str, wide: bool) -> bool:
     """Whether an address may be a person's."""
     end = host.rpartition(".")[2]
     is_end = (end.isalpha() and 2 <= len(end) <= 18) or end.startswith("xn--")
+    if wide and not host[0].isdigit():
+        is_end = len(end) > 1 and end[:2].isalpha()  # a word may stand right behind it: gmx.de2
     if not is_end or end.lower() in FILE_ENDS or len(name) > LONGEST_NAME or len(host) > LONGEST_HOST:
         return False
     if wide:
