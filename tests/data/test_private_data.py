@@ -133,10 +133,10 @@ def test_cards_that_are_found_have_a_checksum(text):
         )
 
 
-@given(st.sampled_from(sorted(IBAN_LENGTH)), st.integers(10, 10**27))
+@given(st.sampled_from(sorted(IBAN_LENGTH)), st.integers(10, 10**28 - 1))
 @settings(max_examples=200, deadline=None)
 def test_one_wrong_digit_makes_no_account(country, number):
-    account = str(number).zfill(27)[: IBAN_LENGTH[country] - 4]
+    account = str(number).zfill(28)[: IBAN_LENGTH[country] - 4]
     right = iban(country, account)
     assert of(right) & Found.IBAN or "000000" in account
     wrong = right[:-1] + str((int(right[-1]) + 1) % 10)
