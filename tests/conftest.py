@@ -181,9 +181,25 @@ def pairs(count: int) -> list[dict[str, str]]:
     ]
 
 
+def pairs_on_both_sides(count: int, validation: float) -> list[dict[str, str]]:
+    """`count` of `pairs`, of which the share `validation` (to one pair, at least two) are for validation."""
+    from kto_cli.data.pipeline.parsed_row import keys
+    from kto_cli.data.pipeline.split import below_threshold
+
+    many = pairs(20 * count)
+    held = below_threshold(keys([pair["prompt"] for pair in many]), validation, seed=0).tolist()
+    left = {True: max(2, round(validation * count)), False: count - max(2, round(validation * count))}
+    chosen = []
+    for pair, side in zip(many, held, strict=True):
+        if left[side]:
+            left[side] -= 1
+            chosen.append(pair)
+    return chosen
+
+
 def make_dataset(folder: Path, count: int, *, validation: float) -> Path:
-    """`count` pairs, binarized."""
-    source = write_lines(folder / "pairs.jsonl", pairs(count))
+    """`count` pairs, binarized, with exactly the share `validation` of them for validation."""
+    source = write_lines(folder / "pairs.jsonl", pairs_on_both_sides(count, validation))
     assert call("binarize", source, "--out", folder / "set", "--validation", validation).code == 0
     return folder / "set"
 

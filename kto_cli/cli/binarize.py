@@ -118,6 +118,13 @@ class RowFlags:
     ]
 
     validation: Annotated[float, _rows(help="Share of the rows in the validation split.")]
+    keep_split: Annotated[
+        str | None,
+        _rows(
+            metavar="DIR",
+            help="Earlier dataset whose prompts and conversations stay in their split; a hash splits new ones.",
+        ),
+    ]
     limit: Annotated[int | None, _rows(help="Maximum of training rows.")]
     balance: Annotated[bool, _rows("--balance", help="Keep equal numbers of rows of both classes.")]
     weights: Annotated[

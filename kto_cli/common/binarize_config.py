@@ -113,6 +113,8 @@ class BinarizeConfig:
     # split and sample; only training rows are sampled, so that different samples share one validation split
     validation: float = 0.05
     """Share of the rows in the validation split."""
+    keep_split: str | None = None
+    """An earlier dataset: its prompts and conversations stay on their sides of the split."""
     seed: int = 0
     """Seed of the validation split, of samples and of Bernoulli labels."""
     one_y_per_x: bool = False

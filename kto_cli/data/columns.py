@@ -1,4 +1,4 @@
-"""Numbers of all rows in memory, about 130 bytes per row; texts are on disk meanwhile."""
+"""Numbers of all rows in memory, about 150 bytes per row; texts are on disk meanwhile."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ class Columns:
     """[rows, 2] 128-bit hash of the completion."""
     group_keys: U8
     """[rows, 2] 128-bit hash of the group: rows of one conversation, which stay in one split."""
+    root_keys: U8
+    """[rows, 2] 128-bit hash of the prompt up to its first user turn, which decides the side of the split."""
     prompts: I8
     """Number from 0 for each distinct prompt."""
     completions: I8
     """Number from 0 for each distinct completion."""
     groups: I8
     """Number from 0 for each distinct group."""
+    roots: I8
+    """Number from 0 for each distinct root."""
     pairs: I8
     """Number shared by the two rows of a pair; -1 for a row of no pair."""
     labels: NDArray[numpy.int8]

@@ -27,6 +27,7 @@ from kto_cli.data.formats.records import Reject
 from kto_cli.data.pipeline.assign import assign
 from kto_cli.data.pipeline.export import write_exports
 from kto_cli.data.pipeline.export_pairs import rows_left_out
+from kto_cli.data.pipeline.kept_split import RULE, read_kept_split
 from kto_cli.data.pipeline.label_values import next_step, unread_labels, value_lines
 from kto_cli.data.pipeline.openings import separate_openings
 from kto_cli.data.pipeline.outcome import DROPPED, FIRST_REASON, REJECTED, Outcomes
@@ -64,6 +65,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             screen.warn(text)
         for text in one.notes:
             screen.note(text)
+    kept = None if config.keep_split is None else read_kept_split(Path(config.keep_split))
     encoder = None if config.model is None else encoder_for(config)  # a wrong --model fails before the sources are read
     with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
         with also_finding(*finders(config.scrub_model)):
@@ -71,10 +73,11 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         if not spool.rows:
             raise unused.as_error(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), sources, config)
         columns = spool.columns()
-        for text in separate_openings(columns, spool, config.validation):
+        alike, earlier_keys = separate_openings(columns, spool, config.validation)
+        for text in alike:
             screen.note(text)
         with screen.progress("finding duplicates, splitting", None, keeps=NOTHING_WRITTEN):
-            assigned = assign(columns, sources, config)
+            assigned = assign(columns, sources, config, earlier_keys=earlier_keys, kept=kept)
         for text in assigned.warnings:
             screen.warn(text)
         for text in assigned.notes:
@@ -101,7 +104,7 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         rows = {split: sum(labels.values()) for split, labels in result["splits"].items()}
         result["exports_left_out"] = rows_left_out(result["exports"], rows)
         result["decisions"] = unused.notes()
-        result["options"] = asdict(config)
+        result |= {"options": asdict(config), "split_rule": RULE}
         if config.scrub:
             result["scrubbed"] = replaced_values(unused.decisions.values())
         manifest = finish(writer, scrub_strings(result) if config.scrub else result)
@@ -211,6 +214,8 @@ def unlearnable(columns: Columns, outcomes: Outcomes, purpose: str) -> str | Non
         if not train["desirable"]:
             return f"There are no desirable rows among {len(prompts):,} training rows; --for sft needs some."
     elif not all(train.values()):
+        if fault := _taken_by_validation(columns, outcomes):
+            return fault
         both = per_class(columns, outcomes.kept)  # train and validation; the message names them if both lack the class
         counts, kind = (train, "training ") if all(both.values()) else (both, "")
         desirable, undesirable = counts.values()
@@ -218,6 +223,18 @@ def unlearnable(columns: Columns, outcomes: Outcomes, purpose: str) -> str | Non
         return fault if undesirable else f"{fault} For --loss sft, desirable rows are enough: add --for sft."
     if (prompts == prompts[0]).all():
         return f"All {len(prompts):,} rows have the same prompt; KTO also pairs prompts with answers to other prompts."
+    return None
+
+
+def _taken_by_validation(columns: Columns, outcomes: Outcomes) -> str | None:
+    """Fault if all rows of a class are for validation."""
+    train, validation = per_class(columns, outcomes.train), per_class(columns, outcomes.validation)
+    for name, rows in validation.items():
+        if rows and not train[name]:
+            return (
+                f"All {rows:,} {name} rows are for validation; KTO needs both classes for training. --validation 0 "
+                "takes none, another --seed others."
+            )
     return None
 
 

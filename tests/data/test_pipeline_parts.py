@@ -131,8 +131,8 @@ def columns(scores: list[float], *, by_label: bool = False, sources: list[int] |
     numbers = numpy.arange(count)
     keys = numpy.column_stack((numbers, numbers + 1)).astype("u8")
     return Columns(
-        **dict.fromkeys(("prompt_keys", "completion_keys", "group_keys"), keys),
-        **dict.fromkeys(("prompts", "completions", "groups"), numbers),
+        **dict.fromkeys(("prompt_keys", "completion_keys", "group_keys", "root_keys"), keys),
+        **dict.fromkeys(("prompts", "completions", "groups", "roots"), numbers),
         pairs=numpy.full(count, -1),
         labels=numpy.full(count, NO_LABEL, "i1"),
         scores=numpy.array(scores, "f8"),

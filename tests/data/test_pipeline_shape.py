@@ -356,12 +356,14 @@ def test_texts_of_which_a_fix_leaves_nothing_are_rejected(tmp_path):
     )
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
 def test_fixing_near_duplicates_keeps_them_on_one_side(tmp_path):
-    """Twenty pairs of prompts that differ in one word of twelve: with the fix no pair is torn apart."""
-    base = "please tell me how to water the {} fern in my {} kitchen near the old window today"
+    """Twenty pairs of prompts that differ in one word of 26: with the fix no pair is torn apart."""
     rows = [
-        (base.format(f"word{place}", f"hue{place}") + ending, f"answer {place} {ending}", place % 2)
-        for place in range(20)
+        (" ".join(first + second for second in LETTERS) + ending, f"answer {place} {ending}", place % 2)
+        for place, first in enumerate(LETTERS[:20])
         for ending in ("", " please")
     ]
     typed = ratings(tmp_path, rows)
@@ -383,7 +385,7 @@ def test_fixing_near_duplicates_keeps_them_on_one_side(tmp_path):
 @pytest.mark.parametrize("source", ["trl", "hh-rlhf"])
 def test_other_tools_formats_have_the_same_rows(tmp_path, source):
     typed = write(tmp_path, source, made(source, ()))
-    result = binarize(typed, out=tmp_path / "set", validation=0.3, formats=("trl", "llama-factory", "halos"))
+    result = binarize(typed, out=tmp_path / "set", validation=0.5, formats=("trl", "llama-factory", "halos"))
     for split in ("train", "validation"):
         rows = table(tmp_path / f"set/{split}.parquet")
         trl = lines_of(tmp_path / f"set/trl/{split}.jsonl")

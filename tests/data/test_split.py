@@ -1,25 +1,26 @@
-"""Validation split: units against union by hand, official splits kept, nothing shared between the splits."""
+"""Validation split: no validation row ever moves to training, official splits kept, nothing shared by both sides."""
 
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kto_cli.data.pipeline.kept_split import KeptSides
 from kto_cli.data.pipeline.split import (
     DETAILS,
+    SHARED,
     Split,
-    number_validation,
+    below_threshold,
+    most_of_a_root,
     smallest_keys,
     split,
     split_units,
-    training_rows,
 )
-from kto_cli.data.seeded_order import priority, row_keys
+from kto_cli.data.seeded_order import row_keys
 
 ROW = st.tuples(
     st.integers(0, 7),  # prompt
@@ -41,16 +42,32 @@ def columns(rows: list[tuple]) -> list[numpy.ndarray]:
 
 
 def split_rows(
-    rows: list[tuple], share: float = 0.5, seed: int = 0, *, clustered: bool = True, renumber: bool = False
+    rows: list[tuple],
+    share: float = 0.5,
+    seed: int = 0,
+    *,
+    clustered: bool = True,
+    renumber: bool = False,
+    kept: KeptSides | None = None,
+    pairs: list[int] | None = None,
+    roots: list[int] | None = None,
 ) -> Split:
+    """Splits rows; each prompt is a root unless `roots` says otherwise."""
     prompts, groups, clusters, labels, official, sources, used = columns(rows)
-    group_keys = row_keys(groups)
+    group_keys, keys = row_keys(groups), row_keys(prompts, groups, labels)
+    numbers = prompts if roots is None else numpy.array(roots, dtype=numpy.int64)
+    root_keys = row_keys(numbers)
     if renumber:
+        numbers = numbers * 3 % 8
         prompts, groups, clusters = prompts * 5 % 8, groups * 3 % 8, numpy.where(clusters < 0, -1, 3 - clusters)
     return split(
         prompts=prompts,
         groups=groups,
         group_keys=group_keys,
+        roots=numbers,
+        root_keys=root_keys,
+        keys=keys,
+        pairs=numpy.array(pairs or [-1] * len(rows), dtype=numpy.int64),
         labels=labels,
         official=official,
         sources=sources,
@@ -58,7 +75,29 @@ def split_rows(
         seed=seed,
         clusters=clusters if clustered else None,
         rows=used,
+        kept=kept,
     )
+
+
+def training(result: Split, rows: list[tuple]) -> numpy.ndarray:
+    """Rows that are neither for validation nor dropped."""
+    left = columns(rows)[6] & ~result.validation
+    for flags in result.dropped.values():
+        left &= ~flags
+    return left
+
+
+LEFT_OUT = {"large_validation", "few_validation", "near_duplicate_training"}
+
+
+def halves(rows: list[tuple]) -> list[int]:
+    """Roots that two prompts share."""
+    return [row[0] // 2 for row in rows]
+
+
+def drawn(root: int, share: float = 0.5, seed: int = 0) -> bool:
+    """Whether the hash of this root is below the threshold."""
+    return bool(below_threshold(row_keys(numpy.array([root])), share, seed)[0])
 
 
 def plain(
@@ -133,82 +172,59 @@ def test_smallest_keys_as_naive(rows):
 # --- the split --------------------------------------------------------------------------------
 
 
-def test_number_validation():
-    """The number of units whose rows are nearest to the share: 3 + 3 + 3 of 10 wanted, not 12."""
-    ones = numpy.ones(1000, dtype=numpy.int64)
-    assert [number_validation(share, ones) for share in (0.0, 0.001, 0.05, 0.5)] == [2, 2, 50, 500]
-    assert number_validation(0.1, 3 * ones[:34]) == 3
-    assert number_validation(0.1, 4 * ones[:25]) == 3  # 12, as near as 8
-    assert number_validation(0.1, ones[:50], left=50) == 10
-    assert number_validation(0.9, ones[:50], left=50) == 50
-
-
 @settings(max_examples=250, deadline=None)
 @given(ROWS, st.sampled_from([0.0, 0.1, 0.5, 0.99]), st.integers(0, 5), st.booleans())
 def test_nothing_is_shared_and_every_row_has_one_place(rows, share, seed, clustered):
     """Also where one prompt has several groups, one group several prompts, and sources overlap."""
-    result = split_rows(rows, share, seed, clustered=clustered)
+    result = split_rows(rows, share, seed, clustered=clustered, roots=halves(rows))
     prompts, groups, clusters, _, official, sources, used = columns(rows)
     members = [prompts, groups, clusters] if clustered else [prompts, groups]
-    train = training_rows(used, result.validation, members)
+    train = training(result, rows)
     places = sum(flags.astype(int) for flags in (train, result.validation, *result.dropped.values()))
     assert (places == used).all()
     for numbers in members:
         assert not (set(numbers[train].tolist()) & set(numbers[result.validation].tolist())) - {-1}
-    # official rows are held out, the other rows of their sources are not
     own = set(sources[official & used].tolist())
     for position, source in enumerate(sources.tolist()):
         if source in own:
             assert result.validation[position] == (official & used)[position]
+        else:
+            due = bool(used[position]) and drawn(int(prompts[position]) // 2, share, seed)
+            left_out = any(result.dropped[name][position] for name in LEFT_OUT & set(result.dropped))
+            assert not result.validation[position] or due
+            if "No validation split" not in str(result.warnings):
+                assert result.validation[position] == (due and not left_out)
     # why a row is dropped: the first of prompt, group and cluster that it shares
-    for reason, numbers in zip(DETAILS, members, strict=False):
+    for reason, numbers in zip(SHARED, members, strict=False):
         held = set(numbers[result.validation].tolist()) - {-1}
-        assert all(number in held for number in numbers[result.dropped[reason]].tolist())
-    if not own:
-        assert not any(flags.any() for flags in result.dropped.values())
+        if reason in result.dropped:
+            assert all(number in held for number in numbers[result.dropped[reason]].tolist())
 
 
-def drawn_by_hand(sets: list[set[int]], share: float) -> list[set[int]]:
-    """The first units, one more while that brings the rows nearer to the share; at least two, and two are left."""
-    rows = sum(map(len, sets))
-    wanted = share * rows
-    may = [members for members in sets if len(members) <= max(wanted / 4, 2 * rows / len(sets))]
-    chosen: list[set[int]] = []
-    for members in may:
-        before = sum(map(len, chosen))
-        if len(chosen) >= 2 and abs(before + len(members) - wanted) > abs(before - wanted) + 1e-9:
-            break
-        chosen.append(members)
-    return [] if len(sets) < 4 else chosen[: len(sets) - 2]
-
-
-@settings(max_examples=150, deadline=None)
-@given(ROWS, st.integers(0, 5))
-def test_the_seeded_split_as_naive(rows, seed):
-    """Families by hand, in the order of the hash of their smallest group key; undone if the draw takes a class."""
-    rows = [(*row[:4], False, 0, row[6]) for row in rows]
-    result = split_rows(rows, 0.4, seed)
-    sets = naive_families(rows)
-
-    def key(members: set[int]) -> tuple:
-        return min(tuple(row_keys(numpy.array([rows[member][1]]))[0].tolist()) for member in members)
-
-    def place(members: set[int]) -> int:
-        return int(priority(numpy.array([key(members)], dtype=numpy.uint64), seed, "held out")[0])
-
-    held = set().union(*drawn_by_hand(sorted(sets, key=place), 0.4))
-    there = {position for position, row in enumerate(rows) if row[6]}
-    if {rows[position][3] for position in there - held} != {rows[position][3] for position in there}:
-        held = set()
-    assert set(numpy.flatnonzero(result.validation).tolist()) == held
-    for members in sets:
-        assert {tuple(result.unit_keys[member].tolist()) for member in members} == {key(members)}
+@settings(max_examples=250, deadline=None)
+@given(ROWS, ROWS, st.integers(0, 5), st.booleans(), st.randoms(use_true_random=False))
+def test_validation_rows_stay_when_rows_are_added(rows, more, seed, clustered, random):
+    """New rows come anywhere, of new and old prompts, conversations, clusters and sources; also official ones."""
+    more = [(*row[:4], False, 3 + row[5], row[6]) for row in more]
+    order = list(range(len(rows) + len(more)))
+    random.shuffle(order)
+    together = [*rows, *more]
+    now_there = [together[position] for position in order]
+    before = split_rows(rows, 0.4, seed, clustered=clustered, roots=halves(rows))
+    after = split_rows(now_there, 0.4, seed, clustered=clustered, roots=halves(now_there))
+    trained, validated = training(after, now_there), after.validation
+    left_out = [flags for name, flags in after.dropped.items() if name in LEFT_OUT]
+    for position in numpy.flatnonzero(before.validation):
+        now = order.index(position)
+        assert not trained[now]
+        assert validated[now] or any(flags[now] for flags in left_out)
 
 
 @settings(max_examples=100, deadline=None)
 @given(ROWS, st.integers(0, 5))
 def test_the_order_of_the_rows_is_nothing(rows, seed):
     """Nor are the numbers of prompts and groups, which follow the order: keys are of the content."""
+    rows = list({(row[0], row[1], row[3]): row for row in rows}.values())  # copies of a row are alike to the limit
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     found = split_rows(rows, 0.4, seed)
@@ -219,71 +235,107 @@ def test_the_order_of_the_rows_is_nothing(rows, seed):
     assert (shuffled.notes, shuffled.warnings) == (found.notes, found.warnings)
 
 
+def test_the_share_is_of_rows():
+    """Prompts of 1 to 9 rows, 20,000 rows: a tenth of the rows is validation, to within 4 deviations: the variance is
+    p (1 - p) times the sum of squared sizes, 4,000 prompts of mean square 31.7: 107 rows."""
+    rows = [(n, n * 10 + k, -1, k % 2, False, 0, True) for n in range(4000) for k in range(1 + n % 9)]
+    for seed in range(5):
+        assert abs(split_rows(rows, 0.1, seed, clustered=False).validation.sum() - 0.1 * len(rows)) < 428
+
+
 def test_seeds_differ_and_repeat():
-    rows = plain(200)
+    rows = plain(2000)
     sides = [tuple(split_rows(rows, 0.1, seed).validation.tolist()) for seed in (0, 0, 1)]
     assert sides[0] == sides[1] != sides[2]
-    assert sum(sides[0]) == sum(sides[2]) == 20
+    both = numpy.array(sides[0]) & numpy.array(sides[2])
+    assert abs(sum(sides[0]) - 200) < 54  # 4 sqrt(2000 * 0.1 * 0.9)
+    assert both.sum() < 46  # of 20 expected if the seeds are independent: 6 deviations
 
 
-def test_more_data_moves_few_families():
-    fewer, more = split_rows(plain(400), 0.1), split_rows(plain(420), 0.1)
-    assert int(fewer.validation.sum()) == 40
-    assert int((fewer.validation & more.validation[:400]).sum()) >= 35
+def test_a_large_root_does_not_swamp_the_split():
+    """500 rows of one drawn prompt beside 500 single ones: at 5 %, 12 of them are for validation, the others in
+    no split, which is a warning; the first rows of a seeded order, whatever else is added to the prompt."""
+    number = next(n for n in range(1000) if drawn(n, 0.05))
+    rows = [(number, 1000 + k, -1, k % 2, False, 0, True) for k in range(500)]
+    rows += [(n, n, -1, n % 2, False, 0, True) for n in range(2000, 2500)]
+    result = split_rows(rows, 0.05)
+    assert most_of_a_root(0.05, 1000) == 12
+    assert result.validation[:500].sum() == 12
+    assert result.dropped["large_validation"].sum() == 488
+    assert not training(result, rows)[:500].any()
+    assert result.warnings[0] == f"488 rows dropped: {DETAILS['large_validation']}."
 
 
-def test_a_row_more_in_a_family_does_not_move_it():
-    """A conversation that goes on has more prompts and the same root."""
-    rows = plain(100)
-    more = [*rows, *((100 + n, n, -1, 1, False, 0, True) for n in range(100))]
-    assert split_rows(rows).validation.tolist() == split_rows(more).validation[:100].tolist()
+def test_the_limit_of_a_root_keeps_pairs_whole():
+    number = next(n for n in range(100) if drawn(n))
+    rows = [(500 + k // 2, number, -1, k % 2, False, 0, True) for k in range(40)]
+    others = [(n, n, -1, n % 2, False, 0, True) for n in range(200, 240)]
+    pairs, roots = [k // 2 for k in range(40)] + [-1] * 40, [number] * 40 + [row[0] for row in others]
+    held = split_rows([*rows, *others], 0.5, pairs=pairs, roots=roots).validation[:40]
+    assert held.sum() == 10
+    assert (held[::2] == held[1::2]).all()
 
 
-def test_large_families_are_not_drawn_more_often():
-    """Of 1,000 units half have ten rows and half one: half of the rows are about 500 units, 250 of each, give or take
-    4 deviations (hypergeometric: sqrt(500 * 1/2 * 1/2 * 500/999) = 7.9)."""
-    rows = [(n * 10 + k, n * 10 + k, n, k % 2, False, 0, True) for n in range(1000) for k in range(10 if n % 2 else 1)]
-    held = split_rows(rows, 0.5).validation
-    small = sum(bool(held[position]) for position, row in enumerate(rows) if row[2] % 2 == 0)
-    assert abs(small - 250) < 32
+def test_a_row_that_joins_two_sides_never_takes_validation_to_training():
+    """A new row has a training prompt and is of the conversation of a validation row: it is dropped and counted, the
+    other rows stay where they are."""
+    held = next(n for n in range(100) if drawn(n))
+    trained = next(n for n in range(100) if not drawn(n))
+    rows = [(n, n, -1, n % 2, False, 0, True) for n in (held, trained, *range(100, 140))]
+    joining = (trained, held, -1, 0, False, 0, True)
+    before, after = split_rows(rows), split_rows([*rows, joining])
+    assert before.validation[:2].tolist() == [True, False]
+    assert after.validation.tolist() == [*before.validation, False]
+    assert training(after, [*rows, joining]).tolist() == [*training(before, rows), False]
+    assert after.dropped["conversation_validation"].tolist() == [False] * len(rows) + [True]
+    result = after
+    assert any(note.startswith("1 training row dropped, which share") for note in result.notes)
 
 
-def units_of(*sizes: int) -> list[tuple]:
-    """Clusters of these sizes, each row with a prompt of its own."""
-    names = [number for number, size in enumerate(sizes) for _ in range(size)]
-    return [(n, n, names[n], n % 2, False, 0, True) for n in range(len(names))]
+def test_a_cluster_of_near_duplicates_loses_the_rows_of_one_side():
+    """A template of 200 prompts on both sides: at 5 % the hash of its smallest root mostly says training, and the few
+    rows that were drawn are left out; the others train."""
+    rows = [(n, n, 0, n % 2, False, 0, True) for n in range(200)] + plain(400)[200:]
+    result = split_rows(rows, 0.05)
+    held = numpy.array([drawn(n, 0.05) for n in range(200)])
+    assert 0 < held.sum() < 20
+    assert result.dropped["near_duplicate_training"][:200].tolist() == held.tolist()
+    assert training(result, rows)[:200].tolist() == (~held).tolist()
 
 
-def test_the_share_is_of_rows():
-    """Units of 1 to 9 rows: a tenth of the rows is validation, to within half of the largest unit."""
-    rows = units_of(*(1 + n % 9 for n in range(200)))
-    for seed in range(5):
-        result = split_rows(rows, 0.1, seed)
-        assert abs(result.validation.sum() - 0.1 * len(rows)) <= 5
-        assert result.warnings == []
+# --- an earlier split that is kept ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_one_very_large_unit_does_not_swallow_the_split(seed):
-    """A template of 300 prompts beside 700 single ones: it stays in training, whatever the seed."""
-    result = split_rows(units_of(300, *[1] * 700), 0.05, seed)
-    assert result.validation.sum() == 50
-    assert not result.validation[:300].any()
-    assert result.warnings == []
+def sides_of(rows: list[tuple], *, validation: set[int], training: set[int]) -> KeptSides:
+    """Sides known by prompt."""
+    prompts = [row[0] for row in rows]
+    return KeptSides(
+        numpy.array([prompt in validation for prompt in prompts], dtype=bool),
+        numpy.array([prompt in training - validation for prompt in prompts], dtype=bool),
+        numpy.zeros((2, len(rows)), dtype=bool),
+    )
 
 
-def test_a_share_that_is_not_reached_is_a_warning():
-    few = split_rows(units_of(3800, *[1] * 130), 0.05)
-    assert few.validation.sum() == 129  # two units are left to training, the large one and another
-    assert few.warnings == [
-        "Validation split: 129 of 3,930 rows (3.3%), and 5.0% were asked for: "
-        "3,800 rows belong together (one prompt, conversation or cluster) and are never drawn."
-    ]
-    many = split_rows(units_of(*[2] * 10), 0.05)
-    assert many.validation.sum() == 4
-    assert many.warnings == [
-        "Validation split: 4 of 20 rows (20.0%), and 5.0% were asked for: it needs at least 2 prompts."
-    ]
+@settings(max_examples=250, deadline=None)
+@given(ROWS, st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)), st.integers(0, 5))
+def test_kept_sides_come_before_the_hash(rows, validation, train, seed):
+    """Whatever the earlier split was: its validation prompts are never trained on, its training prompts never validated
+    on, and a conversation with one of either kind has that side."""
+    rows = [(*row[:4], False, 0, row[6]) for row in rows]
+    result = split_rows(rows, 0.4, seed, kept=sides_of(rows, validation=validation, training=train))
+    trained = training(result, rows)
+    for position, row in enumerate(rows):
+        if row[0] in validation:
+            assert not trained[position]
+        elif row[0] in train:
+            assert not result.validation[position]
+    used = [row for row in rows if row[6]]
+    for position, row in enumerate(rows):
+        of_group = {other[0] for other in used if other[1] == row[1]}
+        if row[6] and of_group & validation:
+            assert not trained[position]
+        elif row[6] and of_group & train:
+            assert not result.validation[position]
 
 
 # --- official splits --------------------------------------------------------------------------
@@ -315,14 +367,15 @@ def test_an_official_split_is_kept_and_what_touches_it_is_dropped():
 
 
 def test_in_a_mix_each_source_without_a_split_gets_a_seeded_one():
-    """Source 0 has 10 official rows of 50; of the 100 prompts of source 1, one in ten is drawn."""
+    """Source 0 has 10 official rows of 50; of the 100 prompts of source 1, those are drawn whose hash is low."""
     rows = plain(150, official=lambda n: n < 10, source=lambda n: int(n >= 50), label=lambda n: n % 3 % 2)
     result = split_rows(rows, 0.1)
     assert result.validation[:50].tolist() == [True] * 10 + [False] * 40
-    assert int(result.validation[50:].sum()) == 10
+    assert result.validation[50:].tolist() == [drawn(n, 0.1) for n in range(50, 150)]
+    count = int(result.validation[50:].sum())
     assert result.notes == [
         "Validation split: 1 of 2 sources have an official one, which is used.",
-        "Validation split: 10 of 100 rows of the other sources, 10 of 100 prompts or conversations (seed 0).",
+        f"Validation split: {count} of 100 rows, {count} of 100 prompts or conversations (seed 0).",
     ]
 
 
@@ -333,50 +386,59 @@ def test_in_a_mix_train_rows_of_any_source_that_touch_validation_rows_are_droppe
     own = [(n, n, -1, n % 2, False, 0, True) for n in range(1, 30)]
     other = [(n, n, -1, n % 2, False, 1, True) for n in range(30)]
     result = split_rows([*official, *own, *other], 0.2, clustered=False)
-    drawn = {n for n in range(30) if result.validation[30 + n]}
-    assert len(drawn) == 6
+    chosen = {n for n in range(30) if drawn(n, 0.2)}
+    assert {n for n in range(30) if result.validation[30 + n]} == chosen
     left = {row for row in range(60) if result.dropped["prompt_validation"][row]}
-    assert left == {n for n in drawn if n > 0} | ({30} - {30 + n for n in drawn})
+    assert left == {n for n in chosen if n > 0} | ({30} - {30 + n for n in chosen})
 
 
 # --- what is said -----------------------------------------------------------------------------
 
 
-def test_few_prompts_and_whole_classes():
-    few = split_rows(plain(3), 0.5)
-    assert few.warnings == [
-        "No validation split: 3 prompts, and at least 4 are needed. kto eval will need another dataset."
+def test_few_validation_rows_and_none_are_warnings():
+    rows = [(n, n, -1, k, False, 0, True) for n in range(40) for k in (0, 1)]
+    count = int(split_rows(rows).validation.sum())
+    few = f"Only {count} validation rows: below 100, intervals are wide and few verdicts are sure."
+    assert split_rows(rows).warnings == [f"{few} More feedback gives more."]
+    assert split_rows(plain(1000), 0.05).warnings[0].endswith("sure. --validation 0.1 would give about 100.")
+    none = [row for row in plain(40) if not drawn(row[0])]
+    assert split_rows(none).warnings == [
+        f"No validation split: none of {len(none)} rows was drawn; a larger --validation draws more. kto eval will "
+        "need another dataset."
     ]
-    assert not few.validation.any()
-    assert split_rows(plain(3), 0.0).warnings == []
-    assert split_rows(units_of(5, 5, 5), 0.5).warnings == [
-        "No validation split: 15 prompts in 3 groups that may not be split (a conversation, near-duplicates), "
-        "and at least 4 are needed. kto eval will need another dataset."
-    ]
-    assert split_rows([], 0.5).warnings == []
-    for seed in range(8):
-        one = split_rows(plain(4, label=lambda n: int(n > 0)), 0.5, seed)
-        assert not one.validation[0]
-        why = "No validation split: it would take all rows of one class."
-        assert one.validation.any() or one.warnings == [f"{why} kto eval will need another dataset."]
+    assert split_rows(none, 0.0).warnings == split_rows([]).warnings == []
+
+
+def test_too_few_prompts_make_no_validation_split():
+    """Below four prompts or conversations all rows are for training, and of one drawn prompt alone none."""
+    three = plain(3)
+    result = split_rows(three, 0.99)
+    assert training(result, three).all()
+    why = "No validation split: 3 prompts or conversations, and 4 are needed. kto eval will need another dataset."
+    assert result.warnings == [why]
+    alone = [row for row in plain(200) if not drawn(row[0])]
+    number = next(n for n in range(200) if drawn(n))
+    rows = [*alone, (number, number, -1, 1, False, 0, True)]
+    result = split_rows(rows)
+    assert not result.validation.any()
+    assert result.dropped["few_validation"].tolist() == [False] * len(alone) + [True]
+    assert training(result, rows).sum() == len(alone)
+
+
+def test_the_draw_never_takes_a_class_or_all_prompts():
+    """All rows are for training then, until there is a row of that class, or a prompt, on the training side."""
+    rows = [(n, n, -1, int(not drawn(n)), False, 0, True) for n in range(40)]
+    result = split_rows(rows)
+    assert training(result, rows).all()
+    why = "No validation split: it would take all rows of one class. kto eval will need another dataset."
+    assert result.warnings == [why]
+    number = next(n for n in range(100, 200) if not drawn(n))
+    assert split_rows([*rows, (number, number, -1, 0, False, 0, True)]).validation.any()
+    rows = [row for row in plain(80) if drawn(row[0])]
+    assert "less than two prompts or conversations for training" in split_rows(rows).warnings[0]
 
 
 def test_one_class_alone_can_be_validation_but_is_said():
-    result = split_rows(plain(20, label=lambda n: 1), 0.2)
-    assert int(result.validation.sum()) == 4
-    assert result.notes == ["Validation split: 4 of 20 rows, 4 of 20 prompts or conversations (seed 0)."]
+    result = split_rows(plain(20, label=lambda n: 1))
+    assert result.validation.any()
     assert result.warnings == ["All validation rows have the same label, so kto eval cannot compute an AUC."]
-
-
-def test_a_split_of_another_source_that_takes_a_class_does_not_undo_the_draw():
-    """Source 0's own test split has the only undesirable row; source 1 is drawn from all the same."""
-    rows = [(0, 0, -1, 0, True, 0, True), *((n, n, -1, 1, False, 1, True) for n in range(1, 41))]
-    assert int(split_rows(rows, 0.1).validation.sum()) == 5
-
-
-def test_the_chosen_of_two_seeds_are_unlike():
-    """No seed's order is another's shifted: places under neighbouring seeds are uncorrelated (|r| < 4 / sqrt(n))."""
-    keys = row_keys(numpy.arange(10_000))
-    places = [priority(keys, seed, "held out").astype(float) for seed in range(4)]
-    for left, right in pairwise(places):
-        assert abs(numpy.corrcoef(left, right)[0, 1]) < 0.04

@@ -376,8 +376,8 @@ def test_the_recipe_of_the_readme_runs(workplace, pico):
     recipe = section(README.read_text(encoding="utf-8"), "## From a log to a served model")
     things = ("fern", "kettle", "bicycle", "parrot", "violin", "map", "lantern", "tent", "kite", "clock")
     lines = [
-        f"How do I clean a {thing} {n}?,{['Dry cloth', 'Go away'][n % 2]} {thing}.,{['up', 'down'][n % 2]},v{n // 20}"
-        for n, thing in enumerate(4 * things)
+        f"How do I clean a {thing} {n}?,{['Dry cloth', 'Go away'][n % 2]} {thing}.,{['up', 'down'][n % 2]},v{n // 60}"
+        for n, thing in enumerate(12 * things)
     ]
     Path("support.csv").write_text("\n".join(["user_msg,bot_reply,thumb,model", *lines]) + "\n", encoding="utf-8")
     page = workplace / "recipe.md"

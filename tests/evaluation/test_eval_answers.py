@@ -183,7 +183,8 @@ def test_another_checkpoint_answers_too(kto: Command, place, opened, other):
     assert [Path(name).name for name in opened] == ["pico", "a", Path(other).name]
     found = samples("a")
     assert all(sample[other] for sample in found)
-    assert any(sample[other] != sample["policy"] for sample in found)
+    if not other.startswith("a/"):  # an earlier step may answer alike
+        assert any(sample[other] != sample["policy"] for sample in found)
     generations = part("a", "generations.json")
     assert list(generations["models"]) == ["reference", "policy", other, "target"]
     assert other in ran.out.partition("Answers to the same validation prompts")[2], "also on the screen"

@@ -19,7 +19,7 @@ from kto_cli.common.screen import Screen
 QUIET = Screen(quiet=True)
 PAGE = REPOSITORY / "docs" / "python.md"
 PAIRS = [
-    {"prompt": f"Question {n}?", "chosen": f"A good answer, {n}.", "rejected": f"A bad one, {n}."} for n in range(20)
+    {"prompt": f"Question {n}?", "chosen": f"A good answer, {n}.", "rejected": f"A bad one, {n}."} for n in range(60)
 ]
 
 

@@ -47,15 +47,17 @@ def test_result_keys_and_counts(tmp_path):
     with path.open("a") as file:
         file.write('{"prompt": "Q", "completion": "A", "label": "yes"}\nbroken\n')
     screen = Recorder()
-    result = binarize(path, tmp_path / "out", screen, validation=0.1)
+    result = binarize(path, tmp_path / "out", screen, validation=0.4)
+    prompts = 20 - result["validation"] // 2
+    assert 0 < prompts < 20
     assert set(result) >= KEYS
     assert adds_up(result)
     assert (result["lines_in"], result["rows_in"]) == (42, 42)
-    assert (result["desirable"], result["undesirable"], result["validation"]) == (18, 18, 4)
+    assert (result["desirable"], result["undesirable"], result["validation"]) == (prompts, prompts, 40 - 2 * prompts)
     assert result["rejected"] == {"label_not_accepted": 1, "not_json": 1}
-    assert result["lambda_interval"] == lambda_interval(18, 18)
+    assert result["lambda_interval"] == lambda_interval(prompts, prompts)
     data = load_data_dir(tmp_path / "out")
-    assert Counter(row.label for row in data.train) == {True: 18, False: 18}
+    assert Counter(row.label for row in data.train) == {True: prompts, False: prompts}
     shared = set(result) - {"out"}
     as_json = json.loads(json.dumps(result))
     assert {key: data.manifest[key] for key in shared} == {key: as_json[key] for key in shared}
@@ -154,7 +156,7 @@ def test_rows_that_were_dropped_are_in_the_error_too(tmp_path):
 def test_few_prompts_are_all_learned_from(tmp_path):
     screen = Recorder()
     assert binarize(thumbs(tmp_path, count=3), tmp_path / "out", screen)["validation"] == 0
-    assert "3 prompts, and at least 4 are needed" in screen.warnings[0]
+    assert "3 prompts or conversations, and 4 are needed" in screen.warnings[0]
 
 
 def test_a_class_is_never_validation_as_a_whole(tmp_path):
@@ -205,11 +207,11 @@ def test_official_split_is_kept_and_train_rows_that_touch_it_are_dropped(tmp_pat
 
 
 def test_one_conversation_stays_on_one_side(tmp_path):
-    pairs = [hh_pair(number, root=f"Root {number % 9}") for number in range(90)]
+    pairs = [hh_pair(number, root=f"Root {number % 30}") for number in range(90)]
     binarize("hh-rlhf", tmp_path / "out", from_path=str(write_lines(tmp_path / "a.jsonl", *pairs)), validation=0.3)
     data = load_data_dir(tmp_path / "out")
     roots = [{row.prompt[0]["content"] for row in rows} for rows in (data.train, data.validation)]
-    assert len(roots[1]) == 3
+    assert roots[1]
     assert not roots[0] & roots[1]
 
 
@@ -353,7 +355,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("seed", [0, 14])
 def test_a_greeting_ties_no_chats_together(tmp_path, seed):
-    """300 of 400 chats begin with two equal turns: the share that is asked for is reached, and the reason is said."""
+    """300 of 400 chats begin with two equal turns: they are on both sides as the others are, and the reason is said."""
     chats = [
         ["Hello", "Hi!", "How are you?", "Fine.", f"What about item {n}?", f"Answer {n}."]
         if n % 4
@@ -363,7 +365,7 @@ def test_a_greeting_ties_no_chats_together(tmp_path, seed):
     lines = [{"messages": turns(*texts), "label": n % 3 == 0} for n, texts in enumerate(chats)]
     screen = Recorder()
     result = binarize(str(write_lines(tmp_path / "a.jsonl", *lines)), tmp_path / "out", screen, seed=seed)
-    assert result["validation"] == 20
+    assert abs(result["validation"] - 20) < 18  # 4 sqrt(400 * 0.05 * 0.95)
     assert [note for note in screen.notes if "begin alike" in note] == [
         "300 rows begin alike ('Hello Hi! How are you?'): they are told apart by their next turns, "
         "as 300 conversations."

@@ -31,10 +31,10 @@ def sha(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def small_sample(pico, tmp_path_factory) -> Path:
-    """A sample as the built-in one, its first 40 pairs and a pico model."""
+    """A sample as the built-in one, its first 64 pairs and a pico model."""
     folder = tmp_path_factory.mktemp("sample")
     with gzip.open(SAMPLE / "hh-rlhf/harmless-base/train.jsonl.gz", "rt", encoding="utf-8") as file:
-        lines = file.readlines()[:40]
+        lines = file.readlines()[:64]
     (folder / "hh-rlhf/harmless-base").mkdir(parents=True)
     with gzip.open(folder / "hh-rlhf/harmless-base/train.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(lines)

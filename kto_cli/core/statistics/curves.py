@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+FEW_VALIDATION_ROWS = 100
+"""Validation rows below which it is said that they are few: the interval of an AUC is then wider than +-0.1."""
 FELL = -1.0
 """Nats that the log-ratio of a typical row of both classes lost, for a warning."""
 LEAST_FALL = 0.05
@@ -28,7 +30,7 @@ def row_warnings(found: dict[str, Any] | None) -> list[str]:
     """Warnings from metrics of validation rows (`validation_metrics`)."""
     if not found:
         return []
-    warnings = []
+    warnings = [few_rows(found["rows"])] if found["rows"] < FEW_VALIDATION_ROWS else []
     fallen = found["log_ratio_desirable"], found["log_ratio_undesirable"]
     if _fell(*fallen) and found["log_ratio_desirable_interval"][1] < 0:
         warnings.append(both_fell(*fallen, found["log_ratio_per_token_desirable"]))
@@ -40,6 +42,14 @@ def row_warnings(found: dict[str, Any] | None) -> list[str]:
             "rows that moved most)."
         )
     return warnings
+
+
+def few_rows(count: int, advice: str = "Binarize with a larger --validation, or collect more feedback.") -> str:
+    """Warning that the validation rows are few."""
+    return (
+        f"Only {count} validation {'row' if count == 1 else 'rows'}: below {FEW_VALIDATION_ROWS}, intervals are wide "
+        f"and few verdicts are sure. {advice}"
+    )
 
 
 def _fell(desirable: float, undesirable: float) -> bool:

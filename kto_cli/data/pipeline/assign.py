@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.data.audit.checks import examine, fix_mask, prompt_clusters
 from kto_cli.data.audit.findings import Finding
 from kto_cli.data.columns import I8, U8, Columns, Flags
+from kto_cli.data.pipeline.kept_split import KeptSplit
 from kto_cli.data.pipeline.label import label_rows
 from kto_cli.data.pipeline.outcome import DROPPED, Outcomes
 from kto_cli.data.pipeline.pair_rows import MadePairs, pair_within_prompts
@@ -41,8 +43,18 @@ class Assignment:
     """With --pair-within-prompts."""
 
 
-def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> Assignment:
+def assign(
+    columns: Columns,
+    sources: list[Chosen],
+    config: BinarizeConfig,
+    *,
+    earlier_keys: Sequence[U8] = (),
+    kept: KeptSplit | None = None,
+) -> Assignment:
     """Labels every row (in `columns`) and assigns its outcome.
+
+    Args:
+        earlier_keys: see `split`. kept: the split of --keep-split.
 
     Raises:
         BadInput: see `label_rows`.
@@ -54,7 +66,9 @@ def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> A
         outcomes.remove(rows, DROPPED, name, FIXED[name])
     clusters = prompt_clusters(columns)
     columns.sketches = columns.sketches[:0]  # frees a quarter of the memory of all columns
-    unit_keys = _split(columns, config, done, clusters if "near-duplicates" in config.fixes else None)
+    unit_keys = _split(
+        columns, config, done, clusters if "near-duplicates" in config.fixes else None, earlier_keys, kept
+    )
     _sample(columns, unit_keys, sources, config, done)
     if (most := config.pair_within_prompts) is not None:
         done.made_pairs = pair_within_prompts(columns, outcomes, most, config.seed)
@@ -70,12 +84,26 @@ def assign(columns: Columns, sources: list[Chosen], config: BinarizeConfig) -> A
     return done
 
 
-def _split(columns: Columns, config: BinarizeConfig, done: Assignment, clusters: I8 | None) -> U8:
+def _split(
+    columns: Columns,
+    config: BinarizeConfig,
+    done: Assignment,
+    clusters: I8 | None,
+    earlier_keys: Sequence[U8],
+    kept: KeptSplit | None,
+) -> U8:
     """Assigns rows to validation; returns the keys of split units [rows, 2]. `clusters`: [prompts] to keep together."""
+    sides = None if kept is None else kept.sides(columns)
+    if kept is not None and sides is not None:
+        done.notes += kept.notes(sides, config.validation, config.seed)
     found = split(
         prompts=columns.prompts,
         groups=columns.groups,
         group_keys=columns.group_keys,
+        roots=columns.roots,
+        root_keys=columns.root_keys,
+        keys=row_keys(columns.prompt_keys, columns.completion_keys, columns.labels),
+        pairs=columns.pairs,
         labels=columns.labels,
         official=columns.official,
         sources=columns.sources,
@@ -83,6 +111,8 @@ def _split(columns: Columns, config: BinarizeConfig, done: Assignment, clusters:
         seed=config.seed,
         clusters=None if clusters is None else clusters[columns.prompts],
         rows=done.outcomes.kept,
+        earlier_keys=earlier_keys,
+        kept=sides,
     )
     _drop(found.dropped, SPLIT_DETAILS, done)
     done.outcomes.validate_on(found.validation)

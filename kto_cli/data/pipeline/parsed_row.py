@@ -14,6 +14,7 @@ from kto_cli.data.audit.facets import NO_FACETS, Facets
 from kto_cli.data.audit.found import SCRUBBED
 from kto_cli.data.audit.minhash import sketches
 from kto_cli.data.audit.text_checks import about_answer, about_prompt
+from kto_cli.data.formats.records import root
 from kto_cli.data.texts import Text, contents, last_turn, spelled
 
 
@@ -58,6 +59,7 @@ def numbers_of(rows: Sequence[ParsedRow], source: int) -> dict[str, NDArray[Any]
         "official": numpy.array([row.official for row in rows], bool),
         "sources": numpy.full(len(rows), source, "i2"),
         "group_keys": keys([row.group for row in rows]),
+        "root_keys": keys(map(root, prompts)).repeat(times, 0),
         "prompt_keys": keys(map(spelled, prompts)).repeat(times, 0),
         "prompt_chars": numpy.array(list(map(characters, prompts)), "i4").repeat(times),
         "sketches": sketches(prompts).repeat(times, 0),

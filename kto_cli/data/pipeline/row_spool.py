@@ -59,7 +59,7 @@ class Spool:
         joined: dict[str, NDArray[Any]] = {}
         for name in list(self._parts[0]) if self._parts else ():
             joined[name] = numpy.concatenate([part.pop(name) for part in self._parts])
-        for name in ("prompt", "completion", "group"):
+        for name in ("prompt", "completion", "group", "root"):
             joined[f"{name}s"] = codes(joined[f"{name}_keys"])
         return Columns(**joined)
 

@@ -1,39 +1,54 @@
-"""Validation split: whole split units, so that no prompt and no conversation is in both splits.
+"""Validation split: a hash of each prompt's root below a threshold, so that no row moves to training when others come.
 
-A split unit is the rows that share a prompt, a group (conversation) or a cluster of near-duplicate prompts, directly or
-through other rows. A source with an official split keeps it; of the other sources, the first units in the order of a
-seeded hash of their keys are for validation, until they hold the share of the rows that was asked for. A unit's key is
-its smallest group key, so more data moves few units. A very large unit is never drawn: it would be all of the split.
-The draw never takes all rows of a class. Training rows that share a prompt, group or cluster with a validation row are
-dropped: official splits may overlap, and so may two sources.
+A root is a prompt up to its first user turn, which all turns of a conversation have in common. A source with an
+official split keeps it; of the other sources, the roots whose seeded hash is below the share that was asked for are for
+validation. That depends on nothing but the row's own text, so it holds whatever other rows there are. Where an earlier
+split is kept (`kept_split.py`), its sides come first.
+
+Rows that would be on the wrong side are dropped, never moved to training: training rows that share a prompt, a group (a
+conversation that the source names) or a cluster of near-duplicate prompts with a validation row, and the rows of a root
+beyond `most_of_a_root`. A cluster of prompts on both sides keeps the rows of one of them, by a hash.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.words import plural
+from kto_cli.core.statistics.curves import FEW_VALIDATION_ROWS, few_rows
 from kto_cli.data.audit.near_duplicates import joined
 from kto_cli.data.columns import I8, U8, Flags
-from kto_cli.data.seeded_order import keep_exactly, priority
+from kto_cli.data.pipeline.kept_split import KeptSides
+from kto_cli.data.seeded_order import priority, rank_in_groups
 
 FEWEST_TO_SPLIT = 4
-"""Split units needed for a validation split."""
-FEWEST_PER_SPLIT = 2
-"""Split units in each split: the reference point (z_ref) needs a prompt and the answer to another prompt."""
+"""Prompts or conversations needed for a validation split."""
+FEWEST_PROMPTS = 2
+"""Prompts of a validation split: the reference point (z_ref) needs a prompt and the answer to another prompt."""
 LARGEST_PART = 0.25
-"""Share of the validation rows that one split unit may be, unless all units are about as large."""
-CLOSE = 0.2
-"""A split that is further from the share that was asked for, relative to it, is a warning."""
+"""Share of the validation rows asked for that one root may be."""
+LARGEST_ADVISED = 0.3
+"""Share of the rows for validation that is advised at most; training needs the others."""
+LEAST_OF_A_ROOT = 10
+"""Validation rows that any root may have, however few are asked for."""
 DETAILS = {
+    "kept_training": "its prompt is a training row of --keep-split, and its conversation is for validation",
+    "opening_validation": "its opening was for validation as long as few conversations began with it",
+    "near_duplicate_training": "it would be for validation, but nearly the same prompts are for training",
+    "large_validation": "its conversation has too many rows for the validation split",
+    "few_validation": "it would be for validation, which needs rows of two prompts (z_ref pairs prompts with answers)",
     "prompt_validation": "the validation split has the same prompt",
     "conversation_validation": "the validation split has the same conversation",
     "near_duplicate_validation": "the validation split has nearly the same prompt",
 }
 """Explanation of each reason to drop a row."""
+SHARED = ("prompt_validation", "conversation_validation", "near_duplicate_validation")
+"""Reasons of training rows, in the order of prompts, groups and clusters."""
 
 
 @dataclass
@@ -91,17 +106,14 @@ def smallest_keys(units: I8, keys: U8, rows: Flags) -> U8:
     return smallest
 
 
-def number_validation(share: float, sizes: I8, left: int = 0) -> int:
-    """Number of units, the first of `sizes`, whose rows are nearest to the share, within what both splits need.
+def below_threshold(root_keys: U8, share: float, seed: int) -> Flags:
+    """[rows] whether the seeded hash of a root is in the first `share` of all hashes."""
+    return priority(root_keys, seed, "validation") < numpy.uint64(int(share * 2**64))
 
-    Args:
-        share: of all rows.
-        sizes: [units] rows of each unit that may be drawn, in the order of the draw.
-        left: rows of the units that may not be drawn.
-    """
-    wanted = share * (int(sizes.sum()) + left)
-    nearest = int((numpy.cumsum(sizes) - sizes / 2 <= wanted).sum())
-    return min(max(nearest, FEWEST_PER_SPLIT), len(sizes))
+
+def most_of_a_root(share: float, rows: int) -> int:
+    """Validation rows that a root may have at most, of so many rows of which `share` are for validation."""
+    return max(LEAST_OF_A_ROOT, int(LARGEST_PART * share * rows))
 
 
 def split(
@@ -109,6 +121,10 @@ def split(
     prompts: I8,
     groups: I8,
     group_keys: U8,
+    roots: I8,
+    root_keys: U8,
+    keys: U8,
+    pairs: I8,
     labels: NDArray[numpy.int8],
     official: Flags,
     sources: NDArray[numpy.int16],
@@ -116,33 +132,111 @@ def split(
     seed: int,
     clusters: I8 | None = None,
     rows: Flags | None = None,
+    earlier_keys: Sequence[U8] = (),
+    kept: KeptSides | None = None,
 ) -> Split:
     """Splits rows by the rules above.
 
     Args:
         prompts, groups, clusters: [rows], see `split_units`.
-        group_keys: [rows, 2].
-        labels, official, sources: [rows], see `Columns`; labels of rows that count are 1 or 0.
+        roots: [rows] numbers from 0.
+        group_keys, root_keys, keys: [rows, 2] of the groups, the roots and the rows themselves.
+        pairs, labels, official, sources: [rows], see `Columns`; labels of rows that count are 1 or 0.
         share: of the rows to validate on, among the sources without an official split.
         rows: [rows] rows that count; other rows are in no split and connect nothing.
+        earlier_keys: each [rows, 2] what the roots were before `separate_openings` told them apart.
+        kept: sides of an earlier dataset.
     """
     used = numpy.ones(len(prompts), dtype=bool) if rows is None else rows
     official = official & used
     free = used & ~numpy.isin(sources, sources[official])
+    hashed = below_threshold(root_keys, share, seed)
+    if why_not := _no_split(roots, labels, official, free | ~used, hashed):
+        hashed = numpy.zeros_like(hashed)
+    sides = numpy.zeros((2, len(prompts)), dtype=bool) if kept is None else kept.of_groups(roots, groups, used)
+    for_validation = sides[0] | (hashed & ~sides[1])
+    trained_on = numpy.zeros_like(used) if kept is None else kept.training
+    drawn = free & for_validation & ~trained_on
+    outvoted = numpy.zeros_like(used)
+    if clusters is not None:
+        outvoted = _of_training_clusters(drawn, free & ~for_validation, clusters, root_keys, sides[0], share, seed)
+        drawn = drawn & ~outvoted
+    within = drawn & _within_limit(drawn, roots, pairs, keys, most_of_a_root(share, int(free.sum())), seed)
+    was = numpy.zeros_like(used)
+    for before in () if why_not else earlier_keys:
+        was |= below_threshold(before, share, seed)
+    dropped = {
+        "kept_training": free & for_validation & trained_on,
+        "opening_validation": free & was & ~for_validation & ~sides[1],
+        "near_duplicate_training": outvoted,
+        "large_validation": drawn & ~within,
+    }
+    if len(numpy.unique(prompts[official | within])) < FEWEST_PROMPTS:
+        dropped["few_validation"], within = within, numpy.zeros_like(within)
+    validation = official | within
+    left = used & ~validation & ~numpy.logical_or.reduce(list(dropped.values()))
     members = [prompts, groups] if clusters is None else [prompts, groups, clusters]
+    dropped |= overlapping(left, validation, members)
+    if kept is not None:
+        dropped["prompt_validation"] |= left & kept.validation
+        dropped["conversation_validation"] &= ~kept.validation
     units = split_units(prompts, groups, clusters, used)
-    keys = smallest_keys(units, group_keys, used)
-    whose = " of the other sources" if official.any() else ""
-    drawn, note, warning = seeded(units, keys, free, share, seed, whose, len(numpy.unique(prompts[free])))
-    training = (training_rows(used, flags, members) for flags in (official, official | drawn))
-    if len({classes(labels, rows) for rows in training}) > 1:
-        drawn, note = numpy.zeros_like(drawn), ""
-        warning = f"No validation split{whose}: it would take all rows of one class."
-    notes = [text for text in (official_note(sources, used, free), note) if text]
-    warnings = [warning if drawn.any() else warning + " kto eval will need another dataset."] if warning else []
-    validation = official | drawn
-    result = Split(validation, overlapping(used, validation, members), keys[units], notes, warnings)
-    return with_counts(result, labels)
+    unit_keys = smallest_keys(units, group_keys, used)[units]
+    result = Split(validation, {name: flags for name, flags in dropped.items() if flags.any()}, unit_keys)
+    result.notes += filter(None, [official_note(sources, used, free), _drawn_note(free, within, roots, seed)])
+    if why_not and share and free.any() and not within.any():
+        result.warnings.append(f"No validation split: {why_not}. kto eval will need another dataset.")
+    return with_counts(result, labels, share, int(free.sum()))
+
+
+def _no_split(roots: I8, labels: NDArray[numpy.int8], official: Flags, free: Flags, hashed: Flags) -> str:
+    """Reason to draw no rows; empty if there is none. It holds for no more rows once it does not: all rows count."""
+    found = len(numpy.unique(roots[free]))
+    if found < FEWEST_TO_SPLIT:
+        return (
+            f"{plural(found, 'prompt or conversation', 'prompts or conversations')}, and {FEWEST_TO_SPLIT} are needed"
+        )
+    left = ~official & ~(free & hashed)
+    if len(numpy.unique(roots[left])) < FEWEST_PROMPTS:
+        return "it would leave less than two prompts or conversations for training"
+    classes = [numpy.unique(labels[rows & (labels >= 0)]) for rows in (left, ~official)]
+    return "it would take all rows of one class" if len(classes[0]) < len(classes[1]) else ""
+
+
+def _of_training_clusters(
+    drawn: Flags, training: Flags, clusters: I8, root_keys: U8, kept: Flags, share: float, seed: int
+) -> Flags:
+    """[rows] drawn rows of near-duplicate clusters that also have training rows, if the hash of the cluster's smallest
+    root is not below the threshold and no row of it has `kept` its side."""
+    count = int(clusters.max(initial=-1)) + 1
+    members = {name: numpy.zeros(count + 1, dtype=bool) for name in ("drawn", "training", "kept")}
+    for name, rows in (("drawn", drawn), ("training", training), ("kept", drawn & kept)):
+        members[name][clusters[rows]] = True
+    smallest = smallest_keys(numpy.where(clusters < 0, count, clusters), root_keys, drawn | training)
+    below = below_threshold(smallest, share, seed)
+    outvoted = members["drawn"] & members["training"] & ~members["kept"]
+    outvoted[: len(below)] &= ~below
+    outvoted[-1] = False  # of the number -1, a row of no cluster
+    return drawn & outvoted[clusters]
+
+
+def _within_limit(drawn: Flags, roots: I8, pairs: I8, keys: U8, most: int, seed: int) -> Flags:
+    """[rows] the first `most` drawn rows of each root in a seeded order; a pair is in or out as a whole."""
+    index = numpy.flatnonzero(drawn)
+    ranks = rank_in_groups(roots[index], _of_pairs(pairs[index], priority(keys[index], seed, "validation rows")))
+    within = numpy.zeros_like(drawn)
+    within[index] = _of_pairs(pairs[index], ranks) < most
+    return within
+
+
+def _of_pairs(pairs: I8, values: NDArray[Any]) -> NDArray[Any]:
+    """[rows] values in which both rows of a pair have the smaller of theirs."""
+    paired = pairs >= 0
+    smallest = numpy.full(int(pairs.max(initial=-1)) + 1, numpy.iinfo(values.dtype).max, dtype=values.dtype)
+    numpy.minimum.at(smallest, pairs[paired], values[paired])
+    result = values.copy()
+    result[paired] = smallest[pairs[paired]]
+    return result
 
 
 def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> str:
@@ -155,78 +249,58 @@ def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> st
     return "Validation split: the official one of the source is used, and --validation is ignored."
 
 
-def seeded(
-    units: I8, keys: U8, free: Flags, share: float, seed: int, whose: str, prompts: int
-) -> tuple[Flags, str, str]:
-    """(rows of the split units drawn among the free rows, a note, a warning); texts may be empty.
-
-    `prompts` is the number of prompts of the free rows.
-    """
-    sizes = numpy.bincount(units[free], minlength=len(keys))
-    count, rows = int((sizes > 0).sum()), int(free.sum())
-    if share == 0 or count < FEWEST_TO_SPLIT:
-        found = plural(count, "prompt")
-        if prompts > count:
-            groups = plural(count, "group that may not be split", "groups that may not be split")
-            found = f"{plural(prompts, 'prompt')} in {groups} (a conversation, near-duplicates)"
-        few = f"No validation split{whose}: {found}, and at least {FEWEST_TO_SPLIT} are needed."
-        return numpy.zeros_like(free), "", few if share and count else ""
-    may = (sizes > 0) & (sizes <= max(LARGEST_PART * share * rows, 2 * rows / count))
-    order = priority(keys, seed, "held out")
-    ordered = numpy.flatnonzero(may)[numpy.lexsort((order[may],))]
-    number = number_validation(share, sizes[ordered], int(sizes[~may].sum()))
-    number = min(number, count - FEWEST_PER_SPLIT)
-    drawn = free & keep_exactly(may, order, number)[units]
-    got = int(drawn.sum())
-    what = f"Validation split: {got:,} of {plural(rows, 'row')}{whose}"
-    note = f"{what}, {number:,} of {plural(count, 'prompt or conversation', 'prompts or conversations')} (seed {seed})."
-    return drawn, note, off_target(what, got / rows, share, int(sizes.max()), number)
-
-
-def off_target(what: str, got: float, share: float, largest: int, number: int) -> str:
-    """Warning that the validation split is larger or smaller than asked for, and why; empty if it is not."""
-    if abs(got - share) <= CLOSE * share:
+def _drawn_note(free: Flags, drawn: Flags, roots: I8, seed: int) -> str:
+    """Note on the rows drawn for validation, if there are any."""
+    if not drawn.any():
         return ""
-    if got > share:
-        why = f"it needs at least {FEWEST_PER_SPLIT} prompts" if number == FEWEST_PER_SPLIT else "they have many rows"
-    else:
-        why = f"{plural(largest, 'row')} belong together (one prompt, conversation or cluster) and are never drawn"
-    return f"{what} ({got:.1%}), and {share:.1%} were asked for: {why}."
+    count, rows = len(numpy.unique(roots[free])), int(free.sum())
+    what = plural(count, "prompt or conversation", "prompts or conversations")
+    number = len(numpy.unique(roots[drawn]))
+    return f"Validation split: {drawn.sum():,} of {plural(rows, 'row')}, {number:,} of {what} (seed {seed})."
 
 
-def overlapping(used: Flags, validation: Flags, members: list[I8]) -> dict[str, Flags]:
-    """Other rows that share a prompt, group or cluster (`members`, in this order) with a validation row, by reason."""
-    left = used & ~validation
+def overlapping(left: Flags, validation: Flags, members: list[I8]) -> dict[str, Flags]:
+    """Rows of `left` that share a prompt, group or cluster (`members`, in this order) with a validation row."""
     result = {}
-    for reason, numbers in zip(DETAILS, members, strict=False):
+    for reason, numbers in zip(SHARED, members, strict=False):
         shared = numpy.zeros(int(numbers.max(initial=-1)) + 2, dtype=bool)
         shared[numbers[validation]] = True
         shared[-1] = False  # read by the number -1, a row of no cluster
         result[reason] = left & shared[numbers]
-        left &= ~result[reason]
+        left = left & ~result[reason]
     return result
 
 
-def training_rows(used: Flags, validation: Flags, members: list[I8]) -> Flags:
-    """Rows that are neither for validation nor dropped."""
-    left = used & ~validation
-    for flags in overlapping(used, validation, members).values():
-        left &= ~flags
-    return left
+def with_counts(result: Split, labels: NDArray[numpy.int8], share: float, free: int) -> Split:
+    """`result` with notes on dropped rows, and warnings if the validation rows are few or cannot give an AUC.
 
-
-def classes(labels: NDArray[numpy.int8], rows: Flags) -> frozenset[int]:
-    """Labels that occur among some rows."""
-    return frozenset(label for label in (0, 1) if (rows & (labels == label)).any())
-
-
-def with_counts(result: Split, labels: NDArray[numpy.int8]) -> Split:
-    """`result` with a note on dropped rows, and a warning if the validation rows cannot give an AUC."""
-    count = sum(int(flags.sum()) for flags in result.dropped.values())
-    if count:
+    Args:
+        share: that was asked for. free: rows that may be drawn.
+    """
+    shared = sum(int(flags.sum()) for name, flags in result.dropped.items() if name in SHARED)
+    if shared:
         what = "a prompt, a near-duplicate" if "near_duplicate_validation" in result.dropped else "a prompt"
-        rows = plural(count, "training row")
+        rows = plural(shared, "training row")
         result.notes.append(f"{rows} dropped, which share {what} or a conversation with the validation split.")
-    if result.validation.any() and len(classes(labels, result.validation)) < 2:
+    for name, flags in result.dropped.items():
+        if name not in SHARED:
+            result.warnings.append(f"{plural(int(flags.sum()), 'row')} dropped: {DETAILS[name]}.")
+    count = int(result.validation.sum())
+    if not count and share and free and not result.warnings:
+        result.warnings.append(
+            f"No validation split: none of {plural(free, 'row')} was drawn; a larger --validation draws more. "
+            "kto eval will need another dataset."
+        )
+    elif count and len(numpy.unique(labels[result.validation])) < 2:
         result.warnings.append("All validation rows have the same label, so kto eval cannot compute an AUC.")
+    elif count and count < FEW_VALIDATION_ROWS:
+        result.warnings.append(few_rows(count, _enough(share, free)))
     return result
+
+
+def _enough(share: float, free: int) -> str:
+    """Advice on a share that gives enough validation rows."""
+    wanted = FEW_VALIDATION_ROWS / max(1, free)
+    if share < wanted <= LARGEST_ADVISED:
+        return f"--validation {wanted:.2g} would give about {FEW_VALIDATION_ROWS}."
+    return "More feedback gives more."
