@@ -35,7 +35,6 @@ def run() -> None:
     settings = {
         name: LossSettings(beta=kind.beta or 1.0, loss=name, value=kind.value, point=kind.point)
         for name, kind in LOSSES.items()
-        if not kind.per_token  # has an engine of its own
     }
     settings |= {
         f"kto, {value}, {point}": LossSettings(beta=0.1, value=value, point=point)

@@ -47,11 +47,11 @@ def loss_kind(config: TrainConfig) -> LossKind:
         )
     if kind.control:
         _refuse_equal_texts(config)
-    for flag, fits in (("--dtype", config.dtype != "bfloat16-pure"), ("--optimizer", config.optimizer == "adamw")):
+    for flag, fits in (("--dtype", config.dtype != "bfloat16-pure"), ("--optimizer", "8bit" not in config.optimizer)):
         if kind.per_token and not fits:
             raise BadFlag(
                 f"{flag} {getattr(config, flag[2:])} is not for --loss {config.loss}, whose value head learns in "
-                "float32 with adamw.",
+                "float32.",
                 "Leave it out.",
             )
     if kind.unit == "pair" and config.batch_size < 2:

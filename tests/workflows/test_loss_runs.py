@@ -108,6 +108,14 @@ def test_rows_without_pairs_are_refused_by_a_pair_loss(loss, pico, workplace):
     assert f"--loss {loss} needs pairs" in text
 
 
+def test_offline_ppo_with_the_optimizer_of_the_papers_runs(given, workplace):
+    """Its value head is a group of RMSprop as of AdamW."""
+    words = [*given, "--cache", "cache", "--max-steps", 2, "--batch-size", 8, "--loss", "ppo-offline"]
+    assert call("train", *words, "--optimizer", "rmsprop", "--out", "run").code == 0
+    first, second = lines_of(Path("run"))
+    assert first["critic_loss"] != second["critic_loss"]
+
+
 def test_left_out_rows_are_counted(given, pico_data, workplace):
     said = call("train", *given, "--max-steps", 1, "--loss", "sft", "--out", "run").err
     assert "--loss sft learns from the 16 desirable rows; 16 undesirable rows left out." in " ".join(said.split())
