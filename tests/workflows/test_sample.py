@@ -12,7 +12,8 @@ from judge_server import fair, serving
 from labelling import served
 from test_reward_judge import made as save_reward_model
 
-from kto_cli.evaluation.answers import store
+from kto_cli.evaluation.answers import sampling, store
+from kto_cli.evaluation.answers.records import Answer
 from kto_cli.evaluation.answers.sampling import draw_seed, repeats
 
 FEW = ("--max-new-tokens", 6, "--engine", "padded", "--limit", 3, "--n", 2)
@@ -135,3 +136,44 @@ def test_seeds_of_draws_and_equal_answers():
     assert draw_seed(7, 1) == 7
     row = {"prompt": "a", "completion": "b"}
     assert repeats([row, row, row, {**row, "completion": "c"}, {**row, "prompt": "c"}]) == 2
+
+
+def test_the_first_draw_of_a_run_is_what_kto_eval_shows(pico, pico_data, tmp_path, monkeypatch):
+    """A run with an adapter: its data, dtype and template come from it; with another cache the answers are the same."""
+    monkeypatch.chdir(tmp_path)
+    given = ("--data", pico_data, "--model", pico, "--lora-r", 2, "--max-steps", 1, "--batch-size", 8)
+    assert call("train", *given, "--learning-rate", 0.05, "--out", "run").code == 0
+    short = ("--max-new-tokens", 6, "--engine", "padded")
+    assert call("eval", "run", *short, "--samples", 3).code == 0
+    shown = {row["prompt"]: row["policy"] for row in rows_of("run/eval/samples.jsonl")}
+    monkeypatch.setenv("KTO_CACHE", str(tmp_path / "other"))
+    assert call("sample", "run", "--split", "validation", *short, "--n", 1).code == 0
+    drawn = {row["prompt"][-1]["content"]: row["completion"][0]["content"] for row in rows_of("answers.jsonl")}
+    assert len(shown) == 3
+    assert shown.items() <= drawn.items()
+
+
+def test_ctrl_c_keeps_what_was_answered(words, monkeypatch):
+    """The first chunk is in the file, the answers of the second in the cache; going on gives what one run gives."""
+    assert call(*words, "--out", "whole.jsonl").code == 0
+    monkeypatch.setenv("KTO_CACHE", str(Path("other").absolute()))
+    monkeypatch.setattr(sampling, "CHUNK", 1)
+    append = store.AnswerStore.append
+    stored: list[str] = []
+
+    def stopping(self: store.AnswerStore, key: str, answer: Answer) -> None:
+        append(self, key, answer)
+        stored.append(key)
+        if len(stored) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.AnswerStore, "append", stopping)
+    ran = call(*words)
+    assert ran.code == 130
+    assert "Stopped: answers of" in ran.err
+    assert len(rows_of("answers.jsonl")) == 2
+    assert call(*words).code == 0
+    assert len(stored) == 6, "no answer was drawn twice"
+    assert [row["completion"] for row in rows_of("answers.jsonl")] == [
+        row["completion"] for row in rows_of("whole.jsonl")
+    ]
