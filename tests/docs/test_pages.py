@@ -43,6 +43,7 @@ CONFIGS = sorted((REPOSITORY / "examples").glob("*.yaml"))
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = r"[\w/]+\.py"
 ELSEWHERE = {
+    *("--quick", "--people", "--logs"),  # examples/three_weeks.py
     *(
         "--enable-lora",
         "--lora-modules",
