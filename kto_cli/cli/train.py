@@ -250,6 +250,14 @@ class TrainFlags(ModelFlags):
             rich_help_panel=RECORDS,
         ),
     ]
+    keep_best: Annotated[
+        bool,
+        typer.Option(
+            "--keep-best/--no-keep-best",
+            help="Keep the step with the lowest validation loss, unless the last one is as good within noise.",
+            rich_help_panel=RECORDS,
+        ),
+    ]
     track: Annotated[
         str | None,
         typer.Option(

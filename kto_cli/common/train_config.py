@@ -94,6 +94,9 @@ class TrainConfig(ModelConfig):
     """Steps between checkpoints; default: a fifth of the run, at most 200."""
     eval_every: int | None = None
     """Steps between evaluations on validation rows; default: a tenth of the run."""
+    keep_best: bool = True
+    """Keep the model of the step with the lowest validation loss, unless that of the last step is as good within
+    noise."""
     compile: bool = False
     """Compile the model's layers with torch.compile: a minute at the start, faster steps on a GPU."""
     gradient_checkpointing: Switch = "auto"

@@ -34,6 +34,7 @@ from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_rows
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.validation_rows import ValidationRows
+from kto_cli.training.best_step import Validated, note_validation
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import step_within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
@@ -71,6 +72,9 @@ class Run:
     counters: Counters
     starts_at_reference: bool = True
     """The policy equals the reference before the first update: no --reference names another model."""
+    best: Validated | None = None
+    """The step with the lowest validation loss so far, with --keep-best."""
+    last_validated: Validated | None = None
     running: RunningMean = field(default_factory=RunningMean)
     """Of all rows so far, for the reference point `mean-reward`."""
     checkpointing: bool = False
@@ -210,7 +214,9 @@ def _validate(run: Run) -> dict[str, Any]:
     rows = run.validation.take(chosen)
     with freed_memory_returned(run.engine.accelerator.device), run.engine.rounded:
         scores = score_rows(run.engine, rows, run.validation_references.take(chosen), say=run.screen.warn)
-        return quick_metrics(scores, validation_loss(scores, run.settings.loss), beta=run.settings.loss.beta)
+        found = quick_metrics(scores, validation_loss(scores, run.settings.loss), beta=run.settings.loss.beta)
+    note_validation(run, scores, found.get("loss"))
+    return found
 
 
 def _save(run: Run) -> None:

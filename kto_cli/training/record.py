@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,24 @@ def refuse_other_inputs(stored: dict[str, Any], now: dict[str, Any], screen: Scr
         )
 
 
-def warn_if_not_repeated(config_file: str, described: Mapping[str, Any], screen: Screen) -> None:
-    """Warns if the data or the reference is not that of the run whose kto_config.json is used as --config."""
+def refuse_if_not_repeated(
+    config_file: str, described: Mapping[str, Any], given: Collection[str], screen: Screen
+) -> None:
+    """A kto_config.json as --config repeats its run: with the same rows and models by content, unless they were `given`
+    on the command line, which is a warning.
+
+    Raises:
+        BadInput: the dataset or a model is not that of the run.
+    """
     run = read_yaml(Path(config_file), "the config file")
-    for name, what in (("data", "dataset"), ("reference", "reference model")):
-        part = run.get(name)
+    parts = {"data": ("dataset", "data"), "reference": ("reference model", "model"), "start": ("model", "model")}
+    for name, (what, flag) in parts.items():
+        part, now = run.get(name), described.get(name, {})
         before = part.get("fingerprint") if isinstance(part, dict) else None
-        if before not in (None, described[name]["fingerprint"]):
-            screen.warn(f"The {what} is not the one of {config_file}: this run is not the same.")
+        if before in (None, now.get("fingerprint")):
+            continue
+        words = f"The {what} {now.get('folder', '')} is not the one of {config_file}: its content differs"
+        if flag in given or name in given:
+            screen.warn(f"{words}, so this run is not the same.")
+            continue
+        raise BadInput(f"{words}.", f"Restore it, or name another one with --{flag}, which is another run.")

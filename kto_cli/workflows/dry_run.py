@@ -103,6 +103,7 @@ def _disk(
         total_steps=settings.total_steps,
         save_every=settings.save_every,
         kept=KEPT_STEPS,
+        keep_best=config.keep_best and len(prepared.validation) > 0 and settings.total_steps > settings.eval_every,
     )
 
 

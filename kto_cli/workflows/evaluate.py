@@ -33,7 +33,7 @@ from kto_cli.evaluation.files import (
 )
 from kto_cli.evaluation.judge.show import show_win_rate
 from kto_cli.evaluation.judge.win_rate import NamedAnswers, judge_answers, judgements, write_comparisons
-from kto_cli.evaluation.report.evidence import steps_of
+from kto_cli.evaluation.report.evidence import kept_step, steps_of
 from kto_cli.evaluation.report.page import write_report
 from kto_cli.evaluation.session import Session, facts_of, open_session, other_side, report_whatever_happens
 from kto_cli.evaluation.tables import listed_ids, show_details
@@ -251,7 +251,8 @@ def _verdict(session: Session, metrics: dict[str, Any]) -> Verdict:
     checkpoint, data = session.checkpoint, session.prepared.data
     own = checkpoint.settings is not None and checkpoint.settings["data"]["fingerprint"] == data.fingerprint
     steps = steps_of(checkpoint.run, session.eval_folder) if own and checkpoint.run is not None else []
-    return run_verdict(metrics, steps, beta=session.config.beta or BETA)
+    kept = kept_step(checkpoint.settings or {}, session.eval_folder) if own else None
+    return run_verdict(metrics, steps, beta=session.config.beta or BETA, kept=kept)
 
 
 def report_only(config: EvalConfig, screen: Screen) -> dict[str, Any]:

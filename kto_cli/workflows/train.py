@@ -27,10 +27,12 @@ from kto_cli.model.linear_layers import layers_to_adapt
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
+from kto_cli.training.best_step import described as described_step
+from kto_cli.training.best_step import find_best, take_best
 from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.loss_flags import control_texts
-from kto_cli.training.record import describe, refuse_other_inputs, warn_if_not_repeated
+from kto_cli.training.record import describe, refuse_if_not_repeated, refuse_other_inputs
 from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
@@ -75,7 +77,7 @@ def run(
             directory.refuse_unless_free()
             if resume:
                 screen.note(f"{directory.folder} has no run to resume: starting a new one.")
-        return _train(config, stored, directory, accelerator, screen, on_record, config_file)
+        return _train(config, stored, directory, accelerator, screen, on_record, config_file, flags)
 
 
 def _train(
@@ -86,6 +88,7 @@ def _train(
     screen: Screen,
     on_record: Callable[[Mapping[str, Any]], None] | None,
     config_file: str | None,
+    given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
     prepared = prepare(config, accelerator, screen, merged=not config.adapters, control=control_texts(config))
@@ -103,7 +106,7 @@ def _train(
         accelerator, {name: described[name]["fingerprint"] for name in ("data", "reference")} | {"run": stored}
     )
     if config_file:
-        warn_if_not_repeated(config_file, described, screen)
+        refuse_if_not_repeated(config_file, described, given, screen)
     if stored is not None:
         refuse_other_inputs(stored, described, screen)
     this_run = set_up(prepared, settings, directory, accelerator, screen)
@@ -140,6 +143,7 @@ def _begin(
     accelerator, directory = this_run.engine.accelerator, this_run.directory
     if stored is not None:
         _resume(this_run, stored, screen)
+        find_best(this_run)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         directory.remove_partial_files()
@@ -184,21 +188,25 @@ def _restore_memory(this_run: Run, state: dict[str, Any], stored: dict[str, Any]
 def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
     """Scores all validation rows, reports the verdict, writes the finished model."""
     settings, directory = this_run.settings, this_run.directory
+    kept = take_best(this_run)
     model = _as_written(this_run, prepared)
     validation = None
     if this_run.validation:
         validation = _validated(this_run, directory, screen)
-    verdict = run_verdict(validation, directory.read_metrics(), beta=settings.loss.beta)
+    held = settings.total_steps if kept is None else kept.step
+    steps = [line for line in directory.read_metrics() if line["step"] <= held]
+    verdict = run_verdict(validation, steps, beta=settings.loss.beta, kept=kept)
     main = this_run.engine.accelerator.is_main_process
     weights = gathered_weights(model, keep=main)
     if main:
-        card = model_card(settings, prepared, validation, verdict)
-        directory.finish(this_run.writer, model, card, weights)
+        card = model_card(settings, prepared, validation, verdict, step=held)
+        directory.finish(this_run.writer, model, card, weights, kept=described_step(kept, settings.total_steps))
     this_run.engine.accelerator.wait_for_everyone()
     below = prepared.below(settings.config)
-    _show(screen, settings, validation, verdict, directory, this_run.writer.stored.name_for(model), below)
+    _show(screen, held, settings, validation, verdict, directory, this_run.writer.stored.name_for(model), below)
     return {
         "steps": settings.total_steps,
+        "kept_step": held,
         "rows": this_run.counters.rows,
         "checkpoint": str(directory.folder),
         "validation": validation,
@@ -244,6 +252,7 @@ def _as_written(this_run: Run, prepared: Prepared) -> Any:
 
 def _show(
     screen: Screen,
+    held: int,
     settings: RunSettings,
     validation: dict[str, Any] | None,
     verdict: Verdict,
@@ -252,7 +261,7 @@ def _show(
     below: ModelSource,
 ) -> None:
     if validation:
-        metrics_table(screen, f"Validation rows after {plural(settings.total_steps, 'step')}", validation)
+        metrics_table(screen, f"Validation rows after {plural(held, 'step')}", validation)
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)

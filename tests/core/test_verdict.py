@@ -14,7 +14,8 @@ from support.verdict_study import Draw, curves, drifted, half, judged, rows_of
 from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.core.statistics.curves import curve_warnings, row_warnings
 from kto_cli.core.statistics.metrics import step_metrics, validation_metrics
-from kto_cli.core.statistics.verdict import RULES, run_verdict
+from kto_cli.core.statistics.scores import Scores
+from kto_cli.core.statistics.verdict import RULES, Overfit, run_verdict
 
 
 def validation(**changes: Any) -> dict[str, Any]:
@@ -66,6 +67,9 @@ def fell(per_token: float, nats: float = -40.0, high: float | None = None) -> di
         ({"not_finite": 1}, "blown up"),
         ({"kl_trimmed": 51.0}, "blown up"),
         ({"kl_trimmed": 49.0}, "learned"),
+        ({"log_ratio_desirable": 60.0, "log_ratio_undesirable": 55.0}, "blown up"),
+        ({"log_ratio_desirable": 60.0, "log_ratio_undesirable": 45.0}, "learned"),
+        ({"log_ratio_desirable": 60.0, "log_ratio_undesirable": 55.0, "completion_tokens": 600.0}, "learned"),
         ({"kl_trimmed": 51.0, "completion_tokens": 600.0}, "learned"),
         (fell(-0.51), "collapsed"),
         (fell(-0.49), "drifted"),
@@ -158,6 +162,45 @@ def test_one_row_in_fifty_warns_and_changes_no_word():
     assert any("4 desirable rows of 200 lost more than half a nat a token" in text for text in verdict.warnings)
 
 
+def test_a_run_that_says_one_word_is_blown_up():
+    """z_ref 183 nats, both rewards +14 (140 nats at beta 0.1), training loss 0.20, validation loss 0.79, AUC of chance:
+    seen with a learning rate 30 times too high."""
+    torch.manual_seed(0)
+    desirable = torch.arange(120) % 2 == 0
+    scores = Scores(
+        log_ratios=140 + 20 * torch.randn(120),
+        mismatched_log_ratios=183 + 20 * torch.randn(120),
+        desirable=desirable,
+        lengths=torch.full((120,), 64),
+        prompt_ids=[str(row) for row in range(120)],
+        pair_ids=[None] * 120,
+    )
+    found = validation_metrics(scores, LossSettings(beta=0.1, lambda_d=1.0, lambda_u=1.0))
+    assert found["z_ref"] == pytest.approx(183, abs=6)
+    steps = [{"step": n, "loss": 0.5 - n / 100, "margin": 0.5, "z_ref": 6.0 * n} for n in range(1, 31)]
+    verdict = run_verdict(found, steps)
+    assert verdict.word == "blown up"
+    assert verdict.sentence.startswith("Blown up: answers to other prompts became more likely by 18")
+
+
+def kept_of(step: int) -> Overfit:
+    return Overfit(step, 120, 0.4123, 0.6)
+
+
+def test_a_run_whose_best_step_was_kept_says_so_and_is_judged_by_that_step():
+    verdict = run_verdict(validation(), [], kept=kept_of(40))
+    assert verdict.word == "learned"
+    assert verdict.sentence.endswith(
+        "Training overfit after step 40 of 120: the validation loss rose from 0.4123 to 0.6, so the model of step 40 "
+        "was kept. Fewer epochs, or --max-steps 40, save the rest."
+    )
+
+
+def test_few_validation_rows_are_warned_of():
+    assert any(text.startswith("Only 99 validation rows:") for text in run_verdict(validation(rows=99), []).warnings)
+    assert not any("validation rows:" in text for text in run_verdict(validation(rows=100), []).warnings)
+
+
 def test_a_log_prob_that_is_no_number_is_blown_up():
     ratios = torch.randn(40)
     ratios[3] = math.inf
@@ -191,7 +234,7 @@ def test_a_validation_auc_that_fell(values: tuple[float, ...], word: str):
     verdict = run_verdict(validation(), areas(*values))
     assert verdict.word == word
     if word == "overfit":
-        assert "from 0.800 at step 3 to 0.730" in verdict.sentence
+        assert verdict.sentence.startswith("Overfit after step 3: the validation AUC fell from 0.800 to 0.730 while")
         assert "--max-steps 3" in verdict.sentence
 
 

@@ -200,11 +200,14 @@ def test_planned_batches_take_each_row_as_often_as_the_run_does():
 
 def test_disk_need():
     """11 steps, saved after 3, 6 and 9 (not after the last): of 3 checkpoints 2 stay, 3 lie there for a moment."""
-    sizes = {"weights": 100, "finished": 50, "optimizer": 200, "tokenizer": 7, "reference": 5}
+    sizes = {"weights": 100, "finished": 50, "optimizer": 200, "tokenizer": 7, "reference": 5, "keep_best": False}
     need = estimate.disk_need(**sizes, total_steps=11, save_every=3, kept=2)
     assert (need.checkpoint, need.checkpoints, need.checkpoints_kept) == (307, 921, 614)
     assert need.out == 921 + 57 + 11 * estimate.METRICS_BYTES
     assert estimate.disk_need(**sizes, total_steps=3, save_every=3, kept=2).checkpoints == 0
+    best = estimate.disk_need(**sizes | {"keep_best": True}, total_steps=11, save_every=3, kept=2)
+    assert (best.best, best.out - need.out) == (107, 2 * 107 - 57)
+    assert best.out_at_end == need.out_at_end
 
 
 def test_time_is_cost_over_speed():

@@ -117,7 +117,7 @@ def test_a_finished_run_has_exactly_these_files(finished):
 
 def test_an_unfinished_run_does_not_look_like_a_model(broken):
     """config.json comes last, so nothing loads half a run."""
-    assert names(broken) == {"kto_config.json", "metrics.jsonl", "steps"}
+    assert names(broken) == {"best", "kto_config.json", "metrics.jsonl", "steps"}
     assert not RunDir(broken).finished
 
 

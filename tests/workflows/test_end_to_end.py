@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLE, call
+from conftest import SAMPLE, call, error_line, make_dataset
 
 from kto_cli.common import files
 from kto_cli.data import select
@@ -239,6 +239,22 @@ def test_a_run_is_run_again_from_its_own_config(kto, workplace, finished):
     first, second = (json.loads((folder / "kto_config.json").read_text()) for folder in (finished, workplace / "again"))
     assert first["chosen"] == second["chosen"]
     assert first["data"]["fingerprint"] == second["data"]["fingerprint"]
+
+
+def test_a_run_is_not_repeated_with_other_rows(kto, workplace, pico, pico_data):
+    """Its dataset was made again since: one line; with --data it is meant, and a warning."""
+    shutil.copytree(pico_data, "set")
+    words = ("--model", pico, "--max-steps", 1)
+    assert kto("train", "--data", "set", *words, "--out", "run").code == 0
+    shutil.rmtree("set")
+    make_dataset(workplace, 12, validation=0.2)
+    again = kto("train", "--config", "run/kto_config.json", "--out", "again")
+    assert again.code != 0
+    assert "its content differs" in error_line(again)
+    assert not Path("again").exists()
+    meant = kto("train", "--config", "run/kto_config.json", "--data", "set", "--out", "again")
+    assert meant.code == 0
+    assert "this run is not the same" in " ".join(meant.err.split())
 
 
 def test_flags_win_over_the_config_file(kto, workplace, given):

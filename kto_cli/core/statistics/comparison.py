@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +67,22 @@ def compare(first: Side, second: Side, *, seed: int = 0) -> dict[str, dict[str, 
             "verdict": _verdict(name, interval) if count >= FEWEST_COMPARED else "unclear",
         }
     return found
+
+
+def loss_difference(first: Scores, second: Scores, settings: LossSettings, *, seed: int = 0) -> list[float]:
+    """90 % interval of the second's loss minus the first's, on the same rows in the same order, paired as in `compare`;
+    NaN where the loss is not defined."""
+    clusters, count = cluster_numbers(first.prompt_ids)
+    ways = [Estimator(scores, settings) for scores in (first, second)]
+    whole = [estimate.of_loss(torch.ones(1, len(clusters), dtype=torch.float64)).get("loss") for estimate in ways]
+    if any(value is None for value in whole):
+        return [math.nan, math.nan]
+    before, after = (float(value) for value in whole if value is not None)
+    drawn = [
+        ways[1].of_loss(weights)["loss"] - ways[0].of_loss(weights)["loss"]
+        for weights in resample_weights(clusters, count, resamples_for(len(clusters)), seed)
+    ]
+    return mean_interval(after - before, torch.cat(drawn), count)
 
 
 def _verdict(name: str, interval: list[float]) -> str:

@@ -133,8 +133,8 @@ def _fallen(steps: Sequence[dict[str, Any]]) -> str | None:
     if not best["auc"] - last["auc"] > max(LEAST_FALL, OUTSIDE * reach):
         return None
     return (
-        f"the validation AUC fell from {best['auc']:.3f} at step {best_step} to {last['auc']:.3f} while training went "
-        f"on. Train again with fewer epochs, or --max-steps {best_step}."
+        f"after step {best_step}: the validation AUC fell from {best['auc']:.3f} to {last['auc']:.3f} while training "
+        f"went on. Train again with fewer epochs, or --max-steps {best_step}."
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from kto_cli.core.statistics.curves import curve_warnings, overfitting, row_warnings
 
 BLOWN_UP_NATS, BLOWN_UP_PER_TOKEN = 50.0, 0.1
-"""Log-ratio of mismatched completions above which a policy has blown up, both for a completion and for each token: e^50
-times as likely, whatever was asked. Runs that end well are at a few nats; per token, as 50 nats of 2,000 tokens are a
-change of manner."""
+"""Log-ratio of mismatched completions, or of both classes, above which a policy has blown up, both for a completion and
+for each token: e^50 times as likely, whatever was asked. Runs that end well are at a few nats; per token, as 50 nats of
+2,000 tokens are a change of manner."""
 COLLAPSED_PER_TOKEN = -0.5
 """Log-ratio of desirable completions, in nats per token, below which the policy has collapsed. At -0.5 its
 perplexity on answers that people liked is 65 % above the reference's: it is forgetting how to answer."""
@@ -38,6 +38,25 @@ Numbers = dict[str, Any]
 Steps = Sequence[dict[str, Any]]
 
 
+class Overfit(NamedTuple):
+    """A run that went on after its best step, whose model was kept."""
+
+    step: int
+    steps: int
+    loss: float
+    """Of validation rows, at `step`."""
+    last_loss: float
+
+    @property
+    def sentence(self) -> str:
+        """What is said of it."""
+        return (
+            f"Training overfit after step {self.step} of {self.steps}: the validation loss rose from {self.loss:.4g} "
+            f"to {self.last_loss:.4g}, so the model of step {self.step} was kept. Fewer epochs, or --max-steps "
+            f"{self.step}, save the rest."
+        )
+
+
 class Verdict(NamedTuple):
     """The result of a run: one word, one sentence, and warnings."""
 
@@ -47,13 +66,14 @@ class Verdict(NamedTuple):
     warnings: list[str]
 
 
-def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) -> Verdict:
+def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1, kept: Overfit | None = None) -> Verdict:
     """The verdict on a run.
 
     Args:
         validation: metrics of all validation rows (`validation_metrics`).
         steps: lines of metrics.jsonl, if those rows are of the run's own data; else none.
         beta: of the run; it turns the rewards of `steps` into nats.
+        kept: the step whose model it is, if that is not the last; `steps` end with it.
     """
     warnings = [*row_warnings(validation), *curve_warnings(steps, validation, beta=beta)]
     if not validation:
@@ -61,7 +81,9 @@ def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) 
     for word, rule in RULES.items():
         reason = rule(validation, steps, beta)
         if reason:
-            return Verdict(word, f"{word.capitalize()}: {reason} {_numbers(validation)}", warnings)
+            more = "" if kept is None else f" {kept.sentence}"
+            begin = word.capitalize() + (" " if reason.startswith("after step ") else ": ")
+            return Verdict(word, f"{begin}{reason} {_numbers(validation)}{more}", warnings)
     raise AssertionError("the last rule always holds")
 
 
@@ -71,13 +93,17 @@ def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1) 
 def _blown_up(found: Numbers, steps: Steps, beta: float) -> str | None:
     if found["not_finite"]:
         return f"there are log-probs that are no finite numbers (rows: {found['not_finite']}). {LOWER_RATE}"
-    moved = found["kl_trimmed"]
-    if not (moved > BLOWN_UP_NATS and moved > BLOWN_UP_PER_TOKEN * found["completion_tokens"]):
-        return None
-    return (
-        f"answers to other prompts became more likely by {moved:.0f} nats each; the model says them whatever is asked. "
-        f"{LOWER_RATE}"
-    )
+    enough = max(BLOWN_UP_NATS, BLOWN_UP_PER_TOKEN * found["completion_tokens"])
+    if (moved := found["kl_trimmed"]) > enough:
+        return (
+            f"answers to other prompts became more likely by {moved:.0f} nats each; the model says them whatever is "
+            f"asked. {LOWER_RATE}"
+        )
+    if (both := min(found["log_ratio_desirable"], found["log_ratio_undesirable"])) > enough:
+        return (
+            f"answers of both classes became more likely by {both:.0f} nats and more, good and bad alike. {LOWER_RATE}"
+        )
+    return None
 
 
 def _fell(found: Numbers, per_token: float) -> bool:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import text_hash
 from kto_cli.common.read import parse_json, read_parquet, read_text
+from kto_cli.core.statistics.verdict import Overfit
 from kto_cli.data.arrow_chats import from_arrow
 from kto_cli.data.dataset import MANIFEST, TRAIN, VALIDATION
 from kto_cli.data.texts import last_turn, question
 from kto_cli.evaluation.files import METRICS, PARTS, ROWS, SAMPLES, WHAT, faults, read_part, read_result
-from kto_cli.training.run.run_dir import RunDir
+from kto_cli.training.run.run_dir import RunDir, finished_step
 
 Columns = dict[str, NDArray[Any]]
 NEEDED = ("id", "origin", "label", "reward", "gradient_weight", "right_side")
@@ -66,6 +67,11 @@ class Evidence:
         """The steps, if validated on the evaluated dataset; the verdict uses no others."""
         trained, evaluated = (part(each, "data").get("fingerprint") for each in (self.settings, self.results))
         return self.steps if trained == evaluated else []
+
+    @property
+    def kept(self) -> Overfit | None:
+        """The step whose model it is, if that is not the last; only with steps on these rows."""
+        return kept_step(self.settings, Path(self.results_folder)) if self.steps_on_these_rows else None
 
     @property
     def beta(self) -> float:
@@ -129,7 +135,19 @@ def steps_of(home: Path, out: Path) -> list[dict[str, Any]]:
     except BadInput:
         return []
     named = re.fullmatch(r"step-(\d+)", out.name)
-    return [line for line in lines if not named or line["step"] <= int(named[1])]
+    last = int(named[1]) if named else finished_step(read_result(RunDir(home).config))[0]
+    return [line for line in lines if last is None or line["step"] <= last]
+
+
+def kept_step(settings: dict[str, Any], out: Path) -> Overfit | None:
+    """The best step, if the evaluated model is that of a run that overfit after it."""
+    _, found = finished_step(settings)
+    if found is None or re.fullmatch(r"step-\d+", out.name):
+        return None
+    try:
+        return Overfit(**found)
+    except TypeError:
+        return None
 
 
 def _manifest(results: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], str]:

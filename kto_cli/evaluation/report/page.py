@@ -133,7 +133,7 @@ def _verdict(evidence: Evidence) -> Verdict:
     """The verdict; results of another version of kto may lack a number it needs."""
     try:
         beta = evidence.beta if evidence.beta > 0 else BETA
-        return run_verdict(evidence.metrics or None, evidence.steps_on_these_rows, beta=beta)
+        return run_verdict(evidence.metrics or None, evidence.steps_on_these_rows, beta=beta, kept=evidence.kept)
     except (KeyError, TypeError, ValueError):
         return Verdict("unknown", "The results lack a number that a verdict needs.", [])
 

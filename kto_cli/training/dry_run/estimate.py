@@ -145,11 +145,13 @@ class DiskNeed:
     model: int
     """The finished model."""
     metrics: int
+    best: int
+    """The weights of the best step; 0 where none is kept. Another one is written before it is removed."""
 
     @property
     def out(self) -> int:
         """Most bytes in the output folder at any time."""
-        return self.checkpoints + self.model + self.metrics
+        return self.checkpoints + max(self.model + self.best, 2 * self.best) + self.metrics
 
     @property
     def out_at_end(self) -> int:
@@ -167,9 +169,10 @@ def disk_need(
     total_steps: int,
     save_every: int,
     kept: int,
+    keep_best: bool,
 ) -> DiskNeed:
     """From bytes of the weights in a checkpoint and in the finished model, optimizer state, tokenizer files and new
-    cache values; `kept`: checkpoints that stay."""
+    cache values; `kept`: checkpoints that stay; `keep_best`: the best step is kept until the end."""
     checkpoint = weights + optimizer + tokenizer
     saves = (total_steps - 1) // save_every
     return DiskNeed(
@@ -179,6 +182,7 @@ def disk_need(
         checkpoints_kept=min(saves, kept) * checkpoint,
         model=finished + tokenizer,
         metrics=METRICS_BYTES * total_steps,
+        best=(weights + tokenizer) * keep_best,
     )
 
 

@@ -57,6 +57,21 @@ def _save_whole(directory: RunDir, engine: Any, model: Any, writer: ModelWriter,
                 save_file({name: value.cpu() for name, value in head.state_dict().items()}, folder / VALUE_HEAD)
 
 
+def save_best(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
+    """Writes the weights of the step with the lowest validation loss, in place of the one before; all processes must
+    call.
+
+    Raises:
+        DiskFull: no space left; the one before is untouched.
+    """
+    main = engine.accelerator.is_main_process
+    weights = gathering.gathered_weights(model, keep=main)
+    if main:
+        with directory.writing_best(state["step"], state) as folder:
+            writer.write(folder, model, weights)
+    engine.accelerator.wait_for_everyone()
+
+
 def _save_slices(
     directory: RunDir, accelerator: Any, model: Any, writer: ModelWriter, optimizer: Any, state: dict[str, Any]
 ) -> None:
@@ -109,6 +124,28 @@ def latest_valid_step(directory: RunDir, accelerator: Any) -> tuple[Path | None,
     return broadcast_object_list([found])[0]
 
 
+def best_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """`RunDir.best_step`, found by the main process for all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    found = directory.best_step() if accelerator.is_main_process else None
+    return broadcast_object_list([found])[0]
+
+
+def load_weights(folder: Path, model: Any, *, trust_remote_code: bool) -> None:
+    """Loads the weights of a model folder that a run wrote; all processes must call.
+
+    Raises:
+        BadInput, BadModel: something in it cannot be read.
+    """
+    if lora.is_adapted(model):
+        own, weights = lora.tensors(model), read_tensors(folder / lora.WEIGHTS, "the adapters")
+    else:
+        own = model.state_dict(keep_vars=True)
+        weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
+    gathering.put_weights({name: own[name] for name in weights}, _rows_of(weights))
+
+
 def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: bool) -> None:
     """Loads weights, the value head's if the loss has one, and optimizer state of the checkpoint in `folder`.
 
@@ -126,12 +163,7 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
         names = slices.names("optimizer.")
         gathering.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
         return
-    if lora.is_adapted(model):
-        own, weights = lora.tensors(model), read_tensors(folder / lora.WEIGHTS, "the adapters")
-    else:
-        own = model.state_dict(keep_vars=True)
-        weights = load_model(folder, trust_remote_code=trust_remote_code).state_dict()
-    gathering.put_weights({name: own[name] for name in weights}, _rows_of(weights))
+    load_weights(folder, model, trust_remote_code=trust_remote_code)
     moments = read_tensors(folder / "optimizer.safetensors", "the optimizer's state")
     gathering.put_moments(optimizer, list(moments), _rows_of(moments))
 

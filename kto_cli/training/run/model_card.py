@@ -38,6 +38,9 @@ Trained with {{ loss_link }} by `kto` {{ version }}.
 | reference model | {{ reference.words }} |
 | rows | {{ train_rows }} for training, {{ validation_rows }} for validation |
 | steps | {{ settings.total_steps }} of {{ settings.config.batch_size }} rows |
+{%- if step != settings.total_steps %}
+| model of step | {{ step }}, that with the lowest validation loss |
+{%- endif %}
 | learns | {{ learns }} |
 | loss | {{ loss }} |
 | lambda_d, lambda_u | {{ settings.weights.lambda_d|number }}, {{ settings.weights.lambda_u|number }} |
@@ -72,8 +75,8 @@ RunSettings, versions and fingerprints are in `kto_config.json`, every step in `
 """
 
 
-def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any) -> str:
-    """Markdown."""
+def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, verdict: Any, *, step: int) -> str:
+    """Markdown; `step` is the one that the model is of."""
     config = settings.config
     adapters = config.adapters and not config.merge
     below = prepared.below(config)
@@ -81,6 +84,7 @@ def model_card(settings: Any, prepared: Any, validation: dict[str, Any] | None, 
     environment.filters |= {"number": number, "span": span, "spelled": spelled_kwargs}
     return environment.from_string(_CARD).render(
         settings=settings,
+        step=step,
         loss=loss_words(settings.loss),
         loss_name="KTO" if settings.config.loss == "kto" else settings.config.loss,
         loss_link=KTO_LINK if settings.config.loss == "kto" else f"the loss {settings.config.loss}",

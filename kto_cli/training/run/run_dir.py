@@ -4,6 +4,7 @@ config.json, model.safetensors, tokenizer ...   the finished model; config.json 
                                                 (of a LoRA run: adapter_config.json, adapter_model.safetensors)
 kto_config.json                                 settings, versions, fingerprints; re-runs the run
 metrics.jsonl                                   one line per step, each with a checksum
+best/step-000120/                               until the end: the weights with the lowest validation loss, state.json
 steps/step-000200/                              a model folder with optimizer.safetensors and state.json
 README.md                                       model card
 tracking/                                       of `--track`: TensorBoard's and wandb's files, names of the run
@@ -68,6 +69,11 @@ class RunDir:
     def steps(self) -> Path:
         """Checkpoints to resume from."""
         return self.folder / "steps"
+
+    @property
+    def best(self) -> Path:
+        """Where the step with the lowest validation loss is until the run ends."""
+        return self.folder / "best"
 
     @property
     def lock(self) -> Path:
@@ -157,17 +163,44 @@ class RunDir:
         with files.replacing_folder(self.step_folder(step)) as folder:
             hashes: dict[str, str] = {}
             yield folder, hashes
-            written = files.files_below(folder)
-            files.give_usual_mode(written.values())
-            hashes |= {name: files.file_sha256(path) for name, path in written.items() if name not in hashes}
-            write_sealed(folder / STATE, {"step": step, **counters, "files": dict(sorted(hashes.items()))})
+            _seal(folder, {"step": step, **counters}, hashes)
         for old in self.step_folders()[:-KEPT_STEPS]:
-            os.replace(old, leaving := old.with_name(f".{old.name}.old"))
-            shutil.rmtree(leaving)
+            _remove_whole(old)
+
+    @contextmanager
+    def writing_best(self, step: int, state: dict[str, Any]) -> Iterator[Path]:
+        """A folder to fill with the weights of the best step, completely or not at all; then the one before is removed.
+
+        Raises:
+            DiskFull: no space left; the one before is untouched.
+        """
+        with files.replacing_folder(self.best / self.step_folder(step).name) as folder:
+            yield folder
+            _seal(folder, {**state, "step": step, "rows": 0, "tokens": 0}, {})
+        for old in self._best_folders():
+            if old != self.best / self.step_folder(step).name:
+                _remove_whole(old)
+
+    def best_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
+        """The best step so far, if its files match their checksums: (its folder or None, its state, faults)."""
+        faults: list[str] = []
+        found: list[tuple[Path, dict[str, Any]]] = []
+        for folder in self._best_folders():
+            try:
+                found.append((folder, read_state(folder)))
+            except BadInput as error:
+                faults.append(error.what)
+        if not found:
+            return None, {}, faults
+        folder, state = min(found, key=lambda one: one[1]["loss"])
+        return folder, state, []
+
+    def _best_folders(self) -> list[Path]:
+        return sorted(path for path in self.best.glob("step-*") if path.is_dir())
 
     def remove_partial_files(self) -> None:
         """Removes what a killed process left half-written; files with their final names are always complete."""
-        for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*")]:
+        for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*"), *self.best.glob(".step-*")]:
             files.remove(left)
 
     def step_folders(self) -> list[Path]:
@@ -191,12 +224,19 @@ class RunDir:
     # --- the end ---------------------------------------------------------------------------
 
     def finish(
-        self, writer: ModelWriter, model: Any, card: str, weights: dict[str, torch.Tensor] | None = None
+        self,
+        writer: ModelWriter,
+        model: Any,
+        card: str,
+        weights: dict[str, torch.Tensor] | None = None,
+        *,
+        kept: dict[str, Any],
     ) -> None:
         """Puts the finished model in place; its config comes last, so a partial model never looks complete.
 
         Args:
             weights: gathered ones, in place of the model's own, if those are sharded.
+            kept: which step the model is of.
         """
         self.remove_partial_files()
         staging = self.folder / ".finished.tmp"
@@ -207,13 +247,14 @@ class RunDir:
             written = files.files_below(staging)
             files.give_usual_mode(written.values())
             hashes = {name: files.file_sha256(path) for name, path in written.items()}
-            write_sealed(self.config, {**read_settings(self), "finished": {"files": hashes}})
+            write_sealed(self.config, {**read_settings(self), "finished": {"files": hashes, **kept}})
             for name in sorted(written, key=lambda name: (name in LAST_FILES, name)):
                 files.sync_file(staging / name)
                 (self.folder / name).parent.mkdir(exist_ok=True)
                 os.replace(staging / name, self.folder / name)
             shutil.rmtree(staging)
             files.sync_folder(self.folder)
+        files.remove(self.best)
 
 
 def read_settings(directory: RunDir) -> dict[str, Any]:
@@ -237,6 +278,28 @@ def read_settings(directory: RunDir) -> dict[str, Any]:
                 "Restore the file, or start a new run with --out.",
             )
     return stored
+
+
+def finished_step(stored: dict[str, Any]) -> tuple[int | None, dict[str, Any] | None]:
+    """The step that a finished model is of, and how the run overfit after it, from its kto_config.json; None where it
+    does not say."""
+    finished = stored.get("finished")
+    finished = finished if isinstance(finished, dict) else {}
+    return finished.get("step"), finished.get("overfit")
+
+
+def _seal(folder: Path, state: dict[str, Any], hashes: dict[str, str]) -> None:
+    """Writes state.json with the checksums of all files of a folder; those in `hashes` are known."""
+    written = files.files_below(folder)
+    files.give_usual_mode(written.values())
+    hashes |= {name: files.file_sha256(path) for name, path in written.items() if name not in hashes}
+    write_sealed(folder / STATE, {**state, "files": dict(sorted(hashes.items()))})
+
+
+def _remove_whole(folder: Path) -> None:
+    """Removes a folder that at no instant has its name and lacks a file."""
+    os.replace(folder, leaving := folder.with_name(f".{folder.name}.old"))
+    shutil.rmtree(leaving)
 
 
 def _is_left_over(name: str) -> bool:
