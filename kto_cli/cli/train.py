@@ -35,6 +35,22 @@ class TrainFlags(ModelFlags):
     out: Annotated[
         str, typer.Option(help="The run directory, in the end a Hugging Face model folder.", rich_help_panel=RUN)
     ]
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from a finished run with new rows in --data: its settings, model, reference and split.",
+            rich_help_panel=RUN,
+        ),
+    ]
+    replay: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --after: share of its training rows to train on again. Default: 0.3.",
+            rich_help_panel=RUN,
+        ),
+    ]
     config: Annotated[
         str | None,
         typer.Option(

@@ -100,6 +100,10 @@ def settings_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a kto_config.json, with the folders of data and model that they were applied to: the working
     directory, in which they were found, may have others today."""
     settings = dict(run["train"])
+    if settings.get("after"):  # its rows were put together from two datasets, which are named
+        filled = ("model", "reference", "continue_adapter")
+        again = {name: value for name, value in settings.items() if name not in filled}
+        return again | {"data": run["data"].get("new", settings["data"])}
     if (data := _folder_of(run.get("data"))) is not None:
         settings["data"] = data
     for name, part in (("model", run.get("start", run.get("reference"))), ("reference", run.get("reference"))):

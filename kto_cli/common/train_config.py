@@ -26,6 +26,10 @@ class TrainConfig(ModelConfig):
     reference: str | None = None
     """The reference, where that is another model than `model`: a folder or Hub id, with the same tokens; none: kto
     compares log-probs a token in place of log-ratios."""
+    after: str | None = None
+    """A finished run to go on from with new rows: its settings, model, reference and split."""
+    replay: float | None = None
+    """With `after`: share of its training rows that are trained on again; default 0.3."""
     loss: str = "kto"
     """What training minimizes: kto, or another loss of `core.loss_kinds.LOSSES`."""
     value: str | None = None
@@ -118,6 +122,9 @@ class TrainConfig(ModelConfig):
     """Trackers that record each step besides metrics.jsonl: trackio, tensorboard, wandb, separated by commas."""
 
     def __post_init__(self) -> None:
+        require(self.replay is None or 0 <= self.replay <= 1, "--replay", self.replay, "a share from 0 to 1")
+        if self.replay is not None and self.after is None:
+            raise BadFlag("--replay takes rows of an earlier run again.", "Name the run with --after RUN.")
         require(self.beta is None or 0 < self.beta < math.inf, "--beta", self.beta, "above 0, such as 0.1")
         self._check_loss_settings()
         for flag, weight in (("--lambda-d", self.lambda_d), ("--lambda-u", self.lambda_u)):

@@ -10,6 +10,7 @@ registry.py         the named sources
 select.py           sources on the command line, resolved to raw files and formats
 hub.py              downloads from the Hugging Face Hub
 columns.py          numbers of all rows in memory; their texts are on disk
+replay.py           new feedback after an earlier run: its split kept, a share of its rows again
 seeded_order.py     a random order that depends on each row's content and the seed alone
 readers/            files as records: JSONL, JSON, CSV, Parquet
 formats/            one module per feedback format

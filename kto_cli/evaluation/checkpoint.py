@@ -115,7 +115,8 @@ class Checkpoint:
         train, chosen = self.settings["train"], self.settings["chosen"]
         loss = LossSettings(train["beta"] or 1.0, chosen["lambda_d"], chosen["lambda_u"])  # as earlier runs have it
         loss = LossSettings(**chosen["loss"]) if "loss" in chosen else loss
-        named = train["data"] if train["data"] and Path(train["data"]).is_dir() else self.settings["data"]["folder"]
+        own = train["data"] and not train.get("after") and Path(train["data"]).is_dir()
+        named = train["data"] if own else self.settings["data"]["folder"]
         reference = None if train["model"] is None else self.settings["reference"]["folder"]
         filled = replace(
             config,

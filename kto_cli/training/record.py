@@ -18,6 +18,7 @@ from kto_cli.common.read import read_yaml
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.plan import VERSION as PLAN_VERSION
+from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.model import lora
 from kto_cli.model.distributed.processes import launch_kind
 from kto_cli.model.logprobs.prepare import Prepared
@@ -52,6 +53,7 @@ def describe(settings: RunSettings, prepared: Prepared, processes: int) -> dict[
             "fingerprint": prepared.data.fingerprint,
             "train_rows": len(prepared.train),
             "validation_rows": len(prepared.validation),
+            **({"new": str(find_data_dir(settings.config.data).resolve())} if settings.config.after else {}),
         },
         **_described_models(settings.config, prepared),
         "chat_template": text_hash(json.dumps(prepared.tokenizer.chat_template, sort_keys=True)),

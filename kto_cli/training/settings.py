@@ -18,6 +18,7 @@ from kto_cli.core.loss_kinds import LossKind, LossSettings, kind_of
 from kto_cli.core.plan import batch_sizes, pairs_in_batch, steps_in_epoch
 from kto_cli.core.weights import Weights, choose_weights, lambda_interval
 from kto_cli.model.logprobs.prepare import Prepared, class_counts
+from kto_cli.training.after import settings_after
 from kto_cli.training.hints import hint_at_zero_point
 from kto_cli.training.loss_flags import loss_kind, loss_settings, loss_words, setting_in_force
 from kto_cli.training.run.run_dir import RunDir, read_settings
@@ -62,8 +63,10 @@ def resolve_options(
     where = f"The config file {config_file}" if config_file else "The command line"
     given = dict(read_config_file(Path(config_file))) if config_file else {}
     given |= flags
+    directory = RunDir(Path(given.get("out") or TrainConfig.out))
+    if given.get("after") and not (resume and directory.started):
+        given = settings_after(given) | given
     config = train_config(given, where=where)
-    directory = RunDir(Path(config.out))
     stored = None
     if resume and directory.started:
         config, stored = _resumed(config, given, directory)

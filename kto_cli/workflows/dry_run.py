@@ -23,6 +23,7 @@ from kto_cli.model.distributed.start import start_accelerator
 from kto_cli.model.logprobs.prepare import Prepared, class_counts, prepare, warn_if_built_in
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.tokens.store import Sequences
+from kto_cli.training.after import with_old_rows
 from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import DiskNeed, TokenWork
@@ -53,7 +54,14 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     accelerator = start_accelerator()
     screen = screen if accelerator.is_main_process else Screen(quiet=True)
     problems = _problems_of_out(RunDir(Path(config.out)))
-    prepared = prepare(config, accelerator, screen, merged=not config.adapters, control=control_texts(config))
+    rows_from = with_old_rows(config, accelerator, screen)
+    prepared = prepare(
+        rows_from,
+        accelerator,
+        screen,
+        merged=not config.adapters,
+        control=control_texts(config),
+    )
     warn_if_built_in(config, screen)
     prepared.train = trained_rows(prepared.train, config, screen)
     settings = run_settings(config, prepared, screen)

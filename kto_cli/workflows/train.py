@@ -17,7 +17,9 @@ from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import plural
 from kto_cli.core.objectives import RunningMean
 from kto_cli.core.statistics.metrics import validation_metrics
+from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.verdict import Verdict, run_verdict
+from kto_cli.evaluation.tables import comparison_table
 from kto_cli.model import base_weights, lora
 from kto_cli.model.distributed.gathering import gathered_weights, round_weights
 from kto_cli.model.distributed.owned import owned
@@ -27,6 +29,7 @@ from kto_cli.model.linear_layers import layers_to_adapt
 from kto_cli.model.logprobs.prepare import Prepared, prepare, warn_if_built_in
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.model.source import ModelSource
+from kto_cli.training.after import differences, note_last_model, report_filled, with_old_rows
 from kto_cli.training.best_step import described as described_step
 from kto_cli.training.best_step import find_best, take_best
 from kto_cli.training.custom import announce_custom_loss
@@ -91,7 +94,10 @@ def _train(
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The run, in a folder that this launch owns."""
-    prepared = prepare(config, accelerator, screen, merged=not config.adapters, control=control_texts(config))
+    if config.after is not None:
+        report_filled(config, screen)
+    rows_from = with_old_rows(config, accelerator, screen)
+    prepared = prepare(rows_from, accelerator, screen, merged=not config.adapters, control=control_texts(config))
     config = replace(config, template_date=prepared.template_date or config.template_date)
     if stored is not None and prepared.template_date:
         screen.note(f"Prompts hold the date {prepared.template_date}, as recorded in {directory.config}.")
@@ -113,12 +119,13 @@ def _train(
     described["chosen"]["micro_batch_tokens"] = this_run.engine.token_budget
     recorded = max((line["step"] for line in directory.read_metrics()), default=0) if config.track else 0
     _begin(this_run, described, stored, prepared.tokenizer.chat_template, screen)
+    last_model = note_last_model(this_run) if config.after else None
     trackers = config.trackers if accelerator.is_main_process else ()
     done = this_run.counters.step
     with tracking(trackers, directory.folder, described, screen, done=done, recorded=recorded) as log:
         this_run.on_record = [log] if on_record is None or not accelerator.is_main_process else [log, on_record]
         run_steps(this_run)
-    return _finish(this_run, prepared, screen)
+    return _finish(this_run, prepared, screen, last_model)
 
 
 def _report_what_learns(prepared: Prepared, config: TrainConfig, screen: Screen) -> None:
@@ -185,14 +192,16 @@ def _restore_memory(this_run: Run, state: dict[str, Any], stored: dict[str, Any]
         screen.note("Gradient checkpointing, as since the run was short of memory")
 
 
-def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]:
+def _finish(this_run: Run, prepared: Prepared, screen: Screen, last_model: Scores | None) -> dict[str, Any]:
     """Scores all validation rows, reports the verdict, writes the finished model."""
     settings, directory = this_run.settings, this_run.directory
     kept = take_best(this_run)
     model = _as_written(this_run, prepared)
-    validation = None
+    validation, compared = None, None
     if this_run.validation:
-        validation = _validated(this_run, directory, screen)
+        scores = _validated(this_run, directory, screen)
+        validation = validation_metrics(scores, settings.loss)
+        compared = differences(this_run, last_model, scores) if last_model is not None else None
     held = settings.total_steps if kept is None else kept.step
     steps = [line for line in directory.read_metrics() if line["step"] <= held]
     verdict = run_verdict(validation, steps, beta=settings.loss.beta, kept=kept)
@@ -204,6 +213,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
     this_run.engine.accelerator.wait_for_everyone()
     below = prepared.below(settings.config)
     _show(screen, held, settings, validation, verdict, directory, this_run.writer.stored.name_for(model), below)
+    if compared is not None:
+        comparison_table(screen, "the last model", "the new one", len(this_run.validation), compared)
     return {
         "steps": settings.total_steps,
         "kept_step": held,
@@ -213,16 +224,16 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen) -> dict[str, Any]
         "verdict": verdict.word,
         "sentence": verdict.sentence,
         "warnings": verdict.warnings,
+        **({} if compared is None else {"after": {"run": settings.config.after, "differences": compared}}),
     }
 
 
-def _validated(this_run: Run, directory: RunDir, screen: Screen) -> dict[str, Any]:
-    """Metrics of all validation rows."""
+def _validated(this_run: Run, directory: RunDir, screen: Screen) -> Scores:
+    """Scores of all validation rows."""
     engine, rows, references = this_run.engine, this_run.validation, this_run.validation_references
-    with freed_memory_returned(engine.accelerator.device):
-        with screen.progress("validation rows", len(rows.sequences), keeps=_continues(directory)):
-            scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
-        return validation_metrics(scores, this_run.settings.loss)
+    progress = screen.progress("validation rows", len(rows.sequences), keeps=_continues(directory))
+    with freed_memory_returned(engine.accelerator.device), progress:
+        return score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
 
 
 def _continues(directory: RunDir) -> str:

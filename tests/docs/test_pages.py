@@ -288,8 +288,8 @@ def test_the_run_directory_of_the_page_is_the_real_one(run_files):
     listed = set(re.findall(r"^  (\S+?)/?(?=[ /\n]|$)", tree, re.MULTILINE)) - {""}
     named = set(re.findall(r"[\w.-]+\.(?:json|jsonl|safetensors|jinja|md|html)\b", tree))
     assert run_files.top - listed - named == set(), "files the page does not list"
-    assert listed - run_files.top == {"tracking"}, "files that are not there"
-    assert named - run_files.top - run_files.below == {"evaluation.md", "runs.json"}
+    assert listed - run_files.top == {"best", "after.json", "tracking"}, "files that are not there"
+    assert named - run_files.top - run_files.below == {"after.json", "evaluation.md", "runs.json"}
 
 
 # --- examples/ and the README's recipe --------------------------------------------------------

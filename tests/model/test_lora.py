@@ -207,7 +207,7 @@ def test_the_run_directory_holds_the_adapter_alone(runs: Path, pico: Path):
         assert names(step) == ADAPTER_FILES | {"optimizer.safetensors", "state.json"}
     assert lora.base_of(finished) == str(pico.resolve())
     assert names(runs / "merged") == MODEL_FILES | {"kto_config.json", "metrics.jsonl", "README.md", "steps"}
-    assert names(runs / "broken") == {"kto_config.json", "metrics.jsonl", "steps"}
+    assert names(runs / "broken") == {"best", "kto_config.json", "metrics.jsonl", "steps"}
     assert "library_name: peft" in (finished / "README.md").read_text()
     assert "rank 4, alpha 8" in (finished / "README.md").read_text()
 
