@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,9 +22,6 @@ from kto_cli.data.replay import with_replay
 from kto_cli.model import lora
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.training.run.run_dir import RunDir, read_settings
-
-if TYPE_CHECKING:
-    from kto_cli.training.loop import Run
 
 REPLAY = 0.3
 """Default share of the last run's training rows that are trained on again."""
@@ -97,7 +94,7 @@ def with_old_rows(config: TrainConfig, accelerator: Any, screen: Screen) -> Trai
     return replace(config, data=str(folder))
 
 
-def note_last_model(run: Run) -> Scores | None:
+def note_last_model(run: Any) -> Scores | None:
     """Scores of the last run's model, which is where this one starts, on all validation rows; read again when the run
     is resumed. All processes must call."""
     path = run.directory.folder / "after.json"
@@ -113,7 +110,7 @@ def note_last_model(run: Run) -> Scores | None:
     return scores
 
 
-def _read(run: Run, path: Path) -> Scores | None:
+def _read(run: Any, path: Path) -> Scores | None:
     try:
         stored = read_sealed(path, "the scores of the last run's model")["scores"]
     except (BadInput, KeyError):
@@ -129,7 +126,7 @@ def _read(run: Run, path: Path) -> Scores | None:
     )
 
 
-def differences(run: Run, last: Scores, now: Scores) -> dict[str, dict[str, Any]]:
+def differences(run: Any, last: Scores, now: Scores) -> dict[str, dict[str, Any]]:
     """Differences of the new model from the last one on the same validation rows."""
     settings = run.settings.loss
     return compare(Side(last, settings), Side(now, settings))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,9 +18,6 @@ from kto_cli.core.statistics.shares import FEWEST_COMPARED
 from kto_cli.core.statistics.verdict import Overfit
 from kto_cli.model.logprobs.validation import quick_rows
 from kto_cli.training.run.checkpoints import best_step, load_weights, save_best
-
-if TYPE_CHECKING:
-    from kto_cli.training.loop import Run
 
 LEAST_RISE = 0.01
 """Rise of the validation loss, relative to its lowest value, that is surely more than nothing: of the KTO loss a few
@@ -38,7 +35,7 @@ class Validated:
     scores: Scores
 
 
-def note_validation(run: Run, scores: Scores, loss: float | None) -> None:
+def note_validation(run: Any, scores: Scores, loss: float | None) -> None:
     """Notes the scores of a step, and keeps its weights if its loss is the lowest so far; all processes must call."""
     if not run.settings.config.keep_best or loss is None or not math.isfinite(loss):
         return
@@ -52,7 +49,7 @@ def note_validation(run: Run, scores: Scores, loss: float | None) -> None:
         save_best(run.directory, run.engine, run.model, run.writer, {"step": run.best.step, "loss": loss, **stored})
 
 
-def find_best(run: Run) -> None:
+def find_best(run: Any) -> None:
     """Finds the best step that a killed run kept; all processes must call."""
     if not run.settings.config.keep_best or not run.validation:
         return
@@ -71,7 +68,7 @@ def find_best(run: Run) -> None:
         run.best = Validated(state["step"], state["loss"], scores)
 
 
-def take_best(run: Run) -> Overfit | None:
+def take_best(run: Any) -> Overfit | None:
     """Puts the weights of the best step in place of the last one's, if that is surely worse; all processes must
     call."""
     best, last = run.best, run.last_validated
