@@ -68,8 +68,9 @@ def _export(config: ExportConfig, checkpoint: Checkpoint, screen: Screen) -> tup
     screen.say("Serve it:" if len(exported.lines) == 1 or config.to in CONVERTED else "Serve it with one of:")
     for line in exported.lines:
         screen.say(f"  {line}")
-    name = shlex.quote(checkpoint.name)
-    screen.say(f"Then compare: kto export {name} --check http://localhost:{_port(exported.lines[0])}")
+    if config.check is None:
+        name = shlex.quote(checkpoint.name)
+        screen.say(f"Then compare: kto export {name} --check http://localhost:{_port(exported.lines[0])}")
     return subject, exported
 
 

@@ -140,6 +140,17 @@ def test_white_space_and_counts_of_the_server_decide_nothing(place):
         assert checked(server, "whole").json["check"]["verdict"] == "trained"
 
 
+def test_the_check_is_not_the_next_step_of_one_that_makes_it(place, tmp_path):
+    plain = call("export", "whole", "--to", tmp_path / "plain")
+    assert "Then compare: kto export whole --check" in plain.out
+    with serving(ServedModel(*loaded("whole"))) as server:
+        server.models = ["whole"]
+        words = ("--check", server.url, "--served-as", "whole", "--rows", 4)
+        ran = call("export", "whole", "--to", tmp_path / "checked", *words)
+    assert ran.code == 0, ran.err
+    assert "Then compare" not in ran.out
+
+
 def test_several_models_need_a_name(place):
     with serving(ServedModel(*loaded("whole"))) as server:
         server.models = ["pico", "support"]

@@ -152,6 +152,16 @@ def test_rows(played, week):
         assert played.table[name][week - 1] == f"{found:,}"
 
 
+def test_no_validation_prompt_is_trained_on_later(played):
+    def prompts(week: int, side: str) -> set[str]:
+        path = played.folder / f"data/week{week}/{side}.parquet"
+        return set(parquet.read_table(path, columns=["prompt_id"])["prompt_id"].to_pylist())
+
+    for week in WEEKS[1:]:
+        for before in range(1, week + 1):
+            assert not prompts(week, "train") & prompts(before, "validation")
+
+
 def areas(rewards: Any, labels: Any) -> float:
     """Share of couples of a desirable and an undesirable row that are in order, ties half."""
     above = rewards[labels][:, None] - rewards[~labels][None, :]
