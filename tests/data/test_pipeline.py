@@ -28,7 +28,7 @@ def test_every_row_of_any_file_is_accounted_for(source, data, seed):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         typed = write(folder, source, records)
-        result = binarize(typed, out=folder / "set", seed=seed, validation=0.2, **FORMS[source].options)
+        result = binarize(typed, out=folder / "set", seed=seed, validation=0.1, **FORMS[source].options)
         check_whole(folder / "set", result, sum(one.rows for one in records))
         assert result["lines_in"] == len(records)
         if source in ("hh-rlhf", "trl", "log", "llama-factory"):
