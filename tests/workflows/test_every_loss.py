@@ -68,8 +68,13 @@ def sample(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES)
+IN_CI = ("csft", "nca", "ppo-offline")
+"""A loss of rows, of pairs, of tokens; the other eleven before a release."""
+
+
+@pytest.mark.parametrize(
+    "loss", [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long) for name in LOSSES]
+)
 def test_every_loss_on_the_built_in_sample_in_under_a_minute(loss, sample, workplace):
     """A whole epoch and its evaluation with the built-in model: seconds of this process, whatever else runs here."""
     began = time.process_time()

@@ -25,7 +25,7 @@ from kto_cli.core.statistics.clustered import ClusteredRow, shares
 from kto_cli.core.statistics.judge_errors import corrected, one_rate, two_rates
 from kto_cli.core.statistics.kappa import cohen
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 SCRIPT = REPOSITORY / "examples" / "three_weeks.py"
 WEEKS = (1, 2, 3)
 PEOPLE = ("ana", "ben")
