@@ -63,6 +63,7 @@ def resolve_options(
     where = f"The config file {config_file}" if config_file else "The command line"
     given = dict(read_config_file(Path(config_file))) if config_file else {}
     given |= flags
+    train_config(given, where=where)  # their types, before one is used
     directory = RunDir(Path(given.get("out") or TrainConfig.out))
     if given.get("after") and not (resume and directory.started):
         given = settings_after(given) | given

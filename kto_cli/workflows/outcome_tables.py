@@ -98,9 +98,9 @@ def sentences(one: dict[str, Any], baseline: str, config: OutcomeConfig) -> list
         found += mix_sentences(one, config.mix)
     low, high = one["rated"]["interval"]
     if low > 0 or high < 0:
-        more = "more" if low > 0 else "fewer"
+        direction = "more" if low > 0 else "fewer"
         found.append(
-            f"{name}: {more} answers are rated than of {baseline} ({points(one['rated']['difference'])} points): "
+            f"{name}: {direction} answers are rated than of {baseline} ({points(one['rated']['difference'])} points): "
             "who rates may have changed, not what they think."
         )
     return found

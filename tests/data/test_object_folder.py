@@ -40,7 +40,7 @@ def test_a_field_that_one_file_lacks_is_empty_in_its_row(tmp_path):
     write(tmp_path / "logs", 20)
     (tmp_path / "logs" / "a.json").write_text('{"question": "a?", "answer": "a"}')
     (tmp_path / "logs" / "b.json").write_text("{}")
-    result = binarize(f"log:{tmp_path / 'logs'}", out=tmp_path / "out", label_column="ok")
+    result = binarize(f"log:{tmp_path / 'logs'}", out=tmp_path / "out", label_column="ok", validation=0)
     assert (result["rows_in"], result["dropped_reasons"]) == (22, {"no_label": 2})
 
 
@@ -48,7 +48,7 @@ def test_empty_and_damaged_files_are_rejected_rows_with_their_names(tmp_path):
     write(tmp_path / "logs", 20)
     for name, text in (("cut.json", '{"question": "a", '), ("empty.json", ""), ("blank.json", "\n \n")):
         (tmp_path / "logs" / name).write_text(text)
-    result = binarize(f"log:{tmp_path / 'logs'}", out=tmp_path / "out", label_column="ok")
+    result = binarize(f"log:{tmp_path / 'logs'}", out=tmp_path / "out", label_column="ok", validation=0)
     assert result["rejected"] == {"not_json": 3}
     found = {line["origin"]: line["detail"] for line in lines_of(tmp_path / "out" / "rejects.jsonl")}
     assert sorted(found) == ["logs/blank.json", "logs/cut.json", "logs/empty.json"]

@@ -250,7 +250,9 @@ def as_row(row: dict[str, Any]) -> Row:
 @pytest.mark.parametrize("case", CASES, ids=called)
 def test_every_row_of_a_real_file_is_accounted_for(case, kto, tmp_path):
     path = shared("data", case.place)
-    result = kto("binarize", f"{case.source}:{path}", *case.flags, "--out", tmp_path / "set", "--json").json
+    result = kto(
+        "binarize", f"{case.source}:{path}", *case.flags, "--validation", 0, "--out", tmp_path / "set", "--json"
+    ).json
 
     assert (result["lines_in"], result["rows_in"]) == (case.records, case.rows)
     both = [result["splits"][name] for name in ("train", "validation")]

@@ -84,7 +84,7 @@ def written(path: Path, records: list[Said]) -> Path:
 def test_each_remark_is_joined_to_its_row_by_the_id(source, workers, tmp_path):
     make, said = SHAPES[source]
     path = written(tmp_path / "rows.jsonl", [make(k, k % 2 == 0) for k in range(12)])
-    result = binarize(f"{source}:{path}", out=tmp_path / "out", validation=0.25, workers=workers)
+    result = binarize(f"{source}:{path}", out=tmp_path / "out", validation=0, workers=workers)
     rows = {row["id"]: row for row in both_splits(tmp_path / "out")}
     lines = lines_of(tmp_path / "out" / REMARKS)
     assert {line["id"] for line in lines} == set(rows)

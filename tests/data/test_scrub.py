@@ -244,10 +244,12 @@ def test_conversations_are_told_by_what_is_replaced(tmp_path):
     ]
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for scrubbed in (False, True):
-        out = tmp_path / str(scrubbed)
-        found = binarize(f"log:{path}", out, scrub=scrubbed, validation=0.5, **RULES)
-        assert found["validation"] == 20, "five of ten conversations"
+    plain, scrubbed = (
+        binarize(f"log:{path}", tmp_path / str(on), scrub=on, validation=0.2, **RULES) for on in (False, True)
+    )
+    assert plain["dropped_reasons"]["conversation_validation"] > 0
+    for name in ("validation", "dropped_reasons", "splits"):
+        assert scrubbed[name] == plain[name]
 
 
 @pytest.mark.slow

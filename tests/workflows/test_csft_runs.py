@@ -198,7 +198,8 @@ def test_completions_that_are_cut_are_cut_alike(pico, workplace):
     said = " ".join(train(*words).err.split())
     assert "cut" in said or "truncated" in said, said
     assert "less of the completion fits" not in said
-    assert evaluate("run")["rows"] == 8
+    assert "1 of 8 validation rows dropped: the prompt leaves no room" in said
+    assert evaluate("run")["rows"] == 7
 
 
 def test_a_special_token_is_no_control_text(given, workplace):
@@ -218,5 +219,7 @@ def test_plain_text_prompts_have_the_texts_too(pico, workplace):
     rows = [{"prompt": f"Story {n}:", "completion": f" it was {n}.", "label": n % 2 == 0} for n in range(24)]
     write_lines(Path("rows.jsonl"), rows)
     assert call("binarize", "rows.jsonl", "--out", "data", "--validation", 0.3).code == 0
+    held = json.loads(Path("data/manifest.json").read_text())["validation"]
+    assert held > 1
     train("--data", "data", "--model", pico, "--max-steps", 1, "--out", "run", "--loss", "csft")
-    assert evaluate("run")["rows"] >= 6
+    assert evaluate("run")["rows"] == held

@@ -19,7 +19,7 @@ from kto_cli.data.audit.secret_keys import ABOUT_FORMS, Span, keys, logins
 
 NO_DIGITS = bytes(code for code in range(256) if code not in b"0123456789")
 
-EMAIL_FORM = re.compile(r"(?<![\w.%+-])([\w.%+-]++)@([^\W_](?:[\w-]{0,63}+)(?:\.[\w-]{1,63}+)++)")
+EMAIL_FORM = re.compile(r"(?<![\w.%+-])([\w.%+-]{1,64})@([^\W_][\w-]{0,63}(?:\.[\w-]{1,63}){1,20})")
 LONGEST_NAME, LONGEST_HOST = 64, 253
 """Characters of the two parts of an address (RFC 5321, 1035)."""
 EXAMPLE_HOSTS = re.compile(
@@ -76,7 +76,7 @@ LEAST_OCTET = 32
 """Two of an address's numbers are above this: version numbers and numbers of sections are small."""
 _EXAMPLE_ADDRESSES = "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9 208.67.222.222 208.67.220.220 123.45.67.89 12.34.56.78"
 EXAMPLE_ADDRESSES = frozenset(_EXAMPLE_ADDRESSES.split())
-LONG_ADDRESS_FORM = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{4,34}+(?![\w:.])")
+LONG_ADDRESS_FORM = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{4,34}(?![\w:.])")
 
 
 class Kind(NamedTuple):

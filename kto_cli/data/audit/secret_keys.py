@@ -19,29 +19,29 @@ ABOUT_FORMS = re.compile(r"regex|regular expression|re\.match|\bis_?valid|valid(
 """Texts on how such values are checked, which hold examples of them."""
 
 KEY = re.compile(
-    r"(?<![\w-])(?:sk-(?:proj-|svcacct-|ant-\w{3,6}-|or-v1-|lf-)?[\w-]{20,}+|[sr]k_live_[A-Za-z0-9]{20,}+|(?:AKIA|ASIA)[A-Z2-7]{16}"
-    r"|gh[opsru]_[A-Za-z0-9]{36}|github_pat_\w{60,}+|glpat-[\w-]{20}|xox[abeoprs]-[\w-]{20,}+|xapp-[\w-]{20,}+|AIza[\w-]{35}"
-    r"|hf_[A-Za-z]{34}|SG\.[\w-]{22}\.[\w-]{43}|npm_[A-Za-z0-9]{36}|pypi-AgEI[\w-]{50,}+|gsk_[A-Za-z0-9]{52}|GOCSPX-[\w-]{28}"
-    r"|whsec_[A-Za-z0-9+/]{32,}+|dop_v1_[a-f0-9]{64}|dapi[a-f0-9]{32}|r8_[A-Za-z0-9]{37}|\d{8,10}:AA[\w-]{33})(?![\w-])"
+    r"(?<![\w-])(?:sk-(?:proj-|svcacct-|ant-\w{3,6}-|or-v1-|lf-)?[\w-]{20,}|[sr]k_live_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z2-7]{16}"
+    r"|gh[opsru]_[A-Za-z0-9]{36}|github_pat_\w{60,}|glpat-[\w-]{20}|xox[abeoprs]-[\w-]{20,}|xapp-[\w-]{20,}|AIza[\w-]{35}"
+    r"|hf_[A-Za-z]{34}|SG\.[\w-]{22}\.[\w-]{43}|npm_[A-Za-z0-9]{36}|pypi-AgEI[\w-]{50,}|gsk_[A-Za-z0-9]{52}|GOCSPX-[\w-]{28}"
+    r"|whsec_[A-Za-z0-9+/]{32,}|dop_v1_[a-f0-9]{64}|dapi[a-f0-9]{32}|r8_[A-Za-z0-9]{37}|\d{8,10}:AA[\w-]{33})(?![\w-])"
 )
 LEAST_DRAWN = 16
 """Letters and digits of a key without a sign between them; else it is a name in kebab case."""
 EXAMPLE_KEY = re.compile(r"(?i)example|your|xxx|abcdef|12345|test|dummy|placeholder|secret|(.)\1{4}")
 PRIVATE_KEY = re.compile(
-    r"-----BEGIN (?:[A-Z]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr])++(?:[\w-]++: [^\n]*+\n\s*+)*+"
-    r"[A-Za-z0-9+/=](?:[A-Za-z0-9+/=\s]|\\[nr]){39,}+(?:-----END [A-Z ]{3,40}+-----)?"
+    r"-----BEGIN (?:[A-Z]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr])+(?:[\w-]+: [^\n]*\n\s*)*"
+    r"[A-Za-z0-9+/=](?:[A-Za-z0-9+/=\s]|\\[nr]){39,}(?:-----END [A-Z ]{3,40}-----)?"
 )
-TOKEN = re.compile(r"(?<![\w.-])(eyJ[\w-]{8,}+)\.(eyJ[\w-]{8,}+)\.[\w-]{20,}+")
+TOKEN = re.compile(r"(?<![\w.-])(eyJ[\w-]{8,})\.(eyJ[\w-]{8,})\.[\w-]{20,}")
 EXAMPLE_TOKEN = re.compile(r'"1234567890"|John Doe')
 """The token that the format's own site shows."""
 ASSIGNED = re.compile(
     r"(?i)(?:api[_ -]?key|access[_ -]?key|secret|token|passw(?:or)?d|authorization: bearer)"
     r"[\"']?\s{0,3}[:=]?\s{0,3}[\"']?"
-    r"(?<![A-Za-z0-9])([\w+/.~-]{16,200}+={0,2})"
+    r"(?<![A-Za-z0-9])([\w+/.~-]{16,200}={0,2})"
 )
 """A value that is called a key or a password."""
 
-LOGIN = re.compile(r"://([^\s/:@\"'<>`]{1,100}+):([^\s/@\"'<>`]{1,200}+)@([^\s/@\"'<>`]{1,253}+)")
+LOGIN = re.compile(r"://([^\s/:@\"'<>`]{1,100}):([^\s/@\"'<>`]{1,200})@([^\s/@\"'<>`]{1,253})")
 EXAMPLE_LOGIN = re.compile(
     r"(?:<|\$|\{|\[|%[a-z(]|\*\*|\.\.\.)|(?:my|your|some|the|db|bot)?[_-]?(?:user|pass|pw|passw(?:or)?d|secret|token|example|test|admin"
     r"|xxx|key|name|guest|root|postgres)(?:name|word)?\d{0,3}$",

@@ -15,7 +15,7 @@ from typing import Any
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import append_synced, json_lines, replacing, saying_disk_full
-from kto_cli.common.read import parse_json, reading
+from kto_cli.common.read import parse_json, read_bytes
 from kto_cli.common.secrets import scrub_all
 from kto_cli.common.words import plural, printable
 
@@ -56,8 +56,7 @@ class SampleFile:
         self.rows |= {row["key"]: row for row in rows}
 
     def _read(self) -> None:
-        with reading(self.path, WHAT):
-            *lines, last = self.path.read_bytes().split(b"\n")
+        *lines, last = read_bytes(self.path, WHAT).split(b"\n")
         torn = last.startswith(STARTS[: len(last)]) and not _is_json(last) if last else False
         if last and not torn:
             lines.append(last)

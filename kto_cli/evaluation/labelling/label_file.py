@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadInput
 from kto_cli.common.files import append_synced, json_lines, replacing, saying_disk_full
-from kto_cli.common.read import parse_json, reading
+from kto_cli.common.read import parse_json, read_bytes
 from kto_cli.common.words import plural, printable
 from kto_cli.data.pipeline.export import trl_texts
 from kto_cli.data.texts import TOOLS, tools_of
@@ -140,8 +140,7 @@ class LabelFile:
             temporary.write_text(json_lines(row for label in labels for row in label.rows), encoding="utf-8")
 
     def _read(self) -> None:
-        with reading(self.path, WHAT):
-            *lines, last = self.path.read_bytes().split(b"\n")
+        *lines, last = read_bytes(self.path, WHAT).split(b"\n")
         rows = [_row(self.path, number, line) for number, line in enumerate(lines, start=1)]
         torn = False
         if last:
