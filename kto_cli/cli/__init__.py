@@ -6,6 +6,7 @@ log_flags.py    flags for columns and rules of a log
 binarize.py     flags of kto binarize
 precompute.py   flags of kto precompute
 train.py        flags of kto train
+loss_flags.py   its flags of the loss
 evaluate.py     flags of kto eval
 export.py       flags of kto export
 answer_flags.py  flags of answers and their judge, of kto eval and kto sample
