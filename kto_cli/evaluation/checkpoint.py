@@ -191,7 +191,7 @@ def _unfinished(folder: Path) -> BadInput:
     """The error for a folder that is no model folder."""
     directory = RunDir(folder)
     if directory.started:
-        steps = directory.step_folders()
+        steps = directory.steps.all()
         hint = f", or evaluate a step of it: kto eval {steps[-1]}" if steps else ""
         return BadInput(
             f"The run in {folder} is not finished: it has no config.json yet.",

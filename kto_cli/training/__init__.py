@@ -11,6 +11,7 @@ optimizer.py   the optimizer of --optimizer
 step.py        one optimizer step: context passes, gradient pass, update
 offline_ppo_step.py  the same of offline PPO, a loss of single tokens
 loop.py        which rows, which learning rate, what is recorded, when to save
+checks.py      a step's numbers are finite; policy and reference agree at the start
 after.py       --after: what the last run gives, and how the new model compares with it
 best_step.py   the step with the lowest validation loss, kept until the run ends
 memory.py      the token budget found by trying; out-of-memory recovery

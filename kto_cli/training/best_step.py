@@ -17,7 +17,7 @@ from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.shares import FEWEST_COMPARED
 from kto_cli.core.statistics.verdict import Overfit
 from kto_cli.model.logprobs.validation import quick_rows
-from kto_cli.training.run.checkpoints import best_step, load_weights, save_best
+from kto_cli.training.run.checkpoints import latest_step, load_weights, save_best
 
 LEAST_RISE = 0.01
 """Rise of the validation loss, relative to its lowest value, that is surely more than nothing: of the KTO loss a few
@@ -53,7 +53,7 @@ def find_best(run: Any) -> None:
     """Finds the best step that a killed run kept; all processes must call."""
     if not run.settings.config.keep_best or not run.validation:
         return
-    _, state, faults = best_step(run.directory, run.engine.accelerator)
+    _, state, faults = latest_step(run.directory.best, run.engine.accelerator)
     for fault in faults:
         run.screen.warn(f"{fault} The best step so far is not known any more.")
     if state:
@@ -79,7 +79,7 @@ def take_best(run: Any) -> Overfit | None:
     if len(set(best.scores.prompt_ids)) < FEWEST_COMPARED or not low > LEAST_RISE * best.loss:
         run.screen.note(f"{words}, but not surely by {LEAST_RISE:.0%}: the model of the last step is kept.")
         return None
-    folder, _, faults = best_step(run.directory, run.engine.accelerator)
+    folder, _, faults = latest_step(run.directory.best, run.engine.accelerator)
     if folder is None:
         run.screen.warn(f"{words}. {' '.join(faults)} The model of the last step is kept.")
         return None

@@ -6,7 +6,6 @@ and three counters; everything else is a pure function of the step.
 
 from __future__ import annotations
 
-import math
 import signal
 import statistics
 import threading
@@ -19,9 +18,8 @@ from typing import Any
 
 import torch
 
-from kto_cli.common.errors import BadModel, Diverged, Interrupted
+from kto_cli.common.errors import BadModel, Interrupted
 from kto_cli.common.screen import Screen
-from kto_cli.common.words import plural
 from kto_cli.core.objectives import RunningMean, needs_mismatched
 from kto_cli.core.pieces import RowLists
 from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
@@ -35,6 +33,7 @@ from kto_cli.model.logprobs.validation import quick_metrics, quick_rows, score_r
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.validation_rows import ValidationRows
 from kto_cli.training.best_step import Validated, note_validation
+from kto_cli.training.checks import distance_at_start, refuse_nonfinite
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import step_within_memory
 from kto_cli.training.run.checkpoints import save_snapshot
@@ -167,7 +166,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         "eta_seconds": statistics.mean(run.recent_seconds) * (settings.total_steps - run.counters.step),
     }
     if run.counters.step == 1:
-        record |= _distance_at_start(run, output)
+        record |= distance_at_start(output, run.engine.scorer, run.screen, at_reference=run.starts_at_reference)
     last = run.counters.step == settings.total_steps
     if run.validation and (last or run.counters.step % settings.eval_every == 0):
         record["validation"] = _validate(run)
@@ -224,60 +223,6 @@ def _save(run: Run) -> None:
     memory = {"micro_batch_tokens": run.engine.token_budget, "checkpointing": run.checkpointing}
     state = asdict(run.counters) | memory | ({"running": list(run.running)} if run.running.rows else {})
     save_snapshot(run.directory, run.engine, run.model, run.writer, state)
-
-
-def refuse_nonfinite(output: StepOutput, rows: list[EncodedRow], *, step: int, directory: RunDir) -> None:
-    """Stops a run at its first number that is not finite, and names the rows.
-
-    Raises:
-        Diverged
-    """
-    bad = ~output.log_ratios.isfinite()
-    if len(output.mismatched_log_ratios):
-        bad |= ~output.mismatched_log_ratios.isfinite()
-    if not bad.any() and math.isfinite(output.gradient_norm):
-        return
-    named = [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if is_bad] or rows
-    names = ", ".join(row.id for row in named[:5]) + (" ..." if len(named) > 5 else "")
-    what = "log-prob" if bad.any() else "gradient"
-    kept = directory.step_folders()
-    state = f"The last checkpoint is {kept[-1]}" if kept else "No checkpoint was written yet"
-    raise Diverged(
-        f"Step {step}: the {what} is not a finite number for {plural(len(named), 'row')}: {names}. "
-        f"The model was not updated with it. {state}.",
-        "Check these rows; try a lower --learning-rate or --dtype float32.",
-    )
-
-
-def _distance_at_start(run: Run, output: StepOutput) -> dict[str, float]:
-    """How far the policy is from the reference before the first update."""
-    if run.starts_at_reference:
-        return {"noise_floor": check_noise_floor(output, run.engine.scorer, run.screen)}
-    others = output.mismatched_log_ratios
-    ratios, what = (others, "mismatched completion") if len(others) else (output.log_ratios, "row")
-    kl = ratios.mean().item()
-    run.screen.note(
-        f"Before training, the KL from the reference is estimated at {kl:.3g} nats per completion (mean log-ratio of "
-        f"the first step's {plural(len(ratios), what)}; it can be below 0)."
-    )
-    return {"kl_at_start": kl}
-
-
-def check_noise_floor(output: StepOutput, scorer: Any, screen: Screen) -> float:
-    """Largest log-ratio before the first update: policy and reference are equal then, so it is numerical noise."""
-    noise = torch.cat([output.log_ratios, output.mismatched_log_ratios]).abs().max().item()
-    full = getattr(unwrapped(scorer), "dtype", torch.float32) == torch.float32
-    limit = 1e-3 if full else 1.0
-    if noise <= limit:
-        screen.note(
-            f"Check passed: before training, model and reference agree (largest difference {noise:.1e} nats per row)."
-        )
-    else:
-        screen.warn(
-            f"Before training, model and reference should agree, but a row differs by {noise:.1e} nats (limit "
-            f"{limit:g}): the cached reference may be another model, or the arithmetic too coarse."
-        )
-    return noise
 
 
 @contextmanager

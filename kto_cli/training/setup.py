@@ -66,6 +66,33 @@ def set_up(
     references, use = other or _own_logps(prepared, model, scorer, settings, accelerator, screen)
     screen.note(f"Reference log-probs ({what or needed.words}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
+    return Run(
+        settings=settings,
+        rows=prepared.train,
+        references=references.take(slice(count)),
+        validation=prepared.validated,
+        validation_references=references._replace(tokens=None).take(slice(count, None)),
+        engine=_engine(prepared, settings, model, scorer, writer, accelerator, screen),
+        model=model,
+        writer=writer,
+        directory=directory,
+        screen=screen,
+        counters=Counters(),
+        starts_at_reference=other is None,
+    )
+
+
+def _engine(
+    prepared: Prepared,
+    settings: RunSettings,
+    model: Any,
+    scorer: CompletionScorer,
+    writer: ModelWriter,
+    accelerator: Any,
+    screen: Screen,
+) -> TrainingEngine:
+    """Layers changed as asked for, micro-batch size, optimizer, and accelerate's wrapping."""
+    config = settings.config
     _change_layers(scorer, config, screen)
     keep_float32_gradients(scorer)
     token_budget = _token_budget(prepared, scorer, config, accelerator, screen)
@@ -79,26 +106,13 @@ def set_up(
     if rounded.parts:
         screen.note("Products in bfloat16 take weights rounded at random, so that changes below its spacing count")
     engine_class = OfflinePPOEngine if settings.kind.per_token else TrainingEngine
-    return Run(
-        settings=settings,
-        rows=prepared.train,
-        references=references.take(slice(count)),
-        validation=prepared.validated,
-        validation_references=references._replace(tokens=None).take(slice(count, None)),
-        engine=engine_class(
-            accelerator,
-            wrapped,
-            optimizer,
-            token_budget=token_budget,
-            max_grad_norm=config.max_grad_norm,
-            rounded=rounded,
-        ),
-        model=model,
-        writer=writer,
-        directory=directory,
-        screen=screen,
-        counters=Counters(),
-        starts_at_reference=other is None,
+    return engine_class(
+        accelerator,
+        wrapped,
+        optimizer,
+        token_budget=token_budget,
+        max_grad_norm=config.max_grad_norm,
+        rounded=rounded,
     )
 
 

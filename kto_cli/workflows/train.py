@@ -36,7 +36,7 @@ from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.loss_flags import control_texts
 from kto_cli.training.record import describe, refuse_if_not_repeated, refuse_other_inputs
-from kto_cli.training.run.checkpoints import latest_valid_step, load_snapshot
+from kto_cli.training.run.checkpoints import latest_step, load_snapshot
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
@@ -163,7 +163,7 @@ def _begin(
 
 def _resume(this_run: Run, stored: dict[str, Any], screen: Screen) -> None:
     """Loads the newest valid checkpoint; without one, the run starts from its first step."""
-    folder, state, faults = latest_valid_step(this_run.directory, this_run.engine.accelerator)
+    folder, state, faults = latest_step(this_run.directory.steps, this_run.engine.accelerator)
     for fault in faults:
         screen.warn(f"{fault} Falling back to the checkpoint before it.")
     if folder is None:
@@ -237,7 +237,7 @@ def _validated(this_run: Run, directory: RunDir, screen: Screen) -> Scores:
 
 
 def _continues(directory: RunDir) -> str:
-    steps = directory.step_folders()
+    steps = directory.steps.all()
     last = f"The last checkpoint is {steps[-1]}." if steps else "No checkpoint was written yet."
     return f"{last} Continue with: kto train --resume --out {directory.folder}"
 

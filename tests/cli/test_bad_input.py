@@ -562,7 +562,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     known = {row.id for row in load_data_dir(pico_data).train}
     named = [word.strip(",.") for word in text.split() if word.strip(",.") in known]
     assert len(named) == (1 if where == "log-prob" else 5)
-    folder, kept, faults = RunDir(workplace / "run").latest_valid_step()
+    folder, kept, faults = RunDir(workplace / "run").steps.latest()
     assert (folder.name, kept["step"], faults) == ("step-000002", 2, [])
     assert len((workplace / "run/metrics.jsonl").read_text().splitlines()) == 2
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 4
@@ -678,7 +678,7 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(
     refused(
         kto("train", *given, *FOUR_STEPS, "--out", run, "--json"), "No space left", "step-000003", "free some space"
     )
-    folder, state, faults = RunDir(run).latest_valid_step()
+    folder, state, faults = RunDir(run).steps.latest()
     assert (folder.name, state["step"], faults) == ("step-000002", 2, [])
     assert not list((run / "steps").glob(".*"))
     disk.free()
@@ -727,7 +727,7 @@ def test_ctrl_c_while_training_is_resumable(kto: Command, kto_started, workplace
     assert "kto train --resume --out run" in last
     done = metrics.read_text().count("\n")
     assert f"after step {done} of 60; its checkpoint is saved" in last
-    assert [folder.name for folder in RunDir(workplace / "run").step_folders()][-1] == f"step-{done:06d}"
+    assert [folder.name for folder in RunDir(workplace / "run").steps.all()][-1] == f"step-{done:06d}"
     assert kto("train", "--resume", "--out", "run", "--json").json["steps"] == 60
     assert metrics.read_text().count("\n") == 60
 

@@ -99,7 +99,7 @@ def read_dataset(home: Path) -> Outcome:
 def read_broken(home: Path) -> Outcome:
     """As `kto train --resume` does. Which checkpoint it is may change; how the run ends does not."""
     directory = RunDir(home / "broken")
-    folder, _, said = directory.latest_valid_step()
+    folder, _, said = directory.steps.latest()
     return (read_settings(directory), None if said else folder and folder.name), [*said, *directory.metrics_faults(3)]
 
 

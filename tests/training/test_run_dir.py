@@ -289,7 +289,7 @@ def test_a_run_of_an_earlier_kto_is_read(broken, finished):
         "".join(json.dumps({key: line[key] for key in line if key != "seal"}) + "\n" for line in lines)
     )
     assert len(RunDir(broken).read_metrics()) == 7
-    assert RunDir(broken).latest_valid_step()[0] == broken / "steps/step-000006"
+    assert RunDir(broken).steps.latest()[0] == broken / "steps/step-000006"
 
 
 def test_files_of_a_model_can_be_read_by_others(finished):
@@ -355,7 +355,7 @@ def test_a_torn_last_line_of_metrics_is_written_again(kto, broken, finished):
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.json"])
 def test_a_flipped_byte_in_the_newest_step_falls_back_to_the_one_before(kto, broken, finished, name):
     flip_a_byte(broken / "steps/step-000006" / name)
-    folder, state, faults = RunDir(broken).latest_valid_step()
+    folder, state, faults = RunDir(broken).steps.latest()
     assert (folder.name, state["step"], len(faults)) == ("step-000004", 4, 1)
     said = resumed(kto, broken)
     assert f"step-000006/{name} is damaged" in said
@@ -422,9 +422,9 @@ def test_only_the_newest_steps_are_kept(workplace, tmp_path):
     """Folders of a step and what is no step: only `step-NNNNNN` count."""
     directory = RunDir(tmp_path / "run")
     for step in (1, 2, 10):
-        directory.step_folder(step).mkdir(parents=True)
-    (directory.steps / ".step-000011.tmp").mkdir()
-    assert [folder.name for folder in directory.step_folders()] == ["step-000001", "step-000002", "step-000010"]
+        directory.steps.of(step).mkdir(parents=True)
+    (directory.steps.folder / ".step-000011.tmp").mkdir()
+    assert [folder.name for folder in directory.steps.all()] == ["step-000001", "step-000002", "step-000010"]
 
 
 @pytest.mark.parametrize("where", ["run/model.safetensors", "run/steps/step-000002/model.safetensors"])

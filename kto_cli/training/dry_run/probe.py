@@ -18,9 +18,10 @@ from kto_cli.model.distributed.processes import unwrapped_optimizer
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.validation_rows import ValidationRows
+from kto_cli.training.checks import refuse_nonfinite
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.workload import repeated_batches, row_tokens, step_tokens
-from kto_cli.training.loop import Run, refuse_nonfinite
+from kto_cli.training.loop import Run
 from kto_cli.training.run.model_folder import belonging_files
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings

@@ -22,6 +22,7 @@ from kto_cli.model.load import load_model
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
+from kto_cli.training.run.step_folders import StepFolders
 
 VALUE_HEAD = "value_head.safetensors"
 """Part of a checkpoint of offline PPO, and of no finished model."""
@@ -67,7 +68,7 @@ def save_best(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, s
     main = engine.accelerator.is_main_process
     weights = gathering.gathered_weights(model, keep=main)
     if main:
-        with directory.writing_best(state["step"], state) as folder:
+        with directory.best.writing(state["step"], {**state, "rows": 0, "tokens": 0}, others=0) as (folder, _):
             writer.write(folder, model, weights)
     engine.accelerator.wait_for_everyone()
 
@@ -116,19 +117,11 @@ def _write_own(accelerator: Any, folder: Path | None, slices: dict[str, Slice]) 
 # --- loading --------------------------------------------------------------------------------
 
 
-def latest_valid_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """`RunDir.latest_valid_step`, found by the main process for all of them."""
+def latest_step(folders: StepFolders, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """`StepFolders.latest`, found by the main process for all of them."""
     from accelerate.utils import broadcast_object_list
 
-    found = directory.latest_valid_step() if accelerator.is_main_process else None
-    return broadcast_object_list([found])[0]
-
-
-def best_step(directory: RunDir, accelerator: Any) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """`RunDir.best_step`, found by the main process for all of them."""
-    from accelerate.utils import broadcast_object_list
-
-    found = directory.best_step() if accelerator.is_main_process else None
+    found = folders.latest() if accelerator.is_main_process else None
     return broadcast_object_list([found])[0]
 
 

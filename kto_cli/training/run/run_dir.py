@@ -19,8 +19,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from kto_cli.common import files
 from kto_cli.common.errors import BadInput
 from kto_cli.common.owner import LOCK
 from kto_cli.common.seals import read_sealed, write_sealed
-from kto_cli.model.written_files import LAST_FILES, SETTINGS, STATE, is_model_folder, read_state
+from kto_cli.model.written_files import LAST_FILES, SETTINGS, is_model_folder
 from kto_cli.training.run.metrics_file import append_line, read_lines, sync, write_lines
 from kto_cli.training.run.model_folder import ModelWriter
+from kto_cli.training.run.step_folders import StepFolders
 
 KEPT_STEPS = 2
 """Checkpoints that stay: the last, and the one before it as a reserve."""
@@ -66,14 +66,14 @@ class RunDir:
             temporary.write_text(text, encoding="utf-8")
 
     @property
-    def steps(self) -> Path:
+    def steps(self) -> StepFolders:
         """Checkpoints to resume from."""
-        return self.folder / "steps"
+        return StepFolders(self.folder / "steps")
 
     @property
-    def best(self) -> Path:
-        """Where the step with the lowest validation loss is until the run ends."""
-        return self.folder / "best"
+    def best(self) -> StepFolders:
+        """The step with the lowest validation loss, until the run ends."""
+        return StepFolders(self.folder / "best")
 
     @property
     def lock(self) -> Path:
@@ -143,83 +143,15 @@ class RunDir:
         write_lines(self.metrics, kept)
         return found.fault(self.metrics, step)
 
-    # --- checkpoints -----------------------------------------------------------------------
-
-    def step_folder(self, step: int) -> Path:
-        """steps/step-000200"""
-        return self.steps / f"step-{step:06d}"
-
-    @contextmanager
-    def writing_step(self, step: int, counters: dict[str, Any]) -> Iterator[tuple[Path, dict[str, str]]]:
-        """A folder to fill with a checkpoint, completely or not at all; then older checkpoints are removed.
-
-        Yields:
-            (the folder, SHA-256 by file name: files not entered there are hashed at the end).
-
-        Raises:
-            DiskFull: no space left; earlier checkpoints are untouched.
-        """
+    def writing_step(self, step: int, counters: dict[str, Any]) -> AbstractContextManager[tuple[Path, dict[str, str]]]:
+        """`StepFolders.writing` of a checkpoint, behind the record of the steps before it."""
         sync(self.metrics)
-        with files.replacing_folder(self.step_folder(step)) as folder:
-            hashes: dict[str, str] = {}
-            yield folder, hashes
-            _seal(folder, {"step": step, **counters}, hashes)
-        for old in self.step_folders()[:-KEPT_STEPS]:
-            _remove_whole(old)
-
-    @contextmanager
-    def writing_best(self, step: int, state: dict[str, Any]) -> Iterator[Path]:
-        """A folder to fill with the weights of the best step, completely or not at all; then the one before is removed.
-
-        Raises:
-            DiskFull: no space left; the one before is untouched.
-        """
-        with files.replacing_folder(self.best / self.step_folder(step).name) as folder:
-            yield folder
-            _seal(folder, {**state, "step": step, "rows": 0, "tokens": 0}, {})
-        for old in self._best_folders():
-            if old != self.best / self.step_folder(step).name:
-                _remove_whole(old)
-
-    def best_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
-        """The best step so far, if its files match their checksums: (its folder or None, its state, faults)."""
-        faults: list[str] = []
-        found: list[tuple[Path, dict[str, Any]]] = []
-        for folder in self._best_folders():
-            try:
-                found.append((folder, read_state(folder)))
-            except BadInput as error:
-                faults.append(error.what)
-        if not found:
-            return None, {}, faults
-        folder, state = min(found, key=lambda one: one[1]["loss"])
-        return folder, state, []
-
-    def _best_folders(self) -> list[Path]:
-        return sorted(path for path in self.best.glob("step-*") if path.is_dir())
+        return self.steps.writing(step, counters, others=KEPT_STEPS - 1)
 
     def remove_partial_files(self) -> None:
         """Removes what a killed process left half-written; files with their final names are always complete."""
-        for left in [*self.folder.glob(".*.tmp"), *self.steps.glob(".step-*"), *self.best.glob(".step-*")]:
+        for left in [*self.folder.glob(".*.tmp"), *self.steps.partial(), *self.best.partial()]:
             files.remove(left)
-
-    def step_folders(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return sorted(path for path in self.steps.glob("step-*") if path.is_dir())
-
-    def latest_valid_step(self) -> tuple[Path | None, dict[str, Any], list[str]]:
-        """The newest checkpoint whose files all match their checksums.
-
-        Returns:
-            (its folder or None, its state, the faults of newer ones).
-        """
-        faults: list[str] = []
-        for folder in reversed(self.step_folders()):
-            try:
-                return folder, read_state(folder), faults
-            except BadInput as error:
-                faults.append(error.what)
-        return None, {}, faults
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -254,7 +186,7 @@ class RunDir:
                 os.replace(staging / name, self.folder / name)
             shutil.rmtree(staging)
             files.sync_folder(self.folder)
-        files.remove(self.best)
+        files.remove(self.best.folder)
 
 
 def read_settings(directory: RunDir) -> dict[str, Any]:
@@ -286,20 +218,6 @@ def finished_step(stored: dict[str, Any]) -> tuple[int | None, dict[str, Any] | 
     finished = stored.get("finished")
     finished = finished if isinstance(finished, dict) else {}
     return finished.get("step"), finished.get("overfit")
-
-
-def _seal(folder: Path, state: dict[str, Any], hashes: dict[str, str]) -> None:
-    """Writes state.json with the checksums of all files of a folder; those in `hashes` are known."""
-    written = files.files_below(folder)
-    files.give_usual_mode(written.values())
-    hashes |= {name: files.file_sha256(path) for name, path in written.items() if name not in hashes}
-    write_sealed(folder / STATE, {**state, "files": dict(sorted(hashes.items()))})
-
-
-def _remove_whole(folder: Path) -> None:
-    """Removes a folder that at no instant has its name and lacks a file."""
-    os.replace(folder, leaving := folder.with_name(f".{folder.name}.old"))
-    shutil.rmtree(leaving)
 
 
 def _is_left_over(name: str) -> bool:
