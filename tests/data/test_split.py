@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_cli.data.pipeline.kept_split import KeptSides
-from kto_cli.data.pipeline.split import (
-    DETAILS,
-    SHARED,
-    Split,
-    below_threshold,
-    most_of_a_root,
-    smallest_keys,
-    split,
-    split_units,
-)
+from kto_cli.data.pipeline.split import below_threshold, most_of_a_root, smallest_keys, split, split_units
+from kto_cli.data.pipeline.split_notes import DETAILS, SHARED, Split
 from kto_cli.data.seeded_order import row_keys
 
 ROW = st.tuples(

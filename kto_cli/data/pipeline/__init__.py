@@ -14,6 +14,7 @@ scrub_rows.py    rows and rejects without personal data
 pair_rows.py     pairs made of single rows of one prompt
 openings.py      openings that many conversations share
 split.py         the validation split
+split_notes.py   its notes, warnings and reasons
 kept_split.py    sides of an earlier dataset, which stay
 sample.py        samples of the training rows: class balance, source weights, limits
 write.py         second pass: each row to its file

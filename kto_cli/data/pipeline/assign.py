@@ -15,8 +15,8 @@ from kto_cli.data.pipeline.outcome import DROPPED, Outcomes
 from kto_cli.data.pipeline.pair_rows import MadePairs, pair_within_prompts
 from kto_cli.data.pipeline.sample import DETAILS as SAMPLE_DETAILS
 from kto_cli.data.pipeline.sample import Rows, Sample, sample
-from kto_cli.data.pipeline.split import DETAILS as SPLIT_DETAILS
 from kto_cli.data.pipeline.split import split
+from kto_cli.data.pipeline.split_notes import DETAILS as SPLIT_DETAILS
 from kto_cli.data.seeded_order import row_keys
 from kto_cli.data.select import Chosen
 

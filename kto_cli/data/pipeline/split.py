@@ -13,17 +13,16 @@ beyond `most_of_a_root`. A cluster of prompts on both sides keeps the rows of on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 
 from kto_cli.common.words import plural
-from kto_cli.core.statistics.curves import FEW_VALIDATION_ROWS, few_rows
 from kto_cli.data.audit.near_duplicates import joined
 from kto_cli.data.columns import I8, U8, Flags
 from kto_cli.data.pipeline.kept_split import KeptSides
+from kto_cli.data.pipeline.split_notes import SHARED, Split, drawn_note, official_note, with_counts
 from kto_cli.data.seeded_order import priority, rank_in_groups
 
 FEWEST_TO_SPLIT = 4
@@ -32,36 +31,8 @@ FEWEST_PROMPTS = 2
 """Prompts of a validation split: the reference point (z_ref) needs a prompt and the answer to another prompt."""
 LARGEST_PART = 0.25
 """Share of the validation rows asked for that one root may be."""
-LARGEST_ADVISED = 0.3
-"""Share of the rows for validation that is advised at most; training needs the others."""
 LEAST_OF_A_ROOT = 10
 """Validation rows that any root may have, however few are asked for."""
-DETAILS = {
-    "kept_training": "its prompt is a training row of --keep-split, and its conversation is for validation",
-    "opening_validation": "its opening was for validation as long as few conversations began with it",
-    "near_duplicate_training": "it would be for validation, but nearly the same prompts are for training",
-    "large_validation": "its conversation has too many rows for the validation split",
-    "few_validation": "it would be for validation, which needs rows of two prompts (z_ref pairs prompts with answers)",
-    "prompt_validation": "the validation split has the same prompt",
-    "conversation_validation": "the validation split has the same conversation",
-    "near_duplicate_validation": "the validation split has nearly the same prompt",
-}
-"""Explanation of each reason to drop a row."""
-SHARED = ("prompt_validation", "conversation_validation", "near_duplicate_validation")
-"""Reasons of training rows, in the order of prompts, groups and clusters."""
-
-
-@dataclass
-class Split:
-    """Rows for validation and rows to drop; all other rows are for training."""
-
-    validation: Flags
-    dropped: dict[str, Flags]
-    """Rows by the reasons of `DETAILS`; no row has two."""
-    unit_keys: U8
-    """[rows, 2] key of each row's split unit, for `sample`."""
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def split_units(prompts: I8, groups: I8, clusters: I8 | None = None, rows: Flags | None = None) -> I8:
@@ -162,12 +133,10 @@ def split(
         outvoted = _of_training_clusters(drawn, free & ~for_validation, clusters, root_keys, sides[0], share, seed)
         drawn = drawn & ~outvoted
     within = drawn & _within_limit(drawn, roots, pairs, keys, most_of_a_root(share, int(free.sum())), seed)
-    was = numpy.zeros_like(used)
-    for before in () if why_not else earlier_keys:
-        was |= below_threshold(before, share, seed)
+    was = [below_threshold(before, share, seed) for before in (() if why_not else earlier_keys)]
     dropped = {
         "kept_training": free & for_validation & trained_on,
-        "opening_validation": free & was & ~for_validation & ~sides[1],
+        "opening_validation": free & _any_of(was, free) & ~for_validation & ~sides[1],
         "near_duplicate_training": outvoted,
         "large_validation": drawn & ~within,
     }
@@ -176,17 +145,12 @@ def split(
     validation = official | within
     left = used & ~validation & ~numpy.logical_or.reduce(list(dropped.values()))
     members = [prompts, groups] if clusters is None else [prompts, groups, clusters]
-    dropped |= overlapping(left, validation, members)
-    if kept is not None:
-        dropped["prompt_validation"] |= left & kept.validation
-        dropped["conversation_validation"] &= ~kept.validation
+    dropped |= overlapping(left, validation, members, kept)
     units = split_units(prompts, groups, clusters, used)
     unit_keys = smallest_keys(units, group_keys, used)[units]
     result = Split(validation, {name: flags for name, flags in dropped.items() if flags.any()}, unit_keys)
-    result.notes += filter(None, [official_note(sources, used, free), _drawn_note(free, within, roots, seed)])
-    if why_not and share and free.any() and not within.any():
-        result.warnings.append(f"No validation split: {why_not}. kto eval will need another dataset.")
-    return with_counts(result, labels, share, int(free.sum()))
+    result.notes += filter(None, [official_note(sources, used, free), drawn_note(free, within, roots, seed)])
+    return with_counts(result, labels, share, int(free.sum()), "" if within.any() else why_not)
 
 
 def _no_split(roots: I8, labels: NDArray[numpy.int8], official: Flags, free: Flags, hashed: Flags) -> str:
@@ -239,68 +203,23 @@ def _of_pairs(pairs: I8, values: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def official_note(sources: NDArray[numpy.int16], used: Flags, free: Flags) -> str:
-    """Note on official splits, if there are any; `free` are the rows of the sources without one."""
-    count, without = len(numpy.unique(sources[used])), len(numpy.unique(sources[free]))
-    if count == without:
-        return ""
-    if without:
-        return f"Validation split: {count - without} of {plural(count, 'source')} have an official one, which is used."
-    return "Validation split: the official one of the source is used, and --validation is ignored."
+def _any_of(flags: Sequence[Flags], like: Flags) -> Flags:
+    """[rows] whether one of them is set."""
+    return numpy.logical_or.reduce([numpy.zeros_like(like), *flags])
 
 
-def _drawn_note(free: Flags, drawn: Flags, roots: I8, seed: int) -> str:
-    """Note on the rows drawn for validation, if there are any."""
-    if not drawn.any():
-        return ""
-    count, rows = len(numpy.unique(roots[free])), int(free.sum())
-    what = plural(count, "prompt or conversation", "prompts or conversations")
-    number = len(numpy.unique(roots[drawn]))
-    return f"Validation split: {drawn.sum():,} of {plural(rows, 'row')}, {number:,} of {what} (seed {seed})."
+def overlapping(left: Flags, validation: Flags, members: list[I8], kept: KeptSides | None = None) -> dict[str, Flags]:
+    """Rows of `left` that share a prompt, group or cluster (`members`, in this order) with a validation row.
 
-
-def overlapping(left: Flags, validation: Flags, members: list[I8]) -> dict[str, Flags]:
-    """Rows of `left` that share a prompt, group or cluster (`members`, in this order) with a validation row."""
+    A row whose prompt was for validation in the dataset of `kept` has a reason too, if that prompt's rows are not here.
+    """
     result = {}
     for reason, numbers in zip(SHARED, members, strict=False):
         shared = numpy.zeros(int(numbers.max(initial=-1)) + 2, dtype=bool)
         shared[numbers[validation]] = True
         shared[-1] = False  # read by the number -1, a row of no cluster
         result[reason] = left & shared[numbers]
+        if reason == SHARED[0] and kept is not None:
+            result[reason] |= left & kept.validation
         left = left & ~result[reason]
     return result
-
-
-def with_counts(result: Split, labels: NDArray[numpy.int8], share: float, free: int) -> Split:
-    """`result` with notes on dropped rows, and warnings if the validation rows are few or cannot give an AUC.
-
-    Args:
-        share: that was asked for. free: rows that may be drawn.
-    """
-    shared = sum(int(flags.sum()) for name, flags in result.dropped.items() if name in SHARED)
-    if shared:
-        what = "a prompt, a near-duplicate" if "near_duplicate_validation" in result.dropped else "a prompt"
-        rows = plural(shared, "training row")
-        result.notes.append(f"{rows} dropped, which share {what} or a conversation with the validation split.")
-    for name, flags in result.dropped.items():
-        if name not in SHARED:
-            result.warnings.append(f"{plural(int(flags.sum()), 'row')} dropped: {DETAILS[name]}.")
-    count = int(result.validation.sum())
-    if not count and share and free and not result.warnings:
-        result.warnings.append(
-            f"No validation split: none of {plural(free, 'row')} was drawn; a larger --validation draws more. "
-            "kto eval will need another dataset."
-        )
-    elif count and len(numpy.unique(labels[result.validation])) < 2:
-        result.warnings.append("All validation rows have the same label, so kto eval cannot compute an AUC.")
-    elif count and count < FEW_VALIDATION_ROWS:
-        result.warnings.append(few_rows(count, _enough(share, free)))
-    return result
-
-
-def _enough(share: float, free: int) -> str:
-    """Advice on a share that gives enough validation rows."""
-    wanted = FEW_VALIDATION_ROWS / max(1, free)
-    if share < wanted <= LARGEST_ADVISED:
-        return f"--validation {wanted:.2g} would give about {FEW_VALIDATION_ROWS}."
-    return "More feedback gives more."
