@@ -108,14 +108,16 @@ class Screen:
 
     # --- stderr: notes and progress -----------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        """A decision or an action of kto; stderr."""
+    def note(self, *texts: str) -> None:
+        """Decisions or actions of kto, a line each; stderr."""
         bullet = "·" if self._err.encoding.startswith("utf") else "-"
-        self._err.print(f"[dim]{bullet}[/] {visible(text)}", soft_wrap=not self._err.is_terminal)
+        for text in texts:
+            self._err.print(f"[dim]{bullet}[/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
-    def warn(self, text: str) -> None:
-        """A warning; stderr."""
-        self._err.print(f"[bold yellow]![/] {visible(text)}", soft_wrap=not self._err.is_terminal)
+    def warn(self, *texts: str) -> None:
+        """Warnings, a line each; stderr."""
+        for text in texts:
+            self._err.print(f"[bold yellow]![/] {visible(text)}", soft_wrap=not self._err.is_terminal)
 
     def heading(self, text: str) -> None:
         """The title of a part of a longer job; stderr."""

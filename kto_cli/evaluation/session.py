@@ -46,7 +46,6 @@ class Session:
     prepared: Prepared
     accelerator: Any
     screen: Screen
-    eval_folder: Path
     tasks: Plan | None
     judge: Judge | None
     other: Checkpoint | None
@@ -62,6 +61,11 @@ class Session:
         if self.answering.prompts or self.tasks is not None:
             cast_weights(model, self.answering.dtype)
         return model
+
+    @property
+    def eval_folder(self) -> Path:
+        """Where the results are."""
+        return self.checkpoint.eval_folder
 
     @property
     def evaluated_id(self) -> str:
@@ -81,8 +85,7 @@ def open_session(
         KtoError: as `evaluate.run`.
     """
     checkpoint = checkpoint or Checkpoint.find(config.checkpoint)
-    for text in checkpoint.said():
-        screen.warn(text)
+    screen.warn(*checkpoint.said())
     asked_dtype, asked_reference = config.dtype, config.model is not None
     config, loss = checkpoint.fill(config)
     tasks, other = planned(config), _other_checkpoint(config)
@@ -90,10 +93,10 @@ def open_session(
     if is_url(config.engine):
         base_url(config.engine)
     accelerator = start_accelerator()
-    screen = screen if accelerator.is_main_process else Screen(quiet=True)
+    main = accelerator.is_main_process
+    screen = screen if main else Screen(quiet=True)
     if tasks is not None and accelerator.num_processes > 1:
         raise BadInput("--tasks runs in one process.", "Evaluate on benchmarks without accelerate launch.")
-    main = accelerator.is_main_process
     dtype = answer_dtype(asked_dtype, accelerator.device)
     if config.prompts or tasks is not None:
         _say_dtype(dtype, screen)
@@ -102,14 +105,11 @@ def open_session(
     prepared = _prepared(config, accelerator, screen, merged=merged, control=None if loss is None else loss.control)
     for adapted in filter(None, (checkpoint, other)):
         adapted.refuse_other_vocabulary(prepared)
-    eval_folder = checkpoint.eval_folder
-    if (eval_folder / METRICS).exists():
-        screen.note(f"Replacing the earlier results in {eval_folder}")
+    if (checkpoint.eval_folder / METRICS).exists():
+        screen.note(f"Replacing the earlier results in {checkpoint.eval_folder}")
     prompts = choose_prompts(prepared.validated, prepared.data, config.prompts)
     preferences = labelled or preferences_of_rows(prepared.data, config.pairs)
-    if judge is not None:
-        shown = [*prompts.texts, *(each.comparison.prompt for each in preferences)]
-        judge.check_prompts([*{spelled(text): text for text in shown}.values()])
+    _check_what_is_judged(judge, prompts, preferences)
     given = _given(config, prompts)
     win_rate.warn_of_calls(config, len(prompts) + len(preferences), screen)
     answering = Answering(config, prepared, prompts, accelerator, screen, dtype)
@@ -125,7 +125,6 @@ def open_session(
         prepared,
         accelerator,
         screen,
-        eval_folder,
         tasks,
         judge,
         other,
@@ -134,6 +133,17 @@ def open_session(
         preferences,
     )
     return session, loss
+
+
+def _check_what_is_judged(judge: Judge | None, prompts: ValidationPrompts, preferences: list[Preference]) -> None:
+    """Whether the judge can read the prompts, before anything is answered.
+
+    Raises:
+        KtoError: it cannot.
+    """
+    if judge is not None:
+        shown = [*prompts.texts, *(each.comparison.prompt for each in preferences)]
+        judge.check_prompts([*{spelled(text): text for text in shown}.values()])
 
 
 def _say_dtype(dtype: torch.dtype, screen: Screen) -> None:

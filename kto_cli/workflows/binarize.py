@@ -61,10 +61,8 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
         check_out(out, overwrite=config.overwrite)
     sources = choose(config)
     for one in sources:
-        for text in one.warnings:
-            screen.warn(text)
-        for text in one.notes:
-            screen.note(text)
+        screen.warn(*one.warnings)
+        screen.note(*one.notes)
     kept = None if config.keep_split is None else read_kept_split(Path(config.keep_split))
     encoder = None if config.model is None else encoder_for(config)  # a wrong --model fails before the sources are read
     with _writer(out, config) as writer, Spool(writer.folder / "spool") as spool:
@@ -74,21 +72,17 @@ def run(config: BinarizeConfig, screen: Screen) -> dict[str, Any]:
             raise unused.as_error(NO_ROWS + why_unused(unused, Outcomes.all_train(0), spool), sources, config)
         columns = spool.columns()
         alike, earlier_keys = separate_openings(columns, spool, config.validation)
-        for text in alike:
-            screen.note(text)
+        screen.note(*alike)
         with screen.progress("finding duplicates, splitting", None, keeps=NOTHING_WRITTEN):
             assigned = assign(columns, sources, config, earlier_keys=earlier_keys, kept=kept)
-        for text in assigned.warnings:
-            screen.warn(text)
-        for text in assigned.notes:
-            screen.note(text)
+        screen.warn(*assigned.warnings)
+        screen.note(*assigned.notes)
         if fault := unlearnable(columns, assigned.outcomes, config.purpose):
             raise unused.as_error(fault + why_unused(unused, assigned.outcomes, spool), sources, config)
         step = next_step(unused.decisions, sources)
         if step and (fault := unread_labels(unused.decisions)):
             raise unused.as_error(fault, sources, config)
-        for text in unused.label_lines(sources, config):
-            screen.note(text)
+        screen.note(*unused.label_lines(sources, config))
         if step:
             screen.warn(step)
         writer.open_tables(chat=not config.text, has_more=spool.has_more)
@@ -198,8 +192,7 @@ def check_fit(encoder: Encoder, writer: DataWriter, screen: Screen) -> list[dict
     with screen.progress("checking lengths", None, keeps=NOTHING_WRITTEN):
         fit = examine_fit(writer.folder, encoder, lambda line: writer.line(FINDINGS, line), screen.tick)
     too_long, rows = sum(fit.counts.values()), plural(fit.rows, "row")
-    for sentence in encoder.warnings():
-        screen.warn(sentence)
+    screen.warn(*encoder.warnings())
     screen.note(f"Lengths: {too_long:,} of {rows} do not fit in {fit.max_length:,} tokens.")
     return fit.findings()
 

@@ -40,10 +40,8 @@ def run(config: OutcomeConfig, screen: Screen) -> dict[str, Any]:
     config = replace(config, sources=tuple(map(source_of, config.sources)))
     sources = choose(config)
     for one in sources:
-        for text in one.warnings:
-            screen.warn(text)
-        for text in one.notes:
-            screen.note(text)
+        screen.warn(*one.warnings)
+        screen.note(*one.notes)
     if config.out is not None:
         make_folder(Path(config.out))
     with screen.progress("reading", None):

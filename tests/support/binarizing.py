@@ -30,11 +30,11 @@ class Recorder(Screen):
         self.warnings: list[str] = []
         self.said: list[str] = []
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def note(self, *texts: str) -> None:
+        self.notes.extend(texts)
 
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def warn(self, *texts: str) -> None:
+        self.warnings.extend(texts)
 
     def say(self, text: str) -> None:
         self.said.append(text)

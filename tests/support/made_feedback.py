@@ -44,11 +44,11 @@ class Recorder(Screen):
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+    def note(self, *texts: str) -> None:
+        self.notes.extend(texts)
 
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def warn(self, *texts: str) -> None:
+        self.warnings.extend(texts)
 
 
 def binarize(*sources: str, out: Path | None, screen: Screen | None = None, **options: Any) -> dict[str, Any]:

@@ -76,10 +76,8 @@ class RowEncoding:
         """
         what = "training" if file == TRAIN else "validation"
         rows, report = self.rows(file, encoder)
-        for sentence in report.notes(what):
-            self.screen.note(sentence)
-        for sentence in crowded_notes(rows, what):
-            self.screen.warn(sentence)
+        self.screen.note(*report.notes(what))
+        self.screen.warn(*crowded_notes(rows, what))
         refuse_unknown_tokens(rows, encoder.tokenizer, self.model)
         return rows, report.chats
 
@@ -140,10 +138,8 @@ def _say_of_template(encoder: Encoder, screen: Screen, *, chats: bool) -> None:
     if encoder.template_kwargs:
         given = spelled_kwargs(encoder.template_kwargs)
         screen.note(f"The chat template is given {given}: inference must pass the same.")
-    for sentence in encoder.warnings():
-        screen.warn(sentence)
-    for sentence in encoder.notes() if chats else ():
-        screen.note(sentence)
+    screen.warn(*encoder.warnings())
+    screen.note(*(encoder.notes() if chats else ()))
 
 
 def refuse_unknown_tokens(rows: EncodedRows, tokenizer: Any, model: Any) -> None:

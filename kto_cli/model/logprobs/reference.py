@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kto_cli.common.cache import cache_folder
@@ -86,14 +87,8 @@ def reference_logps(
             prepared.train, *caches, scorer, accelerator, screen, token_budget=budget
         )
 
-    # One process reads for all: they must agree on what is missing, whoever else writes to this cache meanwhile.
     def stored() -> Tensor:
-        values = torch.zeros(len(keys), dtype=torch.float64)
-        if accelerator.is_main_process:
-            values = stored_logps(cache, keys, every.completion_lengths[first])
-        if accelerator.num_processes > 1:
-            values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
-        return values
+        return _stored_for_all(cache, keys, every.completion_lengths[first], accelerator)
 
     with freed_memory_returned(accelerator.device):
         values = stored()
@@ -119,6 +114,17 @@ def reference_logps(
         refuse_other_sums(tokens, found.own[:trained], cache, exact=prepared.precision.compute == torch.float32)
     computed_of_all = len(missing) + scored
     return found, CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
+
+
+def _stored_for_all(cache: ReferenceCache, keys: NDArray[Any], lengths: NDArray[Any], accelerator: Any) -> Tensor:
+    """[keys] stored log-probs, NaN for the missing ones. One process reads for all: they must agree on what is missing,
+    whoever else writes to this cache meanwhile."""
+    values = torch.zeros(len(keys), dtype=torch.float64)
+    if accelerator.is_main_process:
+        values = stored_logps(cache, keys, lengths)
+    if accelerator.num_processes > 1:
+        values = accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
+    return values
 
 
 def open_cache(prepared: Prepared, config: ModelConfig) -> ReferenceCache:
