@@ -1,18 +1,16 @@
 """Personal data and keys: each kind found in what is real by its form and checksum, none in examples and other numbers.
 
-The keys are put together here, so that no scanner of secrets takes this file for a leak.
+The keys are put together (`scrub_lines.py`), so that no scanner of secrets takes this file for a leak.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import random
 import string
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scrub_lines import drawn, iban, luhn, part
 
 from kto_cli.data.audit.account_numbers import IBAN_LENGTH
 from kto_cli.data.audit.found import ABOUT, Found
@@ -20,35 +18,10 @@ from kto_cli.data.audit.private_data import private_data
 from kto_cli.data.audit.text_checks import look
 
 KINDS = Found.EMAIL | Found.PHONE | Found.CARD | Found.IBAN | Found.SECRET | Found.ADDRESS
-DRAW = random.Random(0)
-
-
-def drawn(count: int, signs: str = string.ascii_letters + string.digits) -> str:
-    return "".join(DRAW.choices(signs, k=count))
-
-
-def part(values: dict[str, object]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
 def of(text: str) -> int:
     return private_data(text, text.encode())
-
-
-def luhn(digits: str) -> str:
-    """Card number with its last digit, which makes the sum of its digits, every second doubled, end in 0."""
-    for last in "0123456789":
-        number = digits + last
-        doubled = [int(sign) * (2 if place % 2 else 1) for place, sign in enumerate(reversed(number))]
-        if sum(sum(map(int, str(value))) for value in doubled) % 10 == 0:
-            return number
-    raise AssertionError
-
-
-def iban(country: str, account: str) -> str:
-    """Account number with its two check digits (ISO 13616)."""
-    moved = "".join(str(int(sign, 36)) for sign in f"{account}{country}00")
-    return f"{country}{98 - int(moved) % 97:02d}{account}"
 
 
 CARD = luhn("453987120645813")
