@@ -74,6 +74,13 @@ def test_scrubbed_text_stays_as_it_is(text):
     assert scrub(once, Finds()) == once
 
 
+@pytest.mark.parametrize(
+    "name", ["api_key=", "X-Api-Key: ", "ApiKey ", "Access-Key: ", "PassWord=", "TOKEN=", "AUTHORIZATION: BEARER "]
+)
+def test_a_value_that_is_called_a_key_is_replaced_however_the_word_is_written(name):
+    assert scrub(f"It has {name}{NAMES['mixed']} now", Finds()) == f"It has {name}<KEY> now"
+
+
 def test_an_address_with_a_word_right_behind_it_is_replaced():
     assert scrub(f"Ask {MAIL}A1 or {MAIL}.", Finds()) == "Ask <EMAIL> or <EMAIL>."
     version = "node@18.2.0 kto@1.2.rc1 A@B.T"
