@@ -1,6 +1,6 @@
 """Keys of services, private keys, and passwords in addresses of the web, by their well-known shapes.
 
-No quantifier can be matched in more than one way (possessive `++`, bounds, a look-behind at the start of a run): a
+No quantifier can be matched in more than one way (bounds, a look-behind at the start of a run): a
 hostile text of a megabyte costs no more than an ordinary one.
 """
 
