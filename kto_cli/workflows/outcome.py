@@ -15,11 +15,12 @@ from kto_cli.common.outcome_config import RESULT, OutcomeConfig, day_of_flag
 from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.core.statistics.outcome import Answer, compare_versions, version_counts
+from kto_cli.core.statistics.shares import LEVEL
 from kto_cli.data.audit.facets import day_of
 from kto_cli.data.pipeline.label_values import next_step, value_lines
 from kto_cli.data.pipeline.logged_answers import LoggedAnswer, ReadAnswers, labelled, read_answers, spelled
 from kto_cli.data.select import choose, split_name
-from kto_cli.workflows.outcome_tables import show
+from kto_cli.workflows.outcome_tables import shortened, show
 
 MOST_VERSIONS = 20
 BEFORE, AFTER = "before", "after"
@@ -122,8 +123,10 @@ def check_versions(names: list[str], kept: list[tuple[str, LoggedAnswer]], confi
     if not names:
         raise BadInput(f"{config.by} is empty in all rows.", step)
     if len(names) == 1:
-        raise BadInput(f"{config.by} is {names[0]} in all {plural(len(kept), 'row')} where it is filled.", step)
-    shown = ", ".join(names[:5])
+        raise BadInput(
+            f"{config.by} is {shortened(names[0])} in all {plural(len(kept), 'row')} where it is filled.", step
+        )
+    shown = ", ".join(map(shortened, names[:5]))
     if len(names) > MOST_VERSIONS:
         what = f"{config.by} has {len(names):,} values ({shown} ...); versions are at most {MOST_VERSIONS}."
         raise BadInput(what, "Give a column of model versions.")
@@ -160,7 +163,7 @@ def compare(names: list[str], kept: list[tuple[str, LoggedAnswer]], config: Outc
         {"version": name, **compare_versions(answers, 0, indices[name], is_mixed=is_mixed)} for name in rated[1:]
     ]
     mix = {"mix": {"column": config.mix, "strata": strata(names, answers)}} if is_mixed else {}
-    return {"versions": versions, "baseline": names[0], "differences": differences, **mix, "level": 0.9}
+    return {"versions": versions, "baseline": names[0], "differences": differences, **mix, "level": LEVEL}
 
 
 def answer_of(version: int, answer: LoggedAnswer, config: OutcomeConfig) -> Answer:

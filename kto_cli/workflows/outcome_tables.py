@@ -11,6 +11,8 @@ from kto_cli.core.statistics.outcome import POWER
 
 MOST_STRATA = 10
 """Kinds of prompts that are shown; outcome.json has all."""
+LONGEST = 60
+"""Characters of a name that are shown where it need not be told from others."""
 
 
 def show(result: dict[str, Any], config: OutcomeConfig, screen: Screen) -> None:
@@ -32,16 +34,22 @@ def show(result: dict[str, Any], config: OutcomeConfig, screen: Screen) -> None:
         [difference_cells(one, is_mixed) for one in result["differences"]],
     )
     if is_mixed:
-        names = [one["version"] for one in result["versions"]]
+        names, strata = [one["version"] for one in result["versions"]], result["mix"]["strata"]
+        part = f" (the first {MOST_STRATA} of {len(strata):,} kinds)" if len(strata) > MOST_STRATA else ""
         screen.table(
-            f"Rated answers by {config.mix}: how many, % desirable",
+            f"Rated answers by {config.mix}: how many, % desirable{part}",
             ("kind", *names),
-            [stratum_cells(one, names) for one in result["mix"]["strata"][:MOST_STRATA]],
+            [stratum_cells(one, names) for one in strata[:MOST_STRATA]],
         )
     for one in result["differences"]:
         for text in sentences(one, result["baseline"], config):
             screen.say(text)
     screen.say(intervals_sentence(result["versions"], config))
+
+
+def shortened(name: str) -> str:
+    """The start of a name, in one line."""
+    return " ".join(name.split())[:LONGEST]
 
 
 def percent(value: float | None) -> str:
@@ -76,7 +84,7 @@ def stratum_cells(one: dict[str, Any], names: list[str]) -> list[Any]:
     """The line of a kind of prompt."""
     counts = [one["versions"][name] for name in names]
     return [
-        one["stratum"] or "-",
+        shortened(one["stratum"]) or "-",
         *(
             f"{each['rated']:,}, {percent(each['desirable'] / each['rated'])}" if each["rated"] else "0"
             for each in counts

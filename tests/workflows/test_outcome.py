@@ -139,6 +139,46 @@ def test_more_versions_are_each_compared_with_the_baseline(tmp_path):
     assert "would settle it" in call("outcome", path, "--by", "model").out or found["differences"][0]["difference"] == 0
 
 
+@pytest.mark.parametrize("flag", ["--by", "--user", "--mix"])
+@pytest.mark.parametrize(
+    "name", [lambda n: f"{'models/' * 20}step-{n}", lambda n: {"model": "m" * 50, "step": n}], ids=["text", "JSON"]
+)
+def test_long_names_that_differ_at_their_end_are_different(tmp_path, flag, name):
+    """100 answers by two versions, of two users and two kinds, of which one column has long names."""
+    path = tmp_path / "log.jsonl"
+    columns = {"--by": "version", "--user": "person", "--mix": "kind"}
+    rows = [
+        {
+            "prompt": f"Q{n}",
+            "completion": "A",
+            "label": n % 3 == 0,
+            **{column: str(n // (at + 1) % 2) for at, column in enumerate(columns.values())},
+        }
+        for n in range(100)
+    ]
+    short = "".join(json.dumps(row) + "\n" for row in rows)
+    long = "".join(json.dumps({**row, columns[flag]: name(row[columns[flag]])}) + "\n" for row in rows)
+    found = []
+    for text in (short, long):
+        path.write_text(text)
+        ran = call("outcome", path, *(word for pair in columns.items() for word in pair), "--json")
+        found.append(ran.json)
+    counts = [[(one["rated"], one["desirable"], one["clusters"]) for one in each["versions"]] for each in found]
+    assert counts[0] == counts[1]
+    assert counts[0][0][2] == 2
+    assert len(found[1]["mix"]["strata"]) == 2
+
+
+def test_kinds_that_are_not_shown_are_counted(tmp_path):
+    path = tmp_path / "log.csv"
+    lines = [f"Q{n},A,{n % 3 > 0},{'ab'[n % 2]},kind {n // 10:02d}" for n in range(120)]
+    path.write_text("prompt,completion,label,model,kind\n" + "\n".join(lines) + "\n")
+    shown = call("outcome", path, "--by", "model", "--mix", "kind").out
+    assert "(the first 10 of 12 kinds)" in " ".join(shown.split())
+    assert "kind 09" in shown
+    assert "kind 10" not in shown
+
+
 def test_two_files_are_one_log(log, tmp_path):
     lines = log.read_text().splitlines(keepends=True)
     parts = [tmp_path / "october.jsonl", tmp_path / "november.jsonl"]

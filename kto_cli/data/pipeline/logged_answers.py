@@ -13,6 +13,7 @@ from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadInput
 from kto_cli.common.words import plural
 from kto_cli.data.formats.counts import Counts, counting
+from kto_cli.data.formats.fields import json_text
 from kto_cli.data.formats.labels import is_missing, spell_cell
 from kto_cli.data.formats.records import Dropped, Output, Pair, Reject, Scored
 from kto_cli.data.log.cell_path import NotApplicable, cell_of, starts_of_parts
@@ -23,9 +24,6 @@ from kto_cli.data.pipeline.to_rows import Block
 from kto_cli.data.readers.any_file import parsed
 from kto_cli.data.readers.jsonl import Record
 from kto_cli.data.select import Chosen
-
-LONGEST = 60
-"""Characters of a cell's text."""
 
 
 class LoggedAnswer(NamedTuple):
@@ -111,12 +109,12 @@ def _cell(cell: Any) -> Any:
 
 
 def spelled(cell: Any) -> str:
-    """A cell as the name of a version, a user or a kind of prompt: 2.0 is 2."""
+    """A cell as the name of a version, a user or a kind of prompt, in full: paths may differ at their end; 2.0 is 2."""
     if isinstance(cell, str):
-        return cell.strip()[:LONGEST]
+        return cell.strip()
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
-    return spell_cell(cell)
+    return json_text(cell) if isinstance(cell, (dict, list)) else spell_cell(cell)
 
 
 def labelled(answers: Sequence[LoggedAnswer], config: BinarizeConfig) -> list[LoggedAnswer]:
