@@ -3,8 +3,10 @@
 The share of version v is the sum over strata s of w_s * share of (v, s); with one stratum the plain share. Rows of one
 cluster (a user, a conversation) are alike, so the variance is the jackknife's, which leaves out one cluster at a time:
 
-    delta_gv = sum over s of w_s * (N_vs p_vs - y_gvs ...) = -sum_s w_s (y_gvs - n_gvs p_vs) / (N_vs - n_gvs)
+    delta_gv = sum over strata s of w_s (n_gvs p_vs - y_gvs) / (N_vs - n_gvs)
     covariance of v and w = sqrt(f_v f_w) * sum over clusters g of delta_gv delta_gw,   f = (clusters - 1) / clusters
+
+with y_gvs desirable ones of the n_gvs rows of cluster g, and share p_vs of all N_vs.
 
 Two ways to cluster at once, by user and by conversation (Cameron, Gelbach and Miller 2011, Journal of Business and
 Economic Statistics 29): covariance by users + by conversations - by both together.
