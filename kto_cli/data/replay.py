@@ -80,7 +80,8 @@ def chosen_rows(new: DataDir, old: DataDir, *, share: float, seed: int) -> tuple
     held = {row.prompt_id for row in unseen} | validated
     there = {row.id for row in fresh}
     again = _drawn([row for row in old_train if row.id not in there and row.prompt_id not in held], share, seed)
-    both = [*unseen, *(row for row in old_validation if row.id not in {one.id for one in unseen})]
+    in_both = {row.id for row in unseen}
+    both = [*unseen, *(row for row in old_validation if row.id not in in_both)]
     counts = Replayed(
         new=len(fresh),
         old=len(again),
