@@ -124,13 +124,14 @@ def test_another_run_is_caught(place):
 
 
 @pytest.mark.slow
-def test_a_part_of_an_adapter_is_caught(place):
-    """An adapter at a quarter of its scale. This one moved its answers by 5.7 nats a token, and log-probs are far from
-    linear there: half its scale is still 0.83 of the change."""
+@pytest.mark.parametrize("scale", [0.5, 0.25])
+def test_a_part_of_an_adapter_is_caught(place, scale):
+    """Training moved these answers by 5.7 nats a token, where log-probs are far from linear: half the adapter's scale
+    is still 0.83 of the change."""
     model, tokenizer = loaded("lora")
     for module in model.modules():
         if isinstance(getattr(module, "scaling", None), dict):
-            module.scaling = {key: scale / 4 for key, scale in module.scaling.items()}
+            module.scaling = {key: whole * scale for key, whole in module.scaling.items()}
     with serving(ServedModel(model, tokenizer)) as server:
         assert "Something between base and checkpoint" in error_line(checked(server, "lora"))
 
@@ -220,6 +221,29 @@ def test_another_model_is_neither():
     assert served_verdict(agreement([row - 1 for row in trained], trained, base), GOOD).word == "other"
     assert served_verdict(agreement([row - 1 for row in trained], trained, None), GOOD).word == "other"
     assert served_verdict(agreement(noisy(trained, 0.01), trained, None), GOOD).word == "trained"
+
+
+@pytest.mark.parametrize(
+    ("difference", "change", "share", "word"),
+    [
+        (0.006, 0.05, 0.81, "trained"),
+        (0.04, 0.3, 1.0, "trained"),
+        (0.045, 0.3, 0.95, "trained"),
+        (0.76, 5.7, 0.94, "trained"),
+        (1.2, 5.7, 0.83, "partly"),
+        (2.6, 5.7, 0.58, "partly"),
+        (1.2, 20.0, 0.99, "partly"),
+    ],
+)
+def test_rounding_is_told_from_a_part_of_what_was_trained(difference, change, share, word):
+    """16, 8 and 4 bits as measured, then half and a quarter of an adapter; the same of the base. Between the sizes of
+    rounding the sentence says what else it may be."""
+    found = Agreement(300, difference, change, change, share, 0.01)
+    verdict = served_verdict(found, GOOD)
+    assert verdict.word == word
+    assert ("few bits" in verdict.sentence) == (difference == 0.76)
+    mirrored = served_verdict(Agreement(300, change, difference, change, 1 - share, 0.01), GOOD)
+    assert mirrored.word == {"trained": "base"}.get(word, word)
 
 
 @pytest.mark.parametrize(
