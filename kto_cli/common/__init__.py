@@ -3,6 +3,7 @@
 errors.py            exceptions that a user can act on, each with its exit status
 read.py              the door for reading files: JSON, YAML, Parquet, tensors; every failure in one line
 files.py             atomic writes of files and folders, checksums; the built-in sample
+row_file.py          files of rows that are appended to, and gone on with after a kill
 owner.py             one owner of a folder at a time
 seals.py             JSON objects that carry their own checksum
 cache.py             the cache folder and its append-only files

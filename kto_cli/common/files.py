@@ -236,6 +236,12 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
 
 
+def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json_lines(rows), encoding="utf-8")
+
+
 def files_below(folder: Path) -> dict[str, Path]:
     """All files below a folder, by their path in it ("additional_chat_templates/tool_use.jinja")."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

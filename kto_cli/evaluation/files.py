@@ -70,10 +70,7 @@ def write_lines(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     Raises:
         DiskFull: no space left.
     """
-    with files.saying_disk_full(out):
-        files.make_folder(out)
-        with files.replacing(out / name) as temporary:
-            temporary.write_text(files.json_lines(scrub_all(rows)), encoding="utf-8")
+    files.write_json_lines(out / name, scrub_all(rows))
 
 
 def forget_others(out: Path, of: str) -> None:

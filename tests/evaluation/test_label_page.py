@@ -290,6 +290,10 @@ def test_faults_within_the_file_are_named_by_line(pairs, tmp_path):
         ((one, three, four), "Line 1 .* lacks a row"),
         ((one, two, one, two), "Line 3 .* is a second label of ana"),
         ((one, two.replace("false", "true"), three, four), "Line 2 .* is not a label"),
+        ((one, two.replace('"prompt"', '"ask"'), three, four), "Line 2 .* is not a label"),
+        ((one.replace('"of": 2', '"of": [2]'), two, three, four), "Line 1 .* is not a label"),
+        ((one.replace('"of": 2', '"of": 2.0'), two, three, four), "Line 1 .* is not a label"),
+        ((one, two.replace("worse", "better").replace("false", "true"), three, four), "Lines 1 and 2 .* contradict"),
         ((one, two[:30] + "\n", three, four), "Line 2 .* is damaged"),
     ):
         out.write_text("".join(lines))

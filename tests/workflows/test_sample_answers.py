@@ -67,6 +67,8 @@ def test_a_file_of_other_settings_is_refused_and_left(words):
     Path("mine.jsonl").write_text('{"prompt": "a"}\n')
     assert "Line 1 of mine.jsonl is not an answer" in error_line(call(*words, "--out", "mine.jsonl"))
     assert Path("answers.jsonl").read_bytes() == before
+    Path("mine.jsonl").write_bytes(before.replace(b'"ended"', b'"end"', 1))
+    assert "Line 1 of mine.jsonl is not an answer" in error_line(call(*words, "--out", "mine.jsonl"))
     assert "all answers to a prompt are equal" in error_line(call(*words, "--temperature", 0))
     assert "Leave out one of them" in error_line(call(*words, "--prompts", "mine.jsonl"))
 

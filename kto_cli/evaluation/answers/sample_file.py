@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import append_synced, json_lines, replacing, saying_disk_full
-from kto_cli.common.read import parse_json, read_bytes
+from kto_cli.common.files import write_json_lines
+from kto_cli.common.row_file import append_rows, read_rows
 from kto_cli.common.secrets import scrub_all
 from kto_cli.common.words import plural, printable
 
 WHAT = "answers of kto sample"
-STARTS = b'{"prompt": '
-"""How each line begins, and what is left of one."""
 
 
 class SampleFile:
@@ -50,49 +48,31 @@ class SampleFile:
             DiskFull: no space left. BadInput: the file cannot be written.
         """
         rows = [{**row, "of": self._of} for row in rows]
-        with saying_disk_full(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            append_synced(self.path, json_lines(scrub_all(rows)).encode())
+        append_rows(self.path, scrub_all(rows))
         self.rows |= {row["key"]: row for row in rows}
 
     def _read(self) -> None:
-        *lines, last = read_bytes(self.path, WHAT).split(b"\n")
-        torn = last.startswith(STARTS[: len(last)]) and not _is_json(last) if last else False
-        if last and not torn:
-            lines.append(last)
-        for number, line in enumerate(lines, start=1):
-            row = self._row(number, line)
-            self.rows[row["key"]] = row
+        found, torn, ended = read_rows(self.path, WHAT)
+        rows = [self._row(number, row) for number, row in enumerate(found, start=1)]
+        self.rows = {row["key"]: row for row in rows}
         if torn:
             self.notes.append(f"{printable(self.path)} ends in an answer that was not saved completely: removed.")
-        if last:
-            with replacing(self.path) as temporary:
-                temporary.write_bytes(b"".join(line + b"\n" for line in lines))
+        if not ended:
+            write_json_lines(self.path, rows)
         if self.rows:
             self.notes.append(f"{plural(len(self.rows), 'answer')} in {printable(self.path)} from before.")
 
-    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+    def _row(self, number: int, row: Any) -> dict[str, Any]:
         """
         Raises:
             BadInput: it is no answer, or of another model or other settings.
         """
-        where = f"Line {number} of {printable(self.path)}"
-        try:
-            row = parse_json(line.decode("utf-8"))
-        except ValueError as error:
-            raise BadInput(f"{where} is damaged: {error}.", "Remove the line.") from error
-        texts = ("key", "of", "model")
-        if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in texts):
-            raise BadInput(f"{where} is not an answer of kto sample.", "Give another file with --out.")
+        texts, others = ("key", "of", "model"), {"prompt", "completion", "ended"}
+        sound = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in texts) and others <= row.keys()
+        if not sound:
+            what = f"Line {number} of {printable(self.path)} is not an answer of kto sample."
+            raise BadInput(what, "Give another file with --out.")
         if row["of"] != self._of:
             what = f"{printable(self.path)} holds answers of other weights, settings or another judge"
             raise BadInput(f"{what} (by {printable(row['model'])}).", "Give another file with --out.")
         return dict(row)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        parse_json(line.decode("utf-8"))
-    except ValueError:
-        return False
-    return True

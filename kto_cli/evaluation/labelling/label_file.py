@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kto_cli.common.errors import BadInput
-from kto_cli.common.files import append_synced, json_lines, replacing, saying_disk_full
-from kto_cli.common.read import parse_json, read_bytes
+from kto_cli.common.files import write_json_lines
+from kto_cli.common.row_file import append_rows, read_rows
 from kto_cli.common.words import plural, printable
 from kto_cli.data.pipeline.export import trl_texts
 from kto_cli.data.texts import TOOLS, tools_of
@@ -38,8 +38,6 @@ CHOICES: dict[int, dict[str, tuple[str, ...]]] = {
 """Number of answers -> what may be pressed -> the choice of each answer in the order shown."""
 DESIRABLE = {"good": True, "bad": False, "better": True, "worse": False, "both good": True, "both bad": False}
 """The label that a choice is: of two answers the better one is desirable and the worse one is not."""
-STARTS = b'{"prompt": '
-"""How each line begins, and what is left of one."""
 
 
 class Given(NamedTuple):
@@ -120,9 +118,7 @@ class LabelFile:
         Raises:
             DiskFull: no space left. BadInput: the file cannot be written.
         """
-        with saying_disk_full(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            append_synced(self.path, json_lines(label.rows).encode())
+        append_rows(self.path, label.rows)
         self.labels.append(label)
 
     def remove(self, label: Given) -> None:
@@ -136,41 +132,28 @@ class LabelFile:
         self.labels = kept
 
     def _write(self, labels: list[Given]) -> None:
-        with replacing(self.path) as temporary:
-            temporary.write_text(json_lines(row for label in labels for row in label.rows), encoding="utf-8")
+        write_json_lines(self.path, (row for label in labels for row in label.rows))
 
     def _read(self) -> None:
-        *lines, last = read_bytes(self.path, WHAT).split(b"\n")
-        rows = [_row(self.path, number, line) for number, line in enumerate(lines, start=1)]
-        torn = False
-        if last:
-            torn = last.startswith(STARTS[: len(last)]) and not _is_json(last)
-            rows += [] if torn else [_row(self.path, len(lines) + 1, last)]
-        self.labels, rest = _grouped(self.path, rows)
+        found, torn, ended = read_rows(self.path, WHAT)
+        self.labels, rest = _grouped(self.path, [_row(self.path, *each) for each in enumerate(found, start=1)])
         if torn or rest:
             self.notes.append(
                 f"{printable(self.path)} ends in a label that was not saved completely: it was removed, and its answer "
                 "is shown again."
             )
-        if (last or rest) and self._change:
+        if (rest or not ended) and self._change:
             self._write(self.labels)
         if self.labels:
             self.notes.append(f"{plural(len(self.labels), 'label')} in {printable(self.path)} from before.")
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        parse_json(line.decode("utf-8"))
-    except ValueError:
-        return False
-    return True
 
 
 def _grouped(path: Path, rows: list[dict[str, Any]]) -> tuple[list[Given], list[dict[str, Any]]]:
     """Rows as labels, and those at the end whose label is not complete.
 
     Raises:
-        BadInput: a label that is not the last lacks rows, or a person has two labels of one item.
+        BadInput: a label that is not the last lacks rows or has choices that do not go together, or a person has two
+            labels of one item.
     """
     found: dict[tuple[str, str], Given] = {}
     at = 0
@@ -179,6 +162,10 @@ def _grouped(path: Path, rows: list[dict[str, Any]]) -> tuple[list[Given], list[
         key, some = (first["item"], first["rater"]), rows[at : at + first["of"]]
         if any((row["item"], row["rater"]) != key for row in some):
             raise BadInput(f"Line {at + 1} of {printable(path)} is a label that lacks a row.", "Remove the line.")
+        if len(some) == first["of"] and tuple(row["choice"] for row in some) not in CHOICES[first["of"]].values():
+            raise BadInput(
+                f"Lines {at + 1} and {at + 2} of {printable(path)} contradict each other.", "Remove both of them."
+            )
         if key in found:
             who = printable(first["rater"])
             raise BadInput(f"Line {at + 1} of {printable(path)} is a second label of {who}.", "Remove one of them.")
@@ -189,23 +176,20 @@ def _grouped(path: Path, rows: list[dict[str, Any]]) -> tuple[list[Given], list[
     return list(found.values()), []
 
 
-def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _row(path: Path, number: int, row: Any) -> dict[str, Any]:
     """A row of a label.
 
     Raises:
         BadInput: it is none.
     """
-    try:
-        row = parse_json(line.decode("utf-8"))
-    except ValueError as error:
-        raise BadInput(f"Line {number} of {printable(path)} is damaged: {error}.", "Remove the line.") from error
     texts = ("item", "rater", "choice", "reason")
     sound = (
         isinstance(row, dict)
         and all(isinstance(row.get(name), str) for name in texts)
-        and row.get("of") in CHOICES
+        and type(row.get("of")) is int
+        and row["of"] in CHOICES
         and DESIRABLE.get(row["choice"]) is row.get("label")
-        and "completion" in row
+        and {"prompt", "completion"} <= row.keys()
     )
     if not sound:
         step = "Give another file with --out." if number == 1 else "Remove the line, or give another file with --out."

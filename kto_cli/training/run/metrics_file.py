@@ -81,8 +81,7 @@ def read_lines(path: Path) -> Recorded:
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
     """Replaces the file by these lines, atomically."""
-    with files.replacing(path) as temporary:
-        temporary.write_text(files.json_lines(map(sealed, lines)), encoding="utf-8")
+    files.write_json_lines(path, map(sealed, lines))
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any], bool | None] | None:
