@@ -62,6 +62,29 @@ def test_records_of_every_shape(tmp_path, row, answers):
     assert shown == answers
 
 
+@pytest.mark.parametrize(
+    ("rows", "models", "before"),
+    [
+        ([{"label": True, "model": "a"}, {"label": True, "model": "b"}], "a, b", True),
+        ([{"label": True, "model": "a"}, {"model": "a"}], "a", True),
+        ([{"label": True}, {"label": False}], "", None),
+        ([{"label": None}, {"label": False}], "", False),
+    ],
+)
+def test_an_answer_given_twice_has_a_label_of_before_unless_two_contradict(tmp_path, rows, models, before):
+    """The same in two records, whichever comes first, and of two equal answers that are chosen and rejected."""
+    for some in (rows, rows[::-1]):
+        found = items(tmp_path, [{"prompt": "p", "completion": "c", **row} for row in some])
+        [[answer]] = [item.answers for item in found.items]
+        assert set(answer.model.split(", ")) == set(models.split(", "))
+        assert (answer.before, found.notes[REPEATED]) == (before, 1)
+    [[answer]] = [each.answers for each in items(tmp_path, [{"prompt": "p", "chosen": "c", "rejected": "c"}]).items]
+    assert answer.before is None
+    pair = [{"prompt": "p", "chosen": "c", "rejected": "d"}, {"prompt": "p", "chosen": "d", "rejected": "c"}]
+    [answers] = [each.answers for each in items(tmp_path, pair).items]
+    assert [answer.before for answer in answers] == [None, None]
+
+
 def test_what_is_not_shown_is_counted(tmp_path):
     found = items(
         tmp_path,

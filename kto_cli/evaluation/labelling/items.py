@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -79,7 +79,7 @@ def as_items(found: Iterable[Answers], *, one_at_a_time: bool) -> Items:
         for some in shown:
             item = Item(each.prompt, tuple(some), each.origin, each.row, each.rank)
             notes[REPEATED] += item.id in items
-            items.setdefault(item.id, item)
+            items[item.id] = _repeated(items[item.id], item) if item.id in items else item
     return Items(tuple(items.values()), +notes)
 
 
@@ -91,8 +91,19 @@ def _different(answers: Sequence[Answer], notes: Counter[str]) -> list[Answer]:
             notes[EMPTY] += 1
             continue
         key = spelled(answer.completion)
-        if key in found:
-            notes[EQUAL] += 1
-            answer = answer._replace(model=", ".join(filter(None, (found[key].model, answer.model))))
-        found[key] = answer
+        notes[EQUAL] += key in found
+        found[key] = _equal(found[key], answer) if key in found else answer
     return list(found.values())
+
+
+def _repeated(item: Item, again: Item) -> Item:
+    """An item that came again, where it came first."""
+    others = {spelled(answer.completion): answer for answer in again.answers}
+    return replace(item, answers=tuple(_equal(each, others[spelled(each.completion)]) for each in item.answers))
+
+
+def _equal(answer: Answer, again: Answer) -> Answer:
+    """An answer that was given twice: by both, and with no label of before if there are two that contradict."""
+    models = dict.fromkeys(filter(None, (answer.model, again.model)))
+    labels = {answer.before, again.before} - {None}
+    return answer._replace(model=", ".join(models), before=labels.pop() if len(labels) == 1 else None)
