@@ -48,6 +48,8 @@ SHOWN = 3
 """Last lines of a command that are shown."""
 BUILT_IN_RATE = "5e-4"
 """Suits the built-in model, for which kto train takes it in the first week alone."""
+LOGS = ("halueval/general_data.json", "xstest/*.csv", "oasst/*message.jsonl")
+"""Public feedback of each week."""
 SERVING = ("fastapi", "uvicorn", "openai")
 """Packages that `transformers serve` needs."""
 
@@ -80,11 +82,11 @@ def built_in_logs() -> list[list[Thumb]]:
 def public_logs(folder: Path) -> list[list[Thumb]]:
     """HaluEval's answers without or with hallucinations, XSTest's completions that comply or refuse, OpenAssistant's
     thumbs."""
-    with (folder / "halueval/general_data.json").open(encoding="utf-8") as file:
+    with (folder / LOGS[0]).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     first = [Thumb(row["user_query"], row["chatgpt_response"], thumb(row["hallucination"] == "no")) for row in rows]
     second, words = [], {"1_full_compliance": "up", "2_full_refusal": "down"}
-    for path in sorted((folder / "xstest").glob("*.csv")):
+    for path in sorted(folder.glob(LOGS[1])):
         with path.open(encoding="utf-8", newline="") as file:
             second += [
                 Thumb(row["prompt"], row["completion"], words.get(row["final_label"], ""))
@@ -92,7 +94,7 @@ def public_logs(folder: Path) -> list[list[Thumb]]:
                 if not row["type"].startswith("contrast")
             ]
     third: list[Thumb] = []
-    for path in sorted((folder / "oasst").glob("*message.jsonl")):
+    for path in sorted(folder.glob(LOGS[2])):
         with path.open(encoding="utf-8") as file:
             for line in file:
                 third += replies(json.loads(line))
@@ -394,9 +396,12 @@ def settings_of(words: Sequence[str] | None) -> argparse.Namespace:
     found = parser.parse_args(words)
     if found.out.exists():
         parser.error(f"{found.out} exists already; give the name of a new folder with --out")
-    if found.logs is not None and not found.logs.is_dir():
-        parser.error(f"there is no folder {found.logs}")
-    found.start = () if found.quick else ("--model", found.model)
+    if found.logs is not None:
+        missing = [name for name in LOGS if not any(found.logs.glob(name))]
+        if missing:
+            parser.error(f"{found.logs} has no {missing[0]}")
+    folder = Path(found.model or "").absolute()  # the commands run in the new folder
+    found.start = () if found.quick else ("--model", str(folder) if folder.is_dir() else found.model)
     found.learning_rate = found.learning_rate or (BUILT_IN_RATE if found.quick else None)
     found.training = ("--learning-rate", found.learning_rate) if found.learning_rate else ()
     found.validation, found.samples, found.tokens = 0.3, 48, 40 if found.quick else 128

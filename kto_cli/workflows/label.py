@@ -63,11 +63,11 @@ def _items(config: LabelConfig) -> Items:
     if not files and any(not Path(each).exists() and suffix(each) in SUFFIXES for each in config.sources):
         raise BadInput(f"{printable(first)} does not exist.", "Check the path.")
     if not files:
-        beside = next((each for each in config.sources[1:] if each in (REFERENCE, TARGET)), None)
-        checkpoints = [evaluated(each) for each in config.sources if each != beside]
+        saved = next((each for each in config.sources[1:] if each in (REFERENCE, TARGET)), None)
+        checkpoints = [evaluated(each) for each in config.sources if each != saved]
         if config.rows:
             return items_of_rows(checkpoints[0], config.data)
-        return items_of_answers(checkpoints, config.data, beside=beside, one_at_a_time=one_at_a_time)
+        return items_of_answers(checkpoints, config.data, beside=saved, one_at_a_time=one_at_a_time)
     if len(config.sources) > 1:
         what = f"{printable(files[0])} is a file, and only two checkpoints are compared."
         raise BadInput(what, "Give one file, with the answers of a prompt in one record.")

@@ -300,6 +300,7 @@ def test_what_checkpoints_cannot_be_shown_is_one_line(place):
         (("a", "a/eval/samples.jsonl"), "is a file, and only two checkpoints are compared"),
         (("a", "b", "--rows"), "--rows goes with one checkpoint"),
         (("a", "b", "a"), "one or two sources, not 3"),
+        (("a", "a/eval"), "a and a/eval are one checkpoint. Name another beside it, or it alone."),
     ):
         assert said in error_line(call("label", *words))
     path = Path("a/eval/samples.jsonl")

@@ -91,6 +91,18 @@ def answered(process: subprocess.Popen[str], script: ModuleType, home: Path) -> 
     return said
 
 
+def test_folders_are_those_of_the_place_where_the_script_starts(script, tmp_path, monkeypatch, capsys):
+    """Its commands run in the new folder; logs that are not there are named before the first."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    assert script.settings_of(["--model", "mine"]).start == ("--model", str(tmp_path / "mine"))
+    assert script.settings_of(["--model", "OWNER/NAME"]).start == ("--model", "OWNER/NAME")
+    for folder in ("mine", "nowhere"):
+        with pytest.raises(SystemExit):
+            script.settings_of(["--quick", "--logs", folder])
+        assert f"{folder} has no halueval/general_data.json" in capsys.readouterr().err
+
+
 def tastes(script: ModuleType) -> dict[str, Any]:
     """Two people who differ now and then."""
     rows = [row for log in script.built_in_logs() for row in log]

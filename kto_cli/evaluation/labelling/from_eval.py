@@ -80,8 +80,12 @@ def items_of_answers(
         beside: of one checkpoint, answers that were saved beside its own: REFERENCE or TARGET.
 
     Raises:
-        BadInput: there are no answers, the two were evaluated on different rows, or their dataset is not there.
+        BadInput: there are no answers, the two are one or were evaluated on different rows, or their dataset is not
+            there.
     """
+    if len({each.folder.resolve() for each in checkpoints}) < len(checkpoints):
+        what = f"{' and '.join(printable(each.name) for each in checkpoints)} are one checkpoint."
+        raise BadInput(what, "Name another beside it, or it alone.")
     answers = {each.name: _samples(each, POLICY) for each in checkpoints}
     answers |= {beside: _samples(checkpoints[0], beside)} if beside is not None else {}
     first, *others = answers.values()
