@@ -20,6 +20,7 @@ from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.replay import with_replay
 from kto_cli.model import lora
+from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.logprobs.validation import score_rows
 from kto_cli.training.run.run_dir import RunDir, read_settings
 
@@ -102,7 +103,8 @@ def note_last_model(run: Any) -> Scores | None:
         return None
     if run.counters.step:
         return _read(run, path)
-    scores = score_rows(run.engine, run.validation, run.validation_references, say=run.screen.warn)
+    with freed_memory_returned(run.engine.accelerator.device):
+        scores = score_rows(run.engine, run.validation, run.validation_references, say=run.screen.warn)
     if run.engine.accelerator.is_main_process:
         stored = {name: getattr(scores, name).tolist() for name in SCORED if getattr(scores, name) is not None}
         write_sealed(path, {"after": run.settings.config.after, "scores": stored})

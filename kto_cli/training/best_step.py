@@ -16,6 +16,7 @@ from kto_cli.core.statistics.comparison import loss_difference
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.shares import FEWEST_COMPARED
 from kto_cli.core.statistics.verdict import Overfit
+from kto_cli.model.distributed.start import freed_memory_returned
 from kto_cli.model.logprobs.validation import quick_rows
 from kto_cli.training.run.checkpoints import latest_step, load_weights, save_best
 
@@ -74,7 +75,8 @@ def take_best(run: Any) -> Overfit | None:
     best, last = run.best, run.last_validated
     if best is None or last is None or best.step >= last.step:
         return None
-    low, _ = loss_difference(best.scores, last.scores, run.settings.loss)
+    with freed_memory_returned(run.engine.accelerator.device):
+        low, _ = loss_difference(best.scores, last.scores, run.settings.loss)
     words = f"The validation loss was lowest after step {best.step} ({best.loss:.4g}; at the end {last.loss:.4g})"
     if len(set(best.scores.prompt_ids)) < FEWEST_COMPARED or not low > LEAST_RISE * best.loss:
         run.screen.note(f"{words}, but not surely by {LEAST_RISE:.0%}: the model of the last step is kept.")

@@ -199,9 +199,7 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen, last_model: Score
     model = _as_written(this_run, prepared)
     validation, compared = None, None
     if this_run.validation:
-        scores = _validated(this_run, directory, screen)
-        validation = validation_metrics(scores, settings.loss)
-        compared = differences(this_run, last_model, scores) if last_model is not None else None
+        validation, compared = _validated(this_run, directory, screen, last_model)
     held = settings.total_steps if kept is None else kept.step
     steps = [line for line in directory.read_metrics() if line["step"] <= held]
     verdict = run_verdict(validation, steps, beta=settings.loss.beta, kept=kept)
@@ -228,12 +226,16 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen, last_model: Score
     }
 
 
-def _validated(this_run: Run, directory: RunDir, screen: Screen) -> Scores:
-    """Scores of all validation rows."""
+def _validated(
+    this_run: Run, directory: RunDir, screen: Screen, last_model: Scores | None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]] | None]:
+    """Metrics of all validation rows, and their differences from those of the last run's model, if it is known."""
     engine, rows, references = this_run.engine, this_run.validation, this_run.validation_references
-    progress = screen.progress("validation rows", len(rows.sequences), keeps=_continues(directory))
-    with freed_memory_returned(engine.accelerator.device), progress:
-        return score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
+    with freed_memory_returned(engine.accelerator.device):
+        with screen.progress("validation rows", len(rows.sequences), keeps=_continues(directory)):
+            scores = score_rows(engine, rows, references, say=screen.warn, tick=screen.tick)
+        compared = None if last_model is None else differences(this_run, last_model, scores)
+        return validation_metrics(scores, this_run.settings.loss), compared
 
 
 def _continues(directory: RunDir) -> str:
