@@ -16,7 +16,13 @@ from kto_cli.common.train_config import SWITCH, TrainConfig
 
 
 def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """A `TrainConfig` from the keys and values of a file, with types checked; numbers may be text (YAML reads 1e-5 so).
+    """A `TrainConfig` from the keys and values of a file; raises as `typed_settings` does."""
+    return TrainConfig(**typed_settings(settings, where=where))
+
+
+def typed_settings(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Settings of a `TrainConfig` with their types checked, not yet their values; numbers may be text (YAML reads 1e-5
+    so).
 
     Raises:
         BadInput: an unknown key (with the nearest known one), or a value of the wrong kind.
@@ -29,7 +35,7 @@ def train_config(settings: Mapping[str, Any], *, where: str) -> TrainConfig:
             hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(kinds)}."
             raise BadInput(f"{where} has the unknown key {key!r}.", hint)
         values[key] = _typed(str(kinds[key]), value, f"{where}: {key}")
-    return TrainConfig(**values)
+    return values
 
 
 def _typed(kind: str, value: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kto_cli.common.config_file import read_config_file, train_config
+from kto_cli.common.config_file import read_config_file, train_config, typed_settings
 from kto_cli.common.errors import BadInput
 from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
@@ -58,19 +58,19 @@ def resolve_options(
 
     Raises:
         BadInput: unknown keys or values; resuming a finished run, or with other settings (they are named); a tracker
-            that is not installed.
+            that is not installed. BadFlag: settings that do not go together, or that the loss has no use for.
     """
     where = f"The config file {config_file}" if config_file else "The command line"
     given = dict(read_config_file(Path(config_file))) if config_file else {}
-    given |= flags
-    train_config(given, where=where)  # their types, before one is used
-    directory = RunDir(Path(given.get("out") or TrainConfig.out))
+    given = typed_settings({**given, **flags}, where=where)
+    directory = RunDir(Path(given.get("out", TrainConfig.out)))
     if given.get("after") and not (resume and directory.started):
         given = settings_after(given) | given
-    config = train_config(given, where=where)
+    config = TrainConfig(**given)
     stored = None
     if resume and directory.started:
         config, stored = _resumed(config, given, directory)
+    loss_kind(config)  # settings that do nothing are reported before anything heavy is loaded
     refuse_missing_trackers(config.trackers)
     return config, stored
 

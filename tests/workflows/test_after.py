@@ -12,6 +12,7 @@ from conftest import call, error_line, pairs_on_both_sides, write_lines
 
 from kto_cli.data.dataset import load_data_dir
 from kto_cli.data.replay import chosen_rows
+from kto_cli.training.settings import resolve_options
 
 SETTINGS = ("--batch-size", 8, "--beta", 0.2, "--learning-rate", "1e-3", "--no-curves")
 
@@ -37,6 +38,15 @@ def after(week: Path, run: str, *words: object, out: str) -> tuple[dict, str]:
     ran = call("train", *given, *words, "--json")
     assert ran.code == 0, ran.err
     return json.loads(ran.out), " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize("flag", ["merge", "load_in_4bit"])
+def test_flags_are_judged_together_with_what_is_filled_in(week, workplace, flag):
+    """These are of adapters, which are the last run's."""
+    given = {"after": str(week / "lora"), "data": str(week / "week2"), flag: True, "out": "next"}
+    config, _ = resolve_options(given, config_file=None, resume=False)
+    assert config.continue_adapter
+    assert getattr(config, flag)
 
 
 @pytest.mark.parametrize("run", ["full", "lora"])
