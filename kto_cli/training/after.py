@@ -7,8 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kto_cli.common.cache import cache_folder
 from kto_cli.common.errors import BadFlag, BadInput
 from kto_cli.common.screen import Screen
@@ -21,7 +19,7 @@ from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.data.replay import with_replay
 from kto_cli.model import lora
 from kto_cli.model.distributed.start import freed_memory_returned
-from kto_cli.model.logprobs.validation import score_rows
+from kto_cli.model.logprobs.validation import score_rows, scores_again, stored_scores
 from kto_cli.training.run.run_dir import RunDir, read_settings
 
 REPLAY = 0.3
@@ -29,7 +27,6 @@ REPLAY = 0.3
 NOT_FILLED = ("data", "out", "model", "reference", "chat_template", "after", "replay", "keep_best")
 """Settings of the last run that are not taken; its model's folder has its chat template."""
 NEW_ADAPTERS = ("lora_r", "lora_alpha", "lora_targets", "dora", "merge")
-SCORED = ("log_ratios", "mismatched_log_ratios", "logps")
 
 
 def settings_after(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,8 +103,7 @@ def note_last_model(run: Any) -> Scores | None:
     with freed_memory_returned(run.engine.accelerator.device):
         scores = score_rows(run.engine, run.validation, run.validation_references, say=run.screen.warn)
     if run.engine.accelerator.is_main_process:
-        stored = {name: getattr(scores, name).tolist() for name in SCORED if getattr(scores, name) is not None}
-        write_sealed(path, {"after": run.settings.config.after, "scores": stored})
+        write_sealed(path, {"after": run.settings.config.after, "scores": stored_scores(scores)})
     run.engine.accelerator.wait_for_everyone()
     return scores
 
@@ -118,14 +114,7 @@ def _read(run: Any, path: Path) -> Scores | None:
     except (BadInput, KeyError):
         run.screen.warn(f"{path} is damaged or missing: the new model is not compared with the last one.")
         return None
-    rows = run.validation.served
-    return Scores(
-        desirable=torch.from_numpy(rows.labels),
-        lengths=torch.from_numpy(rows.own.completion_lengths),
-        prompt_ids=rows.prompt_ids,
-        pair_ids=rows.pair_ids,
-        **{name: torch.tensor(values, dtype=torch.float64) for name, values in stored.items()},
-    )
+    return scores_again(run.validation, stored)
 
 
 def differences(run: Any, last: Scores, now: Scores) -> dict[str, dict[str, Any]]:

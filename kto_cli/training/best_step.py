@@ -10,21 +10,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from kto_cli.core.statistics.comparison import loss_difference
 from kto_cli.core.statistics.scores import Scores
 from kto_cli.core.statistics.shares import FEWEST_COMPARED
 from kto_cli.core.statistics.verdict import Overfit
 from kto_cli.model.distributed.start import freed_memory_returned
-from kto_cli.model.logprobs.validation import quick_rows
+from kto_cli.model.logprobs.validation import quick_rows, scores_again, stored_scores
 from kto_cli.training.run.checkpoints import latest_step, load_weights, save_best
 
 LEAST_RISE = 0.01
 """Rise of the validation loss, relative to its lowest value, that is surely more than nothing: of the KTO loss a few
 tenths of a nat."""
-SCORED = ("log_ratios", "mismatched_log_ratios", "logps")
-"""Numbers of each row that are stored; the others are those of the validation rows."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,8 @@ def note_validation(run: Any, scores: Scores, loss: float | None) -> None:
         return
     run.best = run.last_validated
     if run.counters.step < run.settings.total_steps:  # the weights of the last step are in memory
-        values = {name: getattr(scores, name) for name in SCORED}
-        stored = {name: value.tolist() for name, value in values.items() if value is not None}
-        save_best(run.directory, run.engine, run.model, run.writer, {"step": run.best.step, "loss": loss, **stored})
+        state = {"step": run.best.step, "loss": loss, **stored_scores(scores)}
+        save_best(run.directory, run.engine, run.model, run.writer, state)
 
 
 def find_best(run: Any) -> None:
@@ -58,15 +53,8 @@ def find_best(run: Any) -> None:
     for fault in faults:
         run.screen.warn(f"{fault} The best step so far is not known any more.")
     if state:
-        rows = run.validation.take(quick_rows(len(run.validation), run.settings.config.seed)).served
-        scores = Scores(
-            desirable=torch.from_numpy(rows.labels),
-            lengths=torch.from_numpy(rows.own.completion_lengths),
-            prompt_ids=rows.prompt_ids,
-            pair_ids=rows.pair_ids,
-            **{name: torch.tensor(state[name], dtype=torch.float64) for name in SCORED if name in state},
-        )
-        run.best = Validated(state["step"], state["loss"], scores)
+        rows = run.validation.take(quick_rows(len(run.validation), run.settings.config.seed))
+        run.best = Validated(state["step"], state["loss"], scores_again(rows, state))
 
 
 def take_best(run: Any) -> Overfit | None:

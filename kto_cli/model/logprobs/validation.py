@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -20,6 +20,9 @@ QUICK_ROWS = 256
 """Most rows of a validation during training; the end of a run and `kto eval` use all."""
 QUICK_RESAMPLES = 400
 """Bootstrap resamples of the AUC during training: some milliseconds; its edges vary by about 0.005 between seeds."""
+
+SCORED = ("log_ratios", "mismatched_log_ratios", "logps")
+"""Fields of `Scores` that a pass gives; the others are those of the rows."""
 
 
 def quick_rows(count: int, seed: int) -> list[int]:
@@ -44,7 +47,7 @@ def score_rows(
         OutOfMemory: not even a row fits.
     """
     seen: set[int] = set()
-    sequences, served = rows.sequences, rows.served
+    sequences = rows.sequences
 
     def done(positions: list[int], _: Any) -> None:
         tick(len(set(positions) - seen))  # a pass that ran out of memory begins anew
@@ -60,14 +63,30 @@ def score_rows(
     own, mismatched, others = logps.split([len(rows), len(rows), len(rows.read_otherwise)])
     as_read = own.clone()
     as_read[torch.from_numpy(rows.read_otherwise)] = others
+    values = (own - references.own, mismatched - references.mismatched, as_read)
+    return _scores_of(rows, **dict(zip(SCORED, values, strict=True)))
+
+
+def stored_scores(scores: Scores) -> dict[str, list[float]]:
+    """The numbers of scores, for a JSON file; `scores_again` reads them."""
+    values = {name: getattr(scores, name) for name in SCORED}
+    return {name: value.tolist() for name, value in values.items() if value is not None}
+
+
+def scores_again(rows: ValidationRows, stored: Mapping[str, Any]) -> Scores:
+    """Scores of the same rows from `stored_scores`, among others."""
+    values = {name: torch.tensor(stored[name], dtype=torch.float64) for name in SCORED if name in stored}
+    return _scores_of(rows, **values)
+
+
+def _scores_of(rows: ValidationRows, **values: torch.Tensor) -> Scores:
+    served = rows.served
     return Scores(
-        log_ratios=own - references.own,
-        mismatched_log_ratios=mismatched - references.mismatched,
         desirable=torch.from_numpy(served.labels),
         lengths=torch.from_numpy(served.own.completion_lengths),
         prompt_ids=served.prompt_ids,
         pair_ids=served.pair_ids,
-        logps=as_read,
+        **values,
     )
 
 
