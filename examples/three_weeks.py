@@ -1,12 +1,13 @@
 """Three weeks of one product: from a log of thumbs to a model that was trained, labelled, judged, exported and checked.
 
-    python examples/three_weeks.py --quick                    # built-in model and feedback, two minutes of CPU time
+    python examples/three_weeks.py --quick                    # built-in model and feedback, three minutes of CPU time
     python examples/three_weeks.py --model DIR --logs DIR     # a model of yours, and public feedback in DIR
     python examples/three_weeks.py --quick --people           # you label, in the browser
 
-Each week's log becomes rows, the model of the week before is trained on, two people compare its answers with those of
-the week before, a judge does the same and is corrected by the people. The last model is exported, served and checked,
-and the thumbs of the weeks are compared. docs/weekly.md has the same as commands to copy.
+Each week's log becomes rows, the model of the week before is trained on with them and some of its own, two people
+compare its answers with those of the week before, a judge does the same and is corrected by the people. The last model
+is exported, served and checked, and the thumbs of the weeks are compared. docs/weekly.md has the same as commands to
+copy.
 
 `--logs` has `halueval/general_data.json`, `xstest/*.csv` and `oasst/*message.jsonl`: public feedback on the answers of
 several models, a week each. It was given before this script ran, so no thumb of it can rise through this training.
@@ -25,6 +26,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,8 +48,6 @@ SESSION, SERVER = "session.txt", "server.txt"
 """Files with all that the commands said, and the server of the last model."""
 SHOWN = 3
 """Last lines of a command that are shown."""
-BUILT_IN_RATE = "5e-4"
-"""Suits the built-in model, for which kto train takes it in the first week alone."""
 LOGS = ("halueval/general_data.json", "xstest/*.csv", "oasst/*message.jsonl")
 """Public feedback of each week."""
 SERVING = ("fastapi", "uvicorn", "openai")
@@ -266,14 +266,16 @@ def week(number: int, folder: Path, settings: argparse.Namespace, people: Callab
     data, run, labels = f"data/week{number}", f"runs/week{number}", f"labels/week{number}.jsonl"
     kept = ("--keep-split", f"data/week{number - 1}") if number > 1 else ()
     kto(folder, "binarize", f"log:week{number}.csv", *RULES, "--validation", settings.validation, *kept, "--out", data)
-    start = ("--model", f"runs/week{number - 1}") if number > 1 else settings.start
-    kto(folder, "train", *start, "--data", data, *settings.training, "--out", run)
-    answers = ("eval", run, "--samples", settings.samples, "--max-new-tokens", settings.tokens)
-    kto(folder, *answers)
-    said = labelled(folder, run, "reference", "--out", labels, answer=people)
+    before = f"runs/week{number - 1}" if number > 1 else "reference"
+    start = ("--after", before) if number > 1 else (*settings.start, *settings.training)
+    kto(folder, "train", *start, "--data", data, "--out", run)
+    answers = ("--samples", settings.samples, "--max-new-tokens", settings.tokens)
+    kto(folder, "eval", run, *((before,) if number > 1 else ()), *answers)
+    said = labelled(folder, run, before, "--out", labels, answer=people)
     (folder / f"labels/week{number}.json").write_text(said, encoding="utf-8")
     asked = ("--judge-url", judge, "--judge-model", settings.judge_model, "--judge-labels", labels)
-    kto(folder, *answers, "--against", "reference", *asked)
+    kto(folder, "eval", run, *answers, "--against", before, *asked)
+    shutil.copytree(folder / run / "eval", folder / f"evals/week{number}")
 
 
 def release(folder: Path) -> None:
@@ -334,15 +336,15 @@ def read(folder: Path, *parts: str) -> Any:
 
 def column(folder: Path, number: int) -> dict[str, str]:
     """What the files of a week say."""
-    split = read(folder, "data", f"week{number}", "manifest.json")["splits"]
-    found = read(folder, "runs", f"week{number}", "eval", "metrics.json")["metrics"]
-    rate = read(folder, "runs", f"week{number}", "eval", "win_rate.json")
+    rows = read(folder, "runs", f"week{number}", "kto_config.json")["data"]
+    found = read(folder, "evals", f"week{number}", "metrics.json")["metrics"]
+    rate = read(folder, "evals", f"week{number}", "win_rate.json")
     agreement = read(folder, "labels", f"week{number}.json")["agreement"]
     thumbs = read(folder, "outcome", "outcome.json")["versions"][number - 1]
     people = rate["people"]
     return {
-        "training rows": f"{sum(split['train'].values()):,}",
-        "validation rows": f"{sum(split['validation'].values()):,}",
+        "training rows": f"{rows['train_rows']:,}",
+        "validation rows": f"{rows['validation_rows']:,}",
         "AUC": spread(found["auc"], found["auc_interval"]),
         "margin": spread(found["margin"], found["margin_interval"]),
         "win rate": percent(rate["win_rate"], rate["interval"]),
@@ -402,7 +404,6 @@ def settings_of(words: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{found.logs} has no {missing[0]}")
     folder = Path(found.model or "").absolute()  # the commands run in the new folder
     found.start = () if found.quick else ("--model", str(folder) if folder.is_dir() else found.model)
-    found.learning_rate = found.learning_rate or (BUILT_IN_RATE if found.quick else None)
     found.training = ("--learning-rate", found.learning_rate) if found.learning_rate else ()
     found.validation, found.samples, found.tokens = 0.3, 48, 40 if found.quick else 128
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -209,10 +210,12 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen, last_model: Score
         card = model_card(settings, prepared, validation, verdict, step=held)
         directory.finish(this_run.writer, model, card, weights, kept=described_step(kept, settings.total_steps))
     this_run.engine.accelerator.wait_for_everyone()
-    below = prepared.below(settings.config)
-    _show(screen, held, settings, validation, verdict, directory, this_run.writer.stored.name_for(model), below)
+    if validation:
+        metrics_table(screen, f"Validation rows after {plural(held, 'step')}", validation)
     if compared is not None:
         comparison_table(screen, "the last model", "the new one", len(this_run.validation), compared)
+    below = prepared.below(settings.config)
+    _show(screen, settings, verdict, directory, this_run.writer.stored.name_for(model), below)
     return {
         "steps": settings.total_steps,
         "kept_step": held,
@@ -264,17 +267,9 @@ def _as_written(this_run: Run, prepared: Prepared) -> Any:
 
 
 def _show(
-    screen: Screen,
-    held: int,
-    settings: RunSettings,
-    validation: dict[str, Any] | None,
-    verdict: Verdict,
-    directory: RunDir,
-    dtype: str,
-    below: ModelSource,
+    screen: Screen, settings: RunSettings, verdict: Verdict, directory: RunDir, dtype: str, below: ModelSource
 ) -> None:
-    if validation:
-        metrics_table(screen, f"Validation rows after {plural(held, 'step')}", validation)
+    """The verdict, what was written, and the next command."""
     screen.say(verdict.sentence)
     for warning in verdict.warnings:
         screen.warn(warning)
@@ -282,7 +277,8 @@ def _show(
     what = "Model" if not config.adapters else "Model, adapters merged into it" if config.merge else "Adapters"
     if what != "Adapters":
         what += f" ({dtype})"
-    screen.say(f"{what}: {directory.folder}   Next: kto eval {directory.folder}")
+    evaluated = shlex.join([str(directory.folder), *([str(config.after)] if config.after else [])])
+    screen.say(f"{what}: {directory.folder}   Next: kto eval {evaluated}")
     if what == "Adapters" and below.adapters:
         screen.say(
             f"They belong on {below.words}: alone on its base they are another model. All in one: "

@@ -159,14 +159,22 @@ def test_every_line_of_the_table_is_there_and_fits(played):
 
 @pytest.mark.parametrize("week", WEEKS)
 def test_rows(played, week):
+    """Those of the week's dataset, and in later weeks some of the week before; all of both are for validation."""
     for name, side in (("training rows", "train"), ("validation rows", "validation")):
-        found = parquet.read_metadata(played.folder / f"data/week{week}/{side}.parquet").num_rows
+        found = parquet.read_metadata(rows_of_run(played.folder, week) / f"{side}.parquet").num_rows
+        own = parquet.read_metadata(played.folder / f"data/week{week}/{side}.parquet").num_rows
         assert played.table[name][week - 1] == f"{found:,}"
+        assert found == own if week == 1 else found > own
+
+
+def rows_of_run(folder: Path, week: int) -> Path:
+    """The dataset that a run was trained and validated on."""
+    return folder / read(folder / f"runs/week{week}/kto_config.json")["data"]["folder"]
 
 
 def test_no_validation_prompt_is_trained_on_later(played):
     def prompts(week: int, side: str) -> set[str]:
-        path = played.folder / f"data/week{week}/{side}.parquet"
+        path = rows_of_run(played.folder, week) / f"{side}.parquet"
         return set(parquet.read_table(path, columns=["prompt_id"])["prompt_id"].to_pylist())
 
     for week in WEEKS[1:]:
@@ -182,7 +190,7 @@ def areas(rewards: Any, labels: Any) -> float:
 
 @pytest.mark.parametrize("week", WEEKS)
 def test_auc_and_margin_with_intervals_like_those_of_a_plain_bootstrap(played, week):
-    run = played.folder / f"runs/week{week}/eval"
+    run = played.folder / f"evals/week{week}"
     rows = parquet.read_table(run / "rows.parquet").to_pydict()
     rewards, labels = numpy.array(rows["reward"]), numpy.array(rows["label"])
     members: dict[str, list[int]] = {}
@@ -214,7 +222,7 @@ def wilson(total: float, count: int) -> list[float]:
 def outcomes(folder: Path, week: int) -> list[float]:
     """Of the comparisons: 1 for the week's model, 0 for that of the week before, 0.5 for a tie."""
     votes = {"model": 1.0, "tie": 0.5, "baseline": 0.0}
-    rows = lines_of(folder / f"runs/week{week}/eval/judged.jsonl")
+    rows = lines_of(folder / f"evals/week{week}/judged.jsonl")
     totals = [votes[row["model_first"]] + votes[row["baseline_first"]] for row in rows]
     return [0.5 if total == 1 else float(total > 1) for total in totals]
 
