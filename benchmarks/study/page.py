@@ -15,6 +15,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/study.md"
 RESULTS = Path(__file__).with_name("results.jsonl")
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BETA = 0.1
+"""Of all runs of the table of learning rates: a reward is so many times the log-ratio."""
+EARLY = (10, 20, 30)
+"""Percent of the steps, at which the runs on 1,600 rows were validated."""
 HEADER = (
     "weights", "rate", "verdict (seeds)", "margin, nats", "nats a token: desirable", "undesirable", "AUC",
     "loss", "answers: tokens", "ended", "distinct trigrams",
@@ -66,6 +70,29 @@ def line(weights: str, rate: float, group: Sequence[dict[str, Any]]) -> tuple[st
     return (where, f"{rate:.0e}".replace("e-0", "e-"), ", ".join(named), *numbers, *answer_cells(answers))
 
 
+def early_signs(data: str) -> Callable[[Sequence[dict[str, Any]]], str]:
+    """Table of one dataset: how far desirable rows had moved early in a run, by the verdict at its end."""
+
+    def make(results: Sequence[dict[str, Any]]) -> str:
+        groups: dict[str, list[dict[int, float]]] = {}
+        for one in results:
+            if one["table"] == "learning-rate" and one["data"] == data:
+                moved = {round(100 * each["step"] / one["steps"]): each["reward_desirable"] for each in one["curve"]}
+                groups.setdefault(one["verdict"], []).append(moved)
+        rows = [
+            (verdict, str(len(runs)), *(spread([each[share] / BETA for each in runs]) for share in EARLY))
+            for verdict, runs in sorted(groups.items())
+        ]
+        return markdown(("verdict at the end", "runs", *(f"at {share} % of the steps" for share in EARLY)), rows)
+
+    return make
+
+
+def spread(values: Sequence[float]) -> str:
+    """Lowest and highest."""
+    return f"{min(values):+.1f} to {max(values):+.1f}"
+
+
 def answer_cells(answers: dict[str, Any] | None) -> tuple[str, str, str]:
     """Mean tokens, share that ended, and share of distinct trigrams over all answers."""
     if answers is None:
@@ -85,3 +112,4 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 TABLES = {f"learning-rate-{data}": learning_rates(data) for data in ("hh1600", "hh4k", "halu")}
+TABLES["learning-rate-early"] = early_signs("hh1600")
