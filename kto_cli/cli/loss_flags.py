@@ -10,6 +10,7 @@ import typer
 from kto_cli.core.loss_kinds import LOSSES, POINTS, VALUES
 
 _loss = partial(typer.Option, rich_help_panel="Loss")
+_moving = partial(typer.Option, rich_help_panel="Moving reference")
 _other = partial(typer.Option, rich_help_panel="Other losses")
 
 
@@ -42,6 +43,23 @@ class LossFlags:
     batch_size: Annotated[
         int,
         _loss(help="Rows of an optimizer step, over all processes; z_ref is estimated from them."),
+    ]
+    humanline: Annotated[
+        bool,
+        _moving(
+            "--humanline",
+            help="Keep each token's log-ratio within bounds, and compare with the policy of an update ago.",
+        ),
+    ]
+    humanline_low: Annotated[float | None, _moving(help="Lower bound of --humanline, nats. Default: -1.")]
+    humanline_high: Annotated[float | None, _moving(help="Upper bound of --humanline, nats. Default: 1.5.")]
+    sync_reference_every: Annotated[
+        int | None,
+        _moving(metavar="N", help="The policy becomes the reference every N steps. Default: never; --humanline 1."),
+    ]
+    sync_mix: Annotated[
+        float,
+        _moving(metavar="SHARE", help="Share of the policy in the new reference's weights."),
     ]
     value: Annotated[
         str | None,

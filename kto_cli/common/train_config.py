@@ -67,6 +67,17 @@ class TrainConfig(ModelConfig):
     """ppo-offline: weight of the value head's squared error; default 0.01."""
     ppo_penalty: float | None = None
     """ppo-offline: weight of the mean log-ratio of a token; default 0.1."""
+    humanline: bool = False
+    """Keep the log-ratio of each token within bounds before they are summed, and compare with the policy as it was an
+    update ago (arXiv 2509.24207)."""
+    humanline_low: float | None = None
+    """With `humanline`: the lower bound in nats; default -1."""
+    humanline_high: float | None = None
+    """With `humanline`: the upper bound in nats; default 1.5."""
+    sync_reference_every: int | None = None
+    """The policy becomes the reference every so many steps; default: never, with `humanline` 1."""
+    sync_mix: float = 1.0
+    """Share of the policy's weights in those of the new reference; the rest are the old reference's."""
     control_good: str | None = None
     """csft: text at the end of the prompts of desirable rows, and of all that the model answers later; default
     <|good|>."""
@@ -180,11 +191,40 @@ class TrainConfig(ModelConfig):
             require(share is None or 0 <= share <= 1, flag, share, "from 0 to 1")
         clip = self.ppo_clip
         require(clip is None or 1 < clip < math.inf, "--ppo-clip", clip, "above 1, and finite")
+        self._check_reference_settings()
+
+    def _check_reference_settings(self) -> None:
+        low, high, every = self.humanline_low, self.humanline_high, self.sync_reference_every
+        require(low is None or -math.inf < low < 0, "--humanline-low", low, "below 0, and finite")
+        require(high is None or 0 < high < math.inf, "--humanline-high", high, "above 0, and finite")
+        for flag, given in (("--humanline-low", low), ("--humanline-high", high)):
+            if given is not None and not self.humanline:
+                raise BadFlag(f"{flag} is a bound of --humanline.", "Add --humanline, or leave it out.")
+        require(every is None or every >= 1, "--sync-reference-every", every, "1 or above")
+        require(0 < self.sync_mix <= 1, "--sync-mix", self.sync_mix, "above 0, at most 1")
+        if self.sync_mix != 1 and self.sync_every is None:
+            raise BadFlag(
+                "--sync-mix says how much of the policy is in a new reference.",
+                "Add --sync-reference-every 512, or leave it out.",
+            )
+        if every == 1 and self.sync_mix == 1 and not self.humanline:
+            raise BadFlag(
+                "--sync-reference-every 1 makes the policy its own reference: all log-ratios would be 0.",
+                "Take 2 or more, or a --sync-mix below 1.",
+            )
+        if self.sync_mix != 1 and (self.adapters or self.reference_model is not None):
+            what = "adapters are products of two matrices" if self.adapters else "those of --reference are not kept"
+            raise BadFlag(f"--sync-mix mixes weights, and {what}.", "Leave it out: the reference is then a copy.")
 
     @property
     def reference_model(self) -> str | None:
         """`reference`, where it names a model."""
         return None if self.reference == "none" else self.reference
+
+    @property
+    def sync_every(self) -> int | None:
+        """Steps after which the policy becomes the reference; None: never."""
+        return self.sync_reference_every or (1 if self.humanline else None)
 
     @property
     def adapters(self) -> bool:

@@ -50,6 +50,11 @@ class LossSettings(NamedTuple):
     """ppo-offline: weight of the value head's squared error."""
     ppo_penalty: float = 0.1
     """ppo-offline: weight of the mean log-ratio of a token."""
+    humanline: bool = False
+    """Log-ratios of single tokens are kept within bounds before they are summed (arXiv 2509.24207)."""
+    humanline_low: float = -1.0
+    humanline_high: float = 1.5
+    """The bounds, nats; the authors' defaults."""
     control_good: str = "<|good|>"
     """csft: text at the end of the prompt of a desirable row. The paper's, as the next."""
     control_bad: str = "<|bad|>"
@@ -59,6 +64,11 @@ class LossSettings(NamedTuple):
     def kind(self) -> LossKind:
         """What is known of the loss."""
         return kind_of(self.loss)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it reads log-probs of single tokens."""
+        return self.humanline or self.kind.per_token
 
     @property
     def control(self) -> tuple[str, str] | None:
@@ -93,6 +103,11 @@ class LossKind(NamedTuple):
     """It reads log-probs of single tokens, the policy's and the reference's; else their sums."""
     control: bool = False
     """Prompts end with a text that says the row's class."""
+
+    @property
+    def clamps(self) -> bool:
+        """Whether it reads log-ratios alone, so that those of single tokens can be kept within bounds (humanline)."""
+        return self.reference and not self.per_token and self is not CUSTOM
 
     @property
     def is_unpaired(self) -> bool:

@@ -30,6 +30,8 @@ class MemoryNeed(NamedTuple):
     weights: int
     gradients: int
     optimizer: int
+    reference: int
+    """A second copy of what is trained, where the reference moves."""
     copies: int
     """Weights rounded to the dtype of products, or gathered from other cards, for as long as a pass runs."""
     activations: int
@@ -57,6 +59,7 @@ def memory_need(sizes: ModelSizes, options: MemoryOptions, tokens: int) -> Memor
         weights=int(_weights(sizes, options) / options.cards),
         gradients=FLOAT32 * learning // options.cards,
         optimizer=int(STATE_BYTES[options.optimizer] * learning / options.cards),
+        reference=(FLOAT32 if options.rank else options.held) * learning // options.cards * options.synced,
         copies=held,
         activations=tokens * saved_bytes(sizes, options),
         working=max(

@@ -165,6 +165,8 @@ class MemoryOptions(NamedTuple):
     four_bit: bool = False
     checkpointed: bool = False
     optimizer: str = "adamw"
+    synced: bool = False
+    """The reference moves."""
     cards: int = 1
     """Over which weights, gradients and optimizer state are sharded (FSDP2, ZeRO-3)."""
     gpu: bool = True
@@ -192,7 +194,10 @@ class MemoryOptions(NamedTuple):
         )
         if not isinstance(config, TrainConfig):
             return options
-        checkpointed = config.gradient_checkpointing == "on"
         return options._replace(
-            learns=True, rank=config.lora_r or 0, checkpointed=checkpointed, optimizer=config.optimizer
+            learns=True,
+            rank=config.lora_r or 0,
+            checkpointed=config.gradient_checkpointing == "on",
+            optimizer=config.optimizer,
+            synced=config.sync_every is not None,
         )

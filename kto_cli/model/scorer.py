@@ -86,8 +86,9 @@ class CompletionScorer(nn.Module):
         """
         if per_token and self.plain:
             raise BadModel(
-                "--loss ppo-offline reads hidden states, and this model's output head is not one kto can use directly.",
-                "Use another loss, such as kto, or another model.",
+                "--loss ppo-offline and --humanline read single tokens, and this model's output head is not one that "
+                "kto can use directly.",
+                "Leave them out, or use another model.",
             )
         batch = Batch(input_ids, position_ids, output_positions, rows, targets, size, layout)
         with self._autocast(input_ids.device):

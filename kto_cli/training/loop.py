@@ -41,6 +41,7 @@ from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import StepOutput, TrainingEngine, values_of
+from kto_cli.training.synced_reference import SyncedReference
 from kto_cli.training.units import partners_in, units_in
 
 
@@ -69,6 +70,8 @@ class Run:
     directory: RunDir
     screen: Screen
     counters: Counters
+    synced: SyncedReference | None = None
+    """The reference, where it moves."""
     starts_at_reference: bool = True
     """The policy equals the reference before the first update: no --reference names another model."""
     best: Validated | None = None
@@ -82,6 +85,13 @@ class Run:
     """Of the last steps, for the estimate of the time left."""
     on_record: Sequence[Callable[[dict[str, Any]], None]] = ()
     """Called with each step's record: trackers, and the caller's own function."""
+
+    def references_of(self, batch: list[int], rows: Sequence[EncodedRow]) -> ReferenceLogps:
+        """What the next step, over these rows, compares with; all processes must call."""
+        stored = self.references.take(batch)
+        if self.synced is None:
+            return stored
+        return self.synced.of_step(self.counters.step, rows, stored, self.engine)
 
 
 def run_steps(run: Run) -> None:
@@ -137,7 +147,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         run.engine,
         lambda: run.engine.step(
             rows,
-            run.references.take(batch),
+            run.references_of(batch, rows),
             settings.loss,
             learning_rate=rate,
             running=run.running,
@@ -147,6 +157,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         say=run.screen.warn,
         relieve=lambda: start_checkpointing(run),
     )
+    references = run.references_of(batch, rows)
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
     run.recent_seconds.append(seconds)
@@ -156,7 +167,9 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     run.counters.step += 1
     run.counters.rows += len(rows)
     run.counters.tokens += tokens
-    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows, run.references.take(batch))}
+    record: dict[str, Any] = {**asdict(run.counters), **_metrics(run, output, rows, references)}
+    if run.synced is not None:
+        record["reference_step"] = settings.reference_step(run.counters.step - 1)
     record |= {
         "gradient_norm": output.gradient_norm,
         "learning_rate": rate,
@@ -222,7 +235,8 @@ def _save(run: Run) -> None:
     """Writes a checkpoint; all processes must call."""
     memory = {"micro_batch_tokens": run.engine.token_budget, "checkpointing": run.checkpointing}
     state = asdict(run.counters) | memory | ({"running": list(run.running)} if run.running.rows else {})
-    save_snapshot(run.directory, run.engine, run.model, run.writer, state)
+    reference = {} if run.synced is None else run.synced.weights
+    save_snapshot(run.directory, run.engine, run.model, run.writer, state, reference)
 
 
 @contextmanager

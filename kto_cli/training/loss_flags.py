@@ -15,6 +15,7 @@ _FIELDS = {"value": "value", "reference_point": "point"}
 """Settings whose field of `LossSettings` has another name."""
 PPO = ("ppo_gamma", "ppo_lambda", "ppo_clip", "ppo_critic", "ppo_penalty")
 TEXTS = ("control_good", "control_bad")
+BOUNDS = ("humanline_low", "humanline_high")
 NUMBERS = ("label_smoothing", "ipo_tau", "slic_delta", "slic_lambda", "simpo_gamma", "orpo_lambda", *PPO)
 
 
@@ -45,6 +46,7 @@ def loss_kind(config: TrainConfig) -> LossKind:
         raise BadFlag(
             f"--sft-weight does nothing with --loss {config.loss}, which is that term alone.", "Leave it out."
         )
+    _refuse_idle_reference(config, kind)
     if kind.control:
         _refuse_equal_texts(config)
     for flag, fits in (("--dtype", config.dtype != "bfloat16-pure"), ("--optimizer", "8bit" not in config.optimizer)):
@@ -59,10 +61,25 @@ def loss_kind(config: TrainConfig) -> LossKind:
     return kind
 
 
+def _refuse_idle_reference(config: TrainConfig, kind: LossKind) -> None:
+    """Refuses a reference that moves, or bounds around it, where the loss reads none."""
+    if config.humanline and (not kind.clamps or config.reference == "none"):
+        why = "reads no log-ratios" if kind.clamps or not kind.per_token else "clips ratios itself"
+        why = "may read other numbers than log-ratios" if is_custom(config.loss) else why
+        words = f"--loss {config.loss}{' --reference none' * (config.reference == 'none')}"
+        raise BadFlag(f"--humanline does nothing with {words}, which {why}.", "Leave it out.")
+    if config.humanline and config.sft_weight:
+        raise BadFlag("--sft-weight reads log-probs, which --humanline bounds.", "Leave one of them out.")
+    if config.sync_reference_every is not None and (not kind.reference or config.reference == "none"):
+        words = f"--loss {config.loss}{' --reference none' * (config.reference == 'none')}"
+        raise BadFlag(f"--sync-reference-every does nothing with {words}, which reads no reference.", "Leave it out.")
+
+
 def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> LossSettings:
     """The numbers of the loss, defaults filled in."""
     kind = loss_kind(config)
-    given = {name: getattr(config, name) for name in (*NUMBERS, *TEXTS) if getattr(config, name) is not None}
+    names = (*NUMBERS, *TEXTS, *BOUNDS)
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return LossSettings(
         beta=config.beta or (1.0 if config.reference == "none" else kind.beta) or 1.0,
         lambda_d=lambda_d,
@@ -72,6 +89,7 @@ def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> L
         point=config.reference_point or kind.point,
         reference=config.reference != "none",
         sft_weight=config.sft_weight,
+        humanline=config.humanline,
         **given,
     )
 
@@ -79,7 +97,7 @@ def loss_settings(config: TrainConfig, *, lambda_d: float, lambda_u: float) -> L
 def setting_in_force(config: TrainConfig, name: str) -> Any:
     """A setting of the config; of the loss's own settings that are not given, its default; None for no arguments."""
     value = None if getattr(config, name) == {} else getattr(config, name)
-    if value is not None or name not in ("beta", *_FIELDS, *NUMBERS, *TEXTS):
+    if value is not None or name not in ("beta", *_FIELDS, *NUMBERS, *TEXTS, *BOUNDS):
         return value
     kind = kind_of(config.loss)
     defaults = {**LossSettings._field_defaults, "beta": kind.beta, "value": kind.value, "point": kind.point}
@@ -96,6 +114,7 @@ def loss_words(settings: LossSettings) -> str:
         if name in kind.settings and (getattr(settings, name) or name != "label_smoothing")
     ]
     parts += [f"texts {_quoted(settings.control_good)} and {_quoted(settings.control_bad)}"] if kind.control else []
+    parts += [f"humanline {settings.humanline_low:g} to {settings.humanline_high:g}"] if settings.humanline else []
     parts += [] if settings.reference else ["no reference"]
     parts += [f"sft weight {settings.sft_weight:g}"] if settings.sft_weight else []
     return f"{settings.loss} ({', '.join(parts)})" if parts else settings.loss

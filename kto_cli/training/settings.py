@@ -45,6 +45,20 @@ class RunSettings:
         """The numbers of the loss."""
         return loss_settings(self.config, lambda_d=self.weights.lambda_d, lambda_u=self.weights.lambda_u)
 
+    def reference_step(self, done: int) -> int:
+        """The step whose policy is the reference of the step behind `done` others; 0: the model given as it.
+
+        After step N the next step reads the new reference; with --humanline the one after that.
+        """
+        every, behind = self.config.sync_every, max(0, done - self.config.humanline)
+        return 0 if every is None else behind - behind % every
+
+    @property
+    def steps_moved(self) -> int:
+        """Steps that compare with a reference that has moved."""
+        every = self.config.sync_every
+        return 0 if every is None else max(0, self.total_steps - every - self.config.humanline)
+
     @property
     def kind(self) -> LossKind:
         """The loss."""
@@ -165,6 +179,7 @@ def _report(screen: Screen, settings: RunSettings, desirable: int, undesirable: 
         or config.value
         or config.reference_point
         or config.sft_weight
+        or config.humanline
         or not settings.loss.reference
     ):
         screen.note(f"Loss: {loss_words(settings.loss)}")

@@ -9,6 +9,7 @@ from kto_cli.common.model_config import AUTO_TOKENS
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
+from kto_cli.core.loss_kinds import LossSettings
 from kto_cli.model import base_weights, lora
 from kto_cli.model.determinism import require_determinism
 from kto_cli.model.distributed.processes import wrap
@@ -23,6 +24,7 @@ from kto_cli.model.rounded_weights import rounded_weights
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.stored_dtypes import stored_dtypes
 from kto_cli.model.text_part import freeze_other_parts, left_out
+from kto_cli.training.humanline_step import HumanlineEngine
 from kto_cli.training.loop import Counters, Run
 from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
@@ -31,6 +33,7 @@ from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import TrainingEngine
+from kto_cli.training.synced_reference import synced_reference
 
 
 def set_up(
@@ -71,13 +74,14 @@ def set_up(
         rows=prepared.train,
         references=references.take(slice(count)),
         validation=prepared.validated,
-        validation_references=references._replace(tokens=None).take(slice(count, None)),
+        validation_references=references.without_tokens().take(slice(count, None)),
         engine=_engine(prepared, settings, model, scorer, writer, accelerator, screen),
         model=model,
         writer=writer,
         directory=directory,
         screen=screen,
         counters=Counters(),
+        synced=synced_reference(model, settings, screen),
         starts_at_reference=other is None,
     )
 
@@ -105,8 +109,7 @@ def _engine(
     rounded = rounded_weights(model, prepared.precision.compute, writer.stored, config.seed)
     if rounded.parts:
         screen.note("Products in bfloat16 take weights rounded at random, so that changes below its spacing count")
-    engine_class = OfflinePPOEngine if settings.kind.per_token else TrainingEngine
-    return engine_class(
+    return engine_for(settings.loss)(
         accelerator,
         wrapped,
         optimizer,
@@ -114,6 +117,13 @@ def _engine(
         max_grad_norm=config.max_grad_norm,
         rounded=rounded,
     )
+
+
+def engine_for(settings: LossSettings) -> type[TrainingEngine]:
+    """The kind of engine that a loss needs."""
+    if settings.kind.per_token:
+        return OfflinePPOEngine
+    return HumanlineEngine if settings.humanline else TrainingEngine
 
 
 def _token_budget(

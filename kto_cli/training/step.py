@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kto_cli.core.batches import continuation, pack, parted
+from kto_cli.core.batches import Batch, continuation, pack, parted
 from kto_cli.core.loss_kinds import LossSettings, is_custom
 from kto_cli.core.losses import signs_and_weights
 from kto_cli.core.objectives import (
@@ -53,7 +53,7 @@ class StepOutput(NamedTuple):
     given: Context
     """What the loss took as given."""
     measured: dict[str, float] | None = None
-    """Loss and other numbers of a loss of single tokens; None: they follow from the fields above."""
+    """Numbers of single tokens, among them maybe the loss; None: all follow from the fields above."""
 
 
 class TrainingEngine(DistributedScorer):
@@ -136,7 +136,7 @@ class TrainingEngine(DistributedScorer):
         for number, (positions, counts) in enumerate(rounds):
             last, index = number == len(rounds) - 1, indices[number]
             with self._gradients_synced(last):
-                logps = self.scorer(*self.batch([own[position] for position in positions])) if begun is None else begun
+                logps = self._scored(own, positions) if begun is None else begun
                 # Processes average their gradients; the loss is a mean over the rows of all of them.
                 scale = float(self.accelerator.num_processes if counts else 0)
                 if slopes is not None:
@@ -148,6 +148,7 @@ class TrainingEngine(DistributedScorer):
                 backward(self.accelerator, self.scorer, loss, last=last)
             if counts:
                 values[index] = (logps - here.references[index]).detach()
+                self.note_micro_batch(index)
         values[-1] = float(stop_asked())
         values = self.sum(values)
         # An infinite mismatched log-ratio would hide in z_ref's clamp and leave the loss finite.
@@ -172,8 +173,8 @@ class TrainingEngine(DistributedScorer):
         if one_pass:
             begun, others = self._begin(own, mismatched, rounds)
             return begun, others, self._gathered(begun, rounds, len(own)) if own_first else None
-        others = self.log_probs(mismatched) if mismatched else self.zeros(0).cpu()
-        return None, others, self.log_probs(own) if own_first else None
+        others = self.log_probs(mismatched, score=self.score_mismatched) if mismatched else self.zeros(0).cpu()
+        return None, others, self.log_probs(own, score=self.score_own) if own_first else None
 
     def _begin(
         self,
@@ -190,14 +191,28 @@ class TrainingEngine(DistributedScorer):
         (positions, _) = rounds[0]
         batch, prompts = pack([own[position] for position in positions])
         if not mismatched:
-            return self.scorer(*batch.to(device)), self.zeros(0).cpu()
+            return self.score_own(batch.to(device), positions), self.zeros(0).cpu()
         past = Past.of(prompts, device)
-        logps = self.scorer(*batch.to(device), past)
+        logps = self.score_own(batch.to(device), positions, past)
         with torch.no_grad():
-            continued = self.scorer(
-                *continuation([mismatched[position] for position in positions], prompts).to(device), past
-            )
+            others = continuation([mismatched[position] for position in positions], prompts).to(device)
+            continued = self.score_mismatched(others, positions, past)
         return logps, self._gathered(continued, rounds, len(own))
+
+    def score_own(self, batch: Batch, positions: Sequence[int], past: Past | None = None) -> Tensor:
+        """[rows] log-probs of a micro-batch of some of the step's rows, at these positions."""
+        return self.score(batch, positions, past)
+
+    def score_mismatched(self, batch: Batch, positions: Sequence[int], past: Past | None = None) -> Tensor:
+        """The same of mismatched completions."""
+        return self.score(batch, positions, past)
+
+    def note_micro_batch(self, index: Tensor) -> None:
+        """Called behind a micro-batch of the gradient pass that counts; `index`: its rows."""
+
+    def _scored(self, own: Sequence[TokenSequence], positions: Sequence[int]) -> Tensor:
+        """[positions] log-probs of these rows."""
+        return self.score_own(self.batch([own[position] for position in positions]), positions)
 
     def _gathered(self, logps: Tensor, rounds: Sequence[tuple[list[int], bool]], count: int) -> Tensor:
         """[count] on the CPU from each process's only micro-batch."""

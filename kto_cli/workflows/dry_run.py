@@ -108,6 +108,7 @@ def _disk(
         optimizer=probe.memory["optimizer"] if probe else 2 * weights,
         tokenizer=tokenizer_bytes(prepared.source.base),
         reference=estimate.reference_bytes(len(missing), frames) + tokens,
+        moving=bytes_of(learning(model)) if settings.steps_moved else 0,
         total_steps=settings.total_steps,
         save_every=settings.save_every,
         kept=KEPT_STEPS,
@@ -154,6 +155,7 @@ def _result(
             "forward_backward_tokens": work.own,
             "forward_tokens": work.mismatched + work.validation,
             "reference_forward_tokens": work.reference,
+            "moved_reference_forward_tokens": work.moved,
         },
         "parameters": {
             "total": sum(parameter.numel() for parameter in parameters),
@@ -179,6 +181,7 @@ def _show(screen: Screen, result: dict[str, Any]) -> None:
         ["tokens forward and backward", passes["forward_backward_tokens"]],
         ["tokens forward only", passes["forward_tokens"]],
         ["tokens forward, reference (not yet in the cache)", passes["reference_forward_tokens"]],
+        ["tokens forward, reference that moves", passes["moved_reference_forward_tokens"]],
         ["parameters (trainable)", f"{result['parameters']['total']:,} ({result['parameters']['trainable']:,})"],
     ]
     lines += [[f"memory: {name.replace('_', ' ')}", readable(size)] for name, size in (result["memory"] or {}).items()]

@@ -37,7 +37,7 @@ from kto_cli.training.custom import announce_custom_loss
 from kto_cli.training.loop import Counters, Run, run_steps, start_checkpointing
 from kto_cli.training.loss_flags import control_texts
 from kto_cli.training.record import describe, refuse_if_not_repeated, refuse_other_inputs
-from kto_cli.training.run.checkpoints import latest_step, load_snapshot
+from kto_cli.training.run.checkpoints import latest_step, load_snapshot, stored_reference
 from kto_cli.training.run.model_card import model_card
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
@@ -172,6 +172,8 @@ def _resume(this_run: Run, stored: dict[str, Any], screen: Screen) -> None:
         return
     trusted = this_run.settings.config.trust_remote_code
     load_snapshot(folder, this_run.engine, this_run.model, trust_remote_code=trusted)
+    if this_run.synced is not None:
+        this_run.synced.load(stored_reference(folder))
     this_run.counters = Counters(step=state["step"], rows=state["rows"], tokens=state["tokens"])
     this_run.running = RunningMean(*state.get("running", ()))
     _restore_memory(this_run, state, stored, screen)

@@ -28,7 +28,8 @@ from kto_cli.model.layers import checkpoint_layers
 from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.lora import add_adapters
 from kto_cli.model.scorer import CompletionScorer
-from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
+from kto_cli.training.offline_ppo_step import add_value_head
+from kto_cli.training.setup import engine_for
 from kto_cli.training.step import TrainingEngine
 
 VOCABULARY = 50
@@ -166,8 +167,7 @@ def make_engine(
         add_value_head(scorer, optimizer, seed=0)
         scorer.value_head.double()
     wrapped, prepared = wrap(accelerator, scorer, optimizer)
-    engine_class = OfflinePPOEngine if loss.kind.per_token else TrainingEngine
-    engine = engine_class(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
+    engine = engine_for(loss)(accelerator, wrapped, prepared, token_budget=token_budget, max_grad_norm=max_grad_norm)
     return model, optimizer, engine
 
 

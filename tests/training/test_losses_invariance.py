@@ -37,6 +37,12 @@ SETTINGS = {
     )
     for name, value, point in GRID + OTHERS
 }
+CLAMPED = ("kto-logistic-mismatched", "kto-logistic-opposite-class", "kto-concave-mean-reward", "dpo", "ipo", "nca")
+SETTINGS |= {
+    f"humanline-{name}": SETTINGS[name]._replace(humanline=True, humanline_low=-1.0, humanline_high=1.5, sft_weight=0.0)
+    for name in CLAMPED
+}
+"""Log-ratios of single tokens within bounds, of losses of every shape; four tokens in ten are outside."""
 
 
 @functools.cache
@@ -46,16 +52,45 @@ def naive(name: str) -> dict[str, torch.Tensor]:
     if settings.kind.per_token:
         return naive_of_tokens(model, settings)
     rows, references = one_step.paired_rows(ROWS), references_near(model)
-    with torch.no_grad():
-        others = torch.stack([naive_logp(model, row.mismatched) for row in rows]) - references.mismatched
-    logps = torch.stack([naive_logp(model, row.own) for row in rows])
+    outside = 0.0
+    if settings.humanline:
+        references = references.summed_from_tokens()
+        (own, outside), (others, _) = (
+            naive_bounded(model, [getattr(row, which) for row in rows], tokens, settings)
+            for which, tokens in (("own", references.tokens), ("mismatched", references.mismatched_tokens))
+        )
+        logps, others = references.own + own, others.detach()
+    else:
+        with torch.no_grad():
+            others = torch.stack([naive_logp(model, row.mismatched) for row in rows]) - references.mismatched
+        logps = torch.stack([naive_logp(model, row.own) for row in rows])
     labels, lengths = [row.label for row in rows], [len(row.own.completion) for row in rows]
     pairs = [(first, second) for first, one in enumerate(rows) for second, other in enumerate(rows)
              if one.label and not other.label and one.pair_id == other.pair_id]  # fmt: skip
     loss = naive_loss(settings, logps, references.own, others, labels, lengths, pairs)
     loss.backward()
     found = {f"gradient.{name}": value.grad.clone() for name, value in one_step.learning(model).items()}
+    found |= {"log_ratios": (logps - references.own).detach()}
+    found |= {"measured.clamp_fraction": torch.tensor(outside, dtype=torch.float64)} if settings.humanline else {}
     return {**found, "loss": loss.detach()}
+
+
+def naive_bounded(
+    model: Any, sequences: list[Any], references: Ragged, settings: LossSettings
+) -> tuple[torch.Tensor, float]:
+    """([rows] sums of the log-ratios of tokens, each one kept within the bounds; share of tokens outside)."""
+    sums, outside = [], []
+    for row, sequence in enumerate(sequences):
+        logps, _ = naive_tokens(model, lambda hidden: hidden, sequence)
+        total = torch.zeros((), dtype=torch.float64)
+        for logp, reference in zip(logps, references.take([row]).values.tolist(), strict=True):
+            ratio = logp - reference
+            inside = settings.humanline_low <= ratio.item() <= settings.humanline_high
+            edge = settings.humanline_low if ratio.item() < 0 else settings.humanline_high
+            total = total + (ratio if inside else edge)
+            outside.append(not inside)
+        sums.append(total)
+    return torch.stack(sums), sum(outside) / len(outside)
 
 
 def naive_of_tokens(model: Any, settings: LossSettings) -> dict[str, torch.Tensor]:
@@ -97,13 +132,18 @@ def references_near(model: Any = None) -> ReferenceLogps:
         found = [
             torch.stack([naive_logp(model, getattr(row, which)) for row in rows]) for which in ("own", "mismatched")
         ]
-        tokens = [naive_tokens(model, lambda hidden: hidden, row.own)[0] for row in rows]
-    lengths = torch.tensor([len(row) for row in tokens])
-    near = (
-        torch.cat(tokens) + 1.5 * torch.randn(int(lengths.sum()), generator=torch.Generator().manual_seed(8)).double()
-    )
+        tokens = [
+            [naive_tokens(model, lambda hidden: hidden, getattr(row, which))[0] for row in rows]
+            for which in ("own", "mismatched")
+        ]
+    noise = torch.Generator().manual_seed(8)
+    near = []
+    for each in tokens:
+        lengths = torch.tensor([len(row) for row in each])
+        numbers = torch.cat(each) + 1.5 * torch.randn(int(lengths.sum()), generator=noise).double()
+        near.append(Ragged.of(numbers, lengths))
     sums = (each + 4 * torch.randn(ROWS, generator=generator).double() - 1.0 for each in found)
-    return ReferenceLogps(*sums, Ragged.of(near, lengths))
+    return ReferenceLogps(*sums, *near)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -117,6 +157,34 @@ def test_the_step_is_the_naive_one(name, budget, packed):
     )
     agree(result, naive(name))
     assert len(result["mismatched"]) == (ROWS if needs_mismatched(SETTINGS[name]) else 0)
+
+
+@pytest.mark.parametrize("name", ["kto-logistic-mismatched", "dpo", "bco"])
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_bounds_that_no_token_meets_change_nothing(name, budget):
+    """Gradients are those without bounds, from sums that are those of the tokens."""
+    plain = SETTINGS.get(name) or LossSettings(0.1, loss="bco", value="concave", point="mean-reward")
+    references = references_near().summed_from_tokens()
+    wide = plain._replace(humanline=True, humanline_low=-99.0, humanline_high=99.0)
+    results = [
+        one_step.take_step(one_step.paired_rows(ROWS), references, token_budget=budget, packed=True, loss=loss)
+        for loss in (plain, wide)
+    ]
+    assert results[1].pop("measured.clamp_fraction") == 0
+    agree(results[1], {at: value for at, value in results[0].items() if at != "sharded"})
+
+
+def test_tokens_outside_the_bounds_teach_nothing():
+    """With bounds that all tokens are outside, nothing has a gradient."""
+    references = references_near()
+    moved = (part._replace(values=part.values - 9) for part in references[2:])
+    references = ReferenceLogps(*references[:2], *moved)
+    tight = SETTINGS["humanline-kto-logistic-mismatched"]
+    result = one_step.take_step(one_step.paired_rows(ROWS), references, token_budget=120, packed=True, loss=tight)
+    assert result["measured.clamp_fraction"] == 1
+    assert result["norm"] == 0
+    lengths = references.tokens.lengths
+    torch.testing.assert_close(result["log_ratios"], 1.5 * lengths.double())
 
 
 def agree(result: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -161,7 +229,9 @@ def test_without_a_reference_log_probs_a_token_are_compared(budget, packed):
     agree(one_step.take_step(rows, references_near(), token_budget=budget, packed=packed, loss=settings), expected)
 
 
-@pytest.mark.parametrize("name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class", "ppo-offline"])
+@pytest.mark.parametrize(
+    "name", ["dpo", "bco-concave-mean-reward", "kto-concave-opposite-class", "ppo-offline", "humanline-nca"]
+)
 def test_row_order_changes_nothing(name):
     settings = SETTINGS.get(name, LossSettings(0.1, loss="bco", value="concave", point="mean-reward"))
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3)).tolist()
@@ -208,6 +278,8 @@ def test_two_processes_change_nothing(tmp_path, budget):
         "kto-concave-mean-reward",
         "kto-logistic-opposite-class",
         "kto-linear-zero",
+        "humanline-kto-logistic-mismatched",
+        "humanline-dpo",
     ]
     asked = {name: SETTINGS[name]._asdict() for name in chosen}
     (tmp_path / "asked.json").write_text(json.dumps(asked))

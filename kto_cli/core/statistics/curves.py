@@ -66,6 +66,15 @@ def both_fell(desirable: float, undesirable: float, per_token: float = math.nan)
     )
 
 
+def comparable(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Lines of metrics.jsonl of which those that compare with a reference that moved keep their validation alone: their
+    losses and rewards begin anew with each reference."""
+    kept = ("step", "validation")
+    return [
+        {name: line[name] for name in kept if name in line} if "reference_step" in line else line for line in steps
+    ]
+
+
 def curve_warnings(
     steps: Sequence[dict[str, Any]], validation: dict[str, Any] | None = None, *, beta: float = 0.1
 ) -> list[str]:

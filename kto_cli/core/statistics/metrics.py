@@ -42,7 +42,7 @@ def step_metrics(
         prompts: [pairs] equal values mark mismatched pairs of one prompt, which are not independent.
         values: log-probs, lengths and pairs; losses of log-ratios alone do without.
         given: the step's reference point; else that of these rows.
-        measured: the loss, and what else was measured with it, of a loss that sums do not define.
+        measured: what was measured of single tokens; the loss among it, where sums do not define that.
 
     Returns:
         loss; reward_desirable, reward_undesirable, margin (beta * nats; nats where the loss has no beta). With a
@@ -58,9 +58,11 @@ def step_metrics(
         values = Values(log_ratios, 0 * ones, signs, weights, ones, none, none)
         per_token: dict[str, float] = {}
     else:
-        per_token = _logps_per_token(values)
+        per_token = logps_per_token(values)
     given = given or context(settings, values, mismatched)
-    found = {"loss": batch_loss(settings, values, given).item()} if measured is None else dict(measured)
+    found = dict(measured or {})
+    if "loss" not in found:
+        found = {"loss": batch_loss(settings, values, given).item(), **found}
     if kind.is_unpaired and settings.point != "zero":
         found |= {"z_ref": given.point.mean().item(), "z_ref_mean": given.mean}
         if settings.point == "mismatched":
@@ -80,10 +82,10 @@ def step_metrics(
     if len(values.winners):
         wins = (log_ratios[values.winners] - log_ratios[values.losers]).sign()
         found["paired_accuracy"] = ((wins + 1) / 2).mean().item()
-    return found | per_token
+    return found | per_token | (measured or {})
 
 
-def _logps_per_token(values: Values) -> dict[str, float]:
+def logps_per_token(values: Values) -> dict[str, float]:
     """Log-prob of a token of each class that is there, all its tokens alike."""
     sides = {"desirable": values.signs > 0, "undesirable": values.signs < 0}
     return {

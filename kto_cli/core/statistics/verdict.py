@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kto_cli.core.statistics.curves import curve_warnings, overfitting, row_warnings
+from kto_cli.core.statistics.curves import comparable, curve_warnings, overfitting, row_warnings
 
 BLOWN_UP_NATS, BLOWN_UP_PER_TOKEN = 50.0, 0.1
 """Log-ratio of mismatched completions, or of both classes, above which a policy has blown up, both for a completion and
@@ -75,6 +75,7 @@ def run_verdict(validation: Numbers | None, steps: Steps, *, beta: float = 0.1, 
         beta: of the run; it turns the rewards of `steps` into nats.
         kept: the step whose model it is, if that is not the last; `steps` end with it.
     """
+    steps = comparable(steps)
     warnings = [*row_warnings(validation), *curve_warnings(steps, validation, beta=beta)]
     if not validation:
         return Verdict("unknown", UNKNOWN, warnings)

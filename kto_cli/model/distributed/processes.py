@@ -181,6 +181,8 @@ def refuse_untested_combinations(processes: int, config: TrainConfig) -> None:
         ("--compile", config.compile),
         ("--load-in-4bit", config.load_in_4bit),
         ("--loss ppo-offline", config.loss == "ppo-offline"),
+        ("--humanline", config.humanline),
+        ("--sync-reference-every", config.sync_reference_every is not None),
         (f"--optimizer {config.optimizer}", config.optimizer != "adamw"),
         ("--micro-batch-tokens auto", config.micro_batch_tokens == AUTO_TOKENS),
     ):

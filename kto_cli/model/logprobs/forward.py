@@ -16,6 +16,7 @@ from kto_cli.core.ragged import Ragged, spans
 from kto_cli.core.rows import TokenSequence
 from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import unwrapped
+from kto_cli.model.packed_pass import Past
 from kto_cli.model.tokens.store import Sequences
 
 
@@ -39,22 +40,30 @@ class DistributedScorer:
         *,
         batches: Sequence[list[int]] | None = None,
         done: Callable[[list[int], Tensor], None] = lambda positions, logps: None,
+        score: Callable[[Batch, Sequence[int]], Tensor] | None = None,
     ) -> Tensor:
         """Summed completion log-probs without gradient: [sequences] on the CPU, equal on all processes.
 
         Args:
             batches: positions that make a micro-batch; by default, the most even assignment to processes.
             done: called by each process with what it has just computed.
+            score: gives the log-probs of a micro-batch and its positions; default: the scorer's.
         """
+        score = score or self.score
         values = self.zeros(len(sequences))
         with torch.no_grad():
             rounds = list(self.rounds(sequences, self._shares(sequences, batches)))
             for (positions, counts), index in zip(rounds, self.indices(rounds), strict=True):
-                logps = self.scorer(*self.batch([sequences[position] for position in positions]))
+                logps = score(self.batch([sequences[position] for position in positions]), positions)
                 if counts:
                     values[index] = logps
                     done(positions, logps)
         return self.sum(values)
+
+    def score(self, batch: Batch, positions: Sequence[int], past: Past | None = None) -> Tensor:
+        """[sequences] summed completion log-probs of a micro-batch; `past` as of the scorer."""
+        logps: Tensor = self.scorer(*batch, past)
+        return logps
 
     def token_log_probs(
         self,

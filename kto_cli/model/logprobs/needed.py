@@ -20,18 +20,22 @@ class Needed(NamedTuple):
     mismatched: bool = True
     """Log-probs of the mismatched completions of training rows."""
     tokens: bool = False
-    """Log-probs of the single tokens of the own completions of training rows."""
+    """Log-probs of single tokens of training rows: of own completions and, where they are needed, mismatched ones."""
 
     @classmethod
     def by(cls, settings: LossSettings) -> Needed:
         """What a loss needs."""
-        return cls(needs_mismatched(settings), settings.kind.per_token)
+        return cls(needs_mismatched(settings), settings.reads_tokens)
 
     @property
     def words(self) -> str:
         """All that is needed, in words."""
         whose = "mismatched completions" if self.mismatched else "mismatched completions of validation rows"
         return f"rows and {whose}{'; tokens of training rows' * self.tokens}"
+
+    def read_by_tokens(self, trained: EncodedRows) -> Sequences:
+        """Sequences of the training rows of which single tokens are read; own completions first."""
+        return trained.sequences if self.mismatched else trained.own
 
     def sequences(self, rows: EncodedRows, trained: int) -> Sequences:
         """Own completions of `rows`, of which the first `trained` are trained on, then the mismatched completions."""

@@ -38,11 +38,24 @@ class ReferenceLogps(NamedTuple):
     """[rows] of their mismatched completions; NaN where they are not needed."""
     tokens: Ragged | None = None
     """Of the single tokens of the rows' own completions, float32; None where the loss does not read them."""
+    mismatched_tokens: Ragged | None = None
+    """The same of their mismatched completions."""
 
     def take(self, rows: Sequence[int] | slice) -> ReferenceLogps:
         """Those of some rows, in this order."""
-        tokens = None if self.tokens is None else self.tokens.take(rows)
-        return ReferenceLogps(self.own[rows], self.mismatched[rows], tokens)
+        tokens = (None if part is None else part.take(rows) for part in self[2:])
+        return ReferenceLogps(self.own[rows], self.mismatched[rows], *tokens)
+
+    def without_tokens(self) -> ReferenceLogps:
+        """The sums alone."""
+        return ReferenceLogps(self.own, self.mismatched)
+
+    def summed_from_tokens(self) -> ReferenceLogps:
+        """With sums that are exactly those of the tokens, where there are some."""
+        own, mismatched = (
+            sums if tokens is None else tokens.sums() for sums, tokens in zip(self[:2], self[2:], strict=True)
+        )
+        return self._replace(own=own, mismatched=mismatched)
 
 
 @dataclass
@@ -83,9 +96,8 @@ def reference_logps(
     if needed.tokens:
         caches = open_token_cache(prepared, config), cache
         budget = prepared.token_budget
-        tokens, scored = reference_token_logps(
-            prepared.train, *caches, scorer, accelerator, screen, token_budget=budget
-        )
+        read = needed.read_by_tokens(prepared.train)
+        tokens, scored = reference_token_logps(read, *caches, scorer, accelerator, screen, token_budget=budget)
 
     def stored() -> Tensor:
         return _stored_for_all(cache, keys, every.completion_lengths[first], accelerator)
@@ -109,9 +121,12 @@ def reference_logps(
     of_all = values[torch.from_numpy(inverse)]
     mismatched = torch.full((len(rows),), torch.nan, dtype=values.dtype)
     mismatched[0 if needed.mismatched else trained :] = of_all[len(rows) :]
-    found = ReferenceLogps(of_all[: len(rows)], mismatched, tokens)
+    found = ReferenceLogps(of_all[: len(rows)], mismatched)
     if tokens is not None:
-        refuse_other_sums(tokens, found.own[:trained], cache, exact=prepared.precision.compute == torch.float32)
+        sums = torch.cat([found.own[:trained], mismatched[:trained]])[: len(tokens.lengths)]
+        refuse_other_sums(tokens, sums, cache, exact=prepared.precision.compute == torch.float32)
+        others = tokens.take(slice(trained, None)) if needed.mismatched else None
+        found = ReferenceLogps(*found[:2], tokens.take(slice(trained)), others)
     computed_of_all = len(missing) + scored
     return found, CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
 

@@ -21,11 +21,11 @@ from kto_cli.model.logprobs.out_of_memory import within_memory
 from kto_cli.model.logprobs.reference_cache import ReferenceCache, TokenCache
 from kto_cli.model.logprobs.segments import Segments
 from kto_cli.model.scorer import CompletionScorer
-from kto_cli.model.tokens.store import EncodedRows, Sequences
+from kto_cli.model.tokens.store import Sequences
 
 
 def reference_token_logps(
-    rows: EncodedRows,
+    wanted: Sequences,
     cache: TokenCache,
     sums: ReferenceCache,
     scorer: Callable[[], CompletionScorer],
@@ -34,7 +34,7 @@ def reference_token_logps(
     *,
     token_budget: int,
 ) -> tuple[Ragged, int]:
-    """(log-probs of the tokens of the rows' own completions, float32; how many distinct sequences were computed).
+    """(log-probs of the completion tokens of sequences, float32; how many distinct sequences were computed).
 
     Args:
         sums: gets the sum of what is computed, where it has none, so that no sequence is scored twice.
@@ -44,8 +44,8 @@ def reference_token_logps(
         Diverged: a log-prob that is not a number. OutOfMemory: not even a row fits.
     """
     with freed_memory_returned(accelerator.device):
-        keys, first, inverse = numpy.unique(rows.own.keys, return_index=True, return_inverse=True)
-        lengths = rows.own.completion_lengths[first]
+        keys, first, inverse = numpy.unique(wanted.keys, return_index=True, return_inverse=True)
+        lengths = wanted.completion_lengths[first]
     empty = Ragged.of(torch.zeros(0), torch.from_numpy(lengths))
 
     # One process reads for all, as with the sums.
@@ -65,7 +65,7 @@ def reference_token_logps(
     lacking = missing(found)
     if len(lacking):
         distributed = DistributedScorer(accelerator, scorer(), token_budget=token_budget)
-        sequences = rows.own.take(first)
+        sequences = wanted.take(first)
 
         def compute() -> Ragged:
             return _compute(keys, sequences, missing(stored()), distributed, cache, sums, screen)

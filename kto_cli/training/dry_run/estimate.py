@@ -37,6 +37,8 @@ class TokenWork:
     """Forward only, by the reference: what the cache lacks."""
     validation: int
     """Forward only: validation during the run and at its end."""
+    moved: int = 0
+    """Forward only, by a reference that has moved."""
 
     @property
     def step_cost(self) -> int:
@@ -46,7 +48,7 @@ class TokenWork:
     @property
     def cost(self) -> int:
         """Of everything, in forward tokens."""
-        return self.step_cost + FORWARD * (self.reference + self.validation)
+        return self.step_cost + FORWARD * (self.reference + self.validation + self.moved)
 
 
 def step_cost(own: int, mismatched: int) -> int:
@@ -170,10 +172,12 @@ def disk_need(
     save_every: int,
     kept: int,
     keep_best: bool,
+    moving: int = 0,
 ) -> DiskNeed:
     """From bytes of the weights in a checkpoint and in the finished model, optimizer state, tokenizer files and new
-    cache values; `kept`: checkpoints that stay; `keep_best`: the best step is kept until the end."""
-    checkpoint = weights + optimizer + tokenizer
+    cache values; `moving`: of the weights of a reference that moves; `kept`: checkpoints that stay; `keep_best`: the
+    best step is kept until the end."""
+    checkpoint = weights + optimizer + tokenizer + moving
     saves = (total_steps - 1) // save_every
     return DiskNeed(
         reference_cache=reference,

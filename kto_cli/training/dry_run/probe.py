@@ -58,7 +58,7 @@ def take_probe(
             few, settings, RunDir(Path(settings.config.out)), accelerator, screen, what="of the few steps timed now"
         )
         prepared.token_budget = this_run.engine.token_budget  # --micro-batch-tokens auto was tried
-        needed = 3 * bytes_of(learning(this_run.model))
+        needed = 3 * bytes_of(learning(this_run.model)) + (this_run.synced.bytes if this_run.synced else 0)
         if problems := estimate.problems_of_space(
             needed, free_memory(accelerator.device), "memory for gradients and AdamW's two moments"
         ):
@@ -121,7 +121,9 @@ def _memory(this_run: Run, activations: int) -> dict[str, int]:
     parameters = list(this_run.model.parameters())
     optimizer = unwrapped_optimizer(this_run.engine.optimizer)
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    reference = {} if this_run.synced is None else {"reference": this_run.synced.bytes}
     return estimate.memory_parts(
+        **reference,
         weights=bytes_of(parameters),
         gradients=bytes_of(learning(this_run.model)),
         optimizer=bytes_of(states),

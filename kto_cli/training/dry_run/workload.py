@@ -62,10 +62,14 @@ def planned_work(
     scored = {key.tobytes() for key in of_tokens.keys}
     rest = missing.take(numpy.array([at for at, key in enumerate(missing.keys) if key.tobytes() not in scored], "i8"))
     validation, budget = prepared.validated, prepared.token_budget
-    own = mismatched = 0
+    own = mismatched = compared = 0
     for times, batch in repeated_batches(prepared, settings):
-        both = step_tokens(prepared.train.take(batch), settings, budget, packed=packed)
+        rows = prepared.train.take(batch)
+        both = step_tokens(rows, settings, budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
+        if settings.steps_moved:
+            read = rows.sequences if needs_mismatched(settings.loss) else rows.own
+            compared += times * forward_tokens(read, token_budget=budget, packed=packed)
     looks = -(-settings.total_steps // settings.eval_every) if len(validation) else 0
     share = min(1.0, QUICK_ROWS / max(1, len(validation)))
     return TokenWork(
@@ -73,6 +77,7 @@ def planned_work(
         mismatched=mismatched,
         reference=sum(forward_tokens(some, token_budget=budget, packed=packed) for some in (rest, of_tokens)),
         validation=int(forward_tokens(validation.sequences, token_budget=budget, packed=packed) * (1 + looks * share)),
+        moved=compared * settings.steps_moved // settings.total_steps,
     )
 
 
@@ -86,13 +91,14 @@ def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
 
 def missing_tokens(prepared: Prepared, settings: RunSettings) -> Sequences:
     """The distinct completions whose single tokens' log-probs the cache lacks and the loss reads."""
-    own = prepared.train.own
-    if not settings.kind.per_token:
-        return own.take(numpy.zeros(0, "i8"))
-    keys, first = numpy.unique(own.keys, return_index=True)
-    lengths = own.completion_lengths[first]
+    needed = Needed.by(settings.loss)
+    read = needed.read_by_tokens(prepared.train)
+    if not needed.tokens:
+        return read.take(numpy.zeros(0, "i8"))
+    keys, first = numpy.unique(read.keys, return_index=True)
+    lengths = read.completion_lengths[first]
     stored = open_token_cache(prepared, settings.config).read(keys, lengths)
-    return own.take(first[numpy.isnan(stored[numpy.cumsum(lengths) - lengths])])
+    return read.take(first[numpy.isnan(stored[numpy.cumsum(lengths) - lengths])])
 
 
 def run_tokens(prepared: Prepared, settings: RunSettings) -> int:

@@ -26,10 +26,22 @@ from kto_cli.training.run.step_folders import StepFolders
 
 VALUE_HEAD = "value_head.safetensors"
 """Part of a checkpoint of offline PPO, and of no finished model."""
+REFERENCE = "reference.safetensors"
+"""The weights of a reference that moves, of what is trained; likewise."""
 
 
-def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
+def save_snapshot(
+    directory: RunDir,
+    engine: Any,
+    model: Any,
+    writer: ModelWriter,
+    state: dict[str, Any],
+    reference: Mapping[str, Tensor],
+) -> None:
     """Writes a checkpoint, completely or not at all; all processes must call.
+
+    Args:
+        reference: weights of a reference that moves; empty where it has not moved.
 
     Raises:
         DiskFull: no space left; earlier checkpoints are untouched. BadInput: a process cannot see the folder.
@@ -39,23 +51,35 @@ def save_snapshot(directory: RunDir, engine: Any, model: Any, writer: ModelWrite
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, writer, optimizer, state)
     else:
-        _save_whole(directory, engine, model, writer, state)
+        _save_whole(directory, engine, model, writer, state, reference)
     accelerator.wait_for_everyone()
 
 
-def _save_whole(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
+def _save_whole(
+    directory: RunDir,
+    engine: Any,
+    model: Any,
+    writer: ModelWriter,
+    state: dict[str, Any],
+    reference: Mapping[str, Tensor],
+) -> None:
     """The main process writes everything; sharded tensors are gathered for it first."""
-    from safetensors.torch import save_file
-
     main, head = engine.accelerator.is_main_process, processes.unwrapped(engine.scorer).value_head
     weights = gathering.gathered_weights(model, keep=main)
     moments = gathering.gathered_moments(processes.unwrapped_optimizer(engine.optimizer), keep=main)
     if main:
         with directory.writing_step(state["step"], state) as (folder, _):
             writer.write(folder, model, weights)
-            save_file({name: value.contiguous() for name, value in moments.items()}, folder / "optimizer.safetensors")
-            if head is not None:
-                save_file({name: value.cpu() for name, value in head.state_dict().items()}, folder / VALUE_HEAD)
+            _write(moments, folder / "optimizer.safetensors")
+            for name, others in ((VALUE_HEAD, {} if head is None else head.state_dict()), (REFERENCE, reference)):
+                if others:
+                    _write(others, folder / name)
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 def save_best(directory: RunDir, engine: Any, model: Any, writer: ModelWriter, state: dict[str, Any]) -> None:
@@ -159,6 +183,16 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
     load_weights(folder, model, trust_remote_code=trust_remote_code)
     moments = read_tensors(folder / "optimizer.safetensors", "the optimizer's state")
     gathering.put_moments(optimizer, list(moments), _rows_of(moments))
+
+
+def stored_reference(folder: Path) -> Mapping[str, Tensor]:
+    """Weights of the reference in a checkpoint; empty where it had not moved.
+
+    Raises:
+        BadInput: they cannot be read.
+    """
+    path = folder / REFERENCE
+    return read_tensors(path, "the reference's weights") if path.is_file() else {}
 
 
 def refuse_slices(folder: Path) -> None:
