@@ -8,6 +8,7 @@ value_functions.py  L(u) of the unpaired losses: logistic, concave, linear, kahn
 custom_loss.py      --loss MODULE:FUNCTION
 pair_losses.py      dpo, ipo, slic, simpo, orpo, apo, nca
 offline_ppo.py      offline PPO: advantages, and the loss of single tokens
+humanline.py        log-ratios of single tokens kept within bounds
 ragged.py           numbers of rows of unequal length
 objectives.py       the loss of an effective batch, in parts, and its reference point
 mismatch.py         mismatched completion of each row

@@ -30,14 +30,14 @@ class MemoryNeed(NamedTuple):
     weights: int
     gradients: int
     optimizer: int
-    reference: int
-    """A second copy of what is trained, where the reference moves."""
     copies: int
     """Weights rounded to the dtype of products, or gathered from other cards, for as long as a pass runs."""
     activations: int
     """Kept by the largest micro-batch for its backward pass."""
     working: int
     """Taken for a moment: by a layer, or by the head (its tile of logits, its weight gradient before it is added)."""
+    reference: int = 0
+    """A second copy of what is trained, where the reference moves."""
 
     @property
     def total(self) -> int:

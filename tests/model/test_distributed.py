@@ -414,6 +414,8 @@ def test_what_a_config_for_fsdp2_usually_says_is_taken():
         (FSDP2, {"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit"),
         (FSDP2, {"loss": "ppo-offline"}, "--loss ppo-offline"),
         (ZERO, {"loss": "ppo-offline"}, "--loss ppo-offline"),
+        (FSDP2, {"humanline": True}, "--humanline"),
+        (ZERO, {"sync_reference_every": 9}, "--sync-reference-every"),
         (FSDP2, {"micro_batch_tokens": 0}, "--micro-batch-tokens auto"),
         (ZERO, {"lora_r": 2}, "ZeRO-3"),
     ],

@@ -128,11 +128,12 @@ def test_the_stored_tokens_are_the_models_own(given, pico, tmp_path, budget):
     model = AutoModelForCausalLM.from_pretrained(pico)
     assert len(found.tokens.starts) == len(prepared.train) + 1
     for at in range(0, len(prepared.train), 5):
-        prompt, completion = prepared.train[at].own
-        with torch.no_grad():
-            logps = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
-        naive = [logps[len(prompt) - 1 + place, token].item() for place, token in enumerate(completion)]
-        assert found.tokens.take([at]).values.tolist() == pytest.approx(naive, abs=2e-5)
+        row = prepared.train[at]
+        for (prompt, completion), tokens in ((row.own, found.tokens), (row.mismatched, found.mismatched_tokens)):
+            with torch.no_grad():
+                logps = model(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+            naive = [logps[len(prompt) - 1 + place, token].item() for place, token in enumerate(completion)]
+            assert tokens.take([at]).values.tolist() == pytest.approx(naive, abs=2e-5)
 
 
 def test_a_model_whose_head_is_not_plain_is_refused():
@@ -147,5 +148,5 @@ def test_a_model_whose_head_is_not_plain_is_refused():
     batch = pad([row.own for row in one_step.some_rows(2)])
     assert scorer(*batch, per_token=True)[0].shape == batch.targets.shape
     scorer.plain = True
-    with pytest.raises(BadModel, match="--loss ppo-offline reads hidden states"):
+    with pytest.raises(BadModel, match="--loss ppo-offline and --humanline read single tokens"):
         scorer(*batch, per_token=True)

@@ -181,7 +181,7 @@ def test_a_pass_over_the_rows_before_the_gradient_is_counted(loss, packed, budge
     rows = one_step.paired_rows(12)
     _, _, engine = one_step.make_engine(budget, packed=packed, loss=settings)
     passes, as_ever = [], engine.log_probs
-    monkeypatch.setattr(engine, "log_probs", lambda sequences: passes.append(len(sequences)) or as_ever(sequences))
+    monkeypatch.setattr(engine, "log_probs", lambda own, **how: passes.append(len(own)) or as_ever(own, **how))
     engine.step(rows, one_step.some_references(12), settings, learning_rate=0.0)
     own = [row.own for row in rows]
     first, before = estimate.step_tokens(own, [], token_budget=budget, packed=packed, own_first=loss == "bco")

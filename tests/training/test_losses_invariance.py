@@ -305,7 +305,7 @@ def test_a_resumed_run_has_the_same_bits(loss, pico, pico_data, tmp_path):
     assert refused.code == 2 or refused.code == 1
 
 
-def cut_after(words: list[object], out: Any, *, steps: int) -> None:
+def cut_after(words: list[object], out: Any, *, steps: int, **more: Any) -> None:
     """The run, interrupted after some steps."""
     from kto_cli.common.errors import Interrupted
     from kto_cli.workflows import api
@@ -318,6 +318,6 @@ def cut_after(words: list[object], out: Any, *, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     flags = {str(words[at])[2:].replace("-", "_"): words[at + 1] for at in range(1, len(words), 2)}
-    flags |= {name: str(flags[name]) for name in ("data", "model", "cache")}
+    flags |= {name: str(flags[name]) for name in ("data", "model", "cache")} | more
     with pytest.raises(Interrupted):
         api.train(on_record=stop, out=str(out), **flags)

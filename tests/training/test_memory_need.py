@@ -84,6 +84,14 @@ def test_parts_of_a_1b_model():
     assert need.working == 2 * 4 * 2**26 + (2 + 4) * 128256 * 2048, "a tile twice, the weight narrowed, its gradient"
 
 
+def test_a_reference_that_moves_is_a_second_copy_of_what_is_trained():
+    sizes = llama(2048, 8192, 16, 32, tied=True, targets="all-linear")
+    for options, trained in ((FULL, 4 * sizes.total), (FULL._replace(rank=8), 4 * 8 * sizes.adapted)):
+        still, moving = (memory_need(sizes, options._replace(synced=synced), 512) for synced in (False, True))
+        assert (still.reference, moving.reference) == (0, trained)
+        assert moving.total == still.total + trained
+
+
 def test_bytes_of_a_token_in_a_1b_model():
     """A layer with bfloat16 products: two norms of 2048 with 4 + 4 bytes; queries, keys, values and output in 2; gate,
     its activation and up in 2; inputs of seven linear layers in 2, but that of attention's last, kept as its output."""

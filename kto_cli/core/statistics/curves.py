@@ -70,9 +70,7 @@ def comparable(steps: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """Lines of metrics.jsonl of which those that compare with a reference that moved keep their validation alone: their
     losses and rewards begin anew with each reference."""
     kept = ("step", "validation")
-    return [
-        {name: line[name] for name in kept if name in line} if "reference_step" in line else line for line in steps
-    ]
+    return [{name: line[name] for name in kept if name in line} if "reference_step" in line else line for line in steps]
 
 
 def curve_warnings(
