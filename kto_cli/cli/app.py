@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -68,7 +68,7 @@ class Commands(TyperGroup):
             error.show()
             status = error.exit_code
         except UsageError as error:
-            status = print_error(bad_flag(error), as_json=as_json)
+            status = print_error(bad_flag(error, self.commands, given), as_json=as_json)
         except (KtoError, Interrupted) as error:
             status = print_error(error, as_json=as_json)
         sys.exit(status if isinstance(status, int) else 0)
@@ -94,10 +94,13 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def bad_flag(error: UsageError) -> BadFlag:
+def bad_flag(error: UsageError, commands: Collection[str], given: Sequence[str]) -> BadFlag:
     """Typer's complaint about the command line in the form of kto's own."""
     what = error.format_message().replace("Value error, ", "")
-    command = error.ctx.command_path.replace("python -m kto_cli", "kto") if error.ctx else "kto"
+    if error.ctx:
+        command = error.ctx.command_path.replace("python -m kto_cli", "kto")
+    else:  # the parser's own complaints
+        command = " ".join(["kto", *(word for word in given[:1] if word in commands)])
     return BadFlag(what if what.endswith((".", ")", "?")) else f"{what}.", f"See {command} --help.")
 
 

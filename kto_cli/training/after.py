@@ -44,8 +44,11 @@ def settings_after(given: Mapping[str, Any]) -> dict[str, Any]:
             raise BadFlag(f"--after {directory.folder} says the model already.", f"Leave out {flag}.")
     if not given.get("data"):
         raise BadFlag(f"--after {directory.folder} goes on with new rows.", "Give their folder with --data.")
+    if not directory.folder.is_dir():
+        raise BadInput(f"There is no folder {directory.folder}, whose run --after goes on from.", "Check the path.")
     if not directory.finished:
-        raise BadInput(f"{directory.folder} is not a finished run, which --after goes on from.", "Finish it first.")
+        what = f"{directory.folder} is not a finished run, which --after goes on from."
+        raise BadInput(what, f"Finish it first: kto train --resume --out {directory.folder}")
     stored = read_settings(directory)
     defaults = {each.name: each.default for each in fields(TrainConfig)}
     filled = {name: value for name, value in stored["train"].items() if name in defaults and value != defaults[name]}

@@ -196,6 +196,7 @@ def test_train_refuses_a_value(
         (["train", "--nonsense", "3"], "--nonsense"),
         (["train", "--beta", "high"], "--beta"),
         (["train", "--batch-size", "1.5"], "--batch-size"),
+        (["train", "--beta"], "see kto train --help"),
         (["eval"], "checkpoint"),
         (["trian"], "'train'"),
     ],

@@ -118,6 +118,7 @@ def test_wrong_ways_to_go_on_are_one_line(week, workplace):
     assert "--data" in error_line(call(*given, "--out", "a"))
     assert "Leave out --model" in error_line(call(*given, "--data", week / "week2", "--model", "x", "--out", "a"))
     assert "not a finished run" in error_line(call("train", "--after", week / "week1", "--data", week / "week2"))
+    assert "no folder nowhere" in error_line(call("train", "--after", "nowhere", "--data", week / "week2"))
     assert "--after" in error_line(call("train", "--replay", 0.5, "--data", week / "week2"))
     assert not Path("a").exists()
 
