@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "kto_cli"
-COMMANDS = ("binarize", "precompute", "train", "eval", "export", "sample", "label", "outcome", "demo", "theory")
+COMMANDS = ("binarize", "precompute", "train", "eval", "export", "sample", "label", "loop", "outcome", "demo", "theory")
 HEAVY = (
     "torch",
     "transformers",

@@ -12,6 +12,7 @@ export.py       flags of kto export
 answer_flags.py  flags of answers and their judge, of kto eval and kto sample
 sample.py       flags of kto sample
 label.py        flags of kto label
+loop.py         flags of kto loop
 outcome.py      flags of kto outcome
 demo.py         flags of kto demo
 theory.py       flags of kto theory

@@ -21,6 +21,7 @@ from kto_cli.cli.demo import demo
 from kto_cli.cli.evaluate import evaluate
 from kto_cli.cli.export import export
 from kto_cli.cli.label import label
+from kto_cli.cli.loop import loop
 from kto_cli.cli.outcome import outcome
 from kto_cli.cli.precompute import precompute
 from kto_cli.cli.sample import sample
@@ -140,6 +141,7 @@ app.command(name="eval")(evaluate)
 app.command()(export)
 app.command()(sample)
 app.command()(label)
+app.command()(loop)
 app.command()(outcome)
 app.command()(demo)
 app.command()(theory)

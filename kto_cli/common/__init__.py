@@ -16,6 +16,7 @@ eval_config.py       settings of `kto eval`
 export_config.py     settings of `kto export`
 sample_config.py     settings of `kto sample`
 label_config.py      settings of `kto label`
+loop_config.py       settings of `kto loop`
 outcome_config.py    settings of `kto outcome`
 install.py           pip commands for optional packages
 secrets.py           API keys removed from text, however they are encoded

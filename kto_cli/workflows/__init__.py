@@ -13,6 +13,10 @@ compare.py        kto eval A B C
 export.py         kto export
 sample.py         kto sample
 label.py          kto label
+loop.py           kto loop
+loop_steps.py     the commands of its rounds
+loop_record.py    its loop.json
+loop_table.py     its table over the rounds
 outcome.py        kto outcome
 outcome_tables.py  its tables and sentences
 demo.py           kto demo

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -93,7 +94,8 @@ def run(config: SampleConfig, screen: Screen) -> dict[str, Any]:
     """Answers all prompts that the file has no answers to; what is in the file stays as it is.
 
     Returns:
-        `file`, `prompts`, `answers`, `drawn` (in this run), `equal`, `empty`, `ended` (share), `labels` (their counts).
+        `file`, `prompts`, `answers`, `drawn` (in this run), `equal`, `empty`, `ended` (share), `labels` (their counts),
+        `score` (their mean, of a reward model).
 
     Raises:
         KtoError: the checkpoint, the prompts, the file, a server or the judge cannot be used.
@@ -103,7 +105,8 @@ def run(config: SampleConfig, screen: Screen) -> dict[str, Any]:
         screen.warn(text)
     asked_dtype = config.dtype
     if checkpoint.settings is not None:
-        config, _ = checkpoint.fill(config)
+        filled, _ = checkpoint.fill(replace(config, prompt_file=None))
+        config = filled if config.prompt_file is None else replace(filled, data=None, prompt_file=config.prompt_file)
     if is_url(config.engine):
         base_url(config.engine)
     prompts, notes = prompts_of(config)
@@ -232,6 +235,7 @@ def _conclude(
     empty = sum(not _text(row).strip() for row in rows)
     labels = Counter(LABELLED[row["label"]] for row in rows if "label" in row)
     ended = sum(row["ended"] for row in rows) / max(1, len(rows))
+    scores = [row["score"] for row in rows if "score" in row]
     path = printable(config.out)
     screen.say(
         f"{plural(len(rows), 'answer')} to {plural(len(prompts), 'prompt')} in {path}, {drawn:,} drawn now; "
@@ -249,7 +253,8 @@ def _conclude(
         screen.say(f"By the judge: {counts} (a tie, verdicts that contradict or cannot be read, or no target).")
     screen.note(f"Next: {_next(config, rows)}")
     found = {"file": config.out, "prompts": len(prompts), "answers": len(rows), "drawn": drawn}
-    return {**found, "equal": equal, "empty": empty, "ended": ended, "labels": dict(labels)}
+    scored = {"score": fmean(scores)} if scores else {}
+    return {**found, "equal": equal, "empty": empty, "ended": ended, "labels": dict(labels), **scored}
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -210,7 +210,8 @@ def _finish(this_run: Run, prepared: Prepared, screen: Screen, last_model: Score
     weights = gathered_weights(model, keep=main)
     if main:
         card = model_card(settings, prepared, validation, verdict, step=held)
-        directory.finish(this_run.writer, model, card, weights, kept=described_step(kept, settings.total_steps))
+        end = {**described_step(kept, settings.total_steps), "verdict": verdict.word, "sentence": verdict.sentence}
+        directory.finish(this_run.writer, model, card, weights, end=end)
     this_run.engine.accelerator.wait_for_everyone()
     if validation:
         metrics_table(screen, f"Validation rows after {plural(held, 'step')}", validation)

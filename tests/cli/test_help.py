@@ -12,7 +12,7 @@ from conftest import REPOSITORY, call
 
 from kto_cli.cli.app import OLD_FLAGS, app
 
-COMMANDS = ("binarize", "precompute", "train", "eval", "export", "sample", "label", "outcome", "demo", "theory")
+COMMANDS = ("binarize", "precompute", "train", "eval", "export", "sample", "label", "loop", "outcome", "demo", "theory")
 
 
 def parameters(command: str) -> dict[str, Any]:

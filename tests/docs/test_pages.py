@@ -84,7 +84,18 @@ def commands_of(path: Path) -> list[list[str]]:
 
 
 WORKFLOWS = (
-    *("binarize", "compare", "demo", "device_memory", "dry_run", "evaluate", "label", "list_sources", "outcome"),
+    *(
+        "binarize",
+        "compare",
+        "demo",
+        "device_memory",
+        "dry_run",
+        "evaluate",
+        "label",
+        "list_sources",
+        "loop",
+        "outcome",
+    ),
     *("export", "precompute", "sample", "theory", "theory_loss", "train"),
 )
 COMMANDS = [(path, words) for path in (*PAGES, *CONFIGS) for words in commands_of(path)]

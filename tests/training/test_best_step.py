@@ -85,6 +85,7 @@ def test_the_finished_model_is_that_of_the_best_step(kept, words, tmp_path):
     assert sha(run / "model.safetensors") == sha(tmp_path / "short/model.safetensors")
     stored = json.loads((run / "kto_config.json").read_text())["finished"]
     assert (stored["step"], stored["overfit"]["loss"]) == (best, found[best])
+    assert (stored["verdict"], stored["sentence"]) == (result["verdict"], result["sentence"])
     assert not (run / "best").exists()
 
 

@@ -153,6 +153,10 @@ def test_the_first_draw_of_a_run_is_what_kto_eval_shows(pico, pico_data, tmp_pat
     drawn = {row["prompt"][-1]["content"]: row["completion"][0]["content"] for row in rows_of("answers.jsonl")}
     assert len(shown) == 3
     assert shown.items() <= drawn.items()
+    write_lines(Path("asked.jsonl"), [{"prompt": name} for name in shown])
+    assert call("sample", "run", "--prompts", "asked.jsonl", *short, "--n", 1, "--out", "again.jsonl").code == 0
+    again = {row["prompt"][-1]["content"]: row["completion"][0]["content"] for row in rows_of("again.jsonl")}
+    assert again == shown
 
 
 def test_ctrl_c_keeps_what_was_answered(words, monkeypatch):

@@ -162,13 +162,13 @@ class RunDir:
         card: str,
         weights: dict[str, torch.Tensor] | None = None,
         *,
-        kept: dict[str, Any],
+        end: dict[str, Any],
     ) -> None:
         """Puts the finished model in place; its config comes last, so a partial model never looks complete.
 
         Args:
             weights: gathered ones, in place of the model's own, if those are sharded.
-            kept: which step the model is of.
+            end: which step the model is of, and the verdict.
         """
         self.remove_partial_files()
         staging = self.folder / ".finished.tmp"
@@ -179,7 +179,7 @@ class RunDir:
             written = files.files_below(staging)
             files.give_usual_mode(written.values())
             hashes = {name: files.file_sha256(path) for name, path in written.items()}
-            write_sealed(self.config, {**read_settings(self), "finished": {"files": hashes, **kept}})
+            write_sealed(self.config, {**read_settings(self), "finished": {"files": hashes, **end}})
             for name in sorted(written, key=lambda name: (name in LAST_FILES, name)):
                 files.sync_file(staging / name)
                 (self.folder / name).parent.mkdir(exist_ok=True)
