@@ -20,12 +20,14 @@ from test_run_dir import Killed, sha
 
 from kto_cli.common.errors import BadFlag
 from kto_cli.common.loop_config import LoopConfig, loop_config
+from kto_cli.common.screen import Screen
 from kto_cli.data.dataset import load_data_dir
 from kto_cli.evaluation.answers import sample_file
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.step import TrainingEngine
 from kto_cli.workflows import evaluate, loop_record
-from kto_cli.workflows.loop_steps import Round
+from kto_cli.workflows.loop_steps import Round, spelled
+from kto_cli.workflows.loop_table import show
 
 FEW = ("--n", 2, "--max-new-tokens", 5, "--engine", "padded", "--validation", 0.3, "--samples", 4)
 LEARN = ("--learning-rate", 0.01, "--batch-size", 8, "--no-curves")
@@ -386,3 +388,31 @@ def test_a_config_file_of_kto_train_is_taken_but_for_what_the_loop_decides(tmp_p
     assert not_taken == ["data", "out"]
     assert (config.model, config.seed, config.max_length, config.out) == ("m", 7, 64, "loop")
     assert config.training == {"beta": 0.2, "epochs": 3, "seed": 7, "max_length": 64}
+
+
+def test_commands_are_spelled_as_they_are_typed():
+    settings = {"sources": ("log:a b",), "fix": ("urls", "echoes"), "chat_template_kwargs": {"a": False}}
+    assert spelled("binarize", settings) == (
+        "kto binarize 'log:a b' --fix urls --fix echoes --chat-template-kwargs '{\"a\": false}'"
+    )
+    settings = {"micro_batch_tokens": 0, "keep_best": False, "dora": True, "learning_rate": 1e-05}
+    assert (
+        spelled("train", settings) == "kto train --micro-batch-tokens auto --no-keep-best --dora --learning-rate 1e-05"
+    )
+
+
+def test_a_judge_that_prefers_a_model_that_forgets_is_warned_of(capsys):
+    """The first such round; not one whose win rate may be 50 %, and a round without numbers is shown as such."""
+
+    def one(number: int, verdict: str, low: float | None) -> dict[str, Any]:
+        judged = {"win_rate": 0.7, "win_rate_interval": [low, 0.9]} if low is not None else {"win_rate": None}
+        found = {"verdict": verdict, "kl": None, "auc": None, "auc_interval": [None, None], "start": {}, "sentence": ""}
+        rows = {"share_desirable": 0.5}
+        return {"round": number, "answers": {}, "rows": rows, "eval": {**found, **judged, "report": f"report-{number}"}}
+
+    forgetting = [one(1, "drifted", 0.4), one(2, "learned", 0.6), one(3, "drifted", 0.6), one(4, "collapsed", 0.6)]
+    show([*forgetting, one(5, "unknown", None)], Screen())
+    said = capsys.readouterr()
+    assert re.findall(r"Round (\d): the judge prefers", said.err) == ["3"]
+    assert "against the start it has drifted" in said.err
+    assert "report-3" in said.err
