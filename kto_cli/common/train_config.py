@@ -214,7 +214,7 @@ class TrainConfig(ModelConfig):
             )
         if self.sync_mix != 1 and (self.adapters or self.reference_model is not None):
             what = "adapters are products of two matrices" if self.adapters else "those of --reference are not kept"
-            raise BadFlag(f"--sync-mix mixes weights, and {what}.", "Leave it out: the reference is then a copy.")
+            raise BadFlag(f"--sync-mix mixes weights, and {what}.", "Take --sync-mix 1: the reference is then a copy.")
 
     @property
     def reference_model(self) -> str | None:

@@ -11,6 +11,7 @@ optimizer.py   the optimizer of --optimizer
 step.py        one optimizer step: context passes, gradient pass, update
 offline_ppo_step.py  the same of offline PPO, a loss of single tokens
 humanline_step.py  the same with log-ratios of single tokens within bounds
+planned.py     rows of each step of a run
 synced_reference.py  a reference that becomes the policy every N steps
 loop.py        which rows, which learning rate, what is recorded, when to save
 checks.py      a step's numbers are finite; policy and reference agree at the start

@@ -22,7 +22,7 @@ from kto_cli.common.errors import BadModel, Interrupted
 from kto_cli.common.screen import Screen
 from kto_cli.core.objectives import RunningMean, needs_mismatched
 from kto_cli.core.pieces import RowLists
-from kto_cli.core.plan import learning_rate_share, plan_epoch, steps_in_epoch
+from kto_cli.core.plan import learning_rate_share
 from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import step_metrics, validation_loss
 from kto_cli.model.distributed.processes import unwrapped
@@ -36,13 +36,13 @@ from kto_cli.training.best_step import Validated, note_validation
 from kto_cli.training.checks import distance_at_start, refuse_nonfinite
 from kto_cli.training.live import Show, watching
 from kto_cli.training.memory import step_within_memory
+from kto_cli.training.planned import batches_of_epoch, steps_of_epoch
 from kto_cli.training.run.checkpoints import save_snapshot
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.step import StepOutput, TrainingEngine, values_of
 from kto_cli.training.synced_reference import SyncedReference
-from kto_cli.training.units import partners_in, units_in
 
 
 @dataclass
@@ -101,12 +101,8 @@ def run_steps(run: Run) -> None:
         Diverged: a number is not finite; nothing was updated with it, earlier checkpoints stay.
         Interrupted: Ctrl-C; the state after the last step is saved.
     """
-    settings, config = run.settings, run.settings.config
-    groups = [run.rows.prompts, run.rows.conversations] if config.group_prompts else []
-    numbers = [torch.from_numpy(column) for column in (run.rows.labels, *groups)]
-    partners = partners_in(run.rows, settings.kind)
-    per_epoch = steps_in_epoch(*units_in(len(run.rows), config.batch_size, settings.kind))
-    planned, batches = -1, RowLists()
+    settings = run.settings
+    per_epoch, planned, batches = steps_of_epoch(run.rows, settings), -1, RowLists()
     with (
         interrupt_flag() as stop,
         watching(
@@ -121,11 +117,7 @@ def run_steps(run: Run) -> None:
             epoch, index = divmod(run.counters.step, per_epoch)
             if epoch != planned:
                 with freed_memory_returned(run.engine.accelerator.device):
-                    plan = plan_epoch(
-                        *numbers, batch_size=config.batch_size, seed=config.seed, epoch=epoch, partners=partners
-                    )
-                    planned, batches = epoch, RowLists(plan)
-                    del plan
+                    planned, batches = epoch, RowLists(batches_of_epoch(run.rows, settings, epoch))
             interrupted = _one_step(run, batches[index], stop, show)
             if interrupted:
                 _save(run)

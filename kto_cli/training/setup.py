@@ -29,6 +29,7 @@ from kto_cli.training.loop import Counters, Run
 from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
 from kto_cli.training.optimizer import make_optimizer
+from kto_cli.training.planned import rows_before_a_move
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
@@ -49,9 +50,10 @@ def set_up(
 
     The micro-batch size is tried last (`--micro-batch-tokens auto`), with the model as it will be trained.
 
-    `what` names its rows on the screen; default: what is needed of the reference.
+    `what` names its rows on the screen, where they are not those of a run, and all of the reference is needed.
     """
-    config, needed = settings.config, Needed.by(settings.loss)
+    config = settings.config
+    needed = Needed.by(settings.loss, None if what else rows_before_a_move(prepared.train, settings))
     if lost := left_out(prepared.model, read_config(prepared.source.base).get("architectures") or ()):
         screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):
@@ -66,7 +68,7 @@ def set_up(
         writer.try_out(model)
     scorer = make_scorer(prepared, accelerator, screen, sharded=True)
     require_determinism(scorer, check_sequences(prepared.train + prepared.validation)[:3], screen)
-    references, use = other or _own_logps(prepared, model, scorer, settings, accelerator, screen)
+    references, use = other or _own_logps(prepared, model, scorer, config, accelerator, screen, needed)
     screen.note(f"Reference log-probs ({what or needed.words}): {use.computed:,} computed, {use.cached:,} cached")
     count = len(prepared.train)
     return Run(
@@ -138,13 +140,19 @@ def _token_budget(
 
 
 def _own_logps(
-    prepared: Prepared, model: Any, scorer: CompletionScorer, settings: RunSettings, accelerator: Any, screen: Screen
+    prepared: Prepared,
+    model: Any,
+    scorer: CompletionScorer,
+    config: TrainConfig,
+    accelerator: Any,
+    screen: Screen,
+    needed: Needed,
 ) -> tuple[ReferenceLogps, CacheUse]:
     """Log-probs of the model as it starts; an adapter that goes on learning has not been changed yet, also where the
     run is resumed."""
-    rows, config = prepared.reference_rows, settings.config
+    rows = prepared.reference_rows
     with contextlib.nullcontext() if config.continue_adapter else lora.as_reference(model):
-        return reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, Needed.by(settings.loss))
+        return reference_logps(prepared, rows, lambda: scorer, config, accelerator, screen, needed)
 
 
 def _change_layers(scorer: Any, config: TrainConfig, screen: Screen) -> None:

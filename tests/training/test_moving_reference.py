@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,22 @@ def test_a_reference_that_never_moves_is_a_run_without(pico, pico_data, tmp_path
     ran = call(*words, "--sync-reference-every", 6, "--out", tmp_path / "never")
     assert "The reference stays: it would move every 6 steps" in " ".join(ran.err.split())
     assert outcome(tmp_path / "plain") == outcome(tmp_path / "never")
+
+
+@pytest.mark.parametrize("flags", [("--humanline",), ("--loss", "dpo", "--sync-reference-every", 2)])
+def test_the_model_given_at_first_scores_no_more_rows_than_compare_with_it(flags, pico, pico_data, tmp_path):
+    """Those of two steps, and the validation rows; all others are scored by later references alone."""
+    words = words_of(pico, pico_data, tmp_path, *flags, "--max-steps", 4)
+    ran = call(*words, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    said = " ".join(ran.err.split())
+    ((trained, computed),) = re.findall(
+        r"\((\d+) training rows, validation rows and .*?\): (\d+) computed, 0 cached", said
+    )
+    assert 8 <= int(trained) <= 12
+    assert int(computed) <= 2 * (int(trained) + 8), "own and mismatched completions, and those of validation rows"
+    dry = json.loads(call(*words, "--out", tmp_path / "dry", "--dry-run", "--json").out)
+    assert dry["passes"]["reference_forward_tokens"] == 0
 
 
 @pytest.mark.slow

@@ -118,17 +118,35 @@ def reference_logps(
         # what is stored counts, so that a resumed run reads the same: another process may have stored it first
         values = stored()
         values = torch.where(values.isnan(), computed, values)
-    of_all = values[torch.from_numpy(inverse)]
-    mismatched = torch.full((len(rows),), torch.nan, dtype=values.dtype)
-    mismatched[0 if needed.mismatched else trained :] = of_all[len(rows) :]
-    found = ReferenceLogps(of_all[: len(rows)], mismatched)
-    if tokens is not None:
-        sums = torch.cat([found.own[:trained], mismatched[:trained]])[: len(tokens.lengths)]
-        refuse_other_sums(tokens, sums, cache, exact=prepared.precision.compute == torch.float32)
-        others = tokens.take(slice(trained, None)) if needed.mismatched else None
-        found = ReferenceLogps(*found[:2], tokens.take(slice(trained)), others)
     computed_of_all = len(missing) + scored
-    return found, CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
+    use = CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
+    found = _placed(values[torch.from_numpy(inverse)], needed, len(rows), trained)
+    if tokens is not None:
+        rows_read = torch.from_numpy(needed.trained(trained))
+        sums = torch.cat([found.own[rows_read], found.mismatched[rows_read]])[: len(tokens.lengths)]
+        refuse_other_sums(tokens, sums, cache, exact=prepared.precision.compute == torch.float32)
+        own, others = (tokens.take(part) for part in (slice(len(rows_read)), slice(len(rows_read), None)))
+        found = found._replace(tokens=_spread(own, rows_read, trained))
+        if needed.mismatched:
+            found = found._replace(mismatched_tokens=_spread(others, rows_read, trained))
+    return found, use
+
+
+def _placed(logps: Tensor, needed: Needed, count: int, trained: int) -> ReferenceLogps:
+    """Log-probs of `needed.sequences` as those of all rows, NaN where none are needed."""
+    own, mismatched = needed.places(count, trained)
+    found = []
+    for places, values in zip((own, mismatched), logps.split([len(own), len(mismatched)]), strict=True):
+        found.append(torch.full((count,), torch.nan, dtype=logps.dtype))
+        found[-1][torch.from_numpy(places)] = values
+    return ReferenceLogps(found[0], found[1])
+
+
+def _spread(tokens: Ragged, rows: Tensor, count: int) -> Ragged:
+    """Tokens of some rows, ascending, as those of `count`, of which the others have none."""
+    lengths = torch.zeros(count, dtype=torch.int64)
+    lengths[rows] = tokens.lengths
+    return Ragged.of(tokens.values, lengths)
 
 
 def _stored_for_all(cache: ReferenceCache, keys: NDArray[Any], lengths: NDArray[Any], accelerator: Any) -> Tensor:

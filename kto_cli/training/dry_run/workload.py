@@ -15,6 +15,7 @@ from kto_cli.model.logprobs.validation import QUICK_ROWS
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import TokenWork, forward_tokens
+from kto_cli.training.planned import rows_before_a_move
 from kto_cli.training.settings import RunSettings
 from kto_cli.training.units import partners_in, units_in
 
@@ -83,7 +84,8 @@ def planned_work(
 
 def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
     """The distinct sequences that the reference cache lacks."""
-    both = Needed.by(settings.loss).sequences(prepared.reference_rows, len(prepared.train))
+    needed = Needed.by(settings.loss, rows_before_a_move(prepared.train, settings))
+    both = needed.sequences(prepared.reference_rows, len(prepared.train))
     keys, first = numpy.unique(both.keys, return_index=True)
     stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
     return both.take(first[stored.isnan().numpy()])
@@ -91,7 +93,7 @@ def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
 
 def missing_tokens(prepared: Prepared, settings: RunSettings) -> Sequences:
     """The distinct completions whose single tokens' log-probs the cache lacks and the loss reads."""
-    needed = Needed.by(settings.loss)
+    needed = Needed.by(settings.loss, rows_before_a_move(prepared.train, settings))
     read = needed.read_by_tokens(prepared.train)
     if not needed.tokens:
         return read.take(numpy.zeros(0, "i8"))
