@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.study import small
 from benchmarks.study.cells import Place, run_cells
 from benchmarks.study.page import write_page
 from benchmarks.study.tables import TABLES
@@ -18,6 +19,8 @@ def main() -> int:
     if sys.argv[1:] == ["page"]:
         write_page()
         return 0
+    if sys.argv[1:2] and sys.argv[1] in small.TABLES:
+        return small.main(sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description="Cells of the study.")
     parser.add_argument("table", nargs="+", choices=TABLES)
     parser.add_argument("--model", required=True, help="folder of the model")

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.cells import read_results
+from benchmarks.study.markdown import markdown
 from benchmarks.study.paper import paper_tables
+from benchmarks.study.small_tables import small_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/study.md"
 RESULTS = Path(__file__).with_name("results.jsonl")
+STORIES = Path(__file__).with_name("stories.jsonl")
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BETA = 0.1
 """Of all runs of the table of learning rates: a reward is so many times the log-ratio."""
@@ -32,9 +35,15 @@ def write_page() -> None:
 
 def with_tables(text: str) -> str:
     """The text with every marked table computed anew."""
-    results = read_results(RESULTS)
-    tables = {name: make(results) for name, make in TABLES.items()} | paper_tables()
+    tables = all_tables()
     return MARKED.sub(lambda found: found[1] + tables[found["name"]] + "\n" + found[3], text)
+
+
+def all_tables() -> dict[str, str]:
+    """Tables of the page by name."""
+    results = read_results(RESULTS)
+    small = {f"stories-{name}": table for name, table in small_tables(read_results(STORIES)).items()}
+    return {name: make(results) for name, make in TABLES.items()} | paper_tables() | small
 
 
 def learning_rates(data: str) -> Callable[[Sequence[dict[str, Any]]], str]:
@@ -103,12 +112,6 @@ def answer_cells(answers: dict[str, Any] | None) -> tuple[str, str, str]:
 def median(found: Iterable[dict[str, Any]], name: str) -> float:
     """Of one number over runs."""
     return statistics.median(one[name] for one in found)
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, numbers on the right."""
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 TABLES = {f"learning-rate-{data}": learning_rates(data) for data in ("hh1600", "hh4k", "halu")}

@@ -27,9 +27,7 @@ def test_the_page_is_computed_from_the_results():
     page = study("page")
     text = page.PAGE.read_text(encoding="utf-8")
     assert page.with_tables(text) == text
-    assert {found["name"] for found in page.MARKED.finditer(text)} == page.TABLES.keys() | study(
-        "paper"
-    ).paper_tables().keys()
+    assert {found["name"] for found in page.MARKED.finditer(text)} == page.all_tables().keys()
 
 
 def test_a_changed_result_changes_the_page(monkeypatch, tmp_path):
