@@ -11,12 +11,15 @@ A step that is noted in loop.json is not run again; each step goes on where a ki
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from kto_cli.common.binarize_config import BinarizeConfig
 from kto_cli.common.errors import BadData, BadInput, Diverged, Interrupted, KtoError
@@ -29,7 +32,7 @@ from kto_cli.common.words import plural, printable
 from kto_cli.data.dataset import MANIFEST, load_data_dir
 from kto_cli.data.dataset_folder import find_data_dir
 from kto_cli.evaluation.labelling.label_file import LabelFile
-from kto_cli.model.distributed.start import start_accelerator
+from kto_cli.model.distributed.start import return_freed_memory, start_accelerator
 from kto_cli.training.run.run_dir import RunDir, read_settings
 from kto_cli.workflows import binarize, evaluate, sample, train
 from kto_cli.workflows.loop_record import LoopRecord
@@ -109,7 +112,16 @@ def _rounds(loop: Loop) -> str:
             if found is None:
                 return spelled("label", one.labelling())
             loop.record.note(number, name, found)
+            _forget_models()
     return ""
+
+
+def _forget_models() -> None:
+    """Frees the models of a step, which are in cycles: the collector does not see how large they are."""
+    gc.collect()
+    return_freed_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _answers(loop: Loop, one: Round) -> Found:

@@ -32,13 +32,14 @@ class LoopRecord:
         """
         self.path = Path(config.out) / NAME
         now = {"settings": config.given, "inputs": _inputs(config), "date": config.template_date or _today()}
-        self.goes_on = self.path.exists()
-        if self.goes_on:
+        others = any(path.name not in (LOCK, NAME) for path in self.path.parent.iterdir())
+        if others and not self.path.exists():
+            raise BadInput(f"{printable(config.out)} has other files.", "Use another folder with --out.")
+        self.goes_on = others
+        if others:
             self._stored = self._read()
             self._refuse_others(now)
-        else:
-            if any(path.name != LOCK for path in self.path.parent.iterdir()):
-                raise BadInput(f"{printable(config.out)} has other files.", "Use another folder with --out.")
+        else:  # nothing was made with the settings of before, if any
             self._stored = {**now, "rounds": []}
             write_sealed(self.path, self._stored)
 

@@ -3,6 +3,7 @@ cannot go on."""
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shlex
@@ -293,6 +294,14 @@ def test_ctrl_c_says_how_to_go_on(home, pico, tmp_path, monkeypatch):
     assert sha(tmp_path / "out" / name) == sha(home / "whole" / name)
 
 
+def test_a_loop_that_could_not_begin_takes_other_settings(home, pico, tmp_path):
+    asked = words(home, pico, "--out", tmp_path / "out", "--rounds", 1)
+    assert "not a model folder" in error_line(call(*asked, "--judge-model", tmp_path / "judge"))
+    (tmp_path / "judge").mkdir()
+    shutil.copytree(home / "judge", tmp_path / "judge", dirs_exist_ok=True)
+    assert call(*asked, "--judge-model", tmp_path / "judge", "--limit", 12).code == 0
+
+
 # --- labels ------------------------------------------------------------------------------------
 
 
@@ -320,12 +329,27 @@ def test_people_label_and_the_same_command_goes_on(home, pico, tmp_path):
     assert {True, False} == set(labels.values())
 
 
-def test_prompts_of_a_dataset_stay_on_its_split_and_a_fair_judge_labels_and_compares(pico, pico_data, tmp_path):
-    out = tmp_path / "out"
+def models_in_memory() -> list[Any]:
+    from transformers import PreTrainedModel
+
+    return [type(each) for each in gc.get_objects() if issubclass(type(each), PreTrainedModel)]
+
+
+def test_prompts_of_a_dataset_stay_on_its_split_and_a_fair_judge_labels_and_compares(
+    pico, pico_data, tmp_path, monkeypatch, request
+):
+    """No model of a step before is in memory when a round is evaluated."""
+    out, run = tmp_path / "out", evaluate.run
+    monkeypatch.setattr(evaluate, "run", lambda *given: alive.extend(models_in_memory()) or run(*given))
+    alive: list[Any] = []
+    request.addfinalizer(gc.enable)
+    gc.collect()
+    gc.disable()
     with serving(fair) as server:
         flags = ("--judge-url", server.url, "--judge-model", "judge-1", "--rounds", 1, "--max-new-tokens", 5)
         few = ("--n", 2, "--engine", "padded", "--samples", 4, "--no-curves", "--batch-size", 8)
         ran = call("loop", "--model", pico, "--data", pico_data, *flags, *few, "--out", out, "--json")
+    assert alive == []
     given, made = load_data_dir(pico_data), load_data_dir(out / "round-1/data")
     for split in ("train", "validation"):
         asked = {row.prompt_id for row in getattr(given, split)}
