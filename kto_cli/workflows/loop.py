@@ -164,7 +164,9 @@ def _rows(loop: Loop, one: Round) -> Found | None:
             raise loop.stopped(one.number, error.what) from error
     found = load_data_dir(one.data).manifest
     if not found["validation"]:
-        raise loop.stopped(one.number, "no answer to a prompt for validation has a label. Give more prompts.")
+        raise loop.stopped(
+            one.number, "no answer to a prompt for validation has a label. Give more prompts, or a larger --validation."
+        )
     splits = found["splits"].values()
     desirable, undesirable = (sum(rows[name] for rows in splits) for name in ("desirable", "undesirable"))
     return {
@@ -219,6 +221,8 @@ def _shown_if_stopped(loop: Loop) -> Iterator[None]:
     except KtoError:
         show(loop.record.rounds, loop.screen)
         raise
+    finally:
+        loop.record.remove_if_alone()
 
 
 def _say_decisions(loop: Loop) -> None:

@@ -32,16 +32,23 @@ class LoopRecord:
         """
         self.path = Path(config.out) / NAME
         now = {"settings": config.given, "inputs": _inputs(config), "date": config.template_date or _today()}
-        others = any(path.name not in (LOCK, NAME) for path in self.path.parent.iterdir())
-        if others and not self.path.exists():
+        self.goes_on = self._made_something()
+        if self.goes_on and not self.path.exists():
             raise BadInput(f"{printable(config.out)} has other files.", "Use another folder with --out.")
-        self.goes_on = others
-        if others:
+        if self.goes_on:
             self._stored = self._read()
             self._refuse_others(now)
-        else:  # nothing was made with the settings of before, if any
+        else:  # a record alone is that of a loop that was killed before it made something
             self._stored = {**now, "rounds": []}
             write_sealed(self.path, self._stored)
+
+    def _made_something(self) -> bool:
+        return any(path.name not in (LOCK, NAME) for path in self.path.parent.iterdir())
+
+    def remove_if_alone(self) -> None:
+        """Removes the record of a loop that could not begin."""
+        if not self._made_something():
+            self.path.unlink(missing_ok=True)
 
     @property
     def date(self) -> str:

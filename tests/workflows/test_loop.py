@@ -294,12 +294,16 @@ def test_ctrl_c_says_how_to_go_on(home, pico, tmp_path, monkeypatch):
     assert sha(tmp_path / "out" / name) == sha(home / "whole" / name)
 
 
-def test_a_loop_that_could_not_begin_takes_other_settings(home, pico, tmp_path):
-    asked = words(home, pico, "--out", tmp_path / "out", "--rounds", 1)
+def test_a_loop_that_could_not_begin_leaves_nothing_and_takes_other_settings(home, pico, tmp_path):
+    """Nor does one that was killed before its first answer hold on to its settings."""
+    out = tmp_path / "out"
+    asked = words(home, pico, "--out", out, "--rounds", 1)
     assert "not a model folder" in error_line(call(*asked, "--judge-model", tmp_path / "judge"))
-    (tmp_path / "judge").mkdir()
-    shutil.copytree(home / "judge", tmp_path / "judge", dirs_exist_ok=True)
-    assert call(*asked, "--judge-model", tmp_path / "judge", "--limit", 12).code == 0
+    assert not out.exists()
+    out.mkdir()
+    (out / "loop.json").write_text("{}")
+    assert error_line(call(*asked, "--limit", 1)).startswith("error: Round 1 stops the loop: ")
+    assert json.loads((out / "loop.json").read_text())["settings"]["limit"] == 1
 
 
 # --- labels ------------------------------------------------------------------------------------
