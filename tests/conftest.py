@@ -75,6 +75,18 @@ def _nothing_leaves_the_test(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _charts_where_they_are_looked_at(request):
+    """Charts of a report are empty, but in modules marked `charts`: to draw them takes longer than all else of an
+    evaluation of a pico model."""
+    from kto_cli.evaluation.report import charts
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("charts") is None:
+            patch.setattr(charts, "drawn", lambda name, paint, height: '<svg viewBox="0 0 270 170"/>')
+        yield
+
+
 def call(*words: object) -> Ran:
     """`kto WORDS` in this process. A bug (any exception but an exit) is raised, as it would show a traceback."""
     from typer.testing import CliRunner

@@ -41,6 +41,8 @@ from kto_cli.evaluation.report.numbers import sections
 from kto_cli.evaluation.report.page import render, write_report
 from kto_cli.evaluation.report.saturation import odd_rows, saturation_grid
 
+pytestmark = pytest.mark.charts
+
 SECTIONS = (
     "verdict",
     "run",

@@ -10,6 +10,8 @@ from judge_server import saying, serving
 from shared import shared
 from test_report import SECTIONS, Page, chromium, spaceless
 
+pytestmark = pytest.mark.charts
+
 HOSTILE = 'Sure. <script>alert(1)</script> & "more"'
 
 

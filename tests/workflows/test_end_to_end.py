@@ -16,6 +16,8 @@ from conftest import SAMPLE, call, error_line, make_dataset
 from kto_cli.common import files
 from kto_cli.data import select
 
+pytestmark = pytest.mark.charts
+
 METRICS = ("loss", "z_ref", "margin", "accuracy", "auc", "auc_length", "auc_length_matched")
 CHAIN = {
     "binarize": ["binarize", "hh-rlhf"],
