@@ -715,6 +715,7 @@ def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str]) -> Non
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training_is_resumable(kto: Command, kto_started, workplace: Path, given: list[str]) -> None:
     flags = ("--batch-size", "8", "--epochs", "15", "--save-every", "50")
     process = kto_started("train", *given, *flags, "--out", "run", "--json", cwd=workplace)
@@ -743,6 +744,7 @@ def test_ctrl_c_in_the_middle_of_a_step_lets_it_end(
     assert "Stopped after step 2 of 4; its checkpoint is saved." in ran.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_precomputing_keeps_what_was_computed(
     kto: Command, kto_started, workplace: Path, pico: Path
 ) -> None:

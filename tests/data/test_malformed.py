@@ -60,7 +60,9 @@ def test_there_are_enough_cases():
     assert len(CASES) >= 130
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "bomb-newlines")) for name in CASES]
+)
 def test_a_malformed_file(kto: Command, workplace: Path, name: str) -> None:
     case = CASES[name]
     path = workplace / case.name

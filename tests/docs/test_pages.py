@@ -294,6 +294,7 @@ def run_files(pico, pico_data, tmp_path_factory) -> RunFiles:
     return RunFiles(top, below)
 
 
+@pytest.mark.slow
 def test_the_run_directory_of_the_page_is_the_real_one(run_files):
     (tree,) = re.findall(r"^```\n(checkpoint/\n.*?)^```", READING, re.MULTILINE | re.DOTALL)
     listed = set(re.findall(r"^  (\S+?)/?(?=[ /\n]|$)", tree, re.MULTILINE)) - {""}

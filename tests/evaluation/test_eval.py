@@ -122,6 +122,7 @@ def test_what_people_see(run):
     assert max(map(len, text.splitlines()[:-3])) <= 120
 
 
+@pytest.mark.slow
 def test_two_checkpoints_are_compared_on_the_same_rows(run, mixed):
     ran = call("eval", run / "a", run / "b", "--samples", 1, "--json")
     result = ran.json
@@ -141,6 +142,7 @@ def test_two_checkpoints_are_compared_on_the_same_rows(run, mixed):
     assert all((run / name / "eval/rows.parquet").is_file() for name in ("a", "b")), "each in its own folder"
 
 
+@pytest.mark.slow
 def test_a_step_against_its_run_and_a_third_as_people_see_it(run):
     step = sorted((run / "a/steps").iterdir())[0]
     ran = call("eval", step, run / "a", run / "b", "--samples", 1)
@@ -161,6 +163,7 @@ def test_comparing_one_with_itself_or_with_what_is_no_checkpoint_is_refused_befo
     assert not (run / "a/eval").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_other_data_is_compared_on_the_rows_of_the_first_and_it_is_said(run, pico_data, pico, workplace):
     words = ("--data", pico_data, "--model", pico, "--batch-size", 8, "--max-steps", 1, "--out", "other")
     assert call("train", *words).code == 0

@@ -314,6 +314,7 @@ def test_a_server_that_lacks_a_model(kto: Command, place):
     assert (place / "a/eval/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_with_what_is_left(kto: Command, kto_started, place):
     """The server answers three and then keeps all waiting: those three are never asked again."""
     stuck = []

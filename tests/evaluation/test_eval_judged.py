@@ -344,6 +344,7 @@ def until(reached: Callable[[], bool], process: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_asks_only_what_was_not_answered(kto: Command, kto_started, place):
     with serving(stuck_after(3)) as server:
         process = kto_started("eval", "a", *judged(server, "--judge-workers", 1), cwd=place)
@@ -362,6 +363,7 @@ def test_killed_in_the_middle_it_asks_only_what_was_not_answered(kto: Command, k
     assert len([name for name in again if name in before]) == 1, "the one under way"
 
 
+@pytest.mark.slow
 def test_ctrl_c_waits_for_what_is_under_way_and_reports(kto: Command, kto_started, place):
     with serving(stuck_after(2)) as server:
         process = kto_started("eval", "a", *judged(server, "--judge-workers", 2), cwd=place)

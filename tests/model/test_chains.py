@@ -118,6 +118,7 @@ def test_new_adapters_go_onto_the_same_layers_as_without_the_first(tmp_path: Pat
     assert (layers_to_adapt(first, "all-linear"), set(linear_layers(first))) == expected
 
 
+@pytest.mark.slow
 def test_an_adapter_of_peft_with_a_head_of_its_own_is_started_from(kto, workplace: Path, pico: Path, pico_data: Path):
     """modules_to_save and rsLoRA, saved by peft: new adapters on it, and its weights merged, start from its numbers."""
     from peft import LoraConfig, get_peft_model
@@ -172,6 +173,7 @@ def test_an_adapter_merged_for_bfloat16_products_is_not_lost(tmp_path: Path, pic
 
 
 @pytest.mark.parametrize("flags", [["--lora-r", 2], ["--continue-adapter"], []], ids=str)
+@pytest.mark.slow
 def test_runs_in_bfloat16_start_at_their_reference(kto, workplace: Path, chains: Path, pico_data: Path, flags: list):
     words = ("--model", chains / "first", "--data", pico_data, *SHORT, "--dtype", "bfloat16", "--max-steps", 2)
     assert kto("train", *words, *flags, "--out", "run").code == 0
@@ -262,6 +264,7 @@ def test_both_adapters_opened_again_and_merged_are_one_model(chains: Path):
 
 
 @pytest.mark.parametrize("name", [*WAYS])
+@pytest.mark.slow
 def test_eval_gives_the_numbers_of_the_run(kto, workplace: Path, chains: Path, name: str):
     """Of the finished run and of a step of it: against the same reference, with both adapters."""
     run = Path(shutil.copytree(chains / name, workplace / "run"))

@@ -258,6 +258,7 @@ def test_merged_is_the_same_model(runs: Path, pico: Path):
         torch.testing.assert_close(CompletionScorer(model).score(some), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_eval_of_a_run_of_a_step_and_of_the_merged_model(runs: Path, kto, workplace: Path, pico_data: Path):
     cached = ("--data", pico_data, "--cache", runs / "cache", "--samples", 1, "--json")
     run = Path(shutil.copytree(runs / "finished", workplace / "run"))

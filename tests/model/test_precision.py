@@ -12,6 +12,7 @@ SHORT = ("--max-steps", 3, "--batch-size", 8, "--learning-rate", 1e-3, "--save-e
 
 
 @pytest.mark.parametrize("optimizer", ["bfloat16-pure", "adamw-8bit"])
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(given, workplace, optimizer):
     """The lower halves of the weights, or moments in 8 bits, come back from a checkpoint bit for bit."""
     flags = ("--dtype", "bfloat16-pure") if optimizer == "bfloat16-pure" else ("--optimizer", optimizer)

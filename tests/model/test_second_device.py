@@ -57,6 +57,7 @@ def check_steps(steps: dict[str, Any]) -> None:
         assert found["ways"] == ways, name
 
 
+@pytest.mark.slow
 def test_a_step_gives_the_cpus_numbers_and_waits_three_times(quick: dict[str, Any]):
     """Packed in one pass, in several micro-batches, checkpointed, with adapters, in bfloat16, and padded (where
     transformers itself waits, to look for packed sequences)."""

@@ -45,6 +45,7 @@ def test_a_continuation_reads_the_batch_before(seed: int):
 
 
 @needs_kernel
+@pytest.mark.slow
 def test_its_gradient_is_the_numeric_one():
     batch, _ = pack(conversations(3))
     some = [part.requires_grad_() for part in operands(batch, 1)]

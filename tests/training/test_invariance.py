@@ -96,6 +96,7 @@ def test_micro_batches_change_nothing(switches, budget):
     switches=st.sampled_from(("", "checkpointing", "lora", "checkpointing lora")),
     budget=st.sampled_from((1, 40, 120, 10_000)),
 )
+@pytest.mark.slow
 def test_trees_change_nothing(seed, switches, budget):
     """Prompts that continue one another up to five deep, packed with every prefix once: the naive step."""
     rows = one_step.tree_rows(ROWS, seed)

@@ -284,6 +284,7 @@ def test_training_sees_the_model_that_is_written(model, pico_data, workplace, mo
 # --- a template of the user's -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_chat_template(model, pico_data, workplace):
     """Given as a relative path and gone later: the run is resumed, finished and evaluated with its own copy."""
     (workplace / "mine.jinja").write_text("{{ 'Mine: ' }}" + template_of(model))

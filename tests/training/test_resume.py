@@ -153,6 +153,7 @@ def test_killed_precompute_redoes_only_what_was_not_stored(data, pico, tmp_path)
     assert call(*command, "--json").json["computed"] == 0
 
 
+@pytest.mark.slow
 def test_damaged_newest_checkpoint_is_said_and_the_one_before_it_used(unbroken, data, pico, tmp_path):
     """A flipped byte in the newest checkpoint's weights: said by name; the run still ends with the same bits."""
     process = spawn(*words(data, pico, tmp_path))

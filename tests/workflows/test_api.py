@@ -92,6 +92,7 @@ def test_a_dataset_needs_a_name_and_one_split():
         kto_cli.binarize(DatasetDict(train=dataset), out="x", screen=QUIET)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_trains_as_its_folder_does_and_is_copied_once(tmp_path, monkeypatch):
     """The same weights and the same fingerprint: the reference cache serves both."""
     from datasets import Dataset

@@ -151,6 +151,7 @@ def test_texts_and_template_of_ones_own(given_template, pico, pico_data, workpla
     assert evaluate("run", "--chat-template", "run/chat_template.jinja")["auc"] == metrics["auc"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_given_template_resumes(pico, pico_data, workplace):
     """The file may be gone: the run's own copy is the template as given, to the last byte, until it is finished."""
     Path("own.jinja").write_text((pico / "chat_template.jinja").read_text() + "\n")

@@ -108,6 +108,7 @@ def test_the_four_commands_speak_to_people_too(kto, workplace, built_in):
             assert "Next: kto" in ran.out, "each command names the next"
 
 
+@pytest.mark.slow
 def test_a_process_prints_one_json_object_and_nothing_else(kto_process, workplace, given):
     """What libraries print by themselves counts too, so this needs real processes."""
     short = ("--batch-size", 8, "--max-steps", 2)

@@ -78,6 +78,7 @@ def test_no_arguments_are_the_same_as_none_when_a_run_is_resumed(given, workplac
     assert call("train", "--resume", "--out", "run", "--chat-template-kwargs", "{}").code == 0
 
 
+@pytest.mark.slow
 def test_runs_that_are_compared_say_that_their_arguments_differ(given, workplace):
     for name, kwargs in (("off", ("--chat-template-kwargs", OFF)), ("plain", ())):
         call("train", *given, *SHORT, "--max-steps", 1, *kwargs, "--out", name)
