@@ -86,7 +86,7 @@ def test_every_group_has_a_module_and_a_line_in_the_readme(driver):
         assert f"{name}.py" in about
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_groups_run_on_a_cpu(driver, tmp_path):
     """The quick ones of all that needs no GPU, at the smallest sizes; equality is really checked."""
     quick = ("facts", "equality", "draws", "speed")

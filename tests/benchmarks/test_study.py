@@ -93,7 +93,7 @@ def test_keys_are_distinct():
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cell_trains_and_answers(tmp_path):
     """One cell: numbers of the validation, the curve, and what answers are like; no text of a row."""
     data, model = tmp_path / "data" / "hh1600", tmp_path / "model"

@@ -425,7 +425,7 @@ def test_a_judge_that_transformers_serves(kto: Command, place, url):
     assert "4 verdicts known" in again.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_two_processes_one_judges(kto: Command, place, tmp_path, monkeypatch):
     with serving(fair) as server:
         alone = kto("eval", "a", *judged(server, "--json")).json

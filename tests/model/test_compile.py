@@ -90,7 +90,7 @@ def test_compiled_layers_give_the_same_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "graphs"), [("llama", 1), ("gemma3", 2)])
+@pytest.mark.parametrize(("family", "graphs"), [("llama", 1), pytest.param("gemma3", 2, marks=pytest.mark.long)])
 def test_layers_on_a_gpu_are_whole_graphs(family: str, graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With flash attention, on the meta device, forward and backward: no graph breaks, and layers and batches of other
     segments share a graph (gemma3: one a kind of layer), whether keys and values are stored, read or neither."""

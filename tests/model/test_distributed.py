@@ -82,7 +82,7 @@ def test_a_step_of_two_machines_is_the_naive(tmp_path):
     check_steps(tmp_path / "step", sharded=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layers_travel_in_bfloat16(tmp_path):
     """The numbers are those of autocast over the full float32 weights: log-probs to the bit, gradients to 1e-5 of the
     largest; with adapters over a narrow base too. Norms, embeddings and what is kept at rest are float32."""
@@ -210,8 +210,8 @@ def test_finished_weights_are_rounded_under_fsdp2_as_by_one_process(tmp_path, pi
     assert differing < 0.001 * sum(value.numel() for value in one.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("state", [pytest.param("SHARDED_STATE_DICT", marks=pytest.mark.long), "FULL_STATE_DICT"])
+@pytest.mark.long
+@pytest.mark.parametrize("state", ["SHARDED_STATE_DICT", "FULL_STATE_DICT"])
 def test_adapters_under_fsdp2(runs, state):
     """LoRA on a sharded model trains like one process, goes on from its third step, and the adapter loads in one."""
     home, lora = runs.home / state, ["--lora-r", 4, "--learning-rate", 3e-3]

@@ -151,7 +151,9 @@ ACCELERATE = "accelerate.commands.launch --num_processes 2 --main_process_port 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("budget", "seed"), [(1, None), (96, None), (96, 5)])
+@pytest.mark.parametrize(
+    ("budget", "seed"), [*(pytest.param(budget, None, marks=pytest.mark.long) for budget in (1, 96)), (96, 5)]
+)
 def test_two_processes_change_nothing(tmp_path, budget, seed):
     """Two processes, in float64: both end with the naive step's weights, and know the same loss and z_ref; also where
     prompts continue one another (with a seed)."""

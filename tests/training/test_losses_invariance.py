@@ -266,7 +266,7 @@ def test_the_value_heads_gradient_is_clipped_apart_from_the_models(budget):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [1, 120])
+@pytest.mark.parametrize("budget", [pytest.param(1, marks=pytest.mark.long), 120])
 def test_two_processes_change_nothing(tmp_path, budget):
     """A pair's rows may lie on two processes; each process's own rows are part of a mean over all."""
     chosen = [

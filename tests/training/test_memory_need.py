@@ -35,9 +35,8 @@ def test_what_a_pass_keeps_is_predicted(name: str):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "29M" else pytest.mark.long) for name in LARGE]
-)
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.long
 def test_the_peak_of_a_step_is_predicted(name: str):
     """Within 15 %, above the model and its optimizer: gradients, activations (some hundred MB), the head."""
     words = [sys.executable, "tests/support/memory_steps.py", name, "2048"]

@@ -83,7 +83,13 @@ def kill_when(process: Any, reached: Callable[[], bool], *, delay: float = 0.0) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "instant", ["precompute", "first step", "checkpoint", "later checkpoint", "any", "final model"]
+    "instant",
+    [
+        "precompute",
+        "any",
+        "final model",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("first step", "checkpoint", "later checkpoint")),
+    ],
 )
 def test_killed_and_resumed_is_the_same_run(unbroken, data, pico, tmp_path, instant):
     """SIGKILL at an instant, `--resume`: the weights' hash and every recorded number are the unbroken run's."""

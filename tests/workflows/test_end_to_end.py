@@ -117,7 +117,7 @@ def test_a_process_prints_one_json_object_and_nothing_else(kto_process, workplac
     assert kto_process("eval", "run", "--samples", 1, "--json", cwd=workplace).json["rows"] == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_four_commands_as_typed_whole(kto_process, workplace):
     """Nothing shortened: the built-in sample, the built-in model, all steps, one process each."""
     results = {
