@@ -22,7 +22,7 @@ from benchmarks.study.worlds import World, builtin, stories
 from kto_cli.common.errors import KtoError
 
 STARTING = {"base": "the model", "sft": "the model after SFT"}
-QUICK_PAIRS, QUICK_PROMPTS = 96, 32
+QUICK_PAIRS, QUICK_PROMPTS = 64, 32
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,16 @@ def test_tables_hold_what_has_results(ran, tmp_path):
     assert "| kto, SFT first | 50.0 (0) | 100.0 (0) | 50.0 (0) | 50.0 (0) |  |" in tables["rates"]
 
 
+def test_each_condition_of_the_page_has_all_seeds():
+    """So that no table leaves one out, and none was run at settings that the page no longer names."""
+    found: dict[str, set[int]] = {}
+    for one in study("cells").read_results(study("page").STORIES):
+        if one["seed"] > 0:
+            found.setdefault(f"{one['table']} / {one['name']}", set()).add(one["seed"])
+    expected = {one.full_name for make in study("questions").QUESTIONS.values() for one in make()}
+    assert found == {name: set(study("trials").SEEDS) for name in expected}
+
+
 def quick(tmp_path: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "benchmarks.study", "all", "--quick", "--work", str(tmp_path), *arguments]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
