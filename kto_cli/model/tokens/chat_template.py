@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from kto_cli.common.errors import BadModel
@@ -204,13 +205,9 @@ class ChatTemplate:
     def _compile(self, offers: bool) -> None:
         """Compiles a template, unless plain chats come out otherwise than by `apply_chat_template`, which is slow."""
         try:
-            from transformers.utils.chat_template_utils import _compile_jinja_template
-
-            source = self._sources[offers]
-            template = _compile_jinja_template(source).environment.from_string(source)
+            template = _compiled(self._sources[offers])
         except Exception:  # noqa: BLE001
             return  # rendering the chats of the data reports the fault
-        template.globals = dict(template.globals)  # each rendering would copy the chain of maps
         tools = [{"role": TOOLS, "content": json.dumps([{"type": "function", "function": TOOL}])}] if offers else []
         turns = [{"role": role, "content": f" {PROBE} {role}\n"} for role in ("user", "assistant", "user")]
         trials = [([*tools, *chat], generation) for chat in (turns, turns[:1]) for generation in (False, True)]
@@ -218,6 +215,16 @@ class ChatTemplate:
         self._compiled[offers] = template
         if [str(self._text(*trial)) for trial in trials] != expected:
             del self._compiled[offers]
+
+
+@lru_cache(maxsize=8)
+def _compiled(source: str) -> Any:
+    """A template as transformers compiles it, apart from that of transformers."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    template = _compile_jinja_template(source).environment.from_string(source)
+    template.globals = dict(template.globals)  # each rendering would copy the chain of maps
+    return template
 
 
 def _said(role: str, *, calls: bool = False) -> Message:
