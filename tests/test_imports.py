@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, *, top: bool = False) -> set[str]:
     """Every module named in an import of the file, in function bodies too; with `top`, those run at import."""
     found: set[str] = set()
@@ -63,7 +69,7 @@ def imports(path: Path, *, top: bool = False) -> set[str]:
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
+    visit(tree_of(path))
     return found
 
 
@@ -252,7 +258,7 @@ def test_core_is_torch_and_the_standard_library(path):
 @pytest.mark.parametrize("path", CORE, ids=name_of)
 def test_core_touches_no_files(path):
     assert not roots(imports(path)) & {"pathlib", "os", "io", "shutil", "tempfile", "subprocess", "socket"}
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
     assert not [node for node in calls if isinstance(node.func, ast.Name) and node.func.id in ("open", "input")]
 
 
@@ -287,7 +293,7 @@ def test_only_screen_prints(path):
     """`--version` is the one exception: it must not wait for Rich."""
     if path == PACKAGE / "common" / "screen.py":
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             printed = node.func.id == "print" and path == APP and "__version__" in ast.unparse(node)
             assert node.func.id not in ("print", "Console") or printed, f"{path}:{node.lineno}"
@@ -299,7 +305,7 @@ def test_only_screen_prints(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_is_caught_blindly(path):
     """No bare `except`, no `except BaseException`, and no exception passed over in silence that is of any kind."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{path}:{node.lineno}"
             kind = ast.unparse(node.type)
