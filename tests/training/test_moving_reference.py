@@ -41,6 +41,10 @@ def moved(model: Any, step: int) -> None:
             weight += 0.02 * torch.randn(weight.shape, generator=generator)
 
 
+def out_of_memory(*_: Any) -> None:
+    raise torch.OutOfMemoryError
+
+
 SCHEDULES = {
     "a copy": ({"sync_reference_every": 3}, [0, 0, 0, 3, 3, 3, 6, 6]),
     "a mix": ({"sync_reference_every": 3, "sync_mix": 0.6}, [0, 0, 0, 3, 3, 3, 6, 6]),
@@ -51,7 +55,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_step_compares_with_the_right_weights(name):
+def test_a_step_compares_with_the_right_weights(name, monkeypatch):
     """Log-probs one row at a time, by models kept aside: a copy of the policy behind the step, or a mix of all such."""
     options, expected = SCHEDULES[name]
     loss = LossSettings(0.1, humanline=options.get("humanline", False))
@@ -68,6 +72,11 @@ def test_a_step_compares_with_the_right_weights(name):
                 for weight, old in zip(naive.parameters(), before.parameters(), strict=True):
                     weight.copy_(mix * weight + (1 - mix) * old)
             kept[done] = before = naive
+        if expected[done]:
+            with monkeypatch.context() as patched:
+                patched.setattr(engine, "batch", out_of_memory)
+                with pytest.raises(torch.OutOfMemoryError):
+                    synced.of_step(done, rows, stored, engine)
         found, policy = synced.of_step(done, rows, stored, engine), copy.deepcopy(model.state_dict())
         assert found is synced.of_step(done, rows, stored, engine), "as where memory ran out and the step is repeated"
         assert all(torch.equal(value, policy[name]) for name, value in model.state_dict().items())
@@ -122,7 +131,9 @@ def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
     return weights.read_bytes(), [{name: line[name] for name in line if name not in TIMINGS} for line in lines]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way in ("adapters", "ppo") else ()) for way in WAYS]
+)
 def test_a_resumed_run_has_the_same_bits(way, pico, pico_data, tmp_path):
     """Stopped behind step 4, before the reference becomes the policy of that step; its weights are in the checkpoint,
     and in no finished model."""
@@ -147,7 +158,10 @@ def test_a_reference_that_never_moves_is_a_run_without(pico, pico_data, tmp_path
     assert outcome(tmp_path / "plain") == outcome(tmp_path / "never")
 
 
-@pytest.mark.parametrize("flags", [("--humanline",), ("--loss", "dpo", "--sync-reference-every", 2)])
+@pytest.mark.parametrize(
+    "flags",
+    [("--humanline",), pytest.param(("--loss", "dpo", "--sync-reference-every", 2), marks=pytest.mark.slow)],
+)
 def test_the_model_given_at_first_scores_no_more_rows_than_compare_with_it(flags, pico, pico_data, tmp_path):
     """Those of two steps, and the validation rows; all others are scored by later references alone."""
     words = words_of(pico, pico_data, tmp_path, *flags, "--max-steps", 4)
