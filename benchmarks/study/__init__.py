@@ -5,6 +5,7 @@ cells         a cell is one `kto train`, and `kto eval` where asked: several at 
 tables        which cells answer which question
 page          docs/study.md: its tables, computed from results.jsonl and stories.jsonl
 paper         the authors' judged runs, from paper.jsonl
+z_ref         ways to estimate z_ref, from z_ref.jsonl; its own command line
 markdown      a table in Markdown
 
 Small worlds, whose reward is computed, so that answers of the trained model are scored exactly:

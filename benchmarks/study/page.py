@@ -12,6 +12,7 @@ from benchmarks.study.cells import read_results
 from benchmarks.study.markdown import markdown
 from benchmarks.study.paper import paper_tables
 from benchmarks.study.small_tables import small_tables
+from benchmarks.study.z_ref import z_ref_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/study.md"
@@ -43,7 +44,7 @@ def all_tables() -> dict[str, str]:
     """Tables of the page by name."""
     results = read_results(RESULTS)
     small = {f"stories-{name}": table for name, table in small_tables(read_results(STORIES)).items()}
-    return {name: make(results) for name, make in TABLES.items()} | paper_tables() | small
+    return {name: make(results) for name, make in TABLES.items()} | paper_tables() | small | z_ref_tables()
 
 
 def learning_rates(data: str) -> Callable[[Sequence[dict[str, Any]]], str]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.study.cells import read_results, rounded
+from benchmarks.study.markdown import markdown
 from kto_cli.common.screen import Screen
 from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.batches import pad
@@ -196,23 +197,18 @@ def measure(run: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def z_ref_tables(results: Path = RESULTS) -> dict[str, str]:
     """A table for each policy, by `z-ref-NAME`; and what is known of the policies, `z-ref`."""
     lines = read_results(results)
-    tables = {"z-ref": _table(("policy", "mean log-ratio, mismatched", "exact z", "SD of a pair", "KL by samples"), [
+    tables = {"z-ref": markdown(("policy", "mean log-ratio, mismatched", "exact z", "SD of a pair", "KL by samples"), [
         (one["policy"], f"{one['mean']:+.1f} ± {one['se']:.1f}", f"{one['exact']:.1f}", f"{one['sd']:.0f}",
          f"{one['kl']:.1f} ± {one['kl_se']:.1f}")
         for one in lines if "exact" in one
     ])}  # fmt: skip
     for policy in dict.fromkeys(one["policy"] for one in lines):
-        tables[f"z-ref-{policy}"] = _table(HEADER, [
+        tables[f"z-ref-{policy}"] = markdown(HEADER, [
             (one["estimator"], f"{one['mean']:.1f}", f"{one['bias']:+.1f}", f"{one['sd']:.1f}",
              f"{one['cosine']:.3f}", f"{one['lowest']:.3f}", f"{one['length']:.2f}")
             for one in lines if one["policy"] == policy and "estimator" in one
         ])  # fmt: skip
     return tables
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
