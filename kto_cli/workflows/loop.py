@@ -217,7 +217,7 @@ def _shown_if_stopped(loop: Loop) -> Iterator[None]:
         yield
     except Interrupted as stop:
         show(loop.record.rounds, loop.screen)
-        raise Interrupted(f"{stop} Or the same kto loop command, which goes on there.") from stop
+        raise Interrupted(f"{stop} The same kto loop command does all of it.") from stop
     except KtoError:
         show(loop.record.rounds, loop.screen)
         raise

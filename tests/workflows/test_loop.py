@@ -288,7 +288,7 @@ def test_ctrl_c_says_how_to_go_on(home, pico, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingEngine, "step", stopped)
     ran = call(*words(home, pico, "--rounds", 1, "--out", tmp_path / "out"))
     assert ran.code == 130
-    assert "Or the same kto loop command, which goes on there." in ran.err
+    assert "The same kto loop command does all of it." in ran.err
     assert call(*words(home, pico, "--rounds", 1, "--out", tmp_path / "out")).code == 0
     name = "round-1/run/model.safetensors"
     assert sha(tmp_path / "out" / name) == sha(home / "whole" / name)
