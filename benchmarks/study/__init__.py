@@ -7,6 +7,7 @@ page          docs/study.md: its tables, computed from results.jsonl and stories
 paper         the authors' judged runs, from paper.jsonl
 z_ref         ways to estimate z_ref, from z_ref.jsonl; its own command line
 markdown      a table in Markdown
+figure        reward against distance, as SVG
 
 Small worlds, whose reward is computed, so that answers of the trained model are scored exactly:
 

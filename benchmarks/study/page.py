@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.cells import read_results
+from benchmarks.study.figure import figure
 from benchmarks.study.markdown import markdown
 from benchmarks.study.paper import paper_tables
 from benchmarks.study.small_tables import small_tables
@@ -16,6 +17,7 @@ from benchmarks.study.z_ref import z_ref_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/study.md"
+FIGURE = REPOSITORY / "docs/images/study-reward-kl.svg"
 RESULTS = Path(__file__).with_name("results.jsonl")
 STORIES = Path(__file__).with_name("stories.jsonl")
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -30,7 +32,8 @@ HEADER = (
 
 
 def write_page() -> None:
-    """Writes the tables of the page anew, and leaves its text."""
+    """Writes the tables of the page and its figure anew, and leaves its text."""
+    FIGURE.write_text(figure(read_results(STORIES)), encoding="utf-8")
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

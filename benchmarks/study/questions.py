@@ -12,8 +12,8 @@ from benchmarks.study.trials import Condition
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 LIKELIHOOD_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 LOSSES = ("kto", "dpo", "bco", "apo-zero-unpaired", "ppo-offline", "slic", "csft", "sft")
-SHARES = (0.5, 0.1, 0.01)
-FLIPPED = (0.2, 0.4)
+SHARES = (0.5, 0.25, 0.1, 0.05, 0.01)
+FLIPPED = (0.1, 0.2, 0.3, 0.4)
 MOVING = ("mean-reward", "opposite-class")
 KTO, DPO = "family / kto, SFT first", "family / dpo, SFT first"
 ONES = {"lambda_d": 1.0, "lambda_u": 1.0}
@@ -95,7 +95,7 @@ def settings() -> list[Condition]:
 
     A ratio is lambda_d n_d / (lambda_u n_u): v1 allows 1 to 4/3, v5 1 to 3/2; `auto` takes the nearest of v1's to 1:1.
     """
-    found = [condition("settings", f"beta {beta:g}", KTO, beta=beta) for beta in (0.03, 0.3)]
+    found = [condition("settings", f"beta {beta:g}", KTO, beta=beta) for beta in (0.01, 0.03, 0.3, 1.0)]
     found += [condition("settings", f"batch {batch}", KTO, batch_size=batch) for batch in (8, 64)]
     ratios = {"1": 1.0, "4/3": 4 / 3, "3/2": 1.5, "2": 2.0}
     for variant, data, share, auto in (

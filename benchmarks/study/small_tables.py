@@ -73,7 +73,7 @@ def comparison(table: str, groups: dict[str, Group]) -> str:
         rows.append((
             said(group.condition, table), f"{group.found[0]['rate']:g}", percent(group.mean("reward")),
             percent(group.mean("reward_greedy")), said_against(group.condition, table) if own else "",
-            said_difference(own), f"{adjusted[name]:.3f}" if own else "", f"{group.mean('kl'):.0f}",
+            said_difference(own), said_p(adjusted.get(name)), f"{group.mean('kl'):.0f}",
             f"{group.mean('auc'):.3f}", f"{group.mean('margin'):+.1f}", f"{group.mean('tokens'):.0f}",
             f"{group.mean('ended'):.0%}", f"{group.mean('distinct'):.2f}",
         ))  # fmt: skip
@@ -130,6 +130,11 @@ def said_against(condition: Condition, table: str) -> str:
 def said_difference(one: Difference | None) -> str:
     """Such as "+1.2 [-0.3, +2.7]"."""
     return "" if one is None else f"{one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
+
+
+def said_p(p: float | None) -> str:
+    """Three digits, as far as they tell p from 0."""
+    return "" if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def percent(reward: float) -> str:

@@ -205,6 +205,18 @@ def test_tables_hold_what_has_results(ran, tmp_path):
     assert "| kto, SFT first | 50.0 (0) | 100.0 (0) | 50.0 (0) | 50.0 (0) |  |" in tables["rates"]
 
 
+def test_the_figure_has_each_rate_of_each_loss():
+    figure, page = study("figure"), study("page")
+    results = study("cells").read_results(page.STORIES)
+    reached = figure.points(results)
+    assert {loss: len(some) for loss, some in reached.items()} == dict.fromkeys(figure.LOSSES, 4)
+    assert min(reached["kto"])[0] < 2
+    assert max(reached["ppo-offline"])[0] > figure.FURTHEST
+    drawn = figure.figure(results)
+    assert all(f">{loss}<" in drawn for loss in figure.LOSSES)
+    assert all(f">{loss}<" in page.FIGURE.read_text(encoding="utf-8") for loss in figure.LOSSES)
+
+
 def test_each_condition_of_the_page_has_all_seeds():
     """So that no table leaves one out, and none was run at settings that the page no longer names."""
     found: dict[str, set[int]] = {}
