@@ -561,7 +561,7 @@ def test_all_parts_have_a_section_with_their_numbers(copied):
 
 
 @pytest.mark.parametrize("name", ["$x_{$", r"$\frac{$", "a\x00\x1b\nb", "x" * 300, "", " ", *HOSTILE])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_any_name_can_be_drawn(name):
     chart = interval_chart("n", "T", "d", [Measured(name, 0.1, [0, 0.2])], line=0, axis="a", source="s")
     assert chart is not None

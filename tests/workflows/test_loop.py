@@ -333,10 +333,10 @@ def test_people_label_and_the_same_command_goes_on(home, pico, tmp_path):
     assert {True, False} == set(labels.values())
 
 
-def models_in_memory() -> list[Any]:
+def models_in_memory() -> set[int]:
     from transformers import PreTrainedModel
 
-    return [type(each) for each in gc.get_objects() if issubclass(type(each), PreTrainedModel)]
+    return {id(each) for each in gc.get_objects() if issubclass(type(each), PreTrainedModel)}
 
 
 def test_prompts_of_a_dataset_stay_on_its_split_and_a_fair_judge_labels_and_compares(
@@ -344,16 +344,17 @@ def test_prompts_of_a_dataset_stay_on_its_split_and_a_fair_judge_labels_and_comp
 ):
     """No model of a step before is in memory when a round is evaluated."""
     out, run = tmp_path / "out", evaluate.run
-    monkeypatch.setattr(evaluate, "run", lambda *given: alive.extend(models_in_memory()) or run(*given))
-    alive: list[Any] = []
     request.addfinalizer(gc.enable)
     gc.collect()
     gc.disable()
+    others = models_in_memory()  # of tests before
+    alive: list[set[int]] = []
+    monkeypatch.setattr(evaluate, "run", lambda *given: alive.append(models_in_memory() - others) or run(*given))
     with serving(fair) as server:
         flags = ("--judge-url", server.url, "--judge-model", "judge-1", "--rounds", 1, "--max-new-tokens", 5)
         few = ("--n", 2, "--engine", "padded", "--samples", 4, "--no-curves", "--batch-size", 8)
         ran = call("loop", "--model", pico, "--data", pico_data, *flags, *few, "--out", out, "--json")
-    assert alive == []
+    assert alive == [set()]
     given, made = load_data_dir(pico_data), load_data_dir(out / "round-1/data")
     for split in ("train", "validation"):
         asked = {row.prompt_id for row in getattr(given, split)}
