@@ -114,6 +114,19 @@ def settings() -> list[Condition]:
     return found
 
 
+def moving() -> list[Condition]:
+    """Does a reference that moves earn more, with or without bounds on the log-ratio of a token?"""
+    copied, humanline = "the policy every 4 steps", "humanline, every step"
+    mixed: dict[str, Any] = {"sync_reference_every": 4, "sync_mix": 0.6}
+    late: dict[str, Any] = {"humanline": True, "sync_reference_every": 4}
+    return [
+        condition("moving", copied, KTO, rates=RATES, sync_reference_every=4),
+        condition("moving", "0.6 of the policy every 4 steps", KTO, rate_of=f"moving / {copied}", **mixed),
+        condition("moving", humanline, KTO, rates=RATES, humanline=True),
+        condition("moving", "humanline, every 4 steps", KTO, rate_of=f"moving / {humanline}", **late),
+    ]
+
+
 def condition(table: str, name: str, against: str, *, rates: tuple[float, ...] = (), rate_of: str = KTO,
               variant: str = "pairs", start: str = "sft", **given: Any) -> Condition:  # fmt: skip
     """A condition with its settings of `kto train`."""
@@ -127,4 +140,5 @@ QUESTIONS = {
     "ablation": ablation,
     "noise": noise,
     "settings": settings,
+    "moving": moving,
 }
