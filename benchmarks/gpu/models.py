@@ -22,8 +22,9 @@ from kto_cli.model.precision import keep_float32_gradients
 from kto_cli.model.rounded_weights import RoundedWeights, rounded_weights
 from kto_cli.model.scorer import CompletionScorer, ScorerCheck
 from kto_cli.model.stored_dtypes import StoredDtypes
-from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
+from kto_cli.training.offline_ppo_step import add_value_head
 from kto_cli.training.optimizer import make_optimizer
+from kto_cli.training.setup import engine_for
 from kto_cli.training.step import StepOutput, TrainingEngine
 
 TINY = os.environ.get("KTO_GPU_CHECK_TINY") == "1"
@@ -142,8 +143,7 @@ def make_engine(model: Any, way: Way, rows: list[EncodedRow], loss: LossSettings
         add_value_head(scorer, optimizer, seed=0)
         scorer.value_head.to(torch.promote_types(way.dtype, torch.float32))
     wrapped, optimizer = wrap(where, scorer, optimizer)
-    engine_class = OfflinePPOEngine if loss.kind.per_token else TrainingEngine
-    engine = engine_class(
+    engine = engine_for(loss)(
         where, wrapped, optimizer, token_budget=way.budget, max_grad_norm=1.0, rounded=rounded_of(model, way)
     )
     return Made(engine, scorer, checked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,11 @@ from torch import Tensor
 from kto_cli.core.batches import Batch
 from kto_cli.core.humanline import Bounds
 from kto_cli.core.logps import sequence_logps
-from kto_cli.core.loss_kinds import LossSettings
-from kto_cli.core.objectives import RunningMean
 from kto_cli.core.ragged import Ragged
-from kto_cli.core.rows import EncodedRow
 from kto_cli.core.statistics.metrics import logps_per_token
 from kto_cli.core.transfer import to_device
-from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.packed_pass import Past
-from kto_cli.training.step import StepOutput, TrainingEngine, values_of
+from kto_cli.training.step import StepInput, StepOutput, TrainingEngine, values_of
 
 
 class HumanlineEngine(TrainingEngine):
@@ -32,17 +28,10 @@ class HumanlineEngine(TrainingEngine):
         self._now = self._seen = self.zeros(0)
         """[2, rows] log-prob without bounds and tokens outside them, of a micro-batch and of the step so far."""
 
-    def passes(
-        self,
-        rows: Sequence[EncodedRow],
-        references: ReferenceLogps,
-        settings: LossSettings,
-        *,
-        running: RunningMean | None,
-        stop_asked: Callable[[], bool],
-    ) -> tuple[StepOutput, bool]:
+    def passes(self, asked: StepInput) -> tuple[StepOutput, bool]:
         """As `TrainingEngine.passes`; also measured are `clamp_fraction`, the share of completion tokens outside the
         bounds, and log-probs of a token without bounds."""
+        rows, references, settings = asked.rows, asked.references, asked.settings
         assert references.tokens is not None
         self._own, self._mismatched = (
             None if tokens is None else Bounds.of(settings, self._on_device(tokens))
@@ -50,7 +39,7 @@ class HumanlineEngine(TrainingEngine):
         )
         self._seen = self.zeros(2 * len(rows)).view(2, -1)
         references = references.summed_from_tokens()
-        output, finite = super().passes(rows, references, settings, running=running, stop_asked=stop_asked)
+        output, finite = super().passes(asked._replace(references=references))
         logps, outside = self.sum(self._seen)
         values = values_of(rows, references, settings, dtype=self.dtype)._replace(logps=logps)
         share = outside.sum().item() / values.lengths.sum().item()

@@ -63,15 +63,17 @@ def loss_kind(config: TrainConfig) -> LossKind:
 
 def _refuse_idle_reference(config: TrainConfig, kind: LossKind) -> None:
     """Refuses a reference that moves, or bounds around it, where the loss reads none."""
-    if config.humanline and (not kind.clamps or config.reference == "none"):
-        why = "reads no log-ratios" if kind.clamps or not kind.per_token else "clips ratios itself"
-        why = "may read other numbers than log-ratios" if is_custom(config.loss) else why
-        words = f"--loss {config.loss}{' --reference none' * (config.reference == 'none')}"
+    none = config.reference == "none"
+    words = f"--loss {config.loss}{' --reference none' * none}"
+    if config.humanline and (none or not kind.clamps):
+        if is_custom(config.loss):
+            why = "may read other numbers than log-ratios"
+        else:
+            why = "clips ratios itself" if kind.per_token else "reads no log-ratios"
         raise BadFlag(f"--humanline does nothing with {words}, which {why}.", "Leave it out.")
     if config.humanline and config.sft_weight:
         raise BadFlag("--sft-weight reads log-probs, which --humanline bounds.", "Leave one of them out.")
-    if config.sync_reference_every is not None and (not kind.reference or config.reference == "none"):
-        words = f"--loss {config.loss}{' --reference none' * (config.reference == 'none')}"
+    if config.sync_reference_every is not None and (none or not kind.reference):
         raise BadFlag(f"--sync-reference-every does nothing with {words}, which reads no reference.", "Leave it out.")
 
 

@@ -6,7 +6,7 @@ other, take the place of the rows' in step.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,9 @@ from kto_cli.core.ragged import Ragged
 from kto_cli.core.rows import EncodedRow, TokenSequence
 from kto_cli.core.transfer import to_device
 from kto_cli.model.distributed.processes import backward, unwrapped
-from kto_cli.model.logprobs.reference import ReferenceLogps
 from kto_cli.model.scorer import CompletionScorer
 from kto_cli.model.value_head import MAX_GRAD_NORM, ValueHead
-from kto_cli.training.step import StepOutput, TrainingEngine
+from kto_cli.training.step import StepInput, StepOutput, TrainingEngine
 
 
 class _Pass(NamedTuple):
@@ -38,21 +37,14 @@ class _Pass(NamedTuple):
 class OfflinePPOEngine(TrainingEngine):
     """An engine whose scorer has a value head."""
 
-    def passes(
-        self,
-        rows: Sequence[EncodedRow],
-        references: ReferenceLogps,
-        settings: LossSettings,
-        *,
-        running: RunningMean | None,
-        stop_asked: Callable[[], bool],
-    ) -> tuple[StepOutput, bool]:
+    def passes(self, asked: StepInput) -> tuple[StepOutput, bool]:
         """Values, advantages, gradient pass; as `TrainingEngine.passes`.
 
         Where a process's rows fit into one micro-batch, its gradient pass gives the values.
         """
+        rows, references, settings = asked.rows, asked.references, asked.settings
         assert references.tokens is not None
-        own, device, starts = [row.own for row in rows], self.accelerator.device, references.tokens.starts
+        own, device, starts = asked.own, self.accelerator.device, references.tokens.starts
         rounds = list(self.rounds(own, shares := self.micro_batches(own)))
         begun = self._pass(own, rounds[0][0], starts) if max(map(len, shares)) == 1 else None
         values = self._values(own, rounds, starts, begun)
@@ -74,7 +66,7 @@ class OfflinePPOEngine(TrainingEngine):
                 backward(self.accelerator, self.scorer, loss, last=last)
             if counted:
                 logps[found.places] = found.logps.detach().to(self.dtype)
-        logps[-1] = float(stop_asked())
+        logps[-1] = float(asked.stop_asked())
         logps = self.sum(logps)
         batch = batch._replace(logps=logps[:-1])
         ratios = Ragged(batch.logps - batch.references, starts).sums().to(self.dtype)

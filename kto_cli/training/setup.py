@@ -29,7 +29,7 @@ from kto_cli.training.loop import Counters, Run
 from kto_cli.training.memory import choose_token_budget
 from kto_cli.training.offline_ppo_step import OfflinePPOEngine, add_value_head
 from kto_cli.training.optimizer import make_optimizer
-from kto_cli.training.planned import rows_before_a_move
+from kto_cli.training.planned import needed_by
 from kto_cli.training.run.model_folder import ModelWriter
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
@@ -53,7 +53,7 @@ def set_up(
     `what` names its rows on the screen, where they are not those of a run, and all of the reference is needed.
     """
     config = settings.config
-    needed = Needed.by(settings.loss, None if what else rows_before_a_move(prepared.train, settings))
+    needed = Needed.by(settings.loss) if what else needed_by(prepared.train, settings)
     if lost := left_out(prepared.model, read_config(prepared.source.base).get("architectures") or ()):
         screen.warn(lost)
     if frozen := freeze_other_parts(prepared.model):

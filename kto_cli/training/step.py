@@ -39,6 +39,23 @@ from kto_cli.model.packed_pass import Past
 from kto_cli.model.rounded_weights import RoundedWeights
 
 
+class StepInput(NamedTuple):
+    """What a step is taken over; equal on all processes but for `stop_asked`."""
+
+    rows: Sequence[EncodedRow]
+    references: ReferenceLogps
+    settings: LossSettings
+    running: RunningMean | None
+    """Of the steps before, for the reference point `mean-reward`."""
+    stop_asked: Callable[[], bool]
+    """Whether this process was asked to stop."""
+
+    @property
+    def own(self) -> list[TokenSequence]:
+        """[rows] prompts with their own completions."""
+        return [row.own for row in self.rows]
+
+
 class StepOutput(NamedTuple):
     """Per row of the effective batch, in its order, on the CPU; equal on all processes."""
 
@@ -90,18 +107,10 @@ class TrainingEngine(DistributedScorer):
             running: of the steps before, for the reference point `mean-reward`.
         """
         with self.rounded:
-            output, finite = self.passes(rows, references, settings, running=running, stop_asked=stop_asked)
+            output, finite = self.passes(StepInput(rows, references, settings, running, stop_asked))
         return output._replace(gradient_norm=self._update(learning_rate, finite))
 
-    def passes(
-        self,
-        rows: Sequence[EncodedRow],
-        references: ReferenceLogps,
-        settings: LossSettings,
-        *,
-        running: RunningMean | None,
-        stop_asked: Callable[[], bool],
-    ) -> tuple[StepOutput, bool]:
+    def passes(self, asked: StepInput) -> tuple[StepOutput, bool]:
         """Context passes and gradient pass.
 
         Where a process's rows fit into one packed micro-batch, the gradient pass starts first: it gives the rows' own
@@ -111,7 +120,8 @@ class TrainingEngine(DistributedScorer):
         Returns:
             (the step's output, its gradient norm left 0; whether all its numbers are finite).
         """
-        own, device = [row.own for row in rows], self.accelerator.device
+        rows, references, settings, running, stop_asked = asked
+        own, device = asked.own, self.accelerator.device
         batch = values_of(rows, references, settings, dtype=self.dtype)
         partners = _partners(batch)
         shares = self.micro_batches(own, partners)

@@ -36,6 +36,7 @@ from kto_cli.training.dry_run.workload import (
     unique_prompt_tokens,
 )
 from kto_cli.training.loss_flags import control_texts
+from kto_cli.training.planned import needed_by
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.settings import RunSettings, resolve_options, run_settings
 from kto_cli.training.units import trained_rows
@@ -68,7 +69,8 @@ def run(flags: Mapping[str, Any], *, config_file: str | None, screen: Screen) ->
     announce_custom_loss(settings.loss, screen)
     probe, found = take_probe(prepared, settings, accelerator, screen)
     # after the probe, whose log-probs are in the cache now
-    missing, of_tokens = missing_sequences(prepared, settings), missing_tokens(prepared, settings)
+    needed = needed_by(prepared.train, settings)
+    missing, of_tokens = (lacking(prepared, needed, config) for lacking in (missing_sequences, missing_tokens))
     work = planned_work(prepared, settings, missing, of_tokens, packed=probe is not None and probe.packed)
     disk = _disk(prepared, settings, missing, of_tokens, probe)
     problems += found + _problems_of_disk(disk, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class LoopRecord:
         Raises:
             BadInput: names what differs.
         """
-        before, found = self._stored["settings"], _as_stored(now["settings"])
+        before, found = self._stored["settings"], json.loads(json.dumps(now["settings"]))  # as it is read back
         names = [name for name in {**before, **found} if name not in MAY_DIFFER]
         differing = [
             f"{name} ({before.get(name, 'default')}, now {found.get(name, 'default')})"
@@ -113,13 +114,6 @@ def _inputs(config: LoopConfig) -> dict[str, str]:
     if config.data is not None:
         found[f"the rows of {config.data}"] = load_data_dir(Path(config.data)).fingerprint
     return found
-
-
-def _as_stored(value: Any) -> Any:
-    """As it is read back."""
-    if isinstance(value, dict):
-        return {name: _as_stored(each) for name, each in value.items()}
-    return [*map(_as_stored, value)] if isinstance(value, (tuple, list)) else value
 
 
 def _today() -> str:

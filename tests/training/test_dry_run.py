@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import one_step
 import pytest
 import torch
 
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.common.words import readable
 from kto_cli.core.loss_kinds import LOSSES, LossSettings
 from kto_cli.core.plan import plan_epoch
+from kto_cli.core.weights import Weights
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.probe import SavedForBackward, bytes_of
+from kto_cli.training.planned import repeated_batches
+from kto_cli.training.settings import RunSettings
 
 SHORT = ("--batch-size", 6, "--save-every", 2, "--learning-rate", 1e-3)
 
@@ -192,7 +198,14 @@ def test_a_pass_over_the_rows_before_the_gradient_is_counted(loss, packed, budge
 def test_planned_batches_take_each_row_as_often_as_the_run_does():
     """5 rows in batches of 2 are 3 steps an epoch: 7 steps are two epochs and one batch of the third."""
     labels = [True, False, True, False, True]
-    planned = list(estimate.planned_batches(labels, batch_size=2, seed=0, total_steps=7))
+
+    class Rows(SimpleNamespace):
+        def __len__(self) -> int:
+            return len(self.labels)
+
+    config = TrainConfig(batch_size=2, seed=0, group_prompts=False)
+    settings = RunSettings(config, Weights(1.0, 1.0, 1.0), 1e-3, total_steps=7, save_every=1, eval_every=1)
+    planned = list(repeated_batches(Rows(labels=numpy.array(labels)), settings))
     assert [times for times, _ in planned] == [2, 2, 2, 1]
     assert sorted(row for times, batch in planned[:3] for row in batch) == [0, 1, 2, 3, 4]
     assert planned[3][1] == plan_epoch(labels, batch_size=2, seed=0, epoch=2)[0]

@@ -60,9 +60,8 @@ def step_metrics(
     else:
         per_token = logps_per_token(values)
     given = given or context(settings, values, mismatched)
-    found = dict(measured or {})
-    if "loss" not in found:
-        found = {"loss": batch_loss(settings, values, given).item(), **found}
+    measured = measured or {}
+    found = {} if "loss" in measured else {"loss": batch_loss(settings, values, given).item()}
     if kind.is_unpaired and settings.point != "zero":
         found |= {"z_ref": given.point.mean().item(), "z_ref_mean": given.mean}
         if settings.point == "mismatched":
@@ -82,7 +81,7 @@ def step_metrics(
     if len(values.winners):
         wins = (log_ratios[values.winners] - log_ratios[values.losers]).sign()
         found["paired_accuracy"] = ((wins + 1) / 2).mean().item()
-    return found | per_token | (measured or {})
+    return found | per_token | measured
 
 
 def logps_per_token(values: Values) -> dict[str, float]:

@@ -32,6 +32,12 @@ class KeptSides:
     roots: Flags
     """[2, rows] their conversation is there, on the validation side and on the training side."""
 
+    @classmethod
+    def nothing(cls, rows: int) -> KeptSides:
+        """Of no earlier dataset."""
+        none = numpy.zeros((4, rows), dtype=bool)
+        return cls(none[0], none[1], none[2:])
+
     def of_groups(self, roots: I8, groups: I8, used: Flags) -> Flags:
         """[2, rows] whether any row with the same root or of the same group is known from validation, and if not, from
         training."""

@@ -124,18 +124,16 @@ def split(
     hashed = below_threshold(root_keys, share, seed)
     if why_not := _no_split(roots, labels, official, free | ~used, hashed):
         hashed = numpy.zeros_like(hashed)
-    sides = numpy.zeros((2, len(prompts)), dtype=bool) if kept is None else kept.of_groups(roots, groups, used)
+    kept = KeptSides.nothing(len(prompts)) if kept is None else kept
+    sides = kept.of_groups(roots, groups, used)
     for_validation = sides[0] | (hashed & ~sides[1])
-    trained_on = numpy.zeros_like(used) if kept is None else kept.training
-    drawn = free & for_validation & ~trained_on
-    outvoted = numpy.zeros_like(used)
-    if clusters is not None:
-        outvoted = _of_training_clusters(drawn, free & ~for_validation, clusters, root_keys, sides[0], share, seed)
-        drawn = drawn & ~outvoted
-    within = drawn & _within_limit(drawn, roots, pairs, keys, most_of_a_root(share, int(free.sum())), seed)
+    drawn = free & for_validation & ~kept.training
+    outvoted = _of_training_clusters(drawn, free & ~for_validation, clusters, root_keys, sides[0], share, seed)
+    drawn = drawn & ~outvoted
+    within = _within_limit(drawn, roots, pairs, keys, most_of_a_root(share, int(free.sum())), seed)
     was = [below_threshold(before, share, seed) for before in (() if why_not else earlier_keys)]
     dropped = {
-        "kept_training": free & for_validation & trained_on,
+        "kept_training": free & for_validation & kept.training,
         "opening_validation": free & _any_of(was, free) & ~for_validation & ~sides[1],
         "near_duplicate_training": outvoted,
         "large_validation": drawn & ~within,
@@ -144,8 +142,7 @@ def split(
         dropped["few_validation"], within = within, numpy.zeros_like(within)
     validation = official | within
     left = used & ~validation & ~numpy.logical_or.reduce(list(dropped.values()))
-    members = [prompts, groups] if clusters is None else [prompts, groups, clusters]
-    dropped |= overlapping(left, validation, members, kept)
+    dropped |= overlapping(left, validation, prompts, groups, clusters, kept=kept)
     units = split_units(prompts, groups, clusters, used)
     unit_keys = smallest_keys(units, group_keys, used)[units]
     result = Split(validation, {name: flags for name, flags in dropped.items() if flags.any()}, unit_keys)
@@ -168,10 +165,12 @@ def _no_split(roots: I8, labels: NDArray[numpy.int8], official: Flags, free: Fla
 
 
 def _of_training_clusters(
-    drawn: Flags, training: Flags, clusters: I8, root_keys: U8, kept: Flags, share: float, seed: int
+    drawn: Flags, training: Flags, clusters: I8 | None, root_keys: U8, kept: Flags, share: float, seed: int
 ) -> Flags:
     """[rows] drawn rows of near-duplicate clusters that also have training rows, if the hash of the cluster's smallest
     root is not below the threshold and no row of it has `kept` its side."""
+    if clusters is None:
+        return numpy.zeros_like(drawn)
     count = int(clusters.max(initial=-1)) + 1
     members = {name: numpy.zeros(count + 1, dtype=bool) for name in ("drawn", "training", "kept")}
     for name, rows in (("drawn", drawn), ("training", training), ("kept", drawn & kept)):
@@ -208,18 +207,20 @@ def _any_of(flags: Sequence[Flags], like: Flags) -> Flags:
     return numpy.logical_or.reduce([numpy.zeros_like(like), *flags])
 
 
-def overlapping(left: Flags, validation: Flags, members: list[I8], kept: KeptSides | None = None) -> dict[str, Flags]:
+def overlapping(left: Flags, validation: Flags, *members: I8 | None, kept: KeptSides) -> dict[str, Flags]:
     """Rows of `left` that share a prompt, group or cluster (`members`, in this order) with a validation row.
 
     A row whose prompt was for validation in the dataset of `kept` has a reason too, if that prompt's rows are not here.
     """
     result = {}
-    for reason, numbers in zip(SHARED, members, strict=False):
+    for reason, numbers in zip(SHARED, members, strict=True):
+        if numbers is None:
+            continue
         shared = numpy.zeros(int(numbers.max(initial=-1)) + 2, dtype=bool)
         shared[numbers[validation]] = True
         shared[-1] = False  # read by the number -1, a row of no cluster
         result[reason] = left & shared[numbers]
-        if reason == SHARED[0] and kept is not None:
+        if reason == SHARED[0]:
             result[reason] |= left & kept.validation
         left = left & ~result[reason]
     return result

@@ -94,9 +94,8 @@ def reference_logps(
         keys, first, inverse = numpy.unique(every.keys, return_index=True, return_inverse=True)
     tokens, scored = None, 0
     if needed.tokens:
-        caches = open_token_cache(prepared, config), cache
+        caches, read = (open_token_cache(prepared, config), cache), needed.read_by_tokens(prepared.train)
         budget = prepared.token_budget
-        read = needed.read_by_tokens(prepared.train)
         tokens, scored = reference_token_logps(read, *caches, scorer, accelerator, screen, token_budget=budget)
 
     def stored() -> Tensor:
@@ -121,15 +120,12 @@ def reference_logps(
     computed_of_all = len(missing) + scored
     use = CacheUse(len(keys), computed_of_all, len(keys) - computed_of_all)
     found = _placed(values[torch.from_numpy(inverse)], needed, len(rows), trained)
-    if tokens is not None:
-        rows_read = torch.from_numpy(needed.trained(trained))
-        sums = torch.cat([found.own[rows_read], found.mismatched[rows_read]])[: len(tokens.lengths)]
-        refuse_other_sums(tokens, sums, cache, exact=prepared.precision.compute == torch.float32)
-        own, others = (tokens.take(part) for part in (slice(len(rows_read)), slice(len(rows_read), None)))
-        found = found._replace(tokens=_spread(own, rows_read, trained))
-        if needed.mismatched:
-            found = found._replace(mismatched_tokens=_spread(others, rows_read, trained))
-    return found, use
+    if tokens is None:
+        return found, use
+    read_rows = torch.from_numpy(needed.trained(trained))
+    sums = torch.cat([found.own[read_rows], found.mismatched[read_rows]])[: len(tokens.lengths)]
+    refuse_other_sums(tokens, sums, cache, exact=prepared.precision.compute == torch.float32)
+    return _with_tokens(found, tokens, read_rows, trained), use
 
 
 def _placed(logps: Tensor, needed: Needed, count: int, trained: int) -> ReferenceLogps:
@@ -140,6 +136,13 @@ def _placed(logps: Tensor, needed: Needed, count: int, trained: int) -> Referenc
         found.append(torch.full((count,), torch.nan, dtype=logps.dtype))
         found[-1][torch.from_numpy(places)] = values
     return ReferenceLogps(found[0], found[1])
+
+
+def _with_tokens(found: ReferenceLogps, tokens: Ragged, rows: Tensor, trained: int) -> ReferenceLogps:
+    """With the tokens of some training rows' own completions and, if there are more, of their mismatched ones."""
+    own, others = tokens.take(slice(len(rows))), tokens.take(slice(len(rows), None))
+    mismatched = _spread(others, rows, trained) if len(others.lengths) else None
+    return found._replace(tokens=_spread(own, rows, trained), mismatched_tokens=mismatched)
 
 
 def _spread(tokens: Ragged, rows: Tensor, count: int) -> Ragged:

@@ -5,14 +5,11 @@ Costs are in tokens through the model: a forward pass over a token costs 1, forw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from kto_cli.common.words import readable
 from kto_cli.core.packing import even_runs, packed_tokens
-from kto_cli.core.plan import plan_epoch, steps_in_epoch
 from kto_cli.core.prefix_order import lengths_of, prefix_order
 from kto_cli.core.rows import TokenSequence
 
@@ -91,36 +88,6 @@ def forward_tokens(sequences: Sequence[TokenSequence], *, token_budget: int, pac
         return sum(lengths_of(sequences)) - len(sequences)
     order = prefix_order(sequences)
     return packed_tokens(order, even_runs(order, token_budget))
-
-
-def planned_batches(
-    labels: Sequence[bool] | Tensor,
-    *groups: Sequence[int] | Tensor,
-    batch_size: int,
-    seed: int,
-    total_steps: int,
-    per_epoch: int | None = None,
-    partners: Tensor | None = None,
-) -> Iterator[tuple[int, list[int]]]:
-    """(how often it is taken, rows) of every effective batch of a run; whole epochs are planned once.
-
-    `groups`: prompts and conversations, and `partners`, as `plan_epoch` takes them. `per_epoch`: steps, where units are
-    pairs.
-
-    Rows of a later whole epoch are those of the first in another order, so sums over them are equal.
-    """
-    per_epoch = per_epoch or steps_in_epoch(len(labels), batch_size)
-
-    def plan(epoch: int) -> list[list[int]]:
-        return plan_epoch(labels, *groups, batch_size=batch_size, seed=seed, epoch=epoch, partners=partners)
-
-    epochs, rest = divmod(total_steps, per_epoch)
-    if epochs:
-        for batch in plan(0):
-            yield epochs, batch
-    if rest:
-        for batch in plan(epochs)[:rest]:
-            yield 1, batch
 
 
 def reference_bytes(sequences: int, micro_batches: int) -> int:

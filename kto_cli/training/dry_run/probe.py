@@ -20,8 +20,9 @@ from kto_cli.model.tokens.store import EncodedRows
 from kto_cli.model.tokens.validation_rows import ValidationRows
 from kto_cli.training.checks import refuse_nonfinite
 from kto_cli.training.dry_run import estimate
-from kto_cli.training.dry_run.workload import repeated_batches, row_tokens, step_tokens
+from kto_cli.training.dry_run.workload import row_tokens, step_tokens
 from kto_cli.training.loop import Run
+from kto_cli.training.planned import repeated_batches
 from kto_cli.training.run.model_folder import belonging_files
 from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.settings import RunSettings
@@ -83,7 +84,7 @@ def take_probe(
 def _batches_to_probe(prepared: Prepared, settings: RunSettings) -> tuple[list[int], list[list[int]]]:
     """The rows of the step with the most tokens, and those of the steps in the middle."""
     tokens = row_tokens(prepared.train, settings)
-    batches = [batch for _, batch in repeated_batches(prepared, settings)]
+    batches = [batch for _, batch in repeated_batches(prepared.train, settings)]
     batches.sort(key=lambda batch: int(tokens[batch].sum()))
     middle = max(0, (len(batches) - TYPICAL_STEPS) // 2)
     return batches[-1], batches[middle : middle + TYPICAL_STEPS]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy
-import torch
 from numpy.typing import NDArray
 
+from kto_cli.common.train_config import TrainConfig
 from kto_cli.core.objectives import needs_mismatched, needs_own_first
-from kto_cli.core.plan import steps_in_epoch
 from kto_cli.model.logprobs.needed import Needed
 from kto_cli.model.logprobs.prepare import Prepared
 from kto_cli.model.logprobs.reference import open_cache, open_token_cache, stored_logps
@@ -15,25 +14,8 @@ from kto_cli.model.logprobs.validation import QUICK_ROWS
 from kto_cli.model.tokens.store import EncodedRows, Sequences
 from kto_cli.training.dry_run import estimate
 from kto_cli.training.dry_run.estimate import TokenWork, forward_tokens
-from kto_cli.training.planned import rows_before_a_move
+from kto_cli.training.planned import repeated_batches
 from kto_cli.training.settings import RunSettings
-from kto_cli.training.units import partners_in, units_in
-
-
-def repeated_batches(prepared: Prepared, settings: RunSettings) -> list[tuple[int, list[int]]]:
-    """How often the run takes a step over a batch, and the batch's rows; together all its steps."""
-    config = settings.config
-    rows = prepared.train
-    groups = [rows.prompts, rows.conversations] if config.group_prompts else []
-    planned = estimate.planned_batches(
-        *map(torch.from_numpy, (rows.labels, *groups)),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        total_steps=settings.total_steps,
-        per_epoch=steps_in_epoch(*units_in(len(rows), config.batch_size, settings.kind)),
-        partners=partners_in(rows, settings.kind),
-    )
-    return list(planned)
 
 
 def step_tokens(rows: EncodedRows, settings: RunSettings, token_budget: int, *, packed: bool) -> tuple[int, int]:
@@ -64,7 +46,7 @@ def planned_work(
     rest = missing.take(numpy.array([at for at, key in enumerate(missing.keys) if key.tobytes() not in scored], "i8"))
     validation, budget = prepared.validated, prepared.token_budget
     own = mismatched = compared = 0
-    for times, batch in repeated_batches(prepared, settings):
+    for times, batch in repeated_batches(prepared.train, settings):
         rows = prepared.train.take(batch)
         both = step_tokens(rows, settings, budget, packed=packed)
         own, mismatched = own + times * both[0], mismatched + times * both[1]
@@ -82,31 +64,29 @@ def planned_work(
     )
 
 
-def missing_sequences(prepared: Prepared, settings: RunSettings) -> Sequences:
-    """The distinct sequences that the reference cache lacks."""
-    needed = Needed.by(settings.loss, rows_before_a_move(prepared.train, settings))
+def missing_sequences(prepared: Prepared, needed: Needed, config: TrainConfig) -> Sequences:
+    """The distinct sequences that are needed and that the reference cache lacks."""
     both = needed.sequences(prepared.reference_rows, len(prepared.train))
     keys, first = numpy.unique(both.keys, return_index=True)
-    stored = stored_logps(open_cache(prepared, settings.config), keys, both.completion_lengths[first])
+    stored = stored_logps(open_cache(prepared, config), keys, both.completion_lengths[first])
     return both.take(first[stored.isnan().numpy()])
 
 
-def missing_tokens(prepared: Prepared, settings: RunSettings) -> Sequences:
-    """The distinct completions whose single tokens' log-probs the cache lacks and the loss reads."""
-    needed = Needed.by(settings.loss, rows_before_a_move(prepared.train, settings))
+def missing_tokens(prepared: Prepared, needed: Needed, config: TrainConfig) -> Sequences:
+    """The distinct completions whose single tokens' log-probs are needed and that the cache lacks."""
     read = needed.read_by_tokens(prepared.train)
     if not needed.tokens:
         return read.take(numpy.zeros(0, "i8"))
     keys, first = numpy.unique(read.keys, return_index=True)
     lengths = read.completion_lengths[first]
-    stored = open_token_cache(prepared, settings.config).read(keys, lengths)
+    stored = open_token_cache(prepared, config).read(keys, lengths)
     return read.take(first[numpy.isnan(stored[numpy.cumsum(lengths) - lengths])])
 
 
 def run_tokens(prepared: Prepared, settings: RunSettings) -> int:
     """Of all rows and mismatched pairs of all steps, as metrics.jsonl counts them."""
     tokens = row_tokens(prepared.train, settings)
-    return sum(times * int(tokens[batch].sum()) for times, batch in repeated_batches(prepared, settings))
+    return sum(times * int(tokens[batch].sum()) for times, batch in repeated_batches(prepared.train, settings))
 
 
 def unique_prompt_tokens(rows: EncodedRows) -> int:

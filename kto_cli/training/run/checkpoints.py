@@ -24,6 +24,8 @@ from kto_cli.training.run.run_dir import RunDir
 from kto_cli.training.run.shards import Slice, Slices, slice_file, write_slices
 from kto_cli.training.run.step_folders import StepFolders
 
+MOMENTS = "optimizer.safetensors"
+"""The optimizer's state."""
 VALUE_HEAD = "value_head.safetensors"
 """Part of a checkpoint of offline PPO, and of no finished model."""
 REFERENCE = "reference.safetensors"
@@ -51,29 +53,25 @@ def save_snapshot(
     if sharding and sharding.sharded_files:
         _save_slices(directory, accelerator, model, writer, optimizer, state)
     else:
-        _save_whole(directory, engine, model, writer, state, reference)
+        # the main process writes everything; sharded tensors are gathered for it first
+        main, head = accelerator.is_main_process, processes.unwrapped(engine.scorer).value_head
+        weights = gathering.gathered_weights(model, keep=main)
+        moments = gathering.gathered_moments(optimizer, keep=main)
+        parts = {MOMENTS: moments, VALUE_HEAD: {} if head is None else head.state_dict(), REFERENCE: reference}
+        if main:
+            _save_whole(directory, model, writer, state, weights, parts)
     accelerator.wait_for_everyone()
 
 
 def _save_whole(
-    directory: RunDir,
-    engine: Any,
-    model: Any,
-    writer: ModelWriter,
-    state: dict[str, Any],
-    reference: Mapping[str, Tensor],
+    directory: RunDir, model: Any, writer: ModelWriter, state: dict[str, Any], weights: Any, parts: Mapping[str, Any]
 ) -> None:
-    """The main process writes everything; sharded tensors are gathered for it first."""
-    main, head = engine.accelerator.is_main_process, processes.unwrapped(engine.scorer).value_head
-    weights = gathering.gathered_weights(model, keep=main)
-    moments = gathering.gathered_moments(processes.unwrapped_optimizer(engine.optimizer), keep=main)
-    if main:
-        with directory.writing_step(state["step"], state) as (folder, _):
-            writer.write(folder, model, weights)
-            _write(moments, folder / "optimizer.safetensors")
-            for name, others in ((VALUE_HEAD, {} if head is None else head.state_dict()), (REFERENCE, reference)):
-                if others:
-                    _write(others, folder / name)
+    """The model's files and, beside them, one for each part that has tensors."""
+    with directory.writing_step(state["step"], state) as (folder, _):
+        writer.write(folder, model, weights)
+        for name, tensors in parts.items():
+            if tensors or name == MOMENTS:
+                _write(tensors, folder / name)
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -181,7 +179,7 @@ def load_snapshot(folder: Path, engine: Any, model: Any, *, trust_remote_code: b
         gathering.put_moments(optimizer, names, lambda *rows: slices.rows(f"optimizer.{rows[0]}", *rows[1:]))
         return
     load_weights(folder, model, trust_remote_code=trust_remote_code)
-    moments = read_tensors(folder / "optimizer.safetensors", "the optimizer's state")
+    moments = read_tensors(folder / MOMENTS, "the optimizer's state")
     gathering.put_moments(optimizer, list(moments), _rows_of(moments))
 
 
