@@ -11,7 +11,8 @@ from kto_cli.common.read import read_json
 from kto_cli.model import lora
 from kto_cli.model.written_files import SETTINGS, check_files
 
-INDEX = "model.safetensors.index.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""All weights, or the names of the files that they are in; the former first."""
 POINTER = b"version https://git-lfs"
 """First bytes of a file that Git LFS has not fetched."""
 TOKENIZER_FILES = ("tokenizer*.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.spm", "tekken.json")
@@ -114,12 +115,16 @@ def _pointers(folder: Path) -> Iterator[Path]:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """The model's safetensors files.
+    """The safetensors files that transformers loads, as far as they are there.
+
+    Others may lie beside them: a checkpoint's optimizer state and moving reference, the same weights in another layout.
 
     Raises:
         BadModel: there are none.
     """
     found = sorted(folder.glob("*.safetensors"))
+    named = {WEIGHTS} if (folder / WEIGHTS).is_file() else _named_by_index(folder)
+    found = [path for path in found if path.name in named] or found
     if not found:
         other = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pth", ".gguf")))
         hint = f"It has {other}; convert it to safetensors first." if other else "Is it a Hugging Face model folder?"
@@ -128,10 +133,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def _refuse_missing_shards(folder: Path) -> None:
-    if not (folder / INDEX).is_file():
-        return
-    index = read_json(folder / INDEX, "the index of the weights")
-    named = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
+    named = _named_by_index(folder)
     if outside := sorted(str(name) for name in named if Path(str(name)).name != name):
         raise BadModel(f"{folder / INDEX} names weights outside of the folder: {outside[0]}.", COPY_AGAIN)
     if missing := sorted(name for name in named if not (folder / name).is_file()):
@@ -139,6 +141,13 @@ def _refuse_missing_shards(folder: Path) -> None:
             f"{folder} lacks {len(missing)} of its {len(named)} files of weights: {', '.join(missing[:3])}.",
             "Copy them there; a model of the Hub is completed by the same command.",
         )
+
+
+def _named_by_index(folder: Path) -> set[Any]:
+    if not (folder / INDEX).is_file():
+        return set()
+    index = read_json(folder / INDEX, "the index of the weights")
+    return set(index.get("weight_map", {}).values()) if isinstance(index, dict) else set()
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from kto_cli.common import files
 from kto_cli.common.read import read_json
 from kto_cli.model import lora
-from kto_cli.model.folder import INDEX, read_config, weights_files
+from kto_cli.model.folder import INDEX, WEIGHTS, read_config, weights_files
 
 _IGNORED_KEYS = (
     "transformers_version",
@@ -54,7 +54,7 @@ def fingerprint(folder: Path) -> str:
         for name, path in files.files_below(folder).items():
             if path.suffix == ".py":
                 digest.update(f"\n{name} {files.file_sha256(path)}".encode())
-    if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
+    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
         digest.update(f"\n{INDEX} {files.file_sha256(folder / INDEX)}".encode())
     return digest.hexdigest()
 

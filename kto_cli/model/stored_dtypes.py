@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kto_cli.common.read import open_tensors
+from kto_cli.model.folder import weights_files
 
 _NAMES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -43,7 +44,7 @@ def stored_dtypes(folder: Path) -> StoredDtypes:
     """The dtypes in the safetensors files of a model folder; float32 where they name none that kto writes."""
     found: dict[str, torch.dtype] = {}
     sizes: Counter[torch.dtype] = Counter()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights_files(folder):
         with open_tensors(path, "the model's weights") as file:
             for name in file.keys():  # noqa: SIM118  (not a mapping)
                 part = file.get_slice(name)

@@ -27,11 +27,6 @@ __all__ = ["place", "runs"]
 TWO = "torch.distributed.run --standalone --nproc_per_node 2"
 
 
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch):
-    evaluated.leave_drawings_out(monkeypatch)
-
-
 @pytest.fixture
 def opened(monkeypatch) -> list[str]:
     """The models whose engine was opened, in order."""

@@ -36,8 +36,7 @@ FIRST = saying("Verdict: A")
 
 
 @pytest.fixture(autouse=True)
-def _undrawn(monkeypatch):
-    evaluated.leave_drawings_out(monkeypatch)
+def _no_keys(monkeypatch):
     for name in ("KTO_JUDGE_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

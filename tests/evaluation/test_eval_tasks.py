@@ -25,9 +25,8 @@ NONE = ("--samples", 0)
 
 
 @pytest.fixture
-def place(runs, tmp_path, monkeypatch) -> Any:
+def place(runs, tmp_path) -> Any:
     """The same runs, to be evaluated, with their cache and a folder of tasks."""
-    evaluated.leave_drawings_out(monkeypatch)
     folder = evaluated.copy_of(runs, tmp_path / "runs")
     choice_task(folder / "tasks")
     with evaluated.here(folder):

@@ -69,6 +69,17 @@ def test_a_step_of_a_run(place):
     assert not torch.equal(of("out"), of("a"))
 
 
+def test_a_step_beside_other_tensors(place):
+    """What a checkpoint also keeps, such as a reference that moved, is no weight of the model: its names are those of
+    the model, so that a server would read it in the model's place."""
+    given = ("--data", "set", "--model", "pico", "--batch-size", 8, "--learning-rate", 0.02, "--max-steps", 3)
+    ran = call("train", *given, "--save-every", 2, "--sync-reference-every", 1, "--sync-mix", 0.5, "--out", "moved")
+    assert ran.code == 0, ran.err
+    assert Path("moved/steps/step-000002/reference.safetensors").is_file()
+    assert call("export", "moved/steps/step-000002", "--to", "out").code == 0
+    assert files_of("out") == {*ALWAYS, "config.json", "model.safetensors"}
+
+
 def test_an_adapter(place):
     found = call("export", "lora", "--to", "out", "--json").json
     assert files_of("out") == {*ALWAYS, "adapter_config.json", "adapter_model.safetensors"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, error_line, make_dataset, save_pico_llama
-from evaluated import copy_of, here, leave_drawings_out, samples
+from evaluated import copy_of, here, samples
 from labelling import rows_of, running, served, served_items, write_lines
 from pyarrow import parquet
 
@@ -204,8 +204,7 @@ def test_ranks(row, rank):
 def evals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run `a` of one step, evaluated, and `b`, whose answers are others but to one prompt."""
     folder = tmp_path_factory.mktemp("evals")
-    with here(folder), pytest.MonkeyPatch.context() as patch:
-        leave_drawings_out(patch)
+    with here(folder):
         save_pico_llama(Path("pico"))
         make_dataset(Path(), 40, validation=0.2)
         flags = ("--data", "set", "--model", "pico", "--batch-size", 8, "--learning-rate", 0.02, "--max-steps", 1)

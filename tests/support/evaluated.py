@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from conftest import call, make_dataset, save_pico_llama
 
-from kto_cli.evaluation.report import curves, figures, interval_chart
-
 FEW = ("--max-new-tokens", 8, "--samples", 4)
 SHORT = (*FEW, "--engine", "padded")
 """Flags for few and short answers, without continuous batching, which takes a second to end."""
@@ -58,12 +56,6 @@ def place(runs: Path, tmp_path: Path) -> Iterator[Path]:
     folder = copy_of(runs, tmp_path / "runs")
     with here(folder):
         yield folder
-
-
-def leave_drawings_out(patch: pytest.MonkeyPatch) -> None:
-    """Charts without drawings, which take most of the time of a small evaluation."""
-    for module in (curves, figures, interval_chart):
-        patch.setattr(module, "draw", lambda *words, **sizes: "<svg></svg>")
 
 
 def copy_of(runs: Path, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from kto_cli.common.read import read_json
 from kto_cli.evaluation.export.origin import Origin
 from kto_cli.model import lora
 from kto_cli.model.distributed.gathering import round_weights
-from kto_cli.model.folder import INDEX
+from kto_cli.model.folder import INDEX, weights_files
 from kto_cli.model.load import load_tokenizer
 from kto_cli.model.source import ModelSource, load_source
 from kto_cli.model.stored_dtypes import StoredDtypes, stored_dtypes
@@ -23,7 +23,6 @@ from kto_cli.training.run.model_folder import GENERATION, ModelWriter, belonging
 TEMPLATES = ("chat_template*", "additional_chat_templates/*")
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 """Files of a base model that go with every model made from it."""
-NOT_WEIGHTS = ("optimizer.safetensors", lora.WEIGHTS)
 NAMES = ("_name_or_path", "name_or_path")
 """Keys of configs with the folder that something was loaded from."""
 
@@ -58,9 +57,8 @@ def _write_merged(folder: Path, source: ModelSource, dtype: str, trust_remote_co
 
 
 def _copy_whole(folder: Path, source: Path) -> None:
-    weights = [path for path in source.glob("*.safetensors") if path.name not in NOT_WEIGHTS]
     configs = [path for name in ("config.json", GENERATION, INDEX) if (path := source / name).is_file()]
-    _copy(folder, [*weights, *configs, *belonging_files(source), *_matching(source, TEMPLATES)], source)
+    _copy(folder, [*weights_files(source), *configs, *belonging_files(source), *_matching(source, TEMPLATES)], source)
 
 
 def _copy_adapter(folder: Path, source: ModelSource, origin: Origin) -> None:
