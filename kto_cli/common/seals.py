@@ -37,9 +37,13 @@ def unsealed(value: dict[str, Any]) -> tuple[dict[str, Any], bool | None]:
 
 
 def _seal_of(value: dict[str, Any]) -> str:
-    # as it will be read back: tuples are lists then, and keys are texts
-    read_back = json.loads(json.dumps(finite(value)))
-    return MARK + text_hash(json.dumps(read_back, sort_keys=True))
+    return MARK + text_hash(json.dumps(as_read_back(value), sort_keys=True))
+
+
+def as_read_back(value: dict[str, Any]) -> dict[str, Any]:
+    """An object as JSON gives it back: tuples are lists, keys are texts."""
+    found: dict[str, Any] = json.loads(json.dumps(finite(value)))
+    return found
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:

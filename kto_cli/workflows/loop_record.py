@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from kto_cli.common.errors import BadInput
 from kto_cli.common.files import file_sha256, finite
 from kto_cli.common.loop_config import LoopConfig
 from kto_cli.common.owner import LOCK
-from kto_cli.common.seals import read_sealed, write_sealed
+from kto_cli.common.seals import as_read_back, read_sealed, write_sealed
 from kto_cli.common.words import printable
 from kto_cli.data.dataset import load_data_dir
 from kto_cli.model.source import open_source
@@ -87,7 +86,7 @@ class LoopRecord:
         Raises:
             BadInput: names what differs.
         """
-        before, found = self._stored["settings"], json.loads(json.dumps(now["settings"]))  # as it is read back
+        before, found = self._stored["settings"], as_read_back(now["settings"])
         names = [name for name in {**before, **found} if name not in MAY_DIFFER]
         differing = [
             f"{name} ({before.get(name, 'default')}, now {found.get(name, 'default')})"
