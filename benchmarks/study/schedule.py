@@ -22,7 +22,7 @@ from benchmarks.study.worlds import World, builtin, stories
 from kto_cli.common.errors import KtoError
 
 STARTING = {"base": "the model", "sft": "the model after SFT"}
-QUICK_PAIRS, QUICK_PROMPTS = 64, 32
+QUICK_PAIRS, QUICK_PROMPTS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def run(table: str, setup: Setup, path: Path, *, jobs: int, seconds: float, most
     results, deadline, failed = Results(path, bench.world.name), time.monotonic() + seconds, 0
     wanted = with_rates_of(QUESTIONS[table]()[:most])
     if setup.quick:
-        wanted = [replace(one, rates=one.rates[1:3]) for one in wanted]
+        wanted = [replace(one, rates=one.rates[1:2]) for one in wanted]
     with contextlib.ExitStack() as stack:
         mapped = (
             map if jobs == 1 else stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))).map

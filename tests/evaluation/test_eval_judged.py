@@ -411,7 +411,6 @@ def test_two_checkpoints_against_the_same_other_side(kto: Command, place):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_undrawn")
 def test_a_judge_that_transformers_serves(kto: Command, place, url):
     """The built-in model was not made to judge: its nonsense is said to be that, and not asked for again."""
     flags = (*SHORT, "--samples", 2, "--judge-url", url, "--judge-model", MODEL)
