@@ -5,6 +5,7 @@ The environment is set before any test module is imported, because huggingface_h
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -19,13 +20,14 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE = REPOSITORY / "sample_data"
+_NUMBERS = itertools.count()
 _CACHES = tempfile.TemporaryDirectory(prefix="kto-tests-")
 os.environ["KTO_CACHE"] = f"{_CACHES.name}/kto"  # of fixtures that serve several tests; each test has its own
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-# Pico models gain nothing from threads, and on busy cores each operation waits for the slowest of them.
 # A run in the background of a shell starts with Ctrl-C ignored; the tests of it, and the processes they start, need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Pico models gain nothing from threads, and on busy cores each operation waits for the slowest of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -66,9 +68,10 @@ def error_line(ran: Ran) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_leaves_the_test(tmp_path_factory, monkeypatch):
-    """The reference cache and Hugging Face's own are in a folder that only this test has."""
-    away = tmp_path_factory.mktemp("away")
+def _nothing_leaves_the_test(monkeypatch):
+    """The reference cache and Hugging Face's own are in a folder that only this test has; it is made by who writes
+    there, as one of pytest's for each of thousands of tests takes a search through all of them."""
+    away = Path(_CACHES.name, f"test-{next(_NUMBERS)}")
     monkeypatch.setenv("KTO_CACHE", str(away / "kto"))
     monkeypatch.setenv("HF_HOME", str(away / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -24,11 +24,20 @@ class Phase:
     def __init__(self, what: str, total: int | None, done: int = 0, keeps: str = "") -> None:
         self.what, self.total, self.done, self.keeps = what, total, done, keeps
         self._before = done
-        self._began = time.monotonic()
+        self._began = self._advanced = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """Counts parts that are finished."""
+        self.done += count
+        self._advanced = time.monotonic()
 
     def line(self) -> str:
-        """Where it is: "reference log-probs: 1,200 of 8,196 (15 %), about 12 min left"."""
-        seconds = time.monotonic() - self._began
+        """Where it is: "reference log-probs: 1,200 of 8,196 (15 %), about 12 min left".
+
+        The time left is that of the parts left, less what the part under way has taken: it never grows while one is.
+        """
+        now = time.monotonic()
+        seconds = now - self._began
         if not self.total:
             count = f"{self.done:,}, " if self.done else ""
             return f"{self.what}: {count}{_duration(seconds)} so far"
@@ -36,7 +45,9 @@ class Phase:
         new = self.done - self._before
         if not new:
             return f"{line}, {_duration(seconds)} so far"
-        return f"{line}, about {_duration(seconds * (self.total - self.done) / new)} left"
+        part = (self._advanced - self._began) / new
+        left = part * (self.total - self.done) - min(part, now - self._advanced)
+        return f"{line}, about {_duration(left)} left"
 
     @contextmanager
     def told(self, say: Callable[[str], None]) -> Iterator[None]:

@@ -163,7 +163,7 @@ class Screen:
     def tick(self, count: int = 1) -> None:
         """Advances the open phase."""
         if self._phase is not None:
-            self._phase.done += count
+            self._phase.advance(count)
         if self._advance is not None:
             self._advance(count)
 

@@ -52,7 +52,7 @@ def show_step(screen: Screen, record: dict[str, Any], total: int, *, first: bool
         f"{record['step']:>5}/{total:<5}{record['loss']:7.4f}  {_point(record)}".ljust(43)
         + f"{_rewards(record)}       {_plain(record.get('saturated'), '4.0%')}  "
         f"{record['gradient_norm']:6.2g}  {record['learning_rate']:.1e}  "
-        f"{record['rows_per_second']:6.0f} {record['tokens_per_second']:10,.0f}  "
+        f"{_speed(record['rows_per_second']):>6} {_speed(record['tokens_per_second']):>10}  "
         f"{clock(record['eta_seconds'])}"
     )
     if "validation" in record:
@@ -98,9 +98,14 @@ def step_words(record: dict[str, Any]) -> list[str]:
         *([f"saturated {record['saturated']:.0%}"] if "saturated" in record else []),
         f"|grad| {record['gradient_norm']:.2g}",
         f"lr {record['learning_rate']:.1e}",
-        f"{record['rows_per_second']:.0f} rows/s",
-        f"{record['tokens_per_second']:,.0f} tokens/s",
+        f"{_speed(record['rows_per_second'])} rows/s",
+        f"{_speed(record['tokens_per_second'])} tokens/s",
     ]
+
+
+def _speed(value: float) -> str:
+    """A whole number, or two digits of a smaller one: a large model on a CPU takes seconds for a row."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def clock(seconds: float) -> str:

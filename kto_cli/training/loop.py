@@ -7,7 +7,6 @@ and three counters; everything else is a pure function of the step.
 from __future__ import annotations
 
 import signal
-import statistics
 import threading
 import time
 from collections import deque
@@ -81,8 +80,8 @@ class Run:
     """Of all rows so far, for the reference point `mean-reward`."""
     checkpointing: bool = False
     """Activations are recomputed because memory ran out."""
-    recent_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    """Of the last steps, for the estimate of the time left."""
+    begins: deque[float] = field(default_factory=deque)
+    """When the last steps began, for the estimate of the time left."""
     on_record: Sequence[Callable[[dict[str, Any]], None]] = ()
     """Called with each step's record: trackers, and the caller's own function."""
 
@@ -132,6 +131,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     settings, config = run.settings, run.settings.config
     rows = [run.rows[index] for index in batch]
     began = time.perf_counter()
+    run.begins.append(began)
     rate = settings.learning_rate * learning_rate_share(
         run.counters.step, total=settings.total_steps, warmup=config.warmup, schedule=config.schedule
     )
@@ -152,7 +152,6 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     references = run.references_of(batch, rows)
     refuse_nonfinite(output, rows, step=run.counters.step + 1, directory=run.directory)
     seconds = time.perf_counter() - began
-    run.recent_seconds.append(seconds)
     mismatched = needs_mismatched(settings.loss)
     tokens = sum(row.own.length + mismatched * row.mismatched.length for row in rows)
     run.running = output.given.running
@@ -168,7 +167,7 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
         "seconds": seconds,
         "rows_per_second": len(rows) / seconds,
         "tokens_per_second": tokens / seconds,
-        "eta_seconds": statistics.mean(run.recent_seconds) * (settings.total_steps - run.counters.step),
+        "eta_seconds": _seconds_a_step(run, seconds) * (settings.total_steps - run.counters.step),
     }
     if run.counters.step == 1:
         record |= distance_at_start(output, run.engine.scorer, run.screen, at_reference=run.starts_at_reference)
@@ -183,6 +182,15 @@ def _one_step(run: Run, batch: list[int], stop: threading.Event, show: Show) -> 
     if not last and run.counters.step % settings.save_every == 0:
         _save(run)
     return output.interrupted and not last
+
+
+def _seconds_a_step(run: Run, last: float) -> float:
+    """Mean over the last steps before this one, with the validation and checkpoints behind them: over ten, or as many
+    as lie between two validations. The first step knows only of itself (`last`)."""
+    while len(run.begins) > 1 + max(10, run.settings.eval_every):
+        run.begins.popleft()
+    steps = len(run.begins) - 1
+    return (run.begins[-1] - run.begins[0]) / steps if steps else last
 
 
 def start_checkpointing(run: Run) -> bool:

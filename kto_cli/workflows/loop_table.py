@@ -54,7 +54,7 @@ def show(rounds: Sequence[Numbers], screen: Screen) -> None:
     judged = any("win_rate" in one["eval"] for one in done)
     drawn = [_score(one, scored) for one in rounds if "rows" in one]
     names = ["round", "score" if scored else "desirable", "verdict", *(["win rate"] if judged else [])]
-    first = ["start", drawn[0], "", *([""] if judged else []), "", *_answers(done[0]["eval"]["start"]), ""]
+    start = ["start", drawn[0], "", *([""] if judged else []), "", *_answers(done[0]["eval"]["start"]), ""]
     rows = []
     for one in done:
         found = one["eval"]
@@ -62,16 +62,17 @@ def show(rounds: Sequence[Numbers], screen: Screen) -> None:
         score = drawn[one["round"]] if one["round"] < len(drawn) else ""
         shown = [found["kl"], *_answers(found), _interval(found["auc"], found["auc_interval"])]
         rows.append([one["round"], score, found["verdict"], *rate, *shown])
-    screen.table(TITLE, [*names, "KL", "tokens", "distinct-2", "AUC"], [first, *rows])
+    screen.table(TITLE, [*names, "KL", "tokens", "distinct-2", "AUC"], [start, *rows])
     screen.say(KL)
     last = done[-1]["eval"]
     if last["sentence"]:
         screen.say(f"Round {done[-1]['round']}: {last['sentence']}")
-    for one in [one for one in done if _pleases(one["eval"])][:1]:
-        found = one["eval"]
+    first = next((one for one in done if _pleases(one["eval"])), None)
+    if first is not None:
+        found = first["eval"]
         screen.warn(
-            f"Round {one['round']}: the judge prefers its answers, and against the start it has {found['verdict']}. It "
-            f"may have learned to please the judge: read the answers in {found['report']}"
+            f"Round {first['round']}: the judge prefers its answers, and against the start it has {found['verdict']}. "
+            f"It may have learned to please the judge: read the answers in {found['report']}"
         )
 
 

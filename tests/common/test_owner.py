@@ -80,10 +80,25 @@ def test_a_long_phase_says_where_it_is(monkeypatch):
     said: list[str] = []
     one = phase.Phase("reference log-probs", 120, done=20)
     with one.told(said.append):
-        one.done = 80
         one._began -= 60
+        one.advance(60)
         time.sleep(0.1)
     assert "reference log-probs: 80 of 120 (67%), about 40 s left" in said
+
+
+def test_the_time_left_does_not_grow_while_a_part_is_under_way(monkeypatch):
+    """Two of five parts took 10 s each, so three take 30 s; what the third has taken is off, up to 10 s."""
+    from kto_cli.common import phase
+
+    now = [0.0]
+    monkeypatch.setattr(phase.time, "monotonic", lambda: now[0])
+    one, said = phase.Phase("training", 5), []
+    for seconds, finished in ((8, 0), (10, 1), (20, 1), (26, 0), (80, 0)):
+        now[0] = float(seconds)
+        if finished:
+            one.advance(finished)
+        said.append(one.line().partition("%), ")[2])
+    assert said == ["8 s so far", "about 40 s left", "about 30 s left", "about 24 s left", "about 20 s left"]
 
 
 def test_a_stopped_phase_says_what_it_keeps():

@@ -142,6 +142,16 @@ def test_a_step_at_80_columns_loses_nothing(monkeypatch):
     assert "AUC 0.610 (1 row)" in text
 
 
+def test_a_slow_step_has_a_speed(monkeypatch):
+    """0.47 rows a second were shown as 0."""
+    slow = {**RECORD, "rows_per_second": 0.466, "tokens_per_second": 8.27}
+    for wide in (True, False):
+        shown = Narrow()
+        monkeypatch.setattr(shown.screen, "fits", lambda width, wide=wide: wide)
+        show_step(shown.screen, slow, 200, first=True)
+        assert re.search(r"\b0\.47\b.* 8\.3\b", " ".join(shown.lines))
+
+
 def test_a_run_is_repeated_on_its_own_data(tmp_path):
     """A run without --data stores null; from another folder, --config trained on whatever lay there."""
     path = tmp_path / "kto_config.json"

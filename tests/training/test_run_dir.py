@@ -7,12 +7,15 @@ import json
 import math
 import os
 import shutil
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import call, error_line
 
 from kto_cli.common.owner import owning
+from kto_cli.training import loop
 from kto_cli.training.run.run_dir import KEPT_STEPS, RunDir
 from kto_cli.training.step import TrainingEngine
 
@@ -158,6 +161,16 @@ def test_metrics_have_one_line_a_step_with_every_promised_number(finished):
     assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-4), "weights 1 and 1, every log-ratio 0: 1 - sigmoid(0)"
     assert lines[-1]["eta_seconds"] == 0
     assert {"rows", "loss", "margin", "auc"} <= set(lines[-1]["validation"])
+
+
+def test_the_time_left_counts_validation_and_checkpoints():
+    """Steps of 1 s, each fifth with a validation of 10 s: 3 s a step, which steps alone would put at 1 s."""
+    begins = deque([0.0])
+    for step in range(1, 21):
+        begins.append(begins[-1] + 1 + 10 * (step % 5 == 0))
+    run = SimpleNamespace(begins=begins, settings=SimpleNamespace(eval_every=5))
+    assert loop._seconds_a_step(run, last=1.0) == 3
+    assert loop._seconds_a_step(SimpleNamespace(begins=deque([0.0]), settings=run.settings), last=1.0) == 1
 
 
 def test_a_step_says_how_every_file_of_it_must_be(finished):
