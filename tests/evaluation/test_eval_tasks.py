@@ -52,7 +52,7 @@ def test_a_task_of_ones_own_is_run_on_both(kto: Command, place, monkeypatch):
     against = found["against_reference"]["colours"]
     for name, folder in (("policy", "a"), ("reference", "pico")):
         tokenizer, fallback = load_tokenizer(Path(folder), chat_template=None, trust_remote_code=False)
-        subject = running.TestedModel("x", load_model(Path(folder)), tokenizer, not fallback)
+        subject = running.BenchmarkModel("x", load_model(Path(folder)), tokenizer, not fallback)
         plan = running_plan("tasks")
         alone = running.run_tasks(plan, subject, running.BenchmarkSettings())["tasks"]["colours"]["value"]
         assert against[name] == alone, name
@@ -87,7 +87,7 @@ def test_a_conditional_model_is_asked_by_its_own_template(kto: Command, place, p
     for name, folder in (("policy", "csft"), ("reference", "pico")):
         tokenizer, _ = load_tokenizer(Path(folder), chat_template=None, trust_remote_code=False)
         asked_of[name] = tokenizer.chat_template
-        subject = running.TestedModel("x", load_model(Path(folder)), tokenizer, True)
+        subject = running.BenchmarkModel("x", load_model(Path(folder)), tokenizer, True)
         alone = running.run_tasks(running_plan("tasks"), subject, running.BenchmarkSettings())["tasks"]["colours"]
         assert against[name] == alone["value"], name
     assert "<|good|>" in asked_of["policy"]

@@ -28,7 +28,7 @@ from kto_cli.evaluation.benchmarks.compare import compare_tasks, paired_interval
 from kto_cli.evaluation.benchmarks.loading import load_task
 from kto_cli.evaluation.benchmarks.plan import PAPER, plan_tasks
 from kto_cli.evaluation.benchmarks.results import interval, read_results
-from kto_cli.evaluation.benchmarks.run import BenchmarkSettings, TestedModel, run_tasks
+from kto_cli.evaluation.benchmarks.run import BenchmarkModel, BenchmarkSettings, run_tasks
 from kto_cli.model.load import load_model, load_tokenizer
 
 COLOURS = ["red", "dark green", "blue and white"]
@@ -81,9 +81,9 @@ def few(monkeypatch) -> None:
 
 
 @pytest.fixture
-def subject(pico) -> TestedModel:
+def subject(pico) -> BenchmarkModel:
     """A model that answers at random, with a chat template."""
-    return TestedModel(
+    return BenchmarkModel(
         "pico", load_model(pico), load_tokenizer(pico, chat_template=None, trust_remote_code=False)[0], True
     )
 
@@ -103,7 +103,7 @@ def test_questions_are_rendered_with_the_arguments_of_the_template(subject):
         assert run._wrapped(asked, BenchmarkSettings()).apply_chat_template(chat).endswith(end)
 
 
-def plainly(subject: TestedModel) -> TestedModel:
+def plainly(subject: BenchmarkModel) -> BenchmarkModel:
     return subject._replace(own_template=False)
 
 
@@ -132,7 +132,7 @@ def word_task(folder: Path, answers: list[str], name: str = "words") -> Path:
     return folder
 
 
-def ran(folder: Path, subject: TestedModel, *names: str, **options: Any) -> dict[str, Any]:
+def ran(folder: Path, subject: BenchmarkModel, *names: str, **options: Any) -> dict[str, Any]:
     keys = {key: options.pop(key) for key in ("limit", "batch_size", "seed") if key in options}
     return run_tasks(plan_tasks(names, folder=folder), subject, BenchmarkSettings(**keys), **options)
 
@@ -140,7 +140,7 @@ def ran(folder: Path, subject: TestedModel, *names: str, **options: Any) -> dict
 # --- naive answers -----------------------------------------------------------------------------
 
 
-def prompt_of(subject: TestedModel, question: str, shots: list[tuple[str, str]] = []) -> str:  # noqa: B006
+def prompt_of(subject: BenchmarkModel, question: str, shots: list[tuple[str, str]] = []) -> str:  # noqa: B006
     """What the model reads before it answers."""
     if not subject.own_template:
         return "".join(f"{asked} {answered}\n\n" for asked, answered in shots) + question
@@ -149,12 +149,12 @@ def prompt_of(subject: TestedModel, question: str, shots: list[tuple[str, str]] 
     return subject.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
 
-def ids_of(subject: TestedModel, text: str) -> list[int]:
+def ids_of(subject: BenchmarkModel, text: str) -> list[int]:
     """A chat template writes the first token itself; plain text gets what the tokenizer puts before it."""
     return subject.tokenizer(text, add_special_tokens=not subject.own_template).input_ids
 
 
-def naive_choice(subject: TestedModel, question: str, shots: list[tuple[str, str]] = []) -> int:  # noqa: B006
+def naive_choice(subject: BenchmarkModel, question: str, shots: list[tuple[str, str]] = []) -> int:  # noqa: B006
     """The completion with the highest summed log-prob, one sequence at a time."""
     prompt, gap, sums = prompt_of(subject, question, shots), "" if subject.own_template else " ", []
     for choice in COLOURS:
@@ -165,7 +165,7 @@ def naive_choice(subject: TestedModel, question: str, shots: list[tuple[str, str
     return sums.index(max(sums))
 
 
-def naive_answer(subject: TestedModel, question: str) -> str:
+def naive_answer(subject: BenchmarkModel, question: str) -> str:
     ids = torch.tensor([ids_of(subject, prompt_of(subject, question))])
     with torch.no_grad():
         output = subject.model.generate(ids, max_new_tokens=6, do_sample=False, pad_token_id=0)
@@ -381,11 +381,11 @@ def made_up(monkeypatch) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def small() -> TestedModel:
+def small() -> BenchmarkModel:
     """The built-in model: 512 tokens of context."""
     folder = SAMPLE / "model"
     tokenizer, _ = load_tokenizer(folder, chat_template=None, trust_remote_code=False)
-    return TestedModel("small", load_model(folder), tokenizer, True)
+    return BenchmarkModel("small", load_model(folder), tokenizer, True)
 
 
 def test_the_papers_shots_and_tasks():

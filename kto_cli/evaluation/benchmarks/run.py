@@ -27,7 +27,7 @@ LAYOUT = 1
 """Version of cached results; others are not read."""
 
 
-class TestedModel(NamedTuple):
+class BenchmarkModel(NamedTuple):
     """The model to test."""
 
     fingerprint: str
@@ -54,7 +54,7 @@ class BenchmarkSettings(NamedTuple):
 
 def run_tasks(
     plan: Plan,
-    subject: TestedModel,
+    subject: BenchmarkModel,
     settings: BenchmarkSettings,
     *,
     cache: Path | None = None,
@@ -86,7 +86,7 @@ def _about_template(own: bool) -> str:
     return "Benchmarks: plain text, for the model has no chat template of its own."
 
 
-def _wrapped(subject: TestedModel, settings: BenchmarkSettings) -> Any:
+def _wrapped(subject: BenchmarkModel, settings: BenchmarkSettings) -> Any:
     """The model wrapped for lm-eval, with a copy of the tokenizer (lm-eval sets its padding)."""
     import torch
     from lm_eval.models.huggingface import HFLM
@@ -115,7 +115,7 @@ class _Ready(NamedTuple):
     loaded: dict[str, Any]
 
 
-def _get_ready(asked: Asked, plan: Plan, subject: TestedModel, settings: BenchmarkSettings, model: Any) -> _Ready:
+def _get_ready(asked: Asked, plan: Plan, subject: BenchmarkModel, settings: BenchmarkSettings, model: Any) -> _Ready:
     task = (subject.own_template and asked.benchmark.chat_task) or asked.benchmark.task
     with code_allowed(asked.runs_code):
         loaded = load_task(plan, task, asked, settings.seed)
@@ -126,7 +126,7 @@ def _get_ready(asked: Asked, plan: Plan, subject: TestedModel, settings: Benchma
 def _result(
     ready: _Ready,
     plan: Plan,
-    subject: TestedModel,
+    subject: BenchmarkModel,
     settings: BenchmarkSettings,
     model: Any,
     cache: Path | None,
@@ -161,7 +161,7 @@ def _result(
 
 
 def _key(
-    ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: TestedModel, settings: BenchmarkSettings
+    ready: _Ready, documents: dict[str, list[str]], plan: Plan, subject: BenchmarkModel, settings: BenchmarkSettings
 ) -> str:
     """Cache key: everything a result depends on; for the user's own tasks also the files beside them."""
     own = sorted(path for path in plan.folder.rglob("*") if path.is_file()) if plan.folder else []
@@ -186,7 +186,7 @@ def _key(
 
 
 def _evaluate(
-    loaded: dict[str, Any], model: Any, subject: TestedModel, settings: BenchmarkSettings, asked: Asked
+    loaded: dict[str, Any], model: Any, subject: BenchmarkModel, settings: BenchmarkSettings, asked: Asked
 ) -> tuple[dict[str, Any], list[str]]:
     """lm-eval's results and warnings. `simple_evaluate` would load the tasks again and inspect the machine (3 s)."""
     from lm_eval.evaluator import evaluate

@@ -11,7 +11,7 @@ from kto_cli.common.screen import Screen
 from kto_cli.common.words import plural
 from kto_cli.evaluation.benchmarks.compare import compare_tasks
 from kto_cli.evaluation.benchmarks.plan import Plan, plan_tasks
-from kto_cli.evaluation.benchmarks.run import BenchmarkSettings, TestedModel, run_tasks
+from kto_cli.evaluation.benchmarks.run import BenchmarkModel, BenchmarkSettings, run_tasks
 from kto_cli.model.logprobs.prepare import Prepared
 
 
@@ -31,7 +31,7 @@ def examine(
     plan: Plan, config: EvalConfig, prepared: Prepared, model: Any, tokenizer: Any, weights: str, screen: Screen
 ) -> dict[str, Any]:
     """Runs the tasks on one model, asked by its tokenizer's chat template."""
-    subject = TestedModel(
+    subject = BenchmarkModel(
         f"{weights} {prepared.dtype}",
         model,
         tokenizer,
