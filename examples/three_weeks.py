@@ -123,8 +123,14 @@ def write_logs(folder: Path, logs: list[list[Thumb]], most: int) -> list[Path]:
         with paths[-1].open("w", encoding="utf-8", newline="") as file:
             lines = csv.writer(file)
             lines.writerow((*Thumb._fields, "model"))
-            lines.writerows((*row, f"week{week - 1}" if week > 1 else "base") for row in rows[:most])
+            lines.writerows((*row, f"week{week - 1}" if week > 1 else "base") for row in evenly(rows, most))
     return paths
+
+
+def evenly(rows: list[Thumb], most: int) -> list[Thumb]:
+    """At most so many of the rows, from all over the log: its first ones may all be of one kind."""
+    count = min(most, len(rows))
+    return [rows[place * len(rows) // count] for place in range(count)]
 
 
 # --- stand-ins for people and for a judge -------------------------------------------------------

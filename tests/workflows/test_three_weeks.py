@@ -103,6 +103,13 @@ def test_folders_are_those_of_the_place_where_the_script_starts(script, tmp_path
         assert f"{folder} has no halueval/general_data.json" in capsys.readouterr().err
 
 
+def test_rows_are_taken_from_all_over_a_log(script):
+    """Three of seven are those at 0, 7 / 3 and 14 / 3; of few rows all are taken."""
+    assert script.evenly(list("abcdefg"), 3) == ["a", "c", "e"]
+    assert script.evenly(list("ab"), 3) == ["a", "b"]
+    assert script.evenly([], 3) == []
+
+
 def tastes(script: ModuleType) -> dict[str, Any]:
     """Two people who differ now and then."""
     rows = [row for log in script.built_in_logs() for row in log]
