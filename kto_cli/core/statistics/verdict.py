@@ -180,7 +180,7 @@ def _unclear(found: Numbers, steps: Steps, beta: float) -> str | None:
             "the validation prompts of another kind than those trained on?"
         )
     few = f"Only {found['rows']} validation rows: more of them narrow the interval." if found["rows"] < FEW_ROWS else ""
-    return "the validation AUC is not reliably above 0.5 (chance). " + (
+    return f"the validation AUC is not reliably above 0.5 (chance: p above {SURE:g}). " + (
         few or "Train longer, or check the labels of some rows."
     )
 
