@@ -302,7 +302,7 @@ def test_a_server_that_lacks_a_model(kto: Command, place):
         error = error_line(kto("eval", "a", *FEW, "--engine", server.url))
         assert "no such model: a. It lists pico." in error
         asked = [asked["model"] for asked in server.asked]
-        assert asked == ["pico"] * 4 + ["kto/no-such-model"], "the reference has answered, and that is kept"
+        assert asked == ["pico"] * 4 + ["kto: no such model"], "the reference has answered, and that is kept"
         server.models.append("a")
         assert kto("eval", "a", *FEW, "--engine", server.url).code == 0
         assert len(server.asked) == 9

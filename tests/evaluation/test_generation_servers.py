@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from kto_cli.common.errors import BadInput, BadModel
 from kto_cli.data.formats.tool_calls import calls_json
 from kto_cli.data.texts import api_messages, turn_text
 from kto_cli.evaluation.answers.choose import choose
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question
-from kto_cli.evaluation.answers.server import Server
+from kto_cli.evaluation.answers.server import NO_MODEL, Server
 from kto_cli.evaluation.answers.vllm import AT_ONCE, Vllm
 
 DECODING = Decoding(max_new_tokens=6, temperature=0.5, top_p=0.8)
@@ -40,6 +41,12 @@ def not_to_be_loaded():
 
 def subject_of(name="runs/checkpoint", **other) -> AnsweringModel:
     return AnsweringModel(name, Path("/models/checkpoint"), Words(), (2, 7), 16, not_to_be_loaded, **other)
+
+
+def test_the_name_of_no_model_is_not_looked_for_on_the_hub():
+    """`transformers serve` tried for minutes without network."""
+    with pytest.raises(HFValidationError):
+        validate_repo_id(NO_MODEL)
 
 
 # --- vLLM ---------------------------------------------------------------------------------------

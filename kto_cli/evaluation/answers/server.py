@@ -14,7 +14,8 @@ from kto_cli.data.texts import turn_text
 from kto_cli.evaluation.answers.records import Answer, AnsweringModel, Decoding, Question, answerable, prompt_seed
 from kto_cli.evaluation.server.client import ServerFault
 
-NO_MODEL = "kto/no-such-model"
+NO_MODEL = "kto: no such model"
+"""A name that no server has, and that none looks for on the Hub: a name of the Hub has no colon and no space."""
 ENDED = ("stop", "tool_calls")
 """Reasons to finish that are the model's own."""
 IN_FLIGHT = 8
