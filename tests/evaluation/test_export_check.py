@@ -185,7 +185,7 @@ def noisy(rows, noise):
     return [row + noise * torch.randn(row.shape, generator=random, dtype=torch.float64) for row in rows]
 
 
-GOOD = Fit(answers=10, same=10, base_same=2, regret=0.0, base_regret=0.3, prompts_differ=0)
+GOOD = Fit(answers=10, same=10, base_same=2, regret=0.0, base_regret=0.3, prompts_differ=0, difference_se=0.02)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.015, 0.12, 0.25])
@@ -264,12 +264,34 @@ def test_rounding_is_told_from_a_part_of_what_was_trained(difference, change, sh
 )
 def test_verdicts_by_answers_alone(same, base_same, regret, base, differ, word):
     """By regret; where that is alike, by answers that are all of one of the two."""
-    assert served_verdict(None, Fit(10, same, base_same, regret, base, differ)).word == word
+    assert served_verdict(None, Fit(10, same, base_same, regret, base, differ, 0.0)).word == word
+
+
+def regrets(*each: float) -> list[torch.Tensor]:
+    """Of answers of 41 tokens, one of which has all of it."""
+    return [torch.tensor([value, *[0.0] * 40]) for value in each]
+
+
+def test_regrets_of_a_few_tokens_decide_nothing():
+    """SmolLM2-135M-Instruct: one answer of ten, spelled otherwise, held most of both regrets; it was the base's word
+    for word, and the export of a short run was called its base."""
+    unlike = fit(regrets(8.4, 0.3, 0.1, 0.3), regrets(0.0, 0.4, 0.2, 0.4), same=0, base_same=1, prompts_differ=0)
+    assert unlike.regret - unlike.base_regret > 0.01
+    assert served_verdict(None, unlike).word == "unsure"
+    alike = fit(regrets(1.0, 1.1, 0.9), regrets(0.1, 0.2, 0.1), same=0, base_same=0, prompts_differ=0)
+    assert served_verdict(None, alike).word == "base"
+
+
+def test_the_standard_error_of_regrets_is_the_jackknifes():
+    """Means without each of 1, 2, 3 are 2.5, 2, 1.5, of variance 1/6: sqrt(2 * 1/6)."""
+    one, other = [torch.tensor([value]) for value in (1.0, 2.0, 3.0)], [torch.zeros(1)] * 3
+    found = fit(one, other, same=0, base_same=0, prompts_differ=0)
+    assert found.difference_se == pytest.approx((1 / 3) ** 0.5)
 
 
 def test_log_probs_of_answers_decide_only_where_answers_do_not():
     trained, base = rows_of()
-    alike, apart = Fit(10, 5, 5, 0.001, 0.001, 0), Fit(10, 5, 2, 0.0, 0.3, 0)
+    alike, apart = Fit(10, 5, 5, 0.001, 0.001, 0, 0.0), Fit(10, 5, 2, 0.0, 0.3, 0, 0.02)
     for served, word in ((trained, "trained"), (base, "base"), ([row - 3 for row in base], "unsure")):
         assert served_verdict(None, alike, agreement(served, trained, base)).word == word
     assert served_verdict(None, apart, agreement(base, trained, base)).word == "trained"
@@ -277,8 +299,8 @@ def test_log_probs_of_answers_decide_only_where_answers_do_not():
 
 def test_right_weights_with_answers_of_another_kind_mean_the_template():
     right = Agreement(300, 0.01, 0.3, 0.3, 1.0, 0.01)
-    assert served_verdict(right, Fit(10, 0, 0, 0.4, 0.5, 10)).word == "template"
-    assert served_verdict(right, Fit(10, 6, 0, 0.02, 0.5, 0)).word == "trained"
+    assert served_verdict(right, Fit(10, 0, 0, 0.4, 0.5, 10, 0.02)).word == "template"
+    assert served_verdict(right, Fit(10, 6, 0, 0.02, 0.5, 0, 0.02)).word == "trained"
 
 
 def test_regrets_are_means_over_tokens():

@@ -39,6 +39,9 @@ TOLERANCE = 0.25
 """How far `share` may be from 1 or 0: bfloat16 weights of SmolLM2-135M-Instruct served 0.81 of a short run."""
 SURE = 0.15
 """Largest standard error of `share` with which it tells checkpoint and base apart."""
+ERRORS = 2.0
+"""Standard errors by which the regrets of checkpoint and base must differ to tell them apart: a few tokens, on which
+rounding or another spelling of an answer decides, hold most of a regret."""
 
 
 class Agreement(NamedTuple):
@@ -69,6 +72,8 @@ class Fit(NamedTuple):
     base_regret: float
     prompts_differ: int
     """Prompts that the server counts another number of tokens in."""
+    difference_se: float
+    """Standard error of the difference between the regrets, over answers (jackknife)."""
 
 
 class ServedVerdict(NamedTuple):
@@ -110,8 +115,20 @@ def fit(
 ) -> Fit:
     """Means over all answered tokens of [answers] of [tokens]."""
     mean = torch.cat(list(regrets)).double().mean().item()
-    of_base = math.nan if base is None else torch.cat(list(base)).double().mean().item()
-    return Fit(len(regrets), same, base_same, mean, of_base, prompts_differ)
+    if base is None:
+        return Fit(len(regrets), same, base_same, mean, math.nan, prompts_differ, math.nan)
+    of_base = torch.cat(list(base)).double().mean().item()
+    without = _means_without_each(regrets) - _means_without_each(base)
+    count = len(without)
+    error = ((count - 1) * without.var(correction=0)).sqrt().item() if without.isfinite().all() else math.inf
+    return Fit(count, same, base_same, mean, of_base, prompts_differ, error)
+
+
+def _means_without_each(parts: Sequence[Tensor]) -> Tensor:
+    """[parts] means over all tokens but those of one part, for the jackknife; not finite for a single part."""
+    sums = torch.stack([part.double().sum() for part in parts])
+    counts = torch.tensor([len(part) for part in parts], dtype=torch.float64)
+    return (sums.sum() - sums) / (counts.sum() - counts)
 
 
 def served_verdict(logps: Agreement | None, answers: Fit, answered: Agreement | None = None) -> ServedVerdict:
@@ -210,11 +227,11 @@ def _by_answers(found: Fit) -> ServedVerdict:
         fits_checkpoint, best = found.regret <= found.base_regret, min(found.regret, found.base_regret)
     if best > REGRET:
         return _not_answers(found, numbers)
-    alike = abs(found.regret - found.base_regret) < ALIKE
+    alike = abs(found.regret - found.base_regret) < max(ALIKE, ERRORS * found.difference_se)
     if alike and (found.same == found.answers) == (found.base_same == found.answers):
         return ServedVerdict(
             "unsure",
-            f"It cannot be told: {numbers}. Checkpoint and base answer these prompts alike.",
+            f"It cannot be told: {numbers}. Checkpoint and base find these answers about as good.",
             "Ask about more rows (--rows), or serve with log-probs of prompts (vLLM: echo in /v1/completions).",
         )
     if not fits_checkpoint:
