@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
+import tokenizers
 import torch
+import transformers
 from conftest import SAMPLE, call, error_line, make_dataset
 from evaluated import here
 from judge_server import JudgeServer, serving
 from served_model import ServedModel
 
 from kto_cli.core.statistics.served import Agreement, Fit, agreement, fit, served_verdict
-from kto_cli.evaluation.export import check
+from kto_cli.evaluation.export import check, local
+from kto_cli.evaluation.export.requests import ServedAnswer
 
 BASE = str(SAMPLE / "model")
 OTHER_TEMPLATE = (
@@ -287,6 +291,26 @@ def test_the_standard_error_of_regrets_is_the_jackknifes():
     one, other = [torch.tensor([value]) for value in (1.0, 2.0, 3.0)], [torch.zeros(1)] * 3
     found = fit(one, other, same=0, base_same=0, prompts_differ=0)
     assert found.difference_se == pytest.approx((1 / 3) ** 0.5)
+
+
+def test_an_empty_line_may_be_one_token():
+    """The tokenizer splits before it merges, and spells it with two; the model was trained to say it with one."""
+    vocabulary = {".": 0, "\u010a": 1, "\u010a\u010a": 2, "2": 3}
+    bare = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("\u010a", "\u010a")]))
+    bare.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bare.decoder = tokenizers.decoders.ByteLevel()
+    spell = transformers.PreTrainedTokenizerFast(tokenizer_object=bare)
+
+    def encoded(texts):
+        return [SimpleNamespace(ids=[*spell(text).input_ids, 9]) for text in texts]
+
+    rows = SimpleNamespace(
+        encoder=SimpleNamespace(tokenizer=spell, encode_completions=encoded), vocabulary=spell.get_vocab()
+    )
+    found = local._spellings(rows, ServedAnswer(".\n\n2", ended=True, prompt_tokens=None))
+    assert [0, 1, 1, 3] in found
+    assert [0, 2, 3] in found
+    assert {spell.decode(ids) for ids in found} == {".\n\n2"}
 
 
 def test_log_probs_of_answers_decide_only_where_answers_do_not():

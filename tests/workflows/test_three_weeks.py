@@ -4,7 +4,6 @@ a computation from the files of its runs."""
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -20,13 +19,14 @@ import pyarrow.parquet as parquet
 import pytest
 from browser import BINARY, Page, browsing
 from conftest import REPOSITORY
+from weeks_script import SCRIPT, script
 
 from kto_cli.core.statistics.clustered import ClusteredRow, shares
 from kto_cli.core.statistics.judge_errors import corrected, one_rate, two_rates
 from kto_cli.core.statistics.kappa import cohen
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-SCRIPT = REPOSITORY / "examples" / "three_weeks.py"
+__all__ = ["script"]
 WEEKS = (1, 2, 3)
 PEOPLE = ("ana", "ben")
 NORMAL = 1.6448536
@@ -39,16 +39,6 @@ class Played(NamedTuple):
     said: str
     table: dict[str, list[str]]
     """Name of a line -> its cell of each week."""
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("three_weeks", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -89,25 +79,6 @@ def answered(process: subprocess.Popen[str], script: ModuleType, home: Path) -> 
             process.stdin.write("\n")
             process.stdin.flush()
     return said
-
-
-def test_folders_are_those_of_the_place_where_the_script_starts(script, tmp_path, monkeypatch, capsys):
-    """Its commands run in the new folder; logs that are not there are named before the first."""
-    monkeypatch.chdir(tmp_path)
-    Path("mine").mkdir()
-    assert script.settings_of(["--model", "mine"]).start == ("--model", str(tmp_path / "mine"))
-    assert script.settings_of(["--model", "OWNER/NAME"]).start == ("--model", "OWNER/NAME")
-    for folder in ("mine", "nowhere"):
-        with pytest.raises(SystemExit):
-            script.settings_of(["--quick", "--logs", folder])
-        assert f"{folder} has no halueval/general_data.json" in capsys.readouterr().err
-
-
-def test_rows_are_taken_from_all_over_a_log(script):
-    """Three of seven are those at 0, 7 / 3 and 14 / 3; of few rows all are taken."""
-    assert script.evenly(list("abcdefg"), 3) == ["a", "c", "e"]
-    assert script.evenly(list("ab"), 3) == ["a", "b"]
-    assert script.evenly([], 3) == []
 
 
 def tastes(script: ModuleType) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,12 @@ class AskedRows:
     ends: tuple[int, ...]
     most: int
     """Tokens of an answer."""
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The tokenizer's tokens."""
+        found: dict[str, int] = self.encoder.tokenizer.get_vocab()
+        return found
 
 
 class Computed(NamedTuple):
@@ -98,13 +105,29 @@ def _greedy(model: Any, rows: AskedRows) -> list[Answer]:
 
 
 def _spellings(rows: AskedRows, answer: ServedAnswer) -> list[list[int]]:
-    """An answer's tokens, without its end. Some servers strip white space, so it is spelled with a space before it too;
-    the last token of a truncated answer may be a part of one and is left out."""
+    """Token ids that an answer may be of, without its end: the tokenizer's, and neighbours in one where a model may say
+    them so. Some servers strip white space, so it is spelled with a space before it too; the last token of a truncated
+    answer may be a part of one and is left out."""
     text = answer.completion
     spelled = [text, " " + text] if isinstance(text, str) else [text, {**text, "content": " " + text["content"]}]
     completions = [one if isinstance(one, str) else (one,) for one in spelled]
     encoded = [list(one.ids) for one in rows.encoder.encode_completions(completions)]
-    return [ids for each in encoded if (ids := each[:-1] if answer.ended else each[:-2])]
+    cut = [ids for each in encoded if (ids := each[:-1] if answer.ended else each[:-2])]
+    joined = [_joined(ids, rows) for ids in cut]
+    return cut + [ids for ids in joined if ids not in cut]
+
+
+def _joined(ids: Sequence[int], rows: AskedRows) -> list[int]:
+    """With one token for two neighbours where there is one. A tokenizer splits text before it looks for tokens, so it
+    may spell an empty line with two; models say it with one (SmolLM2-135M-Instruct before a list)."""
+    names, vocabulary = rows.encoder.tokenizer.convert_ids_to_tokens(list(ids)), rows.vocabulary
+    found: list[str] = []
+    for name in names:
+        if found and found[-1] + name in vocabulary:
+            found[-1] += name
+        else:
+            found.append(name)
+    return [vocabulary[name] for name in found]
 
 
 def _regret(model: Any, rows: AskedRows, prompt: list[int], answer: ServedAnswer) -> Tensor:
